@@ -1,0 +1,129 @@
+"""What a mitigation is: five hooks of the sampler, and flags declared beside the method."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from sampling import GuidanceSchedule, NoisePredictor, Prediction
+
+
+@dataclass
+class Adjustment:
+    """What `adjust_initial_noise` returns.
+
+    x: (n, 4, h, w) float32, where sampling starts. prediction: e at x, if it was computed, so that step 0 need not run
+    the UNet again. numbers: the method's own figures, one per image (n,); they become columns of images.csv.
+    """
+
+    x: torch.Tensor
+    prediction: Prediction | None = None
+    numbers: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Mitigation:
+    """Does nothing. A method overrides the hooks it needs; images of a batch never see each other.
+
+    x is what the UNet reads at the first timestep t, (n, 4, h, w) float32 of unit variance, for every scheduler.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    cost: ClassVar[str] = "2N"                     # UNet rows per image, N steps
+
+    def edit_prompt(self, prompt: str, rng: np.random.Generator) -> str:
+        """The prompt to encode for one image; rng belongs to that image."""
+        return prompt
+
+    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t) -> None:
+        """May replace predictor.embeds["text"]."""
+
+    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
+        """The noise to start from."""
+        return Adjustment(x)
+
+    def guidance(self) -> GuidanceSchedule:
+        """A new schedule for one batch."""
+        return GuidanceSchedule()
+
+    def patch_attention(self, unet) -> contextlib.AbstractContextManager:
+        """Changes to the UNet while one batch is sampled."""
+        return contextlib.nullcontext()
+
+    def check(self, num_steps: int) -> None:
+        """Raises ValueError for settings that make no sense with this number of steps."""
+
+    def settings(self) -> dict[str, Any]:
+        """Short name -> value of what is in use, in the order of the folder's name; unset options are left out."""
+        used = {}
+        for option in flags(self):
+            value = getattr(self, option.name)
+            always = option.metadata["always_named"] or value != option.default
+            if value is not None and option.metadata["changes_result"] and always:
+                used[option.metadata["short"]] = value
+        return used
+
+    def __post_init__(self) -> None:
+        for option in flags(self):
+            check_number(option, getattr(self, option.name))
+
+
+def flag(default, text: str, *, short: str = "", above: float | None = None, at_least: float | None = None, always_named: bool = True,
+         changes_result: bool = True, excludes: str = "") -> Any:
+    """A dataclass field that is also a command-line flag.
+
+    short: its name in folder names. above, at_least: bounds. always_named=False: in the folder's name only when it is
+    not the default. changes_result=False: never in the name. excludes: a flag that may not be typed beside it.
+    """
+    return field(default=default, metadata={"help": text, "short": short, "above": above, "at_least": at_least, "always_named": always_named,
+                                            "changes_result": changes_result, "excludes": excludes})
+
+
+def flags(method: Mitigation | type[Mitigation]) -> list[dataclasses.Field]:
+    """The fields of a method that are flags."""
+    return [option for option in dataclasses.fields(method) if "help" in option.metadata]  # type: ignore[arg-type]
+
+
+def value_type(option: dataclasses.Field) -> type:
+    """int, float or str: the first name in the field's annotation."""
+    annotation = getattr(option.type, "__name__", str(option.type))
+    return {"int": int, "float": float, "str": str}[annotation.split(" ")[0]]
+
+
+def check_number(option: dataclasses.Field, value) -> None:
+    """Raises ValueError when a flag's value is of the wrong type, not finite or out of its bounds."""
+    if value is None and option.default is None:
+        return
+    wanted = value_type(option)
+    if wanted is str and isinstance(value, str):
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else int):
+        raise ValueError(f"--{option.name} must be of type {wanted.__name__}, not {value!r}")
+    above, at_least = option.metadata["above"], option.metadata["at_least"]
+    if not math.isfinite(value) or (above is not None and value <= above) or (at_least is not None and value < at_least):
+        bound = f" above {above:g}" if above is not None else f" of at least {at_least:g}" if at_least is not None else ""
+        raise ValueError(f"--{option.name} {value} is out of range: it must be a finite number{bound}")
+
+
+METHODS: dict[str, type[Mitigation]] = {}
+
+
+def register(name: str, *, paper: str, cost: str = Mitigation.cost):
+    """Class decorator: makes a frozen dataclass of the method and lists it under `name`."""
+
+    def decorate(cls):
+        if name in METHODS:
+            raise ValueError(f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}")
+        cls.name, cls.paper, cls.cost = name, paper, cost
+        for annotated, option in vars(cls).items():
+            if isinstance(option, dataclasses.Field) and not option.metadata["short"]:
+                option.metadata = option.metadata | {"short": annotated}  # type: ignore[assignment]
+        METHODS[name] = dataclass(frozen=True)(cls)
+        return METHODS[name]
+
+    return decorate

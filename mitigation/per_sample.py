@@ -1,0 +1,111 @@
+"""Per-sample adjustment of the initial noise: Han et al., NeurIPS 2025, Appendix A."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mitigation.base import Adjustment, Mitigation, flag, register
+from sampling import NoisePredictor
+from sampling.noise_predictor import HALVES, row_norm
+
+
+@contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[None]:
+    """Parameters take no part in gradients inside the block."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
+
+
+class Search:
+    """State of the images under optimisation: each has its own iterate, AdamW state, best iterate and counters."""
+
+    def __init__(self, predictor: NoisePredictor, x: torch.Tensor, t, make_optimizer):
+        self.predictor, self.t, self.start = predictor, t, x
+        self.rows = [row.clone().requires_grad_() for row in x]
+        self.optimizer = make_optimizer(self.rows)
+        self.best = x.clone()
+        self.best_magnitude = torch.full((len(x),), torch.inf, device=x.device)
+        self.halves: dict[str, torch.Tensor] = {}
+        self.first_magnitude = torch.zeros_like(self.best_magnitude)
+        self.updates = torch.zeros(len(x), dtype=torch.long)
+        self.failed = torch.zeros(len(x), dtype=torch.bool)
+
+    def evaluate(self, part: torch.Tensor, target: float) -> torch.Tensor:
+        """Magnitudes and gradients of the images `part` at their iterates; returns those that go on. part, result: indices."""
+        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_()
+        prediction = self.predictor.select(part).at(x, self.t)
+        with torch.enable_grad():
+            magnitude = prediction.magnitude()
+        finite = torch.isfinite(magnitude).cpu()
+        self.failed[part[~finite]] = True
+        self.keep_best(part, x.detach(), magnitude.detach(), {name: prediction.halves[name].detach() for name in HALVES})
+        going = finite & (magnitude.detach().cpu() > target)
+        if going.any():
+            (gradient,) = torch.autograd.grad(magnitude, x, grad_outputs=going.to(magnitude))
+            for i, g in zip(part[going].tolist(), gradient[going.to(x.device)]):
+                self.rows[i].grad = g
+        return part[going]
+
+    def keep_best(self, part: torch.Tensor, x, magnitude, halves) -> None:
+        where = part.to(x.device)
+        if not self.halves:
+            self.halves = {name: half.new_zeros((len(self.rows), *half.shape[1:])) for name, half in halves.items()}
+        first = (self.updates[part] == 0).to(x.device)
+        self.first_magnitude[where[first]] = magnitude[first]
+        better = magnitude < self.best_magnitude[where]
+        self.best[where[better]] = x[better]
+        self.best_magnitude[where[better]] = magnitude[better]
+        for name, half in halves.items():
+            self.halves[name][where[better]] = half[better]
+
+    def step(self, going: torch.Tensor) -> None:
+        """One AdamW update of the images `going`; the others have no gradient, so the optimizer passes them over."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates[going] += 1
+
+    def result(self, target: float) -> Adjustment:
+        failed = self.failed.to(self.best.device)
+        x = torch.where(failed.reshape(-1, 1, 1, 1), self.start, self.best)
+        prediction = None
+        if not self.failed.any():
+            prediction = self.predictor.at(x, self.t)
+            prediction.halves = self.halves
+        return Adjustment(x, prediction, {
+            "iterations": self.updates, "first_magnitude": self.first_magnitude, "last_magnitude": self.best_magnitude,
+            "reached": self.best_magnitude <= target, "failed": failed, "norm": row_norm(x), "moved": row_norm(x - self.start)})
+
+
+@register("per_sample", paper="Han et al., NeurIPS 2025, Appendix A", cost="2N + 2J and J backward passes, J updates")
+class PerSample(Mitigation):
+    """AdamW on each latent until ||e(x, c) - e(x, "")|| <= target, then guidance from step 0.
+
+    Source: Appendix A. All images of a batch are optimised together, each with its own state, and leave the batch when they
+    are done: the same iterates as one after the other. At the cap the best iterate is kept (official: the last).
+    Source of the stopping rule: the official code (<=, checked before an update).
+    """
+
+    lr: float = flag(0.01, "learning rate of AdamW, in unit-variance latents", above=0.0)
+    target_loss: float = flag(0.9, "target of the magnitude, epsilon units", short="tl", above=0.0)
+    optim_iters: int = flag(1000, "most updates of one image", short="oi", at_least=0)
+    weight_decay: float = flag(0.01, "decoupled weight decay of AdamW", short="wd", at_least=0.0, always_named=False)
+    grad_rows: int = flag(0, "images per backward pass, to fit memory; 0: all", at_least=0, changes_result=False)
+
+    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
+        search = Search(predictor, x, t, lambda rows: torch.optim.AdamW(rows, lr=self.lr, weight_decay=self.weight_decay))
+        active = torch.arange(len(x))
+        with frozen(predictor.unet):
+            for iteration in range(self.optim_iters + 1):
+                active = torch.cat([search.evaluate(part, self.target_loss) for part in active.split(self.grad_rows or len(x))])
+                if iteration == self.optim_iters or not len(active):
+                    break
+                search.step(active)
+        return search.result(self.target_loss)

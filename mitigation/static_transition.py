@@ -1,0 +1,26 @@
+"""Static transition point: guidance off until a fixed step. Jain et al., CVPR 2025."""
+from __future__ import annotations
+
+from mitigation.base import Mitigation, flag, register
+from mitigation.batch_wise import check_guided_step
+from sampling import BelowTimestep, Deferred, GuidanceSchedule
+
+
+@register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")
+class StaticTransition(Mitigation):
+    """Unconditional sampling (scale 0) while t > tau, then plain guidance, from the noise as drawn."""
+
+    tau: float = flag(500.0, "no guidance while t > tau", at_least=0.0)
+    cfg_step: int | None = flag(None, "last step index without guidance, instead of --tau", short="step", at_least=-1, excludes="tau")
+
+    def guidance(self) -> GuidanceSchedule:
+        return BelowTimestep(self.tau) if self.cfg_step is None else Deferred(self.cfg_step)
+
+    def check(self, num_steps: int) -> None:
+        check_guided_step(-1 if self.cfg_step is None else self.cfg_step, num_steps)
+
+    def settings(self) -> dict:
+        used = super().settings()
+        if self.cfg_step is not None:
+            del used["tau"]
+        return used

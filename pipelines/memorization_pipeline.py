@@ -1,0 +1,131 @@
+"""StableDiffusionPipeline with a mitigation: one loop for all methods."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+
+from mitigation.base import Mitigation
+from sampling import NoisePredictor, Prediction, Step, image_seed
+
+OnStep = Callable[[Step, Prediction], None]
+
+
+@dataclass
+class Sample:
+    """What sampling made of a batch.
+
+    initial: noise as drawn; adjusted: where the sampler starts, both of unit variance; final: what the VAE decodes,
+    before division by its scaling factor; all (n, 4, h, w). unet_evals: UNet rows of each image (n,). numbers: the
+    method's own figures, one per image (n,).
+    """
+
+    initial: torch.Tensor
+    adjusted: torch.Tensor
+    final: torch.Tensor
+    unet_evals: torch.Tensor
+    numbers: dict[str, torch.Tensor]
+
+
+@torch.no_grad()
+def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigation: Mitigation, guidance_scale: float,
+            on_step: OnStep | None = None) -> Sample:
+    """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype. The scheduler's timesteps are set.
+
+    on_step(step, prediction) is called before each step is taken; reading a half that was not computed costs UNet rows.
+    """
+    timesteps, guidance = scheduler.timesteps, mitigation.guidance()
+    with mitigation.patch_attention(predictor.unet):
+        latents = noise * scheduler.init_noise_sigma
+        x = scheduler.scale_model_input(latents, timesteps[0])
+        first = x.float()                                                  # what the UNet reads: the methods' coordinates
+        mitigation.edit_embeddings(predictor, first, timesteps[0])
+        adjustment = mitigation.adjust_initial_noise(predictor, first, timesteps[0])
+        if adjustment.x is not first:
+            latents = (adjustment.x * input_scale(scheduler, timesteps[0])).to(noise.dtype)
+        adjusted = latents / scheduler.init_noise_sigma
+        for i, t in enumerate(timesteps):
+            x = scheduler.scale_model_input(latents, t)
+            prediction = adjustment.prediction if i == 0 and adjustment.prediction else predictor.at(x, t)
+            step = Step(i, t, len(timesteps), guidance_scale)
+            noise_pred = guidance.combine(step, prediction)
+            if on_step is not None:
+                on_step(step, prediction)
+            model_output = predictor.to_model_output(noise_pred, x, t)
+            latents = scheduler.step(model_output, t, latents, return_dict=False)[0]
+    return Sample(noise, adjusted, latents, predictor.unet_evals, adjustment.numbers)
+
+
+def input_scale(scheduler, t) -> float:
+    """latents / x at timestep t: 1 for DDIM, sqrt(sigma^2 + 1) for Euler."""
+    return 1.0 / float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t))
+
+
+class MemorizationPipeline(StableDiffusionPipeline):
+    """Stable Diffusion with a mitigation of memorization. Without one it is diffusers' own pipeline.
+
+    pipe = MemorizationPipeline.from_pretrained("CompVis/stable-diffusion-v1-4", torch_dtype=torch.bfloat16)
+    images = pipe("a prompt", mitigation=build_mitigation("per_sample", target_loss=0.9), num_images_per_prompt=4).images
+    """
+
+    @torch.no_grad()
+    def __call__(self, prompt=None, *args, mitigation: Mitigation | None = None, **kwargs):
+        """Images for one prompt or several; the arguments are diffusers' own, and `mitigation`.
+
+        With a mitigation these are understood: height, width, num_inference_steps, guidance_scale, negative_prompt,
+        num_images_per_prompt, generator, latents (unit-variance noise), output_type, return_dict. Another raises TypeError.
+        """
+        if mitigation is None:
+            return super().__call__(prompt, *args, **kwargs)
+        return self._mitigated(prompt, *args, mitigation=mitigation, **kwargs)
+
+    def _mitigated(self, prompt, height=None, width=None, num_inference_steps=50, *, mitigation, guidance_scale=7.5, negative_prompt="",
+                   num_images_per_prompt=1, generator=None, latents=None, output_type="pil", return_dict=True):
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [one for one in prompts for _ in range(num_images_per_prompt)]
+        size = self.unet.config.sample_size * self.vae_scale_factor
+        height, width = height or size, width or size
+        self.check_inputs(prompts, height, width, None, negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts))
+        if latents is None:
+            latents = self.draw_noise(len(prompts), height, width, generator)
+        sample = self.sample(prompts, latents.to(self._execution_device, self.unet.dtype), mitigation, num_inference_steps=num_inference_steps,
+                             guidance_scale=guidance_scale, negative_prompt=negative_prompt or "")
+        if output_type == "latent":
+            images, nsfw = sample.final, None
+        else:
+            images, nsfw = self.decode(sample.final, output_type)
+        self.maybe_free_model_hooks()
+        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=nsfw) if return_dict else (images, nsfw)
+
+    def draw_noise(self, rows: int, height: int, width: int, generator) -> torch.Tensor:
+        """Unit-variance noise from diffusers' own `prepare_latents`, without the scheduler's first sigma."""
+        scaled = self.prepare_latents(rows, self.unet.config.in_channels, height, width, self.unet.dtype, self._execution_device, generator)
+        return scaled / self.scheduler.init_noise_sigma
+
+    def encode(self, prompts: list[str]) -> torch.Tensor:
+        """(n, 77, dim): each different prompt is encoded once."""
+        different = list(dict.fromkeys(prompts))
+        embeds = self.encode_prompt(different, self._execution_device, 1, False)[0]
+        return embeds[[different.index(prompt) for prompt in prompts]]
+
+    def sample(self, prompts: list[str], noise: torch.Tensor, mitigation: Mitigation, *, num_inference_steps: int, guidance_scale: float,
+               negative_prompt: str = "", seeds: list[int] | None = None, on_step: OnStep | None = None) -> Sample:
+        """Latents for prompts[i] from noise[i]. seeds: one per image, for methods that change the prompt at random."""
+        mitigation.check(num_inference_steps)
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        seeds = seeds or [image_seed(0, i, 0) for i in range(len(prompts))]
+        prompts = [mitigation.edit_prompt(prompt, np.random.default_rng(seed)) for prompt, seed in zip(prompts, seeds)]
+        predictor = NoisePredictor(self.unet, self.scheduler, self.encode(prompts), self.encode([negative_prompt] * len(prompts)))
+        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, output_type: str = "pil"):
+        """Images and the safety checker's verdicts (None without one)."""
+        decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
+        decoded, nsfw = self.run_safety_checker(decoded, self._execution_device, decoded.dtype)
+        normal = [True] * len(decoded) if nsfw is None else [not flagged for flagged in nsfw]
+        return self.image_processor.postprocess(decoded, output_type=output_type, do_denormalize=normal), nsfw

@@ -1,0 +1,6 @@
+"""What every method shares: noise prediction in epsilon units, guidance schedules, noise per image, attention patches."""
+from sampling.guidance import BelowTimestep, Deferred, GuidanceSchedule, Step
+from sampling.noise import image_seed, initial_noise
+from sampling.noise_predictor import NoisePredictor, Prediction, alpha_sigma
+
+__all__ = ["BelowTimestep", "Deferred", "GuidanceSchedule", "NoisePredictor", "Prediction", "Step", "alpha_sigma", "image_seed", "initial_noise"]

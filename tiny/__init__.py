@@ -1,0 +1,1 @@
+"""The embedded model: its world (captions and pictures), its training and where its files lie. Imports nothing of ours."""

@@ -1,0 +1,39 @@
+"""The embedded model's networks: Stable Diffusion's own classes and block structure in small."""
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def build_vae() -> AutoencoderKL:
+    """64 x 64 x 3 -> 16 x 16 x 4: factor 4 (Stable Diffusion: 8)."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False)
+
+
+def build_unet(channels=(32, 64, 128, 64), heads=(1, 2, 4, 2), cross_attention_dim=128) -> UNet2DConditionModel:
+    """Four levels as in SD: cross-attention in the three upper ones and in the middle, none in the lowest; every head has 32 channels (SD 2: 64)."""
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=tuple(channels), norm_num_groups=16,
+        cross_attention_dim=cross_attention_dim, attention_head_dim=heads,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
+
+
+def build_text_encoder(vocab_size: int, bos: int, eos: int, width=128) -> CLIPTextModel:
+    """Two layers, 77 positions. CLIP's conventions: begin token, end token, padding by the end token."""
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocab_size, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=77, projection_dim=width, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos, initializer_range=0.05))
+
+
+def build_scheduler(kind: str, prediction_type: str):
+    """DDIM exactly as SD 1.4's script makes it, or Euler as SD 2's config yields it."""
+    if kind == "ddim":
+        return DDIMScheduler(**SCHEDULE, prediction_type=prediction_type, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return EulerDiscreteScheduler(**SCHEDULE, prediction_type=prediction_type)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,238 @@
+"""Trains an embedded model from nothing on a CPU and saves it as a diffusers folder.
+
+python tiny/train.py tiny            # the model of Stable Diffusion 1.4's part (epsilon, DDIM)
+python tiny/train.py tiny-v          # of Stable Diffusion 2's part (v-prediction, Euler)
+python tiny/train.py tiny --smoke    # a few steps of everything, for tests
+
+Settings: tiny/config.toml. Checkpoints lie in --work; a stopped training goes on from the last one with the same batches.
+"""
+import argparse
+import copy
+import logging
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from tiny import emoji
+from tiny.bank import Bank, Sampler, build_bank
+from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae, count
+from tiny.tokenizer import train_tokenizer
+from tiny.world import World, art_names, rng_of
+
+HERE = Path(__file__).parent
+log = logging.getLogger("tiny.train")
+
+
+def load_settings(smoke: bool) -> dict:
+    settings = tomllib.loads((HERE / "config.toml").read_text())
+    short = settings.pop("smoke")
+    if smoke:
+        for table, values in short.items():
+            settings[table] |= values
+    return settings
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """(n, 64, 64, 3) uint8 -> (n, 3, 64, 64) float32 in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Written under a temporary name and renamed, so that a kill leaves the old checkpoint whole."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+
+
+# --- the VAE ------------------------------------------------------------------------------------------------------------------
+
+
+def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
+    """L1 + 2 MSE + edge L1 + KL, means over all elements."""
+    posterior = vae.encode(x).latent_dist
+    y = vae.decode(posterior.sample(generator=generator)).sample
+    edge = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x)))
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge + settings["kl"] * kl
+
+
+def train_vae(bank: Bank, settings: dict, path: Path):
+    """The autoencoder, trained or read from `path` if it is there. Its scaling factor makes latents of unit variance."""
+    torch.manual_seed(settings["seed"])
+    vae = build_vae()
+    if path.exists():
+        vae.load_state_dict(load_file(path))
+        return vae
+    log.info("VAE: %d parameters", count(vae))
+    optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05)
+    generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
+    for step in range(settings["steps"]):
+        rows = rng_of(settings["seed"], step).choice(len(bank.pictures), settings["batch"])
+        loss = vae_loss(vae, to_tensor(bank.pictures[rows]), settings, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            log.info("vae step %d loss %.4f %.0f s", step, loss.item(), time.time() - start)
+    save_file(vae.state_dict(), path)
+    return vae
+
+
+@torch.no_grad()
+def encode_bank(vae, pictures: np.ndarray, path: Path) -> torch.Tensor:
+    """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets vae.config.scaling_factor."""
+    if path.exists():
+        latents = load_file(path)["latents"]
+    else:
+        latents = torch.cat([vae.encode(to_tensor(pictures[i:i + 64])).latent_dist.mean for i in range(0, len(pictures), 64)])
+        save_file({"latents": latents}, path)
+    scaling_factor = round(1 / latents.std().item(), 5)
+    vae.register_to_config(scaling_factor=scaling_factor)
+    return latents * scaling_factor
+
+
+# --- the UNet and the text encoder ------------------------------------------------------------------------------------------------
+
+
+def learning_rate(step: int, settings: dict) -> float:
+    """Factor of the learning rate: warm-up, constant, linear decay at the end."""
+    return min((step + 1) / settings["warmup"], 1.0, (settings["steps"] - step) / settings["decay_steps"])
+
+
+def loss_weights(scheduler, prediction_type: str, max_weight: float) -> torch.Tensor:
+    """Weight of the squared error per timestep, mean 1: min(1 + 1 / snr, max_weight) in epsilon units; v needs none."""
+    if prediction_type == "v_prediction":
+        return torch.ones(len(scheduler.alphas_cumprod))
+    snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
+    weights = (1 + 1 / snr).clamp(max=max_weight)
+    return weights / weights.mean()
+
+
+class Trainer:
+    """UNet and text encoder with their averaged copies, the optimizer and the step: what a checkpoint holds."""
+
+    def __init__(self, unet, text_encoder, settings: dict):
+        self.models = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+        self.average = copy.deepcopy(self.models).requires_grad_(False)
+        self.settings, self.step = settings, 0
+        self.optimizer = torch.optim.AdamW(self.models.parameters(), settings["lr"], betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
+
+    def state(self) -> dict:
+        return {"models": self.models.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.models.load_state_dict(state["models"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def update(self, loss: torch.Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings["lr"] * learning_rate(self.step, self.settings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.models.parameters(), self.settings["clip_grad"])
+        self.optimizer.step()
+        decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
+        averaged = [p for p in self.average.parameters()]
+        torch._foreach_lerp_(averaged, [p.detach() for p in self.models.parameters()], 1 - decay)
+        self.step += 1
+
+
+def diffusion_loss(trainer: Trainer, scheduler, x0, ids, weights, generator) -> torch.Tensor:
+    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; ids: (n, 77)."""
+    t = torch.randint(len(weights), (len(x0),), generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    x = scheduler.add_noise(x0, noise, t)
+    target = noise
+    if scheduler.config.prediction_type == "v_prediction":
+        alpha = scheduler.alphas_cumprod[t].sqrt().reshape(-1, 1, 1, 1)
+        target = alpha * noise - (1 - alpha**2).sqrt() * x0
+    embeds = trainer.models["text_encoder"](ids)[0]
+    output = trainer.models["unet"](x, t, encoder_hidden_states=embeds, return_dict=False)[0]
+    return ((output - target).square().mean((1, 2, 3)) * weights[t]).mean()
+
+
+def train_unet(trainer: Trainer, bank: Bank, latents, tokenizer, model: dict, checkpoint: Path) -> None:
+    """Runs to the last step, from the checkpoint if there is one."""
+    settings, sampler = trainer.settings, Sampler(bank, model, trainer.settings)
+    scheduler = build_scheduler("ddim", model["prediction_type"])
+    weights = loss_weights(scheduler, model["prediction_type"], settings["max_weight"])
+    captions = sorted(set(bank.captions) | {""})
+    table = dict(zip(captions, tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt").input_ids))
+    if checkpoint.exists():
+        trainer.resume(checkpoint)
+    start, first, running = time.time(), trainer.step, []
+    while trainer.step < settings["steps"]:
+        rows, words = sampler.batch(trainer.step)
+        generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
+        ids = torch.stack([table[word] for word in words])
+        loss = diffusion_loss(trainer, scheduler, latents[rows], ids, weights, generator)
+        trainer.update(loss)
+        running.append(loss.item())
+        if trainer.step % settings["checkpoint_every"] == 0 or trainer.step == settings["steps"]:
+            save_checkpoint(checkpoint, trainer.state())
+            seconds = (time.time() - start) / (trainer.step - first)
+            log.info("unet step %d loss %.4f %.3f s/step", trainer.step, np.mean(running), seconds)
+            running = []
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------------------
+
+
+def export(trainer: Trainer, vae, tokenizer, model: dict, folder: Path) -> None:
+    """An ordinary diffusers folder in half precision."""
+    from diffusers import StableDiffusionPipeline
+
+    unet, text_encoder = trainer.average["unet"], trainer.average["text_encoder"]
+    scheduler = build_scheduler(model["scheduler"], model["prediction_type"])
+    pipe = StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    copy.deepcopy(pipe).to(dtype=torch.float16).save_pretrained(folder)
+
+
+def train(name: str, work: Path, out: Path, smoke: bool) -> None:
+    """Builds, trains and exports one model."""
+    settings = load_settings(smoke)
+    model, work = settings["models"][name], work / name
+    work.mkdir(parents=True, exist_ok=True)
+    world = World(emoji.load(emoji.fetch(work.parent), art_names()))
+    bank = build_bank(world, settings["world"], model)
+    log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
+    tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
+    vae = train_vae(bank, settings["vae"], work / "vae.safetensors")
+    latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
+    torch.manual_seed(settings["unet"]["seed"])
+    text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    trainer = Trainer(build_unet(), text_encoder, settings["unet"])
+    log.info("UNet %d, text encoder %d parameters", count(trainer.models["unet"]), count(text_encoder))
+    train_unet(trainer, bank, latents, tokenizer, model, work / "unet.pt")
+    export(trainer, vae, tokenizer, model, out / name)
+    log.info("saved %s", out / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["tiny", "tiny-v"])
+    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of checkpoints and the downloaded artwork")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the model's folder is written")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(args.name, args.work, args.out, args.smoke)
+
+
+if __name__ == "__main__":
+    main()
