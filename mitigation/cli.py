@@ -1,0 +1,69 @@
+"""Method flags on the command line: each is declared once, beside its method, and known to be typed or not."""
+from __future__ import annotations
+
+import argparse
+
+from mitigation.base import Mitigation, flags, value_type
+from mitigation.registry import build_mitigation, methods
+
+OFFICIAL = "adj_init_noise"                     # the official script's one method, with --batch_wise or --per_sample
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """--method, the official mode switches, and every flag of every method. What is not typed is absent from the namespace."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", default="no_mitigation", metavar="NAME",
+                       help=f"one of {', '.join(methods())}; or the official {OFFICIAL} with --batch_wise or --per_sample")
+    group.add_argument("--batch_wise", action="store_true", help=f"with --method {OFFICIAL}: a few steps for the whole batch, then delayed guidance")
+    group.add_argument("--per_sample", action="store_true", help=f"with --method {OFFICIAL}: optimise each noise until --target_loss")
+    group = parser.add_argument_group("flags of the methods (defaults: as published; a model's preset may replace them)")
+    for name, owners in flag_owners().items():
+        kinds = {value_type(option) for _, option in owners}
+        assert len(kinds) == 1, f"--{name} has two types"
+        text = "; ".join(f"{method}: {option.metadata['help']} (default {option.default})" for method, option in owners)
+        group.add_argument(f"--{name}", type=kinds.pop(), default=argparse.SUPPRESS, help=text.replace("%", "%%"))
+
+
+def flag_owners() -> dict[str, list]:
+    """Flag name -> [(method, field), ...]."""
+    owners: dict[str, list] = {}
+    for method, cls in methods().items():
+        for option in flags(cls):
+            owners.setdefault(option.name, []).append((method, option))
+    return owners
+
+
+def method_name(args: argparse.Namespace) -> str:
+    """The registered name that was asked for. Raises ValueError for an unknown one or for contradicting switches."""
+    modes = [mode for mode in ("batch_wise", "per_sample") if getattr(args, mode)]
+    if args.method == OFFICIAL:
+        if len(modes) != 1:
+            raise ValueError(f"--method {OFFICIAL} needs exactly one of --batch_wise and --per_sample")
+        return modes[0]
+    if modes and args.method != modes[0]:
+        raise ValueError(f"--{modes[0]} goes with --method {OFFICIAL}, not with --method {args.method}")
+    if args.method not in methods():
+        raise ValueError(f"there is no method {args.method!r}; there are {', '.join([OFFICIAL, *methods()])} (--list_methods tells more)")
+    return args.method
+
+
+def method_from_args(args: argparse.Namespace, preset: dict[str, dict]) -> Mitigation:
+    """The method with what was typed, else the preset's values, else the published defaults. Raises ValueError."""
+    name, owners = method_name(args), flag_owners()
+    typed = {flag: getattr(args, flag) for flag in owners if hasattr(args, flag)}
+    own = {option.name: option for option in flags(methods()[name])}
+    for flag in typed:
+        if flag not in own:
+            raise ValueError(f"--method {name} does not take --{flag} (a flag of {', '.join(method for method, _ in owners[flag])})")
+        if own[flag].metadata["excludes"] in typed:
+            raise ValueError(f"--{flag} and --{own[flag].metadata['excludes']} exclude each other")
+    return build_mitigation(name, **(preset.get(name, {}) | typed))
+
+
+def list_methods() -> str:
+    """A text with every method: paper, cost in UNet rows per image, flags."""
+    lines = []
+    for name, cls in methods().items():
+        lines += [name, f"    paper: {cls.paper}", f"    UNet rows per image (N steps): {cls.cost}"]
+        lines += [f"    --{option.name} {option.default}: {option.metadata['help']}" for option in flags(cls)]
+    return "\n".join(lines)

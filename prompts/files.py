@@ -1,0 +1,93 @@
+"""Reading prompt files: CSV, text and JSON lines."""
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """row: position in the file. index, type: the columns `Index` and `type`, empty when there are none."""
+
+    row: int
+    caption: str
+    index: str = ""
+    type: str = ""
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a .csv (`;` or `,`; column Caption), .txt (one a line) or .jsonl (field caption) file.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
+    readers = {".csv": read_csv, ".txt": read_txt, ".jsonl": read_jsonl}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: prompt files end in {', '.join(readers)}")
+    prompts = readers[path.suffix.lower()](path, text_of(path))
+    if not prompts:
+        raise ValueError(f"{path} has no prompts")
+    return prompts
+
+
+def text_of(path: Path) -> str:
+    """The file's text. Raises ValueError when it is missing, a folder, or not UTF-8 text."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read the prompt file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    if "\0" in text:
+        raise ValueError(f"{path} is a binary file, not a prompt file")
+    return text
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of the file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_csv(path: Path, text: str) -> list[Prompt]:
+    header = text.split("\n", 1)[0]
+    delimiter = ";" if header.count(";") >= header.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    prompts = []
+    try:
+        if "Caption" not in (reader.fieldnames or []):
+            raise ValueError(f"{path} has no column 'Caption'; its columns are {', '.join(reader.fieldnames or []) or 'none'}")
+        for row in reader:
+            if None in row:
+                raise ValueError(f"{path}, line {reader.line_num}: more fields than the header has; is a caption with {delimiter!r} not quoted?")
+            prompts.append(checked(path, len(prompts), row["Caption"], row.get("Index"), row.get("type")))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return prompts
+
+
+def read_txt(path: Path, text: str) -> list[Prompt]:
+    return [checked(path, row, line) for row, line in enumerate(line.rstrip("\r") for line in text.split("\n") if line.strip())]
+
+
+def read_jsonl(path: Path, text: str) -> list[Prompt]:
+    prompts = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
+            raise ValueError(f"{path}, line {number}: no text field 'caption'")
+        prompts.append(checked(path, len(prompts), entry["caption"], entry.get("index"), entry.get("type")))
+    return prompts
+
+
+def checked(path: Path, row: int, caption: str | None, index=None, kind=None) -> Prompt:
+    if caption is None or not caption.strip():
+        raise ValueError(f"{path}: prompt {row} is empty")
+    return Prompt(row, caption, "" if index is None else str(index), kind or "")

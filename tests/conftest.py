@@ -1,0 +1,84 @@
+"""A small random Stable Diffusion of the real classes, made without a download; torch on one thread, so that results repeat."""
+import copy
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from pipelines import MemorizationPipeline
+from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae
+from tiny.tokenizer import train_tokenizer
+
+torch.set_num_threads(1)
+
+PROMPTS = ["a red square above a blue circle", "the great wave", "two cats, in the style of an old master"]
+CAPTIONS = PROMPTS + [f"a {colour} {shape} and {count} stars" for colour in ("red", "blue", "green") for shape in ("square", "circle", "ring")
+                      for count in ("two", "three", "many")]
+LATENT = (4, 8, 8)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Three different prompts."""
+    return list(PROMPTS)
+
+
+@pytest.fixture(scope="session")
+def components(tmp_path_factory) -> dict:
+    """Modules of the random model, float32; shared by all tests, so they may not be changed for good."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(CAPTIONS, 640, tmp_path_factory.mktemp("tokenizer"))
+    unet = build_unet(channels=(32, 64, 64, 64), heads=(1, 2, 2, 2))
+    with torch.no_grad():                                  # random attention hardly listens to the prompt: ||e(c) - e("")|| would be 0.01
+        for name, parameter in unet.named_parameters():
+            if "attn2.to_out" in name and name.endswith("weight"):
+                parameter.mul_(60.0)
+    modules = {"vae": build_vae(), "text_encoder": build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id), "unet": unet}
+    return {"tokenizer": tokenizer} | {name: module.eval() for name, module in modules.items()}
+
+
+@pytest.fixture(scope="session")
+def make_pipe(components):
+    """make_pipe("ddim" | "euler", prediction_type, dtype): a pipeline with its own scheduler; other dtypes than float32 get copies of the modules."""
+
+    def make(kind="ddim", prediction_type="epsilon", *, dtype=torch.float32, cls=MemorizationPipeline):
+        parts = components if dtype == torch.float32 else copy.deepcopy(components)
+        made = cls(**parts, scheduler=build_scheduler(kind, prediction_type), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        made.set_progress_bar_config(disable=True)
+        return made.to(dtype=dtype) if dtype != torch.float32 else made
+
+    return make
+
+
+@pytest.fixture
+def pipe(make_pipe) -> MemorizationPipeline:
+    """Epsilon with DDIM, as SD 1.4: timesteps 981, 961, ..., 1 at 50 steps."""
+    return make_pipe("ddim", "epsilon")
+
+
+@pytest.fixture
+def euler_pipe(make_pipe) -> MemorizationPipeline:
+    """v-prediction with Euler, as SD 2: 50 fractional timesteps from 999 to 0."""
+    return make_pipe("euler", "v_prediction")
+
+
+@pytest.fixture
+def noise() -> torch.Tensor:
+    """Unit-variance noise for three images of 32 x 32 pixels, (3, 4, 8, 8)."""
+    return torch.randn((3, *LATENT), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def random_sd_folder(tmp_path_factory, make_pipe) -> str:
+    """Folder of the random model (epsilon, DDIM) as diffusers saves it, for --model_id."""
+    folder = tmp_path_factory.mktemp("random_sd")
+    make_pipe(cls=StableDiffusionPipeline).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def random_v_folder(tmp_path_factory, make_pipe) -> str:
+    """The same with v-prediction and Euler."""
+    folder = tmp_path_factory.mktemp("random_sd_v")
+    make_pipe("euler", "v_prediction", cls=StableDiffusionPipeline).save_pretrained(folder)
+    return str(folder)
