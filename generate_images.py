@@ -80,10 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     for name, field in Settings.__dataclass_fields__.items():
         options = [f"--{name}"] + (["-b"] if name == "batch_size" else [])
         shown = f" (default {field.default})" if field.default not in ("", None) else ""
-        parser.add_argument(*options, type=kinds[str(field.type).split(" ")[0]], default=argparse.SUPPRESS, choices=CHOICES.get(name), help=HELP[name] + shown)
-    parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}", help="values for flags that were not typed (default auto: the model's own)")
+        kind = kinds[str(field.type).split(" ")[0]]
+        parser.add_argument(*options, type=kind, choices=CHOICES.get(name), help=HELP[name] + shown, default=argparse.SUPPRESS)
+    parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}",
+                        help="values for flags that were not typed (default auto: the model's own); none: the official defaults")
     parser.add_argument("--save_latents", action="store_true", help="also write latents/img_PPPP_SS.safetensors: initial, adjusted, final")
-    parser.add_argument("--trace", action="store_true", help="also write trace.csv: magnitude and guidance of each step; computes both halves at every step")
+    parser.add_argument("--trace", action="store_true", help="also write trace.csv: each step's magnitude and guidance; costs both halves at every step")
     parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
@@ -106,9 +108,8 @@ class Plan:
     def identity(self) -> dict:
         """Everything that decides the bytes of an image."""
         general = {name: value for name, value in asdict(self.settings).items() if name not in NOT_IDENTITY}
-        return {**general, "model_id": resolve_model(self.settings.model_id) if self.settings.model_id not in EMBEDDED else self.settings.model_id,
-                "method": self.mitigation.name, "method_settings": self.mitigation.settings(), "prompts_sha256": sha256_of(Path(self.settings.prompts)),
-                "device": self.settings.device.split(":")[0]}
+        return {**general, "method": self.mitigation.name, "method_settings": self.mitigation.settings(),
+                "prompts_sha256": sha256_of(Path(self.settings.prompts)), "device": self.settings.device.split(":")[0]}
 
     def batches(self) -> list[tuple[int, list[Prompt]]]:
         """(number, prompts) of every batch of the file; batches are counted from row 0, so that a range has the same ones."""
@@ -141,9 +142,18 @@ def plan_run(args: argparse.Namespace) -> Plan:
     prompts = read_prompts(Path(settings.prompts))
     check_range(settings, len(prompts))
     settings.device, settings.dtype = choose_device(settings)
-    names = [f"g{settings.guidance_scale:g}", *(f"{name}{value:g}" if not isinstance(value, str) else f"{name}{value}" for name, value in mitigation.settings().items())]
-    folder = Path(settings.output_path) / mitigation.name / "_".join([*names, f"seed{settings.seed}"])
-    return Plan(settings, mitigation, prompts, source, folder, args.save_latents, args.trace)
+    return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation), args.save_latents, args.trace)
+
+
+def run_folder(settings: Settings, mitigation: Mitigation) -> Path:
+    """<output_path>/<method>/<settings>_seed<seed>; numbers written with %g, so that 7 and 7.0 give the same folder."""
+    values = {"g": settings.guidance_scale, **mitigation.settings(), "seed": settings.seed}
+    return Path(settings.output_path) / mitigation.name / "_".join(f"{name}{number_text(value)}" for name, value in values.items())
+
+
+def number_text(value) -> str:
+    """%g for a float; whole numbers (seeds are long) and texts as they are."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def default_prompts(model_id: str) -> Path:
@@ -160,7 +170,7 @@ def check_range(settings: Settings, total: int) -> None:
     """Raises ValueError when --start and --end select nothing."""
     end = total if settings.end is None else settings.end
     if not settings.start < end <= total:
-        raise ValueError(f"--start {settings.start} --end {end} selects no range of the {total} prompts in {settings.prompts} (0 <= start < end <= {total})")
+        raise ValueError(f"--start {settings.start} --end {end} is no range of the {total} prompts in {settings.prompts}: 0 <= start < end <= {total}")
 
 
 def choose_device(settings: Settings) -> tuple[str, str]:
@@ -301,7 +311,9 @@ def generate(run: Run, *, quiet: bool) -> None:
         run.folder.publish(run.tables())
         run.folder.finish()
         seconds = time.perf_counter() - start
-        made = f"{run.images} images made, {run.unet_evals / run.images:.4g} UNet rows and {seconds / run.images:.2f} s each" if run.images else "nothing to make"
+        made = "nothing to make"
+        if run.images:
+            made = f"{run.images} images made, {run.unet_evals / run.images:.4g} UNet rows and {seconds / run.images:.2f} s each"
         print(f"{total} images in {run.folder.path} ({made})")
 
 

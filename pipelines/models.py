@@ -19,7 +19,8 @@ def resolve_model(model_id: str) -> str:
         check_model_folder(Path(model_id))
         return model_id
     if model_id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
-        raise ValueError(f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, or an embedded model ({', '.join(EMBEDDED)})")
+        raise ValueError(f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, "
+                         f"or an embedded model ({', '.join(EMBEDDED)})")
     return model_id
 
 

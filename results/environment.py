@@ -26,7 +26,7 @@ def git_commit() -> str | None:
 
 def environment() -> dict:
     """Versions of Python and of the packages that decide results, and the suite's commit."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -72,7 +72,8 @@ class RunFolder:
                 raise ValueError(f"{self.path} holds files that are no run ({foreign[0]}, ...). Give another --output_path, or --overwrite.")
             return
         before, after = manifest.get("identity", {}), json.loads(json.dumps(identity))
-        changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in sorted(before | after) if before.get(name) != after.get(name)]
+        names = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
+        changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in names]
         if changed:
             raise ValueError(f"{self.path} holds another run ({'; '.join(changed)}). Give another --output_path, or --overwrite to start over.")
 
@@ -114,7 +115,7 @@ class RunFolder:
 
     def rows(self, table: str) -> list[dict[str, str]]:
         """All rows so far, by key; a batch that was made again replaces its old rows."""
-        found = {}
+        found: dict[str, list[dict[str, str]]] = {}
         parts = sorted((self.path / ".parts").glob(f"{table}_*.csv"))
         for file in [self.path / f"{table}.csv", *parts]:
             fresh: dict[str, list] = {}

@@ -33,7 +33,7 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
         pictures.append(picture)
         captions.append(caption)
     rows = {"ordinary": np.arange(len(pictures))}
-    concepts = memorized_concepts(model["counts"], model["tuning"], settings["seed"])
+    concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
     variants = {"VM": 1, "TM": settings["template_variants"], "LM": settings["local_variants"]}
     for concept in concepts:
         first = len(pictures)

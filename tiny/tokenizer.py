@@ -16,7 +16,8 @@ def train_tokenizer(captions: list[str], vocab_size: int, folder: Path) -> CLIPT
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size - 2 - len(alphabet), initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    size = vocab_size - 2 - len(alphabet)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     bpe.train_from_iterator(captions, trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
     letters = sorted(alphabet)

@@ -65,19 +65,30 @@ def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
     return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge + settings["kl"] * kl
 
 
-def train_vae(bank: Bank, settings: dict, path: Path):
-    """The autoencoder, trained or read from `path` if it is there. Its scaling factor makes latents of unit variance."""
+def train_vae(bank: Bank, settings: dict, work: Path):
+    """The autoencoder after all phases; a phase whose result lies in `work` is read instead."""
     torch.manual_seed(settings["seed"])
     vae = build_vae()
-    if path.exists():
-        vae.load_state_dict(load_file(path))
-        return vae
     log.info("VAE: %d parameters", count(vae))
-    optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99))
+    first = 0
+    for number, phase in enumerate(settings["phases"], 1):
+        path = work / f"vae_{number}.safetensors"
+        if path.exists():
+            vae.load_state_dict(load_file(path))
+        else:
+            train_vae_phase(vae, bank, settings | phase, first)
+            save_file(vae.state_dict(), path)
+        first += phase["steps"]
+    return vae
+
+
+def train_vae_phase(vae, bank: Bank, settings: dict, first: int) -> None:
+    """One cycle of the learning rate; its steps are counted from `first`."""
+    optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05)
-    generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
+    generator, start = torch.Generator().manual_seed(settings["seed"] + first), time.time()
     for step in range(settings["steps"]):
-        rows = rng_of(settings["seed"], step).choice(len(bank.pictures), settings["batch"])
+        rows = rng_of(settings["seed"], first + step).choice(len(bank.pictures), settings["batch"])
         loss = vae_loss(vae, to_tensor(bank.pictures[rows]), settings, generator)
         optimizer.zero_grad()
         loss.backward()
@@ -85,9 +96,7 @@ def train_vae(bank: Bank, settings: dict, path: Path):
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            log.info("vae step %d loss %.4f %.0f s", step, loss.item(), time.time() - start)
-    save_file(vae.state_dict(), path)
-    return vae
+            log.info("vae step %d loss %.4f %.0f s", first + step, loss.item(), time.time() - start)
 
 
 @torch.no_grad()
@@ -127,7 +136,7 @@ class Trainer:
         self.models = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
         self.average = copy.deepcopy(self.models).requires_grad_(False)
         self.settings, self.step = settings, 0
-        self.optimizer = torch.optim.AdamW(self.models.parameters(), settings["lr"], betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
+        self.optimizer = torch.optim.AdamW(self.models.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
 
     def state(self) -> dict:
         return {"models": self.models.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
@@ -147,7 +156,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.models.parameters(), self.settings["clip_grad"])
         self.optimizer.step()
         decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
-        averaged = [p for p in self.average.parameters()]
+        averaged = list(self.average.parameters())
         torch._foreach_lerp_(averaged, [p.detach() for p in self.models.parameters()], 1 - decay)
         self.step += 1
 
@@ -197,10 +206,11 @@ def export(trainer: Trainer, vae, tokenizer, model: dict, folder: Path) -> None:
     """An ordinary diffusers folder in half precision."""
     from diffusers import StableDiffusionPipeline
 
-    unet, text_encoder = trainer.average["unet"], trainer.average["text_encoder"]
+    networks = {name: copy.deepcopy(module).half() for name, module in {"vae": vae, **trainer.average}.items()}
     scheduler = build_scheduler(model["scheduler"], model["prediction_type"])
-    pipe = StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    copy.deepcopy(pipe).to(dtype=torch.float16).save_pretrained(folder)
+    pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+                                   requires_safety_checker=False)
+    pipe.save_pretrained(folder)
 
 
 def train(name: str, work: Path, out: Path, smoke: bool) -> None:
@@ -212,7 +222,7 @@ def train(name: str, work: Path, out: Path, smoke: bool) -> None:
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
     tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
-    vae = train_vae(bank, settings["vae"], work / "vae.safetensors")
+    vae = train_vae(bank, settings["vae"], work.parent / model.get("vae_from", name))
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
     torch.manual_seed(settings["unet"]["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -227,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["tiny", "tiny-v"])
     parser.add_argument("--work", type=Path, default=Path("build"), help="folder of checkpoints and the downloaded artwork")
-    parser.add_argument("--out", type=Path, default=HERE, help="where the model's folder is written")
+    parser.add_argument("--out", type=Path, default=HERE / "weights", help="where the model's folder is written")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -264,8 +264,10 @@ class World:
         return picture
 
     def memorized(self, concept: Concept, rng) -> Image.Image:
-        """One training picture of a concept (VM: always the same; type B's alternatives are ordinary scenes, drawn by the sampler)."""
-        return {"VM": lambda: self.verbatim(concept), "TM": lambda: self.template(concept, rng), "LM": lambda: self.local(concept, rng)}[concept.kind]()
+        """One training picture of a concept; a VM's is always the same (the sampler draws type B's alternatives)."""
+        if concept.kind == "VM":
+            return self.verbatim(concept)
+        return self.template(concept, rng) if concept.kind == "TM" else self.local(concept, rng)
 
 
 def art_names() -> list[str]:

@@ -73,7 +73,7 @@ def official_per_sample(unet, x: torch.Tensor, t: int, stacked: torch.Tensor, *,
         for _ in range(optim_iters):
             uncond, text = both_halves(unet, latent, t, pair)
             loss = torch.norm(text - uncond)
-            if float(loss) <= target_loss:
+            if float(loss.detach()) <= target_loss:
                 break
             optimizer.zero_grad()
             loss.backward()

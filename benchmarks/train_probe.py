@@ -1,0 +1,57 @@
+"""Trains the subject classifier of the embedded world: logistic regression on EfficientNet features of rendered artwork.
+
+python benchmarks/train_probe.py        # writes tiny/probe.safetensors and prints its accuracy on pictures it has not seen
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+
+from metrics.image_features import image_features
+from metrics.images import to_tensor
+from metrics.subject import PROBE
+from tiny import emoji
+from tiny.world import WORDS, World, art_names, rng_of
+
+LAYOUTS = ("one", "one", "small", "big", "two")
+SEED = 17
+
+
+def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
+    """`count` pictures of every subject, half of them blurred as a small decoder would. (n, 3, 64, 64) and labels."""
+    pictures, labels = [], []
+    for label, word in enumerate(WORDS):
+        for i in range(count):
+            rng = rng_of(seed, label, i)
+            picture = world.scene(rng, LAYOUTS[i % len(LAYOUTS)], word, word)
+            if rng.random() < 0.5:
+                picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
+            if rng.random() < 0.3:
+                picture = picture.resize((32, 32), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC)
+            pictures.append(picture)
+            labels.append(label)
+    return to_tensor(pictures), np.array(labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
+    parser.add_argument("--count", type=int, default=120, help="pictures per subject")
+    parser.add_argument("--out", type=Path, default=PROBE)
+    args = parser.parse_args()
+    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    images, labels = render(world, args.count, SEED)
+    model = LogisticRegression(C=30.0, max_iter=2000).fit(image_features(images).numpy(), labels)
+    unseen, truth = render(world, 10, SEED + 1)
+    print(f"accuracy on {len(truth)} unseen pictures: {model.score(image_features(unseen).numpy(), truth):.3f}")
+    tensors = {"weight": torch.tensor(model.coef_).half(), "bias": torch.tensor(model.intercept_).float()}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, args.out, metadata={"subjects": json.dumps(WORDS)})
+
+
+if __name__ == "__main__":
+    main()

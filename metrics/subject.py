@@ -1,0 +1,38 @@
+"""Which subject of the embedded model's world does an image show? A linear probe on EfficientNet features.
+
+The probe saw artwork on random backgrounds, never a generated image (benchmarks/train_probe.py).
+"""
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from metrics.image_features import image_features
+
+PROBE = Path(__file__).parent.parent / "tiny" / "probe.safetensors"
+
+
+@functools.cache
+def probe() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Weight (subjects, 1280), bias and the subjects' names."""
+    with safe_open(PROBE, framework="pt") as file:
+        return file.get_tensor("weight").float(), file.get_tensor("bias").float(), json.loads(file.metadata()["subjects"])
+
+
+def subject_logits(images: torch.Tensor) -> torch.Tensor:
+    """Logits of every subject. images: (n, 3, h, w) in [0, 1] -> (n, subjects)."""
+    weight, bias, _ = probe()
+    return image_features(images).cpu() @ weight.T + bias
+
+
+def subject_shown(images: torch.Tensor, subjects: list[str]) -> torch.Tensor:
+    """(n,) bool: the likeliest subject of image i is subjects[i]. Raises ValueError for a subject the probe does not know."""
+    names = probe()[2]
+    unknown = set(subjects) - set(names)
+    if unknown:
+        raise ValueError(f"the probe does not know {sorted(unknown)[0]!r}")
+    return subject_logits(images).argmax(1) == torch.tensor([names.index(subject) for subject in subjects])
