@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}",
                         help="values for flags that were not typed (default auto: the model's own); none: the official defaults")
     parser.add_argument("--save_latents", action="store_true", help="also write latents/img_PPPP_SS.safetensors: initial, adjusted, final")
-    parser.add_argument("--trace", action="store_true", help="also write trace.csv: each step's magnitude and guidance; costs both halves at every step")
+    parser.add_argument("--trace", action="store_true", help="also write trace.csv: magnitude and guidance of each step; runs both halves")
     parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
@@ -170,7 +170,7 @@ def check_range(settings: Settings, total: int) -> None:
     """Raises ValueError when --start and --end select nothing."""
     end = total if settings.end is None else settings.end
     if not settings.start < end <= total:
-        raise ValueError(f"--start {settings.start} --end {end} is no range of the {total} prompts in {settings.prompts}: 0 <= start < end <= {total}")
+        raise ValueError(f"--start {settings.start} --end {end} is no range of the {total} rows of {settings.prompts}: 0 <= start < end <= {total}")
 
 
 def choose_device(settings: Settings) -> tuple[str, str]:
@@ -194,19 +194,26 @@ class Run:
     def __init__(self, plan: Plan, pipe, folder: RunFolder, state):
         self.plan, self.pipe, self.folder, self.state = plan, pipe, folder, state
         self.images = self.unet_evals = 0
+        self.published = time.monotonic()
 
     def go(self, bar) -> None:
+        done = self.folder.complete(latents=self.plan.save_latents, trace=self.plan.trace)
         batches = self.plan.batches()
         for (number, prompts), official in zip(batches, self.official_noise([len(prompts) for _, prompts in batches])):
             wanted = self.plan.wanted(prompts)
             if not wanted or number % self.state.num_processes != self.state.process_index:
                 continue
-            if self.folder.missing(wanted, latents=self.plan.save_latents, trace=self.plan.trace):
+            if not done.issuperset(wanted):
                 self.make(number, prompts, official)
-                if self.state.is_main_process:
-                    self.folder.publish(self.tables())
+                self.publish_now_and_then()
             bar.set_postfix(method=self.plan.mitigation.name, unet_rows=self.unet_evals, refresh=False)
             bar.update(len(wanted))
+
+    def publish_now_and_then(self, seconds: float = 30.0) -> None:
+        """Keeps the tables fresh during a long run; the rows themselves are safe in the batches' parts."""
+        if self.state.is_main_process and time.monotonic() - self.published > seconds:
+            self.folder.publish(self.tables())
+            self.published = time.monotonic()
 
     def tables(self) -> tuple[str, ...]:
         return ("images", "trace") if self.plan.trace else ("images",)
@@ -239,7 +246,8 @@ class Run:
         pictures, _ = self.pipe.decode(sample.final)
         self.images += len(keys)
         self.unet_evals += int(sample.unet_evals.sum())
-        rows = image_rows(keys, captions, seeds, sample, (time.perf_counter() - start) / len(keys))
+        used = seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
+        rows = image_rows(keys, captions, used, sample, (time.perf_counter() - start) / len(keys))
         self.save(number, self.plan.wanted(prompts), keys, pictures, sample, rows, trace)
 
     def save(self, number: int, wanted: list[Key], keys: list[Key], pictures, sample, rows, trace) -> None:

@@ -131,12 +131,12 @@ class RunFolder:
             if rows:
                 write_csv(self.path / f"{table}.csv", rows)
 
-    def missing(self, keys: list[Key], *, latents: bool, trace: bool) -> list[Key]:
-        """Those of the keys that are not whole: image, row and what else was asked for."""
-        listed = {row["key"] for row in self.rows("images")}
-        traced = {row["key"] for row in self.rows("trace")} if trace else set()
-        return [key for key in keys if str(key) not in listed or not self.image_path(key).exists()
-                or (latents and not self.latents_path(key).exists()) or (trace and str(key) not in traced)]
+    def complete(self, *, latents: bool, trace: bool) -> set[Key]:
+        """Keys of the images that are whole: picture, row, and what else was asked for."""
+        keys = {Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("images")}
+        if trace:
+            keys &= {Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("trace")}
+        return {key for key in keys if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())}
 
     def finish(self) -> None:
         """Drops the batches' parts, which are in the tables now, and notes the end of the run."""

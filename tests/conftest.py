@@ -44,7 +44,8 @@ def make_pipe(components):
 
     def make(kind="ddim", prediction_type="epsilon", *, dtype=torch.float32, cls=MemorizationPipeline):
         parts = components if dtype == torch.float32 else copy.deepcopy(components)
-        made = cls(**parts, scheduler=build_scheduler(kind, prediction_type), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        made = cls(**parts, scheduler=build_scheduler(kind, prediction_type), safety_checker=None, feature_extractor=None,
+                   requires_safety_checker=False)
         made.set_progress_bar_config(disable=True)
         return made.to(dtype=dtype) if dtype != torch.float32 else made
 

@@ -7,7 +7,8 @@ from pipelines import denoise
 from sampling import NoisePredictor
 
 close = torch.testing.assert_close
-QUICK = {"batch_wise": {"rho": 5.0}, "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3}}
+QUICK = {"batch_wise": {"rho": 5.0, "apply_cfg_step": 1}, "static_transition": {"cfg_step": 0},
+         "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3}}
 
 
 def quick(name: str):
@@ -24,7 +25,7 @@ def adjust(method, predictor, noise, t=981):
         return method.adjust_initial_noise(predictor, noise, t)
 
 
-def sample(pipe, prompts, noise, method, steps=6, **settings):
+def sample(pipe, prompts, noise, method, steps=4, **settings):
     return pipe.sample(prompts, noise, method, num_inference_steps=steps, guidance_scale=7.0, **settings)
 
 
@@ -69,7 +70,8 @@ def test_euler_v_model_runs_with_every_method(euler_pipe, prompts, noise, name):
 
 
 # ------------------------------------------------------------------------------------------------ nothing to do
-@pytest.mark.parametrize(("name", "settings"), [("batch_wise", {"gamma": 0.0}), ("batch_wise", {"adj_iters": 0}), ("per_sample", {"optim_iters": 0}),
+@pytest.mark.parametrize(("name", "settings"), [
+    ("batch_wise", {"gamma": 0.0, "apply_cfg_step": 1}), ("batch_wise", {"adj_iters": 0, "apply_cfg_step": 1}), ("per_sample", {"optim_iters": 0}),
                                                 ("per_sample", {"target_loss": 1000.0}), ("no_mitigation", {}), ("static_transition", {})])
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
 def test_the_noise_is_left_as_drawn(make_pipe, prompts, noise, kind, name, settings):
@@ -85,8 +87,8 @@ def test_the_noise_is_left_as_drawn(make_pipe, prompts, noise, kind, name, setti
 def test_an_image_that_is_not_moved_is_the_image_without_the_method(make_pipe, prompts, noise, kind, dtype, name, settings):
     """Bit for bit, so that pairs with and without a method differ by the method only; a rounded first latent changes the image in bfloat16."""
     pipe = make_pipe(kind, dtype=dtype)
-    expected = sample(pipe, prompts, noise.to(dtype), build_mitigation("no_mitigation"))
-    made = sample(pipe, prompts, noise.to(dtype), build_mitigation(name, **settings))
+    expected = sample(pipe, prompts[:1], noise[:1].to(dtype), build_mitigation("no_mitigation"), 2)
+    made = sample(pipe, prompts[:1], noise[:1].to(dtype), build_mitigation(name, **settings), 2)
     assert torch.equal(made.adjusted, expected.adjusted)
     assert torch.equal(made.final, expected.final)
 
@@ -102,7 +104,7 @@ def test_the_empty_prompt_has_magnitude_zero_and_keeps_its_noise(pipe, prompts, 
 
 # ------------------------------------------------------------------------------------------------ UNet rows
 @pytest.mark.parametrize(("name", "settings", "rows"), [
-    ("no_mitigation", {}, 100), ("batch_wise", {}, 103), ("batch_wise", {"adj_iters": 0, "apply_cfg_step": -1}, 100), ("batch_wise", {"tau": 900.0}, 103),
+    ("no_mitigation", {}, 100), ("batch_wise", {}, 103), ("batch_wise", {"tau": 900.0}, 103),
     ("batch_wise", {"adj_iters": 4, "apply_cfg_step": 3}, 112), ("static_transition", {}, 75), ("static_transition", {"cfg_step": 4}, 95)])
 def test_unet_rows_of_50_steps(pipe, prompts, noise, name, settings, rows):
     """As counted, and as they really pass through the UNet. static_transition: t = 981..501 are 25 steps above 500."""
@@ -117,10 +119,10 @@ def test_unet_rows_of_50_steps(pipe, prompts, noise, name, settings, rows):
 
 def test_per_sample_rows_are_counted_per_image(pipe, prompts, noise):
     """2J + 2N with J updates of this image: the last check serves as step 0."""
-    made = sample(pipe, prompts, noise, build_mitigation("per_sample", lr=0.2, target_loss=7.5, optim_iters=30))
+    made = sample(pipe, prompts, noise, build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12))
     updates = made.numbers["iterations"]
     assert len(set(updates.tolist())) > 1
-    assert made.unet_evals.tolist() == (2 * updates + 12).tolist()
+    assert made.unet_evals.tolist() == (2 * updates + 8).tolist()
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0])
@@ -133,10 +135,10 @@ def test_unguided_runs_cost_one_row_per_step(pipe, prompts, noise, guidance_scal
 def test_skipping_the_unused_half_changes_only_the_cost(pipe, prompts, noise, name):
     made = []
     for skip in (True, False):
-        pipe.scheduler.set_timesteps(6)
+        pipe.scheduler.set_timesteps(4)
         made.append(denoise(pipe.scheduler, make_predictor(pipe, prompts, skip_unused_half=skip), noise, quick(name), 7.0))
     assert rows_close(made[0].final, made[1].final)
-    assert made[1].unet_evals.tolist() == [12 + 8 * (name == "batch_wise")] * 3
+    assert made[1].unet_evals.tolist() == [8 + 8 * (name == "batch_wise")] * 3
     assert (made[0].unet_evals < made[1].unet_evals).all() == (name != "no_mitigation")
 
 
@@ -144,7 +146,7 @@ def test_skipping_the_unused_half_changes_only_the_cost(pipe, prompts, noise, na
 @pytest.mark.parametrize("name", ["batch_wise", "per_sample"])
 def test_methods_see_unit_variance_under_euler(euler_pipe, prompts, noise, name):
     """The method's x is what the UNet reads; its result, scaled back, is what the first sampling step reads. 1e-4."""
-    euler_pipe.scheduler.set_timesteps(6)
+    euler_pipe.scheduler.set_timesteps(4)
     sigma = float(euler_pipe.scheduler.sigmas[0])
     x = noise * sigma / (sigma**2 + 1) ** 0.5
     expected = adjust(quick(name), make_predictor(euler_pipe, prompts), x, euler_pipe.scheduler.timesteps[0]).x
@@ -186,22 +188,16 @@ def test_an_image_with_non_finite_magnitude_keeps_its_noise(pipe, prompts, noise
     assert made.numbers["failed"].tolist() == [False, False, True]
     assert torch.equal(made.x[2], noise[2])
     assert rows_close(made.x[:2], clean.x[:2])
-    pipe.scheduler.set_timesteps(6)
+    pipe.scheduler.set_timesteps(4)
     poisoned.calls = 0
     ours = denoise(pipe.scheduler, make_predictor(pipe, prompts, poisoned), noise, quick(name), 7.0)
     assert rows_close(ours.final[:2], sample(pipe, prompts, noise, quick(name)).final[:2])
 
 
 # ------------------------------------------------------------------------------------------------ per_sample's optimisation
-def test_embeddings_carry_no_graph(pipe, prompts, noise):
-    """Gradients are taken with respect to the latents alone: an embedding with a graph would make the UNet keep activations for nothing."""
-    seen = []
-    hook = pipe.unet.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"].requires_grad), with_kwargs=True)
-    try:
-        sample(pipe, prompts, noise, quick("per_sample"), 1)
-    finally:
-        hook.remove()
-    assert not any(seen)
+def test_embeddings_carry_no_graph(pipe, prompts):
+    """Gradients are taken with respect to the latents alone; a graph would keep the text encoder's activations, and the UNet's, for nothing."""
+    assert not pipe.encode(prompts).requires_grad
 
 
 class Bowl(torch.nn.Module):
@@ -235,18 +231,18 @@ def test_the_cap_keeps_the_best_iterate(pipe):
 def test_the_reported_prediction_belongs_to_the_result(pipe, prompts, noise):
     """Step 0 reuses it instead of running the UNet, 1e-5."""
     predictor = make_predictor(pipe, prompts)
-    made = adjust(build_mitigation("per_sample", lr=0.2, target_loss=7.5, optim_iters=30), predictor, noise)
+    made = adjust(build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12), predictor, noise)
     with torch.no_grad():
         again = predictor.at(made.x, 981)
         close(made.prediction.text, again.text, rtol=0, atol=1e-5)
         close(made.prediction.uncond, again.uncond, rtol=0, atol=1e-5)
-    assert made.numbers["reached"].all() and (made.numbers["last_magnitude"] <= 7.5).all()
+    assert made.numbers["reached"].all() and (made.numbers["last_magnitude"] <= 8.0).all()
 
 
 @pytest.mark.parametrize("grad_rows", [1, 2])
 def test_chunks_of_the_backward_pass_change_nothing(pipe, prompts, noise, grad_rows):
     """Iterates 1e-4 (AdamW divides by the size of small gradients), updates equal."""
-    settings = {"lr": 0.05, "target_loss": 7.5, "optim_iters": 12}
+    settings = {"lr": 0.05, "target_loss": 7.8, "optim_iters": 5}
     whole = adjust(build_mitigation("per_sample", **settings), make_predictor(pipe, prompts), noise)
     parts = adjust(build_mitigation("per_sample", **settings, grad_rows=grad_rows), make_predictor(pipe, prompts), noise)
     close(parts.x, whole.x, rtol=0, atol=1e-4)

@@ -18,7 +18,8 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def ours(pipe, prompts, method, num_steps):
     """What `pipe.sample` makes of the official noise stream, one sample per prompt."""
     noise = official_noise(SEED, [IMAGES] * len(prompts), SHAPE, torch.float32, "cpu")
-    return [pipe.sample([prompt] * IMAGES, drawn, method, num_inference_steps=num_steps, guidance_scale=SCALE) for prompt, drawn in zip(prompts, noise)]
+    return [pipe.sample([prompt] * IMAGES, drawn, method, num_inference_steps=num_steps, guidance_scale=SCALE)
+            for prompt, drawn in zip(prompts, noise)]
 
 
 def theirs(pipe, prompts, num_steps, **settings):
@@ -38,7 +39,7 @@ def test_plain_guidance(pipe, prompts):
 def test_batch_wise(pipe, prompts, rho, gamma, adj_iters, apply_cfg_step, num_steps):
     """Final latents of several prompts within 1e-4, although ours skips the text half of unguided steps."""
     settings = {"rho": rho, "gamma": gamma, "adj_iters": adj_iters}
-    some = prompts[:1] if num_steps == 50 else prompts
+    some = prompts[:1] if num_steps == 50 else prompts[:2]
     expected, _ = theirs(pipe, some, num_steps, batch_wise=settings, apply_cfg_step=apply_cfg_step)
     samples = ours(pipe, some, build_mitigation("batch_wise", **settings, apply_cfg_step=apply_cfg_step), num_steps)
     assert max(relative(sample.final, latents) for sample, latents in zip(samples, expected)) < 1e-4
@@ -46,7 +47,7 @@ def test_batch_wise(pipe, prompts, rho, gamma, adj_iters, apply_cfg_step, num_st
     assert (moved > 0.01).all() if gamma else (moved == 0).all()
 
 
-@pytest.mark.parametrize(("lr", "target_loss", "optim_iters"), [(0.01, 7.7, 30), (0.05, 6.5, 30), (0.05, 6.0, 4), (0.05, 1000.0, 10), (0.05, 3.0, 0)])
+@pytest.mark.parametrize(("lr", "target_loss", "optim_iters"), [(0.01, 7.8, 30), (0.05, 7.0, 30), (0.05, 6.0, 3), (0.05, 1000.0, 10), (0.05, 3.0, 0)])
 def test_per_sample(pipe, prompts, lr, target_loss, optim_iters):
     """Updates of each image are equal and final latents within 1e-4, although ours optimises the images together."""
     settings = {"lr": lr, "target_loss": target_loss, "optim_iters": optim_iters}

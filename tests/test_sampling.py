@@ -83,7 +83,7 @@ def test_conditional_noise_is_float32_also_for_bfloat16(make_pipe, prompts, nois
 
 @torch.no_grad()
 def test_bfloat16_v_model_keeps_the_precision_of_its_output(make_pipe, prompts, noise):
-    """A v model's difference is alpha (v_text - v_uncond): rounding epsilon to bfloat16 before the difference would add 1 / alpha = 13 times v's error."""
+    """Its difference is alpha (v_text - v_uncond): epsilon rounded to bfloat16 before the difference would be 1 / alpha = 13 times as wrong."""
     pipe = make_pipe("ddim", "v_prediction", dtype=torch.bfloat16)
     predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
     both = [pipe.unet(noise.bfloat16(), 981, encoder_hidden_states=predictor.embeds[half]).sample.float() for half in ("text", "uncond")]

@@ -1,0 +1,252 @@
+"""Run folders: nothing half-written, nothing lost, nothing mixed up."""
+import json
+import multiprocessing
+import os
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from results import Key, RunFolder
+from results.files import read_csv, write_bytes, write_csv, write_json
+
+IDENTITY = {"seed": 2, "gamma": 0.7, "settings": {"M": 2}}
+KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]
+
+
+def opened(path, identity=IDENTITY, **options) -> RunFolder:
+    return RunFolder.open(path, identity, config={"command": "x"}, **options)
+
+
+def row(key, **values) -> dict:
+    return {"key": str(key), **values}
+
+
+def picture(value: int) -> Image.Image:
+    return Image.new("RGB", (4, 4), (value, 0, 0))
+
+
+def fail(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+# --- files --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_write_that_fails_changes_nothing(tmp_path, monkeypatch, step, before):
+    path = tmp_path / "a.bin"
+    if before is not None:
+        path.write_bytes(before)
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    monkeypatch.undo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ([] if before is None else ["a.bin"])
+    assert before is None or path.read_bytes() == before
+
+
+def test_an_interrupted_write_changes_nothing(tmp_path, monkeypatch):
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "a.bin", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_has_the_columns_of_all_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, [{"key": "a", "x": 'q"u;o,te\nnewline'}, {"key": "b", "y": 2}])
+    assert read_csv(path) == [{"key": "a", "x": 'q"u;o,te\nnewline', "y": ""}, {"key": "b", "x": "", "y": "2"}]
+    assert read_csv(tmp_path / "missing.csv") == []
+
+
+def test_json_keeps_letters(tmp_path):
+    write_json(tmp_path / "a.json", {"a": "ü"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "a": "ü"\n}\n'.encode()
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_written_as_the_official_files_and_sorted():
+    assert [str(key) for key in sorted([Key(12, 3), Key(2, 10), Key(0, 0)])] == ["0000_00", "0002_10", "0012_03"]
+
+
+def test_open_writes_what_the_run_is(tmp_path):
+    folder = opened(tmp_path / "a" / "b")
+    manifest = folder.manifest()
+    assert manifest["identity"] == IDENTITY and manifest["finished"] is None and manifest["environment"]["packages"]["torch"]
+    assert json.loads((folder.path / "config.json").read_text()) == {"command": "x"}
+    assert {entry.name for entry in folder.path.iterdir()} == {"config.json", "manifest.json"}
+
+
+def test_finish_notes_the_end_and_open_again_keeps_the_start(tmp_path):
+    first = opened(tmp_path)
+    first.save_rows("images", 0, [row(KEYS[0])])
+    first.finish()
+    before = first.manifest()
+    assert before["finished"] and not (tmp_path / ".parts").exists()
+    after = opened(tmp_path).manifest()
+    assert after["started"] == before["started"] and after["finished"] is None
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"seed": 3}, "seed: 2 there, 3 now"), ({"settings": {"M": 3}}, "settings: {'M': 2} there"), ({"extra": "x"}, "extra: None there, 'x' now")])
+def test_another_run_in_the_folder_is_named(tmp_path, change, told):
+    opened(tmp_path)
+    with pytest.raises(ValueError, match="another run") as error:
+        opened(tmp_path, IDENTITY | change)
+    assert told in str(error.value) and "gamma" not in str(error.value) and "--overwrite" in str(error.value)
+
+
+def test_the_same_number_typed_otherwise_is_the_same_run(tmp_path):
+    opened(tmp_path, {"g": 7, "t": (1, 2)})
+    opened(tmp_path, {"g": 7.0, "t": [1, 2]})
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no run .notes.txt"):
+        opened(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("content", ["{", "", "[]", '"text"', "null", '{"identity": 3}'])
+def test_a_broken_manifest_is_told_and_overwrite_helps(tmp_path, content):
+    opened(tmp_path)
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match="--overwrite"):
+        opened(tmp_path)
+    assert opened(tmp_path, overwrite=True).manifest()["identity"] == IDENTITY
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_path_that_is_a_file_is_told(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="cannot write to the run folder"):
+        opened(tmp_path / place)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_told(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="cannot write to the run folder"):
+        opened(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ValueError, match="No space left"):
+        opened(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+def test_a_stop_while_opening_does_not_spoil_the_folder(tmp_path, monkeypatch, name):
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda part, path: fail() if path.name == name else replace(part, path))
+    with pytest.raises((OSError, ValueError)):
+        opened(tmp_path)
+    monkeypatch.undo()
+    assert opened(tmp_path).manifest()["identity"] == IDENTITY
+
+
+def open_in_process(path, start):
+    start.wait()
+    opened(path)
+
+
+def test_two_processes_may_open_a_folder_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for k in range(5):
+        start = context.Barrier(2)
+        processes = [context.Process(target=open_in_process, args=(tmp_path / str(k), start)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0], f"folder {k}"
+
+
+# --- images and rows ----------------------------------------------------------------------------------------------------------
+
+
+def test_images_and_latents_come_back(tmp_path):
+    folder, tensor = opened(tmp_path), torch.randn(2, 4, 3).transpose(0, 1)
+    folder.save_image(KEYS[1], picture(9))
+    folder.save_latents(KEYS[1], {"initial": tensor})
+    assert Image.open(tmp_path / "img_0000_01.png").getpixel((0, 0)) == (9, 0, 0)
+    assert torch.equal(load_file(tmp_path / "latents" / "img_0000_01.safetensors")["initial"], tensor)
+
+
+def test_the_same_image_gives_the_same_bytes(tmp_path):
+    folder = opened(tmp_path)
+    for key in KEYS[:2]:
+        folder.save_image(key, picture(7))
+    assert folder.image_path(KEYS[0]).read_bytes() == folder.image_path(KEYS[1]).read_bytes()
+
+
+@pytest.mark.parametrize("publish", [False, True])
+def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
+    folder = opened(tmp_path)
+    folder.save_rows("trace", 1, [row(KEYS[2], step=k, value="old") for k in range(3)])
+    folder.save_rows("trace", 0, [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
+    if publish:
+        folder.publish(["trace"])
+        folder.finish()
+    folder.save_rows("trace", 0, [row(KEYS[1], step=k, value="new") for k in range(2)])
+    found = [(entry["key"], entry["step"], entry["value"]) for entry in folder.rows("trace")]
+    kept = [("0000_00", "0", "kept")] if publish else []
+    assert found == [*kept, ("0000_01", "0", "new"), ("0000_01", "1", "new"), *[("0001_00", str(k), "old") for k in range(3)]]
+
+
+def test_publish_writes_the_tables_and_none_when_there_are_no_rows(tmp_path):
+    folder = opened(tmp_path)
+    folder.save_rows("images", 0, [row(KEYS[1], prompt="b"), row(KEYS[0], prompt="a")])
+    folder.publish(["images", "trace"])
+    assert [entry["prompt"] for entry in read_csv(tmp_path / "images.csv")] == ["a", "b"]
+    assert not (tmp_path / "trace.csv").exists()
+
+
+def test_missing_wants_image_row_and_what_was_asked_for(tmp_path):
+    folder = opened(tmp_path)
+    for key in KEYS[:3]:
+        folder.save_image(key, picture(0))
+    folder.save_rows("images", 0, [row(KEYS[0]), row(KEYS[1])])
+    folder.save_rows("images", 1, [row(KEYS[3])])
+    folder.save_rows("trace", 0, [row(KEYS[0])])
+    folder.save_latents(KEYS[1], {"initial": torch.zeros(1)})
+    assert folder.missing(KEYS, latents=False, trace=False) == KEYS[2:]
+    assert folder.missing(KEYS, latents=True, trace=False) == [KEYS[0], *KEYS[2:]]
+    assert folder.missing(KEYS, latents=False, trace=True) == KEYS[1:]
+    assert folder.missing(KEYS[:1], latents=False, trace=True) == []
+
+
+def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
+    folder = opened(tmp_path)
+    folder.save_image(KEYS[0], picture(0))
+    folder.save_latents(KEYS[0], {"initial": torch.zeros(1)})
+    folder.save_rows("images", 0, [row(KEYS[0])])
+    folder.save_rows("trace", 0, [row(KEYS[0])])
+    folder.publish(["images", "trace"])
+    (tmp_path / ".img_0000_00.png.123.part").write_bytes(b"half")
+    mine = ["notes.txt", "img.png", "other.csv"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    folder.clear()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(mine)
+
+
+def test_overwrite_works_when_there_are_scores_beside_the_images(tmp_path):
+    folder = opened(tmp_path)
+    folder.save_image(KEYS[0], picture(0))
+    write_csv(tmp_path / "results.csv", [{"quantity": "copy_score", "value": 1}])
+    again = opened(tmp_path, IDENTITY | {"seed": 3}, overwrite=True)
+    assert again.manifest()["identity"]["seed"] == 3 and not again.image_path(KEYS[0]).exists()
