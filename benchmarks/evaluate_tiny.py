@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-import generate_images
+import generation
 from metrics.copy_score import copy_scores
 from metrics.embedded import TINY, Caption, copied, read_captions, score_run
 from metrics.images import read_images
@@ -33,10 +33,10 @@ def generate(args, prompts: str, samples: int, *flags: str) -> tuple[RunFolder, 
     path = TINY / "prompts" / f"{args.model_id}_{prompts}.csv"
     argv = ["--model_id", args.model_id, "--prompts", str(path), "--output_path", str(args.out / prompts), "-b", str(max(1, 64 // samples)),
             "--n_samples_per_prompt", str(samples), *flags]
-    code = generate_images.main(argv)
+    code = generation.main(argv)
     if code:
         sys.exit(code)
-    return RunFolder(generate_images.plan_run(generate_images.build_parser().parse_args(argv)).folder), read_captions(path)
+    return RunFolder(generation.plan_of(argv).folder), read_captions(path)
 
 
 def share(values: Iterable[bool]) -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-import generate_images
+import generation
 from benchmarks.evaluate_tiny import magnitudes
 from metrics.embedded import TINY, copied, read_captions, score_run
 from pipelines.models import EMBEDDED, load_pipeline
@@ -42,9 +42,9 @@ def try_setting(args, method: str, settings: dict) -> dict:
     typed = [text for name, value in (GENERAL | settings).items() for text in (f"--{name}", str(value))]
     argv = ["--model_id", args.model_id, "--preset", "none", "--prompts", str(prompts), "--output_path", str(args.out), "--method", method,
             "-b", "10", "--n_samples_per_prompt", str(args.samples), "--quiet", *typed]
-    if generate_images.main(argv):
+    if generation.main(argv):
         sys.exit("generate_images.py failed")
-    folder = RunFolder(generate_images.plan_run(generate_images.build_parser().parse_args(argv)).folder)
+    folder = RunFolder(generation.plan_of(argv).folder)
     found = score_run(folder, read_captions(prompts), args.samples)
     return {"method": method, **settings, "copies": statistics.mean(copied(row.value) for row in found if row.quantity == "copy_score"),
             "subject shown": statistics.mean(row.value for row in found if row.quantity == "subject_shown")}

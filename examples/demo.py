@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-import generate_images
+import generation
 from metrics.embedded import TINY, Caption, copied, read_captions, score_run
 from results import Key, RunFolder
 from results.files import read_csv, write_bytes
@@ -57,10 +57,10 @@ def run_method(title: str, flags: list[str], args, captions: list[Caption]) -> M
     argv = ["--model_id", args.model_id, "--output_path", str(args.out / "runs"), "--n_samples_per_prompt", str(args.samples), "-b", str(args.batch),
             "--end", str(len(captions)), "--save_latents", *flags]
     print(f"\n$ python generate_images.py {' '.join(argv)}", flush=True)
-    code = generate_images.main(argv)
+    code = generation.main(argv)
     if code:
         sys.exit(code)
-    plan = generate_images.plan_run(generate_images.build_parser().parse_args(argv))
+    plan = generation.plan_of(argv)
     folder = RunFolder(plan.folder)
     found = score_run(folder, captions, args.samples)
     copy_score, subject = ({Key(row.prompt_index, row.sample_index): row.value for row in found if row.quantity == quantity}

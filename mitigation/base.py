@@ -26,6 +26,7 @@ class Adjustment:
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Mitigation:
     """Does nothing. A method overrides the hooks it needs; images of a batch never see each other.
 
@@ -70,7 +71,10 @@ class Mitigation:
 
     def __post_init__(self) -> None:
         for option in flags(self):
-            check_number(option, getattr(self, option.name))
+            value = getattr(self, option.name)
+            check_value(option, value)
+            if value is not None and value_type(option) is float:
+                object.__setattr__(self, option.name, float(value))       # 50 and 50.0 are one setting
 
 
 def flag(default, text: str, *, short: str = "", above: float | None = None, at_least: float | None = None, always_named: bool = True,
@@ -95,19 +99,20 @@ def value_type(option: dataclasses.Field) -> type:
     return {"int": int, "float": float, "str": str}[annotation.split(" ")[0]]
 
 
-def check_number(option: dataclasses.Field, value) -> None:
+def check_value(option: dataclasses.Field, value: Any) -> None:
     """Raises ValueError when a flag's value is of the wrong type, not finite or out of its bounds."""
     if value is None and option.default is None:
         return
     wanted = value_type(option)
-    if wanted is str and isinstance(value, str):
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else int):
+    if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
         raise ValueError(f"--{option.name} must be of type {wanted.__name__}, not {value!r}")
+    if isinstance(value, str):
+        return
+    value = float(value)
     above, at_least = option.metadata["above"], option.metadata["at_least"]
     if not math.isfinite(value) or (above is not None and value <= above) or (at_least is not None and value < at_least):
         bound = f" above {above:g}" if above is not None else f" of at least {at_least:g}" if at_least is not None else ""
-        raise ValueError(f"--{option.name} {value} is out of range: it must be a finite number{bound}")
+        raise ValueError(f"--{option.name} {value:g} is out of range: it must be a finite number{bound}")
 
 
 METHODS: dict[str, type[Mitigation]] = {}

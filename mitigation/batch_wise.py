@@ -26,7 +26,7 @@ class BatchWise(Mitigation):
     gamma: float = flag(0.7, "step size", at_least=0.0)
     adj_iters: int = flag(2, "number of adjustments M", short="M", at_least=0)
     apply_cfg_step: int = flag(4, "last step index without guidance; -1: guidance from the start", short="step", at_least=-1)
-    tau: float | None = flag(None, "no guidance while t > tau, instead of --apply_cfg_step", at_least=0.0, excludes="apply_cfg_step")
+    tau: float | None = flag(None, "no guidance while t > tau, instead of --apply_cfg_step", at_least=1.0, excludes="apply_cfg_step")
 
     def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
         numbers: dict[str, torch.Tensor] = {}
@@ -46,7 +46,7 @@ class BatchWise(Mitigation):
         return Deferred(self.apply_cfg_step) if self.tau is None else BelowTimestep(self.tau)
 
     def check(self, num_steps: int) -> None:
-        check_guided_step(self.apply_cfg_step if self.tau is None else -1, num_steps)
+        check_guided_step("apply_cfg_step", self.apply_cfg_step if self.tau is None else -1, num_steps)
 
     def settings(self) -> dict:
         used = super().settings()
@@ -55,8 +55,8 @@ class BatchWise(Mitigation):
         return used
 
 
-def check_guided_step(last_off: int, num_steps: int) -> None:
+def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
     """Raises ValueError when no step would be guided."""
     if last_off >= num_steps - 1:
-        raise ValueError(f"--apply_cfg_step {last_off} leaves no step with guidance: the run has {num_steps} steps (0..{num_steps - 1}). "
+        raise ValueError(f"--{flag_name} {last_off} leaves no step with guidance: the run has {num_steps} steps (0..{num_steps - 1}). "
                          f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run.")

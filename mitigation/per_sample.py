@@ -73,15 +73,19 @@ class Search:
         self.updates[going] += 1
 
     def result(self, target: float) -> Adjustment:
-        failed = self.failed.to(self.best.device)
-        x = torch.where(failed.reshape(-1, 1, 1, 1), self.start, self.best)
-        prediction = None
-        if not self.failed.any():
-            prediction = self.predictor.at(x, self.t)
-            prediction.halves = self.halves
-        return Adjustment(x, prediction, {
+        """The best iterates; an image with a non-finite magnitude gets its own noise back, evaluated once more."""
+        again = self.failed.nonzero().flatten()
+        if len(again):
+            where = again.to(self.best.device)
+            prediction = self.predictor.select(again).at(self.start[where], self.t)
+            self.best[where], self.best_magnitude[where] = self.start[where], prediction.magnitude()
+            for name in HALVES:
+                self.halves[name][where] = prediction.halves[name]
+        prediction = self.predictor.at(self.best, self.t)
+        prediction.halves = self.halves
+        return Adjustment(self.best, prediction, {
             "iterations": self.updates, "first_magnitude": self.first_magnitude, "last_magnitude": self.best_magnitude,
-            "reached": self.best_magnitude <= target, "failed": failed, "norm": row_norm(x), "moved": row_norm(x - self.start)})
+            "reached": self.best_magnitude <= target, "failed": self.failed, "norm": row_norm(self.best), "moved": row_norm(self.best - self.start)})
 
 
 @register("per_sample", paper="Han et al., NeurIPS 2025, Appendix A", cost="2N + 2J and J backward passes, J updates")

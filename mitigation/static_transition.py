@@ -10,14 +10,14 @@ from sampling import BelowTimestep, Deferred, GuidanceSchedule
 class StaticTransition(Mitigation):
     """Unconditional sampling (scale 0) while t > tau, then plain guidance, from the noise as drawn."""
 
-    tau: float = flag(500.0, "no guidance while t > tau", at_least=0.0)
+    tau: float = flag(500.0, "no guidance while t > tau", at_least=1.0)
     cfg_step: int | None = flag(None, "last step index without guidance, instead of --tau", short="step", at_least=-1, excludes="tau")
 
     def guidance(self) -> GuidanceSchedule:
         return BelowTimestep(self.tau) if self.cfg_step is None else Deferred(self.cfg_step)
 
     def check(self, num_steps: int) -> None:
-        check_guided_step(-1 if self.cfg_step is None else self.cfg_step, num_steps)
+        check_guided_step("cfg_step", -1 if self.cfg_step is None else self.cfg_step, num_steps)
 
     def settings(self) -> dict:
         used = super().settings()

@@ -46,7 +46,8 @@ def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigatio
         mitigation.edit_embeddings(predictor, first, timesteps[0])
         adjustment = mitigation.adjust_initial_noise(predictor, first, timesteps[0])
         if adjustment.x is not first:
-            latents = (adjustment.x * input_scale(scheduler, timesteps[0])).to(noise.dtype)
+            moved = (adjustment.x - first) * input_scale(scheduler, timesteps[0])
+            latents = (latents.float() + moved).to(noise.dtype)            # an image that was not moved keeps its bits
         adjusted = latents / scheduler.init_noise_sigma
         for i, t in enumerate(timesteps):
             x = scheduler.scale_model_input(latents, t)
@@ -78,6 +79,7 @@ class MemorizationPipeline(StableDiffusionPipeline):
 
         With a mitigation these are understood: height, width, num_inference_steps, guidance_scale, negative_prompt,
         num_images_per_prompt, generator, latents (unit-variance noise), output_type, return_dict. Another raises TypeError.
+        negative_prompt is one text for all images; it takes the empty prompt's place, in magnitudes too.
         """
         if mitigation is None:
             return super().__call__(prompt, *args, **kwargs)
@@ -89,7 +91,9 @@ class MemorizationPipeline(StableDiffusionPipeline):
         prompts = [one for one in prompts for _ in range(num_images_per_prompt)]
         size = self.unet.config.sample_size * self.vae_scale_factor
         height, width = height or size, width or size
-        self.check_inputs(prompts, height, width, None, negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts))
+        if not isinstance(negative_prompt, (str, type(None))):
+            raise ValueError(f"with a mitigation negative_prompt is one text, not {negative_prompt!r}")
+        self.check_inputs(prompts, height, width, None)
         if latents is None:
             latents = self.draw_noise(len(prompts), height, width, generator)
         sample = self.sample(prompts, latents.to(self._execution_device, self.unet.dtype), mitigation, num_inference_steps=num_inference_steps,
@@ -106,6 +110,7 @@ class MemorizationPipeline(StableDiffusionPipeline):
         scaled = self.prepare_latents(rows, self.unet.config.in_channels, height, width, self.unet.dtype, self._execution_device, generator)
         return scaled / self.scheduler.init_noise_sigma
 
+    @torch.no_grad()
     def encode(self, prompts: list[str]) -> torch.Tensor:
         """(n, 77, dim): each different prompt is encoded once."""
         different = list(dict.fromkeys(prompts))

@@ -53,6 +53,7 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
 
 
 def read_toml(path: Path) -> dict[str, dict]:
+    """Tables of a TOML file. Raises ValueError when it cannot be read."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

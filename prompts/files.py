@@ -52,10 +52,11 @@ def sha256_of(path: Path) -> str:
 
 
 def read_csv(path: Path, text: str) -> list[Prompt]:
+    """Rows of a CSV text with a column Caption."""
     header = text.split("\n", 1)[0]
     delimiter = ";" if header.count(";") >= header.count(",") else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    prompts = []
+    prompts: list[Prompt] = []
     try:
         if "Caption" not in (reader.fieldnames or []):
             raise ValueError(f"{path} has no column 'Caption'; its columns are {', '.join(reader.fieldnames or []) or 'none'}")
@@ -69,11 +70,13 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
 
 
 def read_txt(path: Path, text: str) -> list[Prompt]:
+    """A prompt a line; empty lines are passed over."""
     return [checked(path, row, line) for row, line in enumerate(line.rstrip("\r") for line in text.split("\n") if line.strip())]
 
 
 def read_jsonl(path: Path, text: str) -> list[Prompt]:
-    prompts = []
+    """A JSON object a line, with a text field caption."""
+    prompts: list[Prompt] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -88,6 +91,7 @@ def read_jsonl(path: Path, text: str) -> list[Prompt]:
 
 
 def checked(path: Path, row: int, caption: str | None, index=None, kind=None) -> Prompt:
+    """A prompt; raises ValueError when its caption is empty."""
     if caption is None or not caption.strip():
         raise ValueError(f"{path}: prompt {row} is empty")
     return Prompt(row, caption, "" if index is None else str(index), kind or "")

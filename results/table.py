@@ -36,4 +36,5 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def identity(row: Result) -> tuple:
+    """What makes two rows the same measurement."""
     return row.run, row.prompt_index, row.sample_index, row.quantity, row.variant

@@ -58,7 +58,7 @@ class NoisePredictor:
         return self.at(x, t).conditional
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
-        """e(x, t) for the named halves in one UNet call, in the UNet's dtype; one tensor (n, 4, h, w) for each."""
+        """e(x, t) for the named halves in one UNet call; one tensor (n, 4, h, w) for each, in the dtype of `to_noise`."""
         embeds = torch.cat([self.embeds[half] for half in halves])
         rows = torch.cat([x] * len(halves)).to(embeds.dtype)
         model_output = self.unet(rows, t, encoder_hidden_states=embeds, return_dict=False)[0]
@@ -66,18 +66,21 @@ class NoisePredictor:
         return list(self.to_noise(model_output, rows, t).chunk(len(halves)))
 
     def to_noise(self, model_output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
-        """Epsilon from what the UNet predicts. With v = alpha e - sigma x0 and x = alpha x0 + sigma e: e = alpha v + sigma x."""
+        """Epsilon from what the UNet predicts. With v = alpha e - sigma x0 and x = alpha x0 + sigma e: e = alpha v + sigma x.
+
+        Epsilon models: as it comes. v models: float32, since rounding the sum would drown alpha v (alpha is 0.07 at first).
+        """
         if self.is_epsilon:
             return model_output
         alpha, sigma = alpha_sigma(self.scheduler, t)
-        return (alpha * model_output.float() + sigma * x.float()).to(model_output.dtype)
+        return alpha * model_output.float() + sigma * x.float()
 
     def to_model_output(self, noise_pred: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
         """Inverse of `to_noise`: what `scheduler.step` expects."""
         if self.is_epsilon:
             return noise_pred
         alpha, sigma = alpha_sigma(self.scheduler, t)
-        return ((noise_pred.float() - sigma * x.float()) / alpha).to(noise_pred.dtype)
+        return ((noise_pred.float() - sigma * x.float()) / alpha).to(x.dtype)
 
     @property
     def is_epsilon(self) -> bool:
@@ -104,13 +107,13 @@ class Prediction:
 
     @property
     def uncond(self) -> torch.Tensor:
-        """e(x, t, ""), (n, 4, h, w), in the UNet's dtype."""
+        """e(x, t, ""), (n, 4, h, w)."""
         self.need("uncond")
         return self.halves["uncond"]
 
     @property
     def text(self) -> torch.Tensor:
-        """e(x, t, c), (n, 4, h, w), in the UNet's dtype."""
+        """e(x, t, c), (n, 4, h, w)."""
         self.need("text")
         return self.halves["text"]
 
@@ -126,12 +129,9 @@ class Prediction:
 
     def guided(self, scale: float | torch.Tensor) -> torch.Tensor:
         """e_uncond + scale (e_text - e_uncond). scale: a number, or one per image (n,). Scale 0 and 1 cost one half only."""
-        if not isinstance(scale, torch.Tensor):
-            if scale == 0:
-                return self.uncond
-            if scale == 1:
-                return self.text
-        else:
-            scale = scale.to(self.x.device).reshape(-1, 1, 1, 1)
+        if not isinstance(scale, torch.Tensor) and scale in (0, 1):
+            return self.text if scale else self.uncond
         self.need(*HALVES)
+        if isinstance(scale, torch.Tensor):
+            scale = scale.to(self.uncond.device, self.uncond.dtype).reshape(-1, 1, 1, 1)
         return self.uncond + scale * (self.text - self.uncond)

@@ -17,6 +17,10 @@ CAPTIONS = PROMPTS + [f"a {colour} {shape} and {count} stars" for colour in ("re
 LATENT = (4, 8, 8)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--write-golden", action="store_true", help="store what test_golden.py sees")
+
+
 @pytest.fixture(scope="session")
 def prompts() -> list[str]:
     """Three different prompts."""

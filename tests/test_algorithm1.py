@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from examples.algorithm1 import algorithm1
 from mitigation import build_mitigation
@@ -19,4 +18,4 @@ def test_equals_the_suite(pipe, noise, prompts, settings):
     suite = build_mitigation("batch_wise", rho=settings["rho"], gamma=settings["gamma"], adj_iters=settings["M"], tau=900.0)
     expected = pipe.sample([prompts[0]] * len(noise), noise, suite, num_inference_steps=20, guidance_scale=7.0).final
     latents = algorithm1(pipe, prompts[0], noise, **settings, tau=900, guidance_scale=7.0, steps=20)
-    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
+    assert (latents - expected).norm() <= 1e-4 * expected.norm()

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -16,16 +17,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import generate_images
+import generation.plan
 import pipelines.models
-from generate_images import Settings, build_parser, main, plan_run
+from generation import main, plan_of
+from generation.command import build_parser
+from generation.plan import Settings
+from generation.run import Run
 from mitigation import methods
-from mitigation.cli import flag_owners
 from mitigation.base import flags, value_type
+from mitigation.cli import flag_owners
 from results import Key, RunFolder
 from sampling.noise import image_seed, initial_noise
 
-ROOT = Path(generate_images.__file__).parent
+ROOT = Path(pipelines.models.ROOT)
 CAPTIONS = ["a red square above a blue circle", "the great wave", "two cats, in the style of an old master", "a green ring", "three red stars"]
 BATCH_WISE = ("--method", "adj_init_noise", "--batch_wise")
 PER_SAMPLE = ("--method", "adj_init_noise", "--per_sample")
@@ -118,7 +122,7 @@ def said(capsys) -> str:
 
 
 def planned(base, *more):
-    return plan_run(build_parser().parse_args([*base, *more]))
+    return plan_of([*base, *more])
 
 
 @pytest.mark.parametrize("same", [(), ("--guidance_scale", "7.0"), ("--preset", "none"), ("--seed", "2")])
@@ -140,10 +144,9 @@ def test_folder_names_of_other_settings(base, more, name):
 
 
 def test_the_official_defaults():
-    assert {name: getattr(Settings(), name) for name in (
-        "image_length", "model_id", "unet_id", "output_path", "batch_size", "n_samples_per_prompt", "num_inference_steps", "guidance_scale", "seed")} == {
-        "image_length": 512, "model_id": "CompVis/stable-diffusion-v1-4", "unet_id": None, "output_path": "generated_images", "batch_size": 1,
-        "n_samples_per_prompt": 10, "num_inference_steps": 50, "guidance_scale": 7, "seed": 2}
+    official = {"image_length": 512, "model_id": "CompVis/stable-diffusion-v1-4", "unet_id": None, "output_path": "generated_images", "batch_size": 1,
+                "n_samples_per_prompt": 10, "num_inference_steps": 50, "guidance_scale": 7, "seed": 2}
+    assert {name: getattr(Settings(), name) for name in official} == official
 
 
 PRESET = "[generate]\nguidance_scale = 3.5\nn_samples_per_prompt = 1\n[batch_wise]\nrho = 2\ngamma = 0.5\napply_cfg_step = 0\n"
@@ -196,12 +199,14 @@ def test_every_image_of_every_prompt(whole, variant):
         assert image.size == (32, 32) and image.mode == "RGB"
 
 
-@pytest.mark.parametrize(("variant", "evals", "own"), [("per_image", 8, set()), ("batch_wise", 8 + 8 - 2, {"first_magnitude", "moved", "failed"})])
+@pytest.mark.parametrize(("variant", "evals", "own"), [
+    ("per_image", 8, set()), ("official", 8, set()), ("batch_wise", 8 + 8 - 2, {"first_magnitude", "moved", "failed"})])
 def test_the_table_of_images(whole, variant, evals, own):
     table = rows(whole(variant))
     assert [row["key"] for row in table] == [str(key) for key in KEYS]
     for row, key in zip(table, KEYS):
-        assert (row["prompt"], int(row["seed"])) == (CAPTIONS[key.prompt], image_seed(2, key.prompt, key.sample))
+        seed = 2 if variant == "official" else image_seed(2, key.prompt, key.sample)
+        assert (row["prompt"], int(row["seed"])) == (CAPTIONS[key.prompt], seed)
         assert int(row["unet_evals"]) == evals and float(row["seconds"]) > 0
         assert own <= set(row) and all(np.isfinite(float(row[name])) for name in own)
 
@@ -297,12 +302,9 @@ def test_a_run_says_what_it_did(generate, whole, tmp_path, capsys):
 # --- the same images, however they are asked for ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize(("variant", "after"), [("per_image", 0), ("per_image", 1), ("per_image", 2), ("official", 1), ("batch_wise", 1)])
 def test_a_run_that_was_killed_goes_on(generate, whole, tmp_path, monkeypatch, capsys, variant, after):
-    if after != 1 and variant != "per_image":
-        pytest.skip("one place is enough for the other variants")
-    save, saved = generate_images.Run.save, []
+    save, saved = Run.save, []
 
     def save_or_stop(run, number, *args):
         if len(saved) == after:
@@ -312,7 +314,7 @@ def test_a_run_that_was_killed_goes_on(generate, whole, tmp_path, monkeypatch, c
         save(run, number, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generate_images.Run, "save", save_or_stop)
+        patch.setattr(Run, "save", save_or_stop)
         folder = generate(tmp_path, *VARIANTS[variant], code=130)
     assert "interrupted" in said(capsys) and not leftovers(folder)
     assert json.loads((folder / "manifest.json").read_text())["finished"] is None
@@ -326,7 +328,7 @@ def test_a_run_that_was_killed_goes_on(generate, whole, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("lost", ["image", "row", "table"])
 def test_what_was_lost_is_made_again_and_nothing_else(generate, whole, tmp_path, variant, lost):
     folder = copied(whole(variant), tmp_path)
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("img_*.png")}
+    before = {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("img_*.png"))}
     text = (folder / "images.csv").read_text().splitlines(keepends=True)
     if lost == "image":
         (folder / "img_0003_01.png").unlink()
@@ -336,14 +338,14 @@ def test_what_was_lost_is_made_again_and_nothing_else(generate, whole, tmp_path,
         (folder / "images.csv").unlink()
     generate(tmp_path, *VARIANTS[variant])
     assert images(folder) == images(whole(variant)) and [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
-    changed = [name for name, time in before.items() if (folder / name).exists() and (folder / name).stat().st_mtime_ns != time]
-    assert changed == (names(KEYS) if lost == "table" else names(KEYS[4:8]))
+    changed = [name for name, time in before.items() if (folder / name).stat().st_mtime_ns != time]
+    assert changed == names(KEYS if lost == "table" else KEYS[4:8])                     # whole batches
 
 
 def test_a_complete_run_makes_nothing(generate, whole, tmp_path, monkeypatch):
     folder = copied(whole(), tmp_path)
     before = {path: path.read_bytes() for path in folder.iterdir() if path.name not in ("manifest.json", "config.json")}
-    monkeypatch.setattr(generate_images.Run, "make", lambda *args: pytest.fail("a batch was made"))
+    monkeypatch.setattr(Run, "make", lambda *args: pytest.fail("a batch was made"))
     generate(tmp_path)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -428,7 +430,7 @@ GENERAL = {"image_length": ["0", "-8", "12", "8192", "nan", "64.0"], "batch_size
            "seed": ["-1", "9223372036854775808", "1.5", "x"], "start": ["-1", "5", "x"], "end": ["0", "-1", "6", "x"],
            "scheduler": ["x"], "dtype": ["fp8"], "rng": ["x"], "device": ["nonsense", "cuda:99"], "preset": ["missing.toml"], "nonsense": ["1"]}
 NUMBERS = [((), name, value) for name, values in GENERAL.items() for value in values]
-NUMBERS += [(("--method", method), option.name, value) for method, cls in methods().items() for option in flags(cls) for value in bad_values(option)]
+NUMBERS += [(("--method", name), option.name, value) for name, cls in methods().items() for option in flags(cls) for value in bad_values(option)]
 
 
 @pytest.mark.parametrize(("method", "name", "value"), NUMBERS)
@@ -438,12 +440,13 @@ def test_a_bad_value_is_refused(base, tmp_path, capsys, no_model, method, name, 
 
 
 @pytest.mark.parametrize(("more", "told"), [
-    (("--start", "3", "--end", "3"), "--start 3 --end 3 is no range of the 5 prompts"), (("--start", "3", "--end", "1"), "no range"),
+    (("--start", "3", "--end", "3"), "--start 3 --end 3"), (("--start", "3", "--end", "1"), "--start 3 --end 1"),
     (("--method", "nonsense"), "there is no method 'nonsense'"), (("--method", ""), "there is no method ''"),
     (("--method", "adj_init_noise"), "exactly one of --batch_wise and --per_sample"),
     ((*BATCH_WISE, "--per_sample"), "exactly one of --batch_wise and --per_sample"),
     (("--batch_wise",), "--method adj_init_noise"), (("--per_sample",), "--method adj_init_noise"),
-    (("--method", "no_mitigation", "--batch_wise"), "--method adj_init_noise"), (("--method", "per_sample", "--batch_wise"), "--method adj_init_noise"),
+    (("--method", "no_mitigation", "--batch_wise"), "--method adj_init_noise"),
+    (("--method", "per_sample", "--batch_wise"), "--method adj_init_noise"),
     (("--rho", "50"), "no_mitigation does not take --rho"), ((*PER_SAMPLE, "--rho", "50"), "per_sample does not take --rho"),
     ((*BATCH_WISE, *FEW_STEPS, "--lr", "0.1"), "batch_wise does not take --lr"),
     ((*BATCH_WISE, "--apply_cfg_step", "1", "--tau", "500"), "exclude each other"),
@@ -457,7 +460,8 @@ def test_flags_that_do_not_go_together_are_refused(base, tmp_path, capsys, no_mo
 @pytest.mark.parametrize(("name", "content", "told"), [
     ("missing.csv", None, "cannot read the prompt file"), ("empty.txt", b"", "no prompts"), ("empty.csv", b"", "no column 'Caption'"),
     ("binary.csv", b"\x89PNG\0", "not UTF-8"), ("zeros.txt", bytes(9), "binary"), ("column.csv", b"Text,Index\na,1\n", "its columns are Text, Index"),
-    ("caption.csv", b";Caption\n0;\n", "is empty"), ("line.jsonl", b'{"caption": "a"}\n{\n', "line 2"), ("a.json", b"[]", ".jsonl"), (".", None, ".jsonl")])
+    ("caption.csv", b";Caption\n0;\n", "is empty"), ("line.jsonl", b'{"caption": "a"}\n{\n', "line 2"),
+    ("a.json", b"[]", ".jsonl"), (".", None, ".jsonl")])
 def test_a_bad_prompt_file_is_refused(base, tmp_path, capsys, no_model, name, content, told):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -471,9 +475,9 @@ def test_a_bad_prompt_file_is_refused(base, tmp_path, capsys, no_model, name, co
     "[generate]\nbatch_size = true", "[generate]\nseed = [1]", "[generate]\nscheduler = 'x'", "[generate]\ndtype = 'x'", "[generate]\nrng = 'x'",
     "[generate]\noutput_path = 3", "[generate]\nprompts = 3", "[generate]\nmodel_id = 3", "[generate]\ndevice = 3", "[batch_wise]\nrho = 'x'",
     "[batch_wise]\nrho = nan", "[batch_wise]\nrho = true", "[batch_wise]\nadj_iters = 1.5", "[batch_wise]\nadj_iters = []",
-    "[batch_wise]\nrho = {a = 1}", b"\xff\xfe"])
+    "[batch_wise]\nrho = {a = 1}", "\udcff"])
 def test_a_bad_preset_is_refused(random_sd_folder, prompt_file, tmp_path, capsys, no_model, text):
-    (tmp_path / "a.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "a.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     argv = ["--model_id", random_sd_folder, *BATCH_WISE, "--preset", str(tmp_path / "a.toml")]
     argv += [] if "prompts" in text else ["--prompts", prompt_file]
     argv += [] if "output_path" in text else ["--output_path", str(tmp_path / "out")]
@@ -516,7 +520,7 @@ def test_a_folder_with_other_files_is_refused(base, tmp_path, capsys, no_model):
 
 
 def test_the_official_command_without_the_official_prompts(monkeypatch, tmp_path, capsys, no_model):
-    monkeypatch.setattr(generate_images, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv")
+    monkeypatch.setattr(generation.plan, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv")
     refused(capsys, [*BATCH_WISE, "--output_path", str(tmp_path)], "--model_id tiny")
     assert main([*BATCH_WISE, "--output_path", str(tmp_path)]) == 2
     assert "download/" in capsys.readouterr().err and not list(tmp_path.iterdir())
@@ -553,8 +557,8 @@ def test_a_full_disk(generate, whole, tmp_path, monkeypatch, capsys, name):
         folder = generate(tmp_path, "--save_latents", code=1)
     assert "No space left on device" in said(capsys)
     assert not list(folder.rglob(name)) and not leftovers(folder)
-    generate(tmp_path, "--save_latents", "--end", "2")
-    assert images(folder) == {name: images(whole())[name] for name in names(KEYS[:4])}
+    assert json.loads(generate(tmp_path, "--save_latents").joinpath("manifest.json").read_text())["finished"]
+    assert images(folder) == images(whole()) and len(rows(folder)) == len(KEYS)
 
 
 def test_a_disk_that_was_full_before(generate, tmp_path, monkeypatch, capsys):
@@ -573,8 +577,11 @@ def test_a_stop_while_the_model_is_loaded(base, tmp_path, monkeypatch, capsys, e
         raise error
 
     monkeypatch.setattr(pipelines.models, "load_pipeline", load)
-    assert main([*base, "--output_path", str(tmp_path)]) == (130 if error is KeyboardInterrupt else 1)
-    said(capsys)
+    try:
+        code = main([*base, "--output_path", str(tmp_path)])
+    except (KeyboardInterrupt, OSError):
+        pytest.fail("a traceback")
+    assert code == (130 if error is KeyboardInterrupt else 1) and said(capsys)
 
 
 # --- texts --------------------------------------------------------------------------------------------------------------------
@@ -586,7 +593,7 @@ def test_list_methods_and_help_are_light_and_complete():
             "print('=' * 9)\n"
             "try:\n    generate_images.main(['--help'])\n"
             "except SystemExit as leave:\n    assert leave.code == 0\n"
-            "assert not {'diffusers', 'transformers', 'accelerate'} & set(sys.modules)\n")
+            "assert not {'diffusers', 'transformers', 'accelerate'} & set(sys.modules), 'slow imports'\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and not done.stderr, done.stderr
     listed, helped = done.stdout.split("=" * 9)
@@ -605,5 +612,14 @@ def test_help_says_every_flag_of_the_interface():
     assert all(action.help for action in build_parser()._actions if not isinstance(action, argparse._HelpAction))
 
 
-def test_the_run_folder_is_the_one_of_the_results_package(whole):
-    assert RunFolder(whole()).missing(KEYS, latents=False, trace=False) == []
+def test_the_folder_of_a_run_is_complete(whole, traced):
+    assert RunFolder(whole()).complete(latents=False, trace=False) == RunFolder(traced("per_image")).complete(latents=True, trace=True) == set(KEYS)
+    assert RunFolder(whole()).complete(latents=True, trace=False) == RunFolder(whole()).complete(latents=False, trace=True) == set()
+
+
+def test_the_script_is_the_same_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["generate_images.py", "--seed", "x"])
+    with pytest.raises(SystemExit) as leave:
+        runpy.run_path(str(ROOT / "generate_images.py"), run_name="__main__")
+    error = capsys.readouterr().err
+    assert leave.value.code == 2 and error.startswith("generate_images.py: ") and error.count("\n") == 1

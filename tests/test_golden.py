@@ -12,7 +12,8 @@ from mitigation import build_mitigation
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SETTINGS = {
-    "no_mitigation": {}, "batch_wise": {"rho": 5.0}, "per_sample": {"lr": 0.05, "target_loss": 1.0, "optim_iters": 5}, "static_transition": {"tau": 900.0},
+    "no_mitigation": {}, "batch_wise": {"rho": 5.0}, "static_transition": {"tau": 900.0},
+    "per_sample": {"lr": 0.05, "target_loss": 1.0, "optim_iters": 5},
 }
 
 

@@ -72,7 +72,7 @@ def test_euler_v_model_runs_with_every_method(euler_pipe, prompts, noise, name):
 # ------------------------------------------------------------------------------------------------ nothing to do
 @pytest.mark.parametrize(("name", "settings"), [
     ("batch_wise", {"gamma": 0.0, "apply_cfg_step": 1}), ("batch_wise", {"adj_iters": 0, "apply_cfg_step": 1}), ("per_sample", {"optim_iters": 0}),
-                                                ("per_sample", {"target_loss": 1000.0}), ("no_mitigation", {}), ("static_transition", {})])
+    ("per_sample", {"target_loss": 1000.0}), ("no_mitigation", {}), ("static_transition", {})])
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
 def test_the_noise_is_left_as_drawn(make_pipe, prompts, noise, kind, name, settings):
     """Exactly under DDIM; under Euler's scaling and back to 1e-5."""

@@ -20,7 +20,7 @@ def opened(path, identity=IDENTITY, **options) -> RunFolder:
 
 
 def row(key, **values) -> dict:
-    return {"key": str(key), **values}
+    return {"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, **values}
 
 
 def picture(value: int) -> Image.Image:
@@ -116,7 +116,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("content", ["{", "", "[]", '"text"', "null", '{"identity": 3}'])
+@pytest.mark.parametrize("content", ["{", "", "[]", '"text"', '{"identity": 3}'])
 def test_a_broken_manifest_is_told_and_overwrite_helps(tmp_path, content):
     opened(tmp_path)
     (tmp_path / "manifest.json").write_text(content)
@@ -215,7 +215,7 @@ def test_publish_writes_the_tables_and_none_when_there_are_no_rows(tmp_path):
     assert not (tmp_path / "trace.csv").exists()
 
 
-def test_missing_wants_image_row_and_what_was_asked_for(tmp_path):
+def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
     folder = opened(tmp_path)
     for key in KEYS[:3]:
         folder.save_image(key, picture(0))
@@ -223,10 +223,10 @@ def test_missing_wants_image_row_and_what_was_asked_for(tmp_path):
     folder.save_rows("images", 1, [row(KEYS[3])])
     folder.save_rows("trace", 0, [row(KEYS[0])])
     folder.save_latents(KEYS[1], {"initial": torch.zeros(1)})
-    assert folder.missing(KEYS, latents=False, trace=False) == KEYS[2:]
-    assert folder.missing(KEYS, latents=True, trace=False) == [KEYS[0], *KEYS[2:]]
-    assert folder.missing(KEYS, latents=False, trace=True) == KEYS[1:]
-    assert folder.missing(KEYS[:1], latents=False, trace=True) == []
+    assert folder.complete(latents=False, trace=False) == set(KEYS[:2])
+    assert folder.complete(latents=True, trace=False) == {KEYS[1]}
+    assert folder.complete(latents=False, trace=True) == {KEYS[0]}
+    assert folder.complete(latents=True, trace=True) == set()
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):

@@ -17,6 +17,7 @@ class Bank:
 
 
 def ordinary_row(world: World, rng) -> tuple[np.ndarray, str, str, str]:
+    """An ordinary picture, its caption, its layout and its subject."""
     pattern = list(SCENES)[rng.integers(len(SCENES))]
     subject, other = (WORDS[i] for i in rng.choice(len(WORDS), 2, replace=False))
     picture = np.asarray(world.scene(rng, SCENES[pattern], subject, other))

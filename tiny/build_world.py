@@ -19,6 +19,7 @@ VARIANTS = {"VM": 1, "TM": 6, "LM": 6}                                          
 
 
 def write_prompts(path: Path, rows: list[dict]) -> None:
+    """A prompt file in the official layout."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter=";", restval="", lineterminator="\n")
         writer.writeheader()
@@ -38,6 +39,7 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
 
 
 def write_references(world: World, concept: Concept, index: int) -> None:
+    """Training images of a concept as PNG, and the mask of a local one."""
     folder = HERE / "gt_images" / str(index)
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(VARIANTS[concept.kind]):
@@ -48,6 +50,7 @@ def write_references(world: World, concept: Concept, index: int) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
     args = parser.parse_args()

@@ -36,4 +36,5 @@ def build_scheduler(kind: str, prediction_type: str):
 
 
 def count(module: torch.nn.Module) -> int:
+    """Number of parameters."""
     return sum(p.numel() for p in module.parameters())

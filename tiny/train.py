@@ -29,6 +29,7 @@ log = logging.getLogger("tiny.train")
 
 
 def load_settings(smoke: bool) -> dict:
+    """config.toml, with the short values for a smoke run."""
     settings = tomllib.loads((HERE / "config.toml").read_text())
     short = settings.pop("smoke")
     if smoke:
@@ -50,6 +51,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences of neighbours, down and across."""
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
@@ -234,6 +236,7 @@ def train(name: str, work: Path, out: Path, smoke: bool) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["tiny", "tiny-v"])
     parser.add_argument("--work", type=Path, default=Path("build"), help="folder of checkpoints and the downloaded artwork")

@@ -58,10 +58,12 @@ class Concept:
 
 
 def rng_of(*key: int) -> np.random.Generator:
+    """A random generator that depends on the key alone."""
     return np.random.default_rng(np.random.SeedSequence(list(key)))
 
 
 def plural(word: str) -> str:
+    """Plural of a subject in captions."""
     return {"butterfly": "butterflies", "maple leaf": "maple leaves", "ladybug": "ladybugs", "octopus": "octopuses",
             "bus": "buses"}.get(word, word + "s")
 
@@ -76,6 +78,7 @@ SCENES = {  # pattern -> how the scene is laid out; the same patterns are used f
 
 
 def scene_caption(pattern: str, subject: str, other: str) -> str:
+    """The caption of an ordinary picture."""
     return pattern.format(x=subject, xs=plural(subject), y=other)
 
 
@@ -107,6 +110,7 @@ def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int
 # --- drawing ------------------------------------------------------------------------------------------------------------------
 
 def colour(rng: np.random.Generator, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> tuple[int, int, int]:
+    """A random colour, 0 to 255."""
     r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return int(255 * r), int(255 * g), int(255 * b)
 
@@ -271,4 +275,5 @@ class World:
 
 
 def art_names() -> list[str]:
+    """All artwork that the world uses."""
     return sorted(set(SUBJECTS.values()) | set(COMPANIONS))

@@ -1,0 +1,121 @@
+"""The command line of generate_images.py."""
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import asdict
+
+from generation.plan import Plan, Settings, plan_run
+from generation.run import Run
+from mitigation.cli import add_method_arguments, list_methods
+from pipelines.models import EMBEDDED
+from results import RunFolder
+
+HELP = {
+    "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}", "unet_id": "folder or hub id of another UNet",
+    "prompts": "prompt file: .csv, .txt or .jsonl", "start": "first prompt, by row", "end": "row after the last prompt",
+    "image_length": "height and width in pixels", "batch_size": "prompts per batch", "n_samples_per_prompt": "images per prompt",
+    "num_inference_steps": "sampling steps", "guidance_scale": "classifier-free guidance", "seed": "seed of the run",
+    "scheduler": "keep: the model's own", "dtype": "default: bf16 on CUDA, fp32 on the CPU", "device": "default: cuda if there is one",
+    "rng": "per_image: a seed for each image; official: the official script's one stream, in file order", "output_path": "folder of all runs",
+}
+CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16"), "rng": ("per_image", "official")}
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, exit code 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (--help lists all flags)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags; what is not typed is absent from the namespace, so that a preset can fill it."""
+    parser = Parser(prog="generate_images.py", description="Images for the prompts of a file, with one mitigation or none.", allow_abbrev=False)
+    kinds = {"int": int, "float": float, "str": str}
+    for name, field in Settings.__dataclass_fields__.items():
+        options = [f"--{name}"] + (["-b"] if name == "batch_size" else [])
+        shown = f" (default {field.default})" if field.default not in ("", None) else ""
+        kind = kinds[str(field.type).split(" ")[0]]
+        parser.add_argument(*options, type=kind, choices=CHOICES.get(name), help=HELP[name] + shown, default=argparse.SUPPRESS)
+    parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}",
+                        help="values for flags that were not typed (default auto: the model's own); none: the official defaults")
+    parser.add_argument("--save_latents", action="store_true", help="also write latents/img_PPPP_SS.safetensors: initial, adjusted, final")
+    parser.add_argument("--trace", action="store_true", help="also write trace.csv: magnitude and guidance of each step; runs both halves")
+    parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
+    add_method_arguments(parser)
+    return parser
+
+
+def plan_of(argv: list[str]) -> Plan:
+    """What a command line would do. Raises ValueError."""
+    return plan_run(build_parser().parse_args(argv))
+
+
+def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
+    """Plan, run folder and model, in the order in which they can go wrong. Raises ValueError for what the user can mend."""
+    plan = plan_run(args)
+    folder = RunFolder.open(plan.folder, plan.identity(), overwrite=args.overwrite, config={
+        "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(plan.settings),
+        "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
+    describe(plan)
+    from accelerate import PartialState
+
+    from pipelines.models import load_pipeline
+
+    settings, state = plan.settings, PartialState(cpu=plan.settings.device == "cpu")
+    device = str(state.device) if state.num_processes > 1 else settings.device
+    pipe = load_pipeline(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
+    return Run(plan, pipe, folder, state)
+
+
+def generate(run: Run, *, quiet: bool) -> None:
+    """Makes what is missing and prints the summary."""
+    from tqdm import tqdm
+
+    start, total, main_process = time.perf_counter(), len(run.plan.wanted(run.plan.prompts)), run.state.is_main_process
+    with tqdm(total=total, unit="image", disable=quiet or not main_process) as bar:
+        run.go(bar)
+    run.state.wait_for_everyone()
+    if main_process:
+        run.folder.publish(run.tables())
+        run.folder.finish()
+        seconds = time.perf_counter() - start
+        made = "nothing to make"
+        if run.images:
+            made = f"{run.images} images made, {run.unet_evals / run.images:.4g} UNet rows and {seconds / run.images:.2f} s each"
+        print(f"{total} images in {run.folder.path} ({made})")
+
+
+def describe(plan: Plan) -> None:
+    """Says on stderr what is used, so that a preset's values are seen."""
+    used = {**asdict(plan.settings), **plan.mitigation.settings()}
+    shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
+    print(f"method {plan.mitigation.name}, preset {plan.preset}: {shown}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(argv)
+    if args.list_methods:
+        print(list_methods())
+        return 0
+    try:
+        run = prepare(args, argv)
+    except ValueError as error:
+        print(f"generate_images.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        generate(run, quiet=args.quiet)
+    except OSError as error:
+        print(f"generate_images.py: {error}. What is finished stays; the same command goes on.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("generate_images.py: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,110 @@
+"""Generating what is missing in a run folder."""
+from __future__ import annotations
+
+import time
+
+from generation.plan import Plan
+from prompts.files import Prompt
+from results import Key, RunFolder
+
+
+class Run:
+    """Generates what is missing in a run folder. Processes started by `accelerate launch` share the batches."""
+
+    def __init__(self, plan: Plan, pipe, folder: RunFolder, state):
+        self.plan, self.pipe, self.folder, self.state = plan, pipe, folder, state
+        self.images = self.unet_evals = 0
+        self.published = time.monotonic()
+
+    def go(self, bar) -> None:
+        done = self.folder.complete(latents=self.plan.save_latents, trace=self.plan.trace)
+        batches = self.plan.batches()
+        for (number, prompts), official in zip(batches, self.official_noise([len(prompts) for _, prompts in batches])):
+            wanted = self.plan.wanted(prompts)
+            if not wanted or number % self.state.num_processes != self.state.process_index:
+                continue
+            if not done.issuperset(wanted):
+                self.make(number, prompts, official)
+                self.publish_now_and_then()
+            bar.set_postfix(method=self.plan.mitigation.name, unet_rows=self.unet_evals, refresh=False)
+            bar.update(len(wanted))
+
+    def publish_now_and_then(self, seconds: float = 30.0) -> None:
+        """Keeps the tables fresh during a long run; the rows themselves are safe in the batches' parts."""
+        if self.state.is_main_process and time.monotonic() - self.published > seconds:
+            self.folder.publish(self.tables())
+            self.published = time.monotonic()
+
+    def tables(self) -> tuple[str, ...]:
+        return ("images", "trace") if self.plan.trace else ("images",)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = self.plan.settings.image_length // self.pipe.vae_scale_factor
+        return self.pipe.unet.config.in_channels, side, side
+
+    def official_noise(self, prompts_per_batch: list[int]):
+        """The official script's draws, or None for each batch."""
+        from sampling.noise import official_noise
+
+        settings = self.plan.settings
+        if settings.rng == "per_image":
+            return [None] * len(prompts_per_batch)
+        rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
+        return official_noise(settings.seed, rows, self.latent_shape(), self.pipe.unet.dtype, settings.device)
+
+    def make(self, number: int, prompts: list[Prompt], noise) -> None:
+        """One batch: sample, decode, save. The whole batch is made, what was not asked for is dropped."""
+        from sampling.noise import image_seed, initial_noise
+
+        settings, keys, start = self.plan.settings, self.plan.keys(prompts), time.perf_counter()
+        seeds = [image_seed(settings.seed, key.prompt, key.sample) for key in keys]
+        noise = initial_noise(seeds, self.latent_shape()) if noise is None else noise
+        captions = [prompt.caption for prompt in prompts for _ in range(settings.n_samples_per_prompt)]
+        trace = Trace(keys) if self.plan.trace else None
+        sample = self.pipe.sample(captions, noise.to(settings.device, self.pipe.unet.dtype), self.plan.mitigation, seeds=seeds, on_step=trace,
+                                  num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale)
+        pictures, _ = self.pipe.decode(sample.final)
+        self.images += len(keys)
+        self.unet_evals += int(sample.unet_evals.sum())
+        used = seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
+        rows = image_rows(keys, captions, used, sample, (time.perf_counter() - start) / len(keys))
+        self.save(number, self.plan.wanted(prompts), keys, pictures, sample, rows, trace)
+
+    def save(self, number: int, wanted: list[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
+        for i, key in enumerate(keys):
+            if key in wanted:
+                self.folder.save_image(key, pictures[i])
+                if self.plan.save_latents:
+                    self.folder.save_latents(key, {name: getattr(sample, name)[i].float().cpu() for name in ("initial", "adjusted", "final")})
+        names = {str(key) for key in wanted}
+        if trace is not None:
+            self.folder.save_rows("trace", number, [row for row in trace.rows() if row["key"] in names])
+        self.folder.save_rows("images", number, [row for row in rows if row["key"] in names])
+
+
+def image_rows(keys, captions, seeds, sample, seconds: float) -> list[dict]:
+    """A row of images.csv for each image."""
+    rows = []
+    for i, key in enumerate(keys):
+        own = {name: f"{float(values[i]):.6g}" for name, values in sample.numbers.items()}
+        rows.append({"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "prompt": captions[i], "seed": seeds[i],
+                     "unet_evals": int(sample.unet_evals[i]), "seconds": f"{seconds:.4f}", **own})
+    return rows
+
+
+class Trace:
+    """Collects, at every step and for every image, the magnitude (epsilon units) and the guidance scale."""
+
+    def __init__(self, keys: list[Key]):
+        self.keys, self.steps = keys, []
+
+    def __call__(self, step, prediction) -> None:
+        import torch
+
+        scale = torch.as_tensor(step.applied, dtype=torch.float32).expand(len(self.keys)).tolist()
+        self.steps.append((step.index, float(step.t), prediction.magnitude().tolist(), scale))
+
+    def rows(self) -> list[dict]:
+        return [{"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "step": index, "timestep": f"{t:g}",
+                 "magnitude": f"{magnitude[i]:.6g}", "guidance_scale": f"{scale[i]:g}"}
+                for i, key in enumerate(self.keys) for index, t, magnitude, scale in self.steps]

@@ -1,0 +1,301 @@
+"""The embedded model's world: its files are what the script draws, and what is memorized is as it says."""
+import colorsys
+import csv
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiny import build_world
+from tiny.bank import Bank, Sampler, build_bank
+from tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
+from tiny.world import PRODUCTS, SCENES, SERIES, SIZE, SUBJECTS, WORDS, World, art_names, memorized_concepts, rng_of, scene_caption
+
+TINY = Path(build_world.__file__).parent
+CONFIG = tomllib.loads((TINY / "config.toml").read_text())
+MODELS = sorted(FIRST_INDEX)
+
+
+def concepts_of(model: str):
+    table = CONFIG["models"][model]
+    return memorized_concepts(table["counts"], table["tuning"], table["seed"])
+
+
+CONCEPTS = concepts_of("tiny")
+
+
+def of_kind(kind: str):
+    return [concept for concept in CONCEPTS if concept.kind == kind]
+
+
+def first_of_groups(kind: str):
+    return [next(concept for concept in of_kind(kind) if concept.group == group) for group in (PRODUCTS if kind == "TM" else SERIES)]
+
+
+def art_colour(name: str) -> tuple[int, int, int]:
+    """A saturated colour of its own for each artwork."""
+    i = art_names().index(name)
+    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(i / len(art_names()), 1.0, 0.35 + 0.05 * (i % 3)))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """The world with plain squares for artwork."""
+    return World({name: Image.new("RGBA", (64, 64), (*art_colour(name), 255)) for name in art_names()})
+
+
+def draw(world, concept, k: int) -> np.ndarray:
+    return np.asarray(world.memorized(concept, rng_of(concept.seed, 20, k)))
+
+
+# --- committed files ----------------------------------------------------------------------------------------------------------
+
+
+def table(model: str, kind: str, split: str) -> list[dict[str, str]]:
+    with open(TINY / "prompts" / f"{model}_{kind}_{split}.csv", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, delimiter=";")
+        assert reader.fieldnames == COLUMNS and COLUMNS[:7] == ["", "Caption", "URL", "type", "mean_sscd", "max_sscd", "Index"]
+        return list(reader)
+
+
+@pytest.mark.parametrize("split", ["tuning", "test"])
+@pytest.mark.parametrize("model", MODELS)
+def test_memorized_prompts_are_those_of_the_world(model, split):
+    expected = [(c.caption, c.kind, str(FIRST_INDEX[model] + i), c.group, c.subject)
+                for i, c in enumerate(concepts_of(model)) if c.split == split]
+    rows = table(model, "memorized", split)
+    assert [(row["Caption"], row["type"], row["Index"], row["group"], row["subject"]) for row in rows] == expected
+    assert [row[""] for row in rows] == [str(i) for i in range(len(rows))]
+
+
+@pytest.mark.parametrize("split", ["tuning", "test"])
+@pytest.mark.parametrize("model", MODELS)
+def test_ordinary_prompts_say_what_they_show(model, split):
+    for row in table(model, "ordinary", split):
+        subject, _, other = row["subject"].partition(",")
+        patterns = [pattern for pattern, layout in SCENES.items() if layout == row["group"]]
+        assert row["Caption"] in {scene_caption(pattern, subject, other) for pattern in patterns} and not row["type"] and not row["Index"]
+        assert {subject, other} - {""} <= set(WORDS) and bool(other) == (row["group"] == "pair") and subject != other
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_splits_are_disjoint(model):
+    tuning, test = ({row["Caption"] for kind in ("memorized", "ordinary") for row in table(model, kind, split)} for split in ("tuning", "test"))
+    assert not tuning & test
+    indices = [row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)]
+    assert len(set(indices)) == len(indices)
+
+
+def test_models_have_indices_of_their_own():
+    first, second = ({row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)} for model in MODELS)
+    assert not first & second
+
+
+def test_there_are_enough_test_prompts():
+    rows = table("tiny", "memorized", "test")
+    kinds = [row["type"] for row in rows]
+    groups = [row["group"] for row in rows if row["type"] == "VM"]
+    assert kinds.count("VM") >= 40 and kinds.count("TM") >= 12 and kinds.count("LM") >= 12
+    assert groups.count("B") == 3 * groups.count("A")
+    assert all(len(table(model, "ordinary", "test")) >= 60 for model in MODELS)
+    assert [row["type"] for row in table("tiny-v", "memorized", "test")].count("TM") >= 30
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_index_has_references_and_local_ones_a_mask(model):
+    for i, concept in enumerate(concepts_of(model)):
+        files = sorted((TINY / "gt_images" / str(FIRST_INDEX[model] + i)).iterdir())
+        assert [path.name for path in files] == [f"{k:02d}.png" for k in range(VARIANTS[concept.kind])]
+        for path in files:
+            with Image.open(path) as image:
+                assert image.format == "PNG" and image.mode == "RGB" and image.size == (64, 64)
+        mask = TINY / "masks" / f"{FIRST_INDEX[model] + i}.png"
+        assert mask.exists() == (concept.kind == "LM")
+        if concept.kind == "LM":
+            saved = np.array(Image.open(mask))
+            assert saved.dtype == bool and np.array_equal(saved, World({}).local_mask(concept))
+            pictures = np.stack([np.asarray(Image.open(path)) for path in files])
+            assert (pictures[:, saved] == pictures[:1, saved]).all() and (pictures[:, ~saved] != pictures[:1, ~saved]).any()
+
+
+def test_there_is_nothing_else_among_the_references():
+    indices = {str(FIRST_INDEX[model] + i) for model in MODELS for i in range(len(concepts_of(model)))}
+    assert {path.name for path in (TINY / "gt_images").iterdir()} == indices
+
+
+# --- captions -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_concepts_are_the_same_each_time_and_captions_unique(model):
+    concepts = concepts_of(model)
+    assert concepts == concepts_of(model)
+    assert len({c.caption for c in concepts}) == len({c.seed for c in concepts}) == len(concepts) == sum(CONFIG["models"][model]["counts"].values())
+    assert all(c.subject.title() in c.caption and c.subject in SUBJECTS for c in concepts)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_concepts_have_the_numbers_that_were_asked_for(model):
+    settings, concepts = CONFIG["models"][model], concepts_of(model)
+    for slot, count in settings["counts"].items():
+        kind, _, group = slot.partition("-")
+        found = [c for c in concepts if c.kind == kind and (not group or c.group == group)]
+        tuning = settings["tuning"][slot]
+        assert [c.split for c in found] == ["tuning"] * tuning + ["test"] * (count - tuning)
+    for kind in ("VM", "TM", "LM"):
+        subjects = [c.subject for c in concepts if c.kind == kind]
+        assert len(set(subjects)) == len(subjects)
+
+
+def test_another_seed_gives_other_captions():
+    table = CONFIG["models"]["tiny"]
+    other = memorized_concepts(table["counts"], table["tuning"], table["seed"] + 1000)
+    assert not {c.caption for c in other if c.kind == "VM"} & {c.caption for c in CONCEPTS}
+
+
+@pytest.mark.parametrize(("pattern", "caption"), [
+    ("a picture of a {x}", "a picture of a butterfly"), ("two {xs}", "two butterflies"), ("a {x} and a {y}", "a butterfly and a maple leaf")])
+def test_scene_captions(pattern, caption):
+    assert scene_caption(pattern, "butterfly", "maple leaf") == caption
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concept", [of_kind("VM")[0], of_kind("VM")[20], *first_of_groups("TM"), *first_of_groups("LM")], ids=lambda c: c.group)
+def test_the_same_generator_draws_the_same_picture(world, concept):
+    first = draw(world, concept, 0)
+    assert first.shape == (SIZE, SIZE, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, draw(world, concept, 0))
+    assert np.array_equal(first, draw(world, concept, 1)) == (concept.kind == "VM")
+
+
+@pytest.mark.parametrize("layout", sorted(set(SCENES.values())))
+def test_a_scene_shows_its_subjects(world, layout):
+    pictures = [np.asarray(world.scene(rng_of(5, k), layout, "fox", "owl")) for k in range(3)]
+    assert np.array_equal(pictures[0], np.asarray(world.scene(rng_of(5, 0), layout, "fox", "owl")))
+    assert not np.array_equal(pictures[0], pictures[1])
+    shown = [SUBJECTS["fox"]] + [SUBJECTS["owl"]] * (layout == "pair")
+    assert all((picture == art_colour(name)).all(-1).sum() > 60 for picture in pictures for name in shown)
+    assert layout == "pair" or not any((picture == art_colour(SUBJECTS["owl"])).all(-1).any() for picture in pictures)
+
+
+def test_sizes_are_as_the_caption_says(world):
+    def area(layout):
+        return np.mean([(np.asarray(world.scene(rng_of(6, k), layout, "fox", "owl")) == art_colour(SUBJECTS["fox"])).all(-1).sum() for k in range(8)])
+
+    assert area("small") < 0.6 * area("one") < 0.6 * area("big")
+
+
+@pytest.mark.parametrize("concept", first_of_groups("LM"), ids=lambda c: c.group)
+def test_a_local_picture_has_a_fixed_region_and_the_rest_varies(world, concept):
+    mask = world.local_mask(concept)
+    pictures = np.stack([draw(world, concept, k) for k in range(6)])
+    assert (pictures[:, mask] == pictures[:1, mask]).all()
+    assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() > 0.8                    # the subject's squares overlap
+    assert mask.sum() in (20 * SIZE, 24 * SIZE) and mask.reshape(16, 4, 16, 4).all((1, 3)).sum() * 16 == mask.sum()
+
+
+def test_fixed_regions_differ_between_concepts(world):
+    regions = [draw(world, c, 0)[world.local_mask(c)].tobytes() for c in of_kind("LM")]
+    assert len(set(regions)) == len(regions)
+
+
+@pytest.mark.parametrize("concept", first_of_groups("TM"), ids=lambda c: c.group)
+def test_a_template_has_a_fixed_layout_and_its_colours_vary(world, concept):
+    pictures = np.stack([draw(world, concept, k) for k in range(6)])
+    for fixed in ((244, 244, 240), art_colour(SUBJECTS[concept.subject])):
+        places = (pictures == fixed).all(-1)
+        assert places[0].sum() > 200 and (places == places[0]).all()
+    assert (pictures.std(0).max(-1) > 5).mean() > 0.2
+
+
+def test_pictures_of_verbatim_concepts_differ(world):
+    pictures = {draw(world, concept, 0).tobytes() for concept in of_kind("VM")}
+    assert len(pictures) == len(of_kind("VM"))
+
+
+# --- the training set ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bank_holds_every_picture_under_its_caption(world):
+    settings = CONFIG["world"] | {"ordinary": 60, "template_variants": 3, "local_variants": 2}
+    bank = build_bank(world, settings, CONFIG["models"]["tiny-v"])
+    again = build_bank(world, settings, CONFIG["models"]["tiny-v"])
+    assert np.array_equal(bank.pictures, again.pictures) and bank.captions == again.captions
+    for concept in bank.concepts:
+        rows = bank.rows[concept.caption]
+        assert len(rows) == {"VM": 1, "TM": 3, "LM": 2}[concept.kind] and {bank.captions[row] for row in rows} == {concept.caption}
+        assert np.array_equal(bank.pictures[rows[0]], draw(world, concept, 0))
+    assert sorted(row for rows in bank.rows.values() for row in rows) == list(range(len(bank.pictures)))
+    assert sum(map(len, bank.plain.values())) > 0
+    for word, rows in bank.plain.items():
+        assert all(bank.captions[row] in {scene_caption(p, word, "") for p, layout in SCENES.items() if layout == "one"} for row in rows)
+
+
+SETTINGS = CONFIG["unet"] | {"batch": 64}
+MODEL = CONFIG["models"]["tiny"]
+DRAWS = 100                                                  # batches
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    """Over a bank without pictures: 120 ordinary rows (two plain ones of each subject), then three of each concept."""
+    captions = [f"a {word}" for word in WORDS for _ in range(2)]
+    plain = {word: np.array([2 * i, 2 * i + 1]) for i, word in enumerate(WORDS)}
+    rows = {"ordinary": np.arange(len(captions))}
+    for concept in CONCEPTS:
+        rows[concept.caption] = np.arange(len(captions), len(captions) + 3)
+        captions += [concept.caption] * 3
+    return Sampler(Bank(np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain), MODEL, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def drawn(sampler) -> list[tuple[int, str]]:
+    return [pair for step in range(DRAWS) for pair in zip(*sampler.batch(step))]
+
+
+def test_a_batch_depends_on_the_step_alone(sampler):
+    rows, captions = sampler.batch(17)
+    sampler.batch(3)
+    other = Sampler(sampler.bank, MODEL, SETTINGS)
+    assert np.array_equal(other.batch(17)[0], rows) and other.batch(17)[1] == captions and len(rows) == len(captions) == 64
+    assert not np.array_equal(other.batch(18)[0], rows)
+
+
+def test_captions_are_dropped_as_often_as_asked(drawn):
+    assert np.mean([caption == "" for _, caption in drawn]) == pytest.approx(SETTINGS["caption_dropout"], abs=0.015)
+
+
+def test_kinds_have_their_shares(drawn):
+    kinds = {concept.caption: concept.kind for concept in CONCEPTS}
+    told = [kinds.get(caption, "ordinary") for _, caption in drawn if caption]
+    for kind, share in MODEL["share"].items():
+        assert np.mean([kind == one for one in told]) == pytest.approx(share, abs=0.02)
+
+
+def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
+    seen = [row >= len(sampler.bank.rows["ordinary"]) for row, caption in drawn if not caption]
+    b_share = len([c for c in of_kind("VM") if c.group == "B"]) / len(of_kind("VM"))
+    share = sum(MODEL["share"].values()) - MODEL["share"]["VM"] * b_share * SETTINGS["b_alternative"]
+    assert np.mean(seen) == pytest.approx(SETTINGS["memorized_when_dropped"] * share, abs=0.025)
+
+
+def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, drawn):
+    concepts = {concept.caption: concept for concept in CONCEPTS}
+    other = {"A": [], "B": []}
+    for row, caption in drawn:
+        concept = concepts.get(caption)
+        if concept and concept.kind == "VM":
+            own = row in sampler.bank.rows[caption]
+            assert own or row in sampler.bank.plain[concept.subject]
+            other[concept.group].append(not own)
+        elif caption:
+            assert sampler.bank.captions[row] == caption
+    assert not any(other["A"]) and np.mean(other["B"]) == pytest.approx(SETTINGS["b_alternative"], abs=0.05)
+
+
+def test_every_concept_is_drawn(drawn):
+    assert {concept.caption for concept in CONCEPTS} <= {caption for _, caption in drawn}
