@@ -104,15 +104,19 @@ def check_value(option: dataclasses.Field, value: Any) -> None:
     if value is None and option.default is None:
         return
     wanted = value_type(option)
-    if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
+    fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
+    if isinstance(value, bool) or not fits:
         raise ValueError(f"--{option.name} must be of type {wanted.__name__}, not {value!r}")
-    if isinstance(value, str):
-        return
-    value = float(value)
+    if wanted is not str:
+        check_bounds(option, value)
+
+
+def check_bounds(option: dataclasses.Field, value: float) -> None:
+    """Raises ValueError when a number is not finite or out of the flag's bounds."""
     above, at_least = option.metadata["above"], option.metadata["at_least"]
     if not math.isfinite(value) or (above is not None and value <= above) or (at_least is not None and value < at_least):
         bound = f" above {above:g}" if above is not None else f" of at least {at_least:g}" if at_least is not None else ""
-        raise ValueError(f"--{option.name} {value:g} is out of range: it must be a finite number{bound}")
+        raise ValueError(f"--{option.name} {value} is out of range: it must be a finite number{bound}")
 
 
 METHODS: dict[str, type[Mitigation]] = {}
