@@ -425,7 +425,7 @@ def bad_values(option) -> list[str]:
     return values if at_least is None else [*values, f"{at_least - 1:g}"]
 
 
-GENERAL = {"image_length": ["0", "-8", "12", "8192", "nan", "64.0"], "batch_size": ["0", "-1", "1.5", "x"], "n_samples_per_prompt": ["0", "-1", "inf"],
+GENERAL = {"image_length": ["0", "-8", "12", "8192", "64.0"], "batch_size": ["0", "-1", "1.5", "x"], "n_samples_per_prompt": ["0", "-1", "inf"],
            "num_inference_steps": ["0", "-4", "1001", "4.0"], "guidance_scale": ["nan", "inf", "-inf", "-1", "x", ""],
            "seed": ["-1", "9223372036854775808", "1.5", "x"], "start": ["-1", "5", "x"], "end": ["0", "-1", "6", "x"],
            "scheduler": ["x"], "dtype": ["fp8"], "rng": ["x"], "device": ["nonsense", "cuda:99"], "preset": ["missing.toml"], "nonsense": ["1"]}

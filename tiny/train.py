@@ -215,16 +215,17 @@ def export(trainer: Trainer, vae, tokenizer, model: dict, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
-def train(name: str, work: Path, out: Path, smoke: bool) -> None:
-    """Builds, trains and exports one model."""
+def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> None:
+    """Builds, trains and exports one model; goes on from what lies in `work`."""
     settings = load_settings(smoke)
     model, work = settings["models"][name], work / name
     work.mkdir(parents=True, exist_ok=True)
-    world = World(emoji.load(emoji.fetch(work.parent), art_names()))
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
     tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
-    vae = train_vae(bank, settings["vae"], work.parent / model.get("vae_from", name))
+    shared = work.parent / model.get("vae_from", name)
+    shared.mkdir(exist_ok=True)
+    vae = train_vae(bank, settings["vae"], shared)
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
     torch.manual_seed(settings["unet"]["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -244,7 +245,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(args.name, args.work, args.out, args.smoke)
+    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    train(args.name, world, work=args.work, out=args.out, smoke=args.smoke)
 
 
 if __name__ == "__main__":
