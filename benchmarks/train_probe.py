@@ -16,24 +16,41 @@ from metrics.image_features import image_features
 from metrics.images import to_tensor
 from metrics.subject import PROBE
 from tiny import emoji
-from tiny.world import WORDS, World, art_names, rng_of
+from tiny.world import PRODUCTS, SIZE, WORDS, Concept, World, art_names, rng_of
 
-LAYOUTS = ("one", "one", "small", "big", "two")
 SEED = 17
+SCENE_LAYOUTS = ("one", "small", "big", "two")
+BOXES = [(0, 0, SIZE, 40), (0, 24, SIZE, SIZE), (0, 0, 40, SIZE), (24, 0, SIZE, SIZE)]      # beside a band
+
+
+def compose(world: World, word: str, kind: int, rng) -> Image.Image:
+    """A picture of the subject in one of the world's layouts, with its own random seed: none is a picture of the training set."""
+    seed = int(rng.integers(2**31))
+    if kind < 4:
+        return world.scene(rng, SCENE_LAYOUTS[kind], word, word)
+    if kind < 7:
+        return world.verbatim(Concept("", "VM", "", word, seed))
+    if kind == 7:
+        return world.template(Concept("", "TM", list(PRODUCTS)[rng.integers(len(PRODUCTS))], word, seed), rng)
+    return world.scene(rng, "big", word, word, box=BOXES[rng.integers(len(BOXES))])
+
+
+def soften(picture: Image.Image, rng) -> Image.Image:
+    """Sometimes blurred, as a small decoder would."""
+    if rng.random() < 0.5:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
+    if rng.random() < 0.3:
+        picture = picture.resize((32, 32), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC)
+    return picture
 
 
 def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """`count` pictures of every subject, half of them blurred as a small decoder would. (n, 3, 64, 64) and labels."""
+    """`count` pictures of every subject in all layouts. (n, 3, 64, 64) and labels."""
     pictures, labels = [], []
     for label, word in enumerate(WORDS):
         for i in range(count):
             rng = rng_of(seed, label, i)
-            picture = world.scene(rng, LAYOUTS[i % len(LAYOUTS)], word, word)
-            if rng.random() < 0.5:
-                picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
-            if rng.random() < 0.3:
-                picture = picture.resize((32, 32), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC)
-            pictures.append(picture)
+            pictures.append(soften(compose(world, word, i % 9, rng), rng))
             labels.append(label)
     return to_tensor(pictures), np.array(labels)
 
@@ -41,13 +58,13 @@ def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
-    parser.add_argument("--count", type=int, default=120, help="pictures per subject")
+    parser.add_argument("--count", type=int, default=180, help="pictures per subject")
     parser.add_argument("--out", type=Path, default=PROBE)
     args = parser.parse_args()
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     images, labels = render(world, args.count, SEED)
-    model = LogisticRegression(C=30.0, max_iter=2000).fit(image_features(images).numpy(), labels)
-    unseen, truth = render(world, 10, SEED + 1)
+    model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
+    unseen, truth = render(world, 18, SEED + 1)
     print(f"accuracy on {len(truth)} unseen pictures: {model.score(image_features(unseen).numpy(), truth):.3f}")
     tensors = {"weight": torch.tensor(model.coef_).half(), "bias": torch.tensor(model.intercept_).float()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, args.out, metadata={"subjects": json.dumps(WORDS)})

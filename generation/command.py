@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 
-from generation.plan import Plan, Settings, plan_run
+from generation.plan import CHOICES, Plan, Settings, plan_run
 from generation.run import Run
 from mitigation.cli import add_method_arguments, list_methods
 from pipelines.models import EMBEDDED
@@ -21,7 +21,6 @@ HELP = {
     "scheduler": "keep: the model's own", "dtype": "default: bf16 on CUDA, fp32 on the CPU", "device": "default: cuda if there is one",
     "rng": "per_image: a seed for each image; official: the official script's one stream, in file order", "output_path": "folder of all runs",
 }
-CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16"), "rng": ("per_image", "official")}
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,18 +58,20 @@ def plan_of(argv: list[str]) -> Plan:
 def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
     """Plan, run folder and model, in the order in which they can go wrong. Raises ValueError for what the user can mend."""
     plan = plan_run(args)
-    folder = RunFolder.open(plan.folder, plan.identity(), overwrite=args.overwrite, config={
-        "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(plan.settings),
-        "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
-    describe(plan)
     from accelerate import PartialState
 
+    settings, state = plan.settings, PartialState(cpu=plan.settings.device == "cpu")
+    if state.is_main_process:
+        RunFolder.open(plan.folder, plan.identity(), overwrite=args.overwrite, config={
+            "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
+            "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
+        describe(plan)
+    state.wait_for_everyone()
     from pipelines.models import load_pipeline
 
-    settings, state = plan.settings, PartialState(cpu=plan.settings.device == "cpu")
     device = str(state.device) if state.num_processes > 1 else settings.device
     pipe = load_pipeline(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
-    return Run(plan, pipe, folder, state)
+    return Run(plan, pipe, RunFolder(plan.folder), state)
 
 
 def generate(run: Run, *, quiet: bool) -> None:
@@ -106,11 +107,11 @@ def main(argv: list[str] | None = None) -> int:
         print(list_methods())
         return 0
     try:
-        run = prepare(args, argv)
-    except ValueError as error:
-        print(f"generate_images.py: {error}", file=sys.stderr)
-        return 2
-    try:
+        try:
+            run = prepare(args, argv)
+        except ValueError as error:
+            print(f"generate_images.py: {error}", file=sys.stderr)
+            return 2
         generate(run, quiet=args.quiet)
     except OSError as error:
         print(f"generate_images.py: {error}. What is finished stays; the same command goes on.", file=sys.stderr)

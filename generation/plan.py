@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mitigation.base import Mitigation
 from mitigation.cli import method_from_args
+from mitigation.registry import methods
 from pipelines.models import EMBEDDED, ROOT, load_preset, resolve_model
 from prompts.files import Prompt, read_prompts, sha256_of
 from results import Key
@@ -49,6 +50,8 @@ class Settings:
             raise ValueError(f"--guidance_scale {self.guidance_scale} must be a finite number of at least 0")
 
 
+CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16"), "rng": ("per_image", "official")}
+IN_PRESETS = {"image_length": int, "batch_size": int, "n_samples_per_prompt": int, "num_inference_steps": int, "guidance_scale": float, "scheduler": str, "dtype": str}
 NOT_IDENTITY = ("start", "end", "output_path", "prompts", "device")      # what may differ when a run goes on
 
 
@@ -90,10 +93,8 @@ def plan_run(args: argparse.Namespace) -> Plan:
     model_id = getattr(args, "model_id", Settings.model_id)
     resolve_model(model_id)
     source, preset = load_preset(args.preset, model_id)
+    check_preset(source, preset)
     typed = {name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)}
-    unknown = sorted(set(preset.get("generate", {})) - set(Settings.__dataclass_fields__))
-    if unknown:
-        raise ValueError(f"the preset {source} sets {unknown[0]!r}, which is no flag")
     settings = Settings(**(preset.get("generate", {}) | typed))
     mitigation = method_from_args(args, preset)
     settings.check()
@@ -103,6 +104,20 @@ def plan_run(args: argparse.Namespace) -> Plan:
     check_range(settings, len(prompts))
     settings.device, settings.dtype = choose_device(settings)
     return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation), args.save_latents, args.trace)
+
+
+def check_preset(source: str, preset: dict) -> None:
+    """Raises ValueError for a table or a general flag that does not exist, or a value of the wrong type."""
+    for name, table in preset.items():
+        if not isinstance(table, dict) or name not in ("generate", *methods()):
+            raise ValueError(f"the preset {source} has {name!r}, which is neither the table 'generate' nor one of a method")
+    for name, value in preset.get("generate", {}).items():
+        if name not in IN_PRESETS:
+            raise ValueError(f"the preset {source} sets {name!r} in 'generate', which takes {', '.join(IN_PRESETS)}")
+        if type(value) is not IN_PRESETS[name] and not (IN_PRESETS[name] is float and type(value) is int):
+            raise ValueError(f"the preset {source} sets {name} to {value!r}, which is not of type {IN_PRESETS[name].__name__}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"the preset {source} sets {name} to {value!r}, which is none of {', '.join(CHOICES[name])}")
 
 
 def run_folder(settings: Settings, mitigation: Mitigation) -> Path:

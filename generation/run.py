@@ -24,7 +24,7 @@ class Run:
             if not wanted or number % self.state.num_processes != self.state.process_index:
                 continue
             if not done.issuperset(wanted):
-                self.make(number, prompts, official)
+                self.make(prompts, official)
                 self.publish_now_and_then()
             bar.set_postfix(method=self.plan.mitigation.name, unet_rows=self.unet_evals, refresh=False)
             bar.update(len(wanted))
@@ -52,7 +52,7 @@ class Run:
         rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
         return official_noise(settings.seed, rows, self.latent_shape(), self.pipe.unet.dtype, settings.device)
 
-    def make(self, number: int, prompts: list[Prompt], noise) -> None:
+    def make(self, prompts: list[Prompt], noise) -> None:
         """One batch: sample, decode, save. The whole batch is made, what was not asked for is dropped."""
         from sampling.noise import image_seed, initial_noise
 
@@ -68,9 +68,9 @@ class Run:
         self.unet_evals += int(sample.unet_evals.sum())
         used = seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         rows = image_rows(keys, captions, used, sample, (time.perf_counter() - start) / len(keys))
-        self.save(number, self.plan.wanted(prompts), keys, pictures, sample, rows, trace)
+        self.save(self.plan.wanted(prompts), keys, pictures, sample, rows, trace)
 
-    def save(self, number: int, wanted: list[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
+    def save(self, wanted: list[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
         for i, key in enumerate(keys):
             if key in wanted:
                 self.folder.save_image(key, pictures[i])
@@ -78,8 +78,8 @@ class Run:
                     self.folder.save_latents(key, {name: getattr(sample, name)[i].float().cpu() for name in ("initial", "adjusted", "final")})
         names = {str(key) for key in wanted}
         if trace is not None:
-            self.folder.save_rows("trace", number, [row for row in trace.rows() if row["key"] in names])
-        self.folder.save_rows("images", number, [row for row in rows if row["key"] in names])
+            self.folder.save_rows("trace", [row for row in trace.rows() if row["key"] in names])
+        self.folder.save_rows("images", [row for row in rows if row["key"] in names])
 
 
 def image_rows(keys, captions, seeds, sample, seconds: float) -> list[dict]:

@@ -19,9 +19,10 @@ def copy_scores(images: torch.Tensor, references: torch.Tensor, mask: torch.Tens
     Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under another brightness, contrast or colour cast.
     """
     small, wanted = (F.interpolate(x.float(), (SIDE, SIDE), mode="area") for x in (images, references))
-    weight = torch.ones(SIDE, SIDE) if mask is None else F.interpolate(mask[None, None].float(), (SIDE, SIDE), mode="area")[0, 0]
+    whole = torch.ones(images.shape[-2:]) if mask is None else mask
+    weight = F.interpolate(whole[None, None].to(small), (SIDE, SIDE), mode="area")[0, 0]
     target = standardised(wanted, weight)
-    best = torch.full((len(small), len(wanted)), -1.0)
+    best = small.new_full((len(small), len(wanted)), -1.0)
     for dy in range(-SHIFT, SHIFT + 1):
         for dx in range(-SHIFT, SHIFT + 1):
             padded = F.pad(small, (SHIFT,) * 4, mode="replicate")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from metrics.copy_score import SHIFT, SIDE, THRESHOLD, copy_scores
 from metrics.images import read_images
-from metrics.subject import subject_logits, subject_shown
+from metrics.subject import subject_shown
 from results.run_folder import Key, RunFolder
 from results.table import Result, add_results
 
@@ -56,8 +56,7 @@ def score_run(folder: RunFolder, captions: list[Caption], samples: int) -> list[
     found = []
     for caption in captions:
         images = read_images(folder.image_path(Key(caption.row, k)) for k in range(samples))
-        shown = torch.stack([subject_shown(images, [subject] * samples) for subject in caption.subjects]).any(0)
-        values = {("subject_shown", SUBJECT_VARIANT): shown.float()}
+        values = {("subject_shown", SUBJECT_VARIANT): subject_shown(images, caption.subjects).float()}
         if caption.kind:
             values["copy_score", COPY_VARIANT] = copy_scores(images, caption.references(), caption.mask()).amax(1)
         found += [Result(name, method, caption.row, k, quantity, variant, float(column[k]))
@@ -70,5 +69,3 @@ def copied(score: float) -> bool:
     """Whether a copy score means a copy."""
     return score > THRESHOLD
 
-
-__all__ = ["COPY_VARIANT", "SUBJECT_VARIANT", "Caption", "copied", "read_captions", "score_run", "subject_logits"]

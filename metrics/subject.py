@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -29,10 +30,10 @@ def subject_logits(images: torch.Tensor) -> torch.Tensor:
     return image_features(images).cpu() @ weight.T + bias
 
 
-def subject_shown(images: torch.Tensor, subjects: list[str]) -> torch.Tensor:
-    """(n,) bool: the likeliest subject of image i is subjects[i]. Raises ValueError for a subject the probe does not know."""
+def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
+    """(n,) bool: an image's likeliest subject is one of `subjects`. Raises ValueError for a subject the probe does not know."""
     names = probe()[2]
     unknown = set(subjects) - set(names)
     if unknown:
         raise ValueError(f"the probe does not know {sorted(unknown)[0]!r}")
-    return subject_logits(images).argmax(1) == torch.tensor([names.index(subject) for subject in subjects])
+    return torch.isin(subject_logits(images).argmax(1), torch.tensor([names.index(subject) for subject in subjects]))

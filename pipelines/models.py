@@ -14,6 +14,8 @@ PRESETS = ROOT / "pipelines" / "presets.toml"
 def resolve_model(model_id: str) -> str:
     """Folder or hub id to load from. Raises ValueError for a folder that is no diffusers model, or a name that is neither."""
     if model_id in EMBEDDED:
+        if not EMBEDDED[model_id].is_dir():
+            raise ValueError(f"the embedded model {model_id} is not in {EMBEDDED[model_id]}: this checkout lacks it (make train-tiny builds it)")
         model_id = str(EMBEDDED[model_id])
     if Path(model_id).exists():
         check_model_folder(Path(model_id))
@@ -28,8 +30,8 @@ def check_model_folder(folder: Path) -> None:
     """Raises ValueError when the folder lacks what a Stable Diffusion pipeline needs."""
     index = folder / "model_index.json"
     try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        parts = dict(json.loads(index.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{folder} is no diffusers model: it has no readable model_index.json") from error
     missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if part not in parts or not (folder / part).is_dir()]
     if missing:
@@ -66,11 +68,16 @@ def load_pipeline(model_id: str, *, unet_id: str | None, dtype: str, device: str
 
     Raises ValueError when the model is neither here nor can be fetched.
     """
+    import diffusers
     import torch
+    import transformers
     from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 
     from pipelines.memorization_pipeline import MemorizationPipeline
 
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     try:
         pipe = MemorizationPipeline.from_pretrained(resolve_model(model_id), dtype=dtypes[dtype], safety_checker=None, requires_safety_checker=False)

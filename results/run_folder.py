@@ -12,6 +12,7 @@ from results.environment import environment, now
 from results.files import read_csv, write_bytes, write_csv, write_json
 
 SCHEMA = 1
+OWN = ("manifest.json", "config.json", "img_*.png", "images.csv", "trace.csv", "results.csv", "latents", ".parts", ".*.part")   # what a run writes
 
 
 @dataclass(frozen=True, order=True)
@@ -38,52 +39,58 @@ class RunFolder:
     def open(cls, path: Path, identity: dict, *, config: dict, overwrite: bool = False) -> RunFolder:
         """Makes the folder, or goes on with one of the same identity (every setting that decides the images' bytes).
 
-        config: all arguments and the command, for people.
-        Raises ValueError when the path cannot be used or holds another run.
+        config: all arguments and the command, for people. Raises ValueError when the path cannot be used or holds another run.
         """
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_bytes(path / ".writable", b"")
-            (path / ".writable").unlink()
+            manifest = None if overwrite else folder.manifest()
+            if manifest is None:
+                folder.check_no_foreign_files()
+                folder.clear()
+                manifest = {"schema": SCHEMA, "identity": json.loads(json.dumps(identity)), "started": now()}
+            folder.check_identity(manifest, identity)
+            write_json(path / "manifest.json", manifest | {"environment": environment(), "finished": None})
+            write_json(path / "config.json", config)
         except OSError as error:
             raise ValueError(f"cannot write to the run folder {path}: {error.strerror}. Give another --output_path.") from error
-        folder = cls(path)
-        if overwrite:
-            folder.clear()
-        folder.check_identity(identity)
-        manifest = folder.manifest() or {"schema": SCHEMA, "identity": identity, "started": now()}
-        write_json(path / "config.json", config)
-        write_json(path / "manifest.json", manifest | {"environment": environment(), "finished": None})
         return folder
 
     def manifest(self) -> dict | None:
-        """What is stored of the run, or None."""
+        """What is stored of the run, or None. Raises ValueError when it cannot be understood."""
         file = self.path / "manifest.json"
+        if not file.exists():
+            return None
         try:
-            return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        except ValueError as error:
-            raise ValueError(f"{file} is not readable as JSON ({error}). Use --overwrite to start over.") from error
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(manifest["identity"], dict):
+                raise ValueError("no identity")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} is no manifest of a run ({error}). Use --overwrite to start over.") from error
+        return manifest
 
-    def check_identity(self, identity: dict) -> None:
-        manifest = self.manifest()
-        if manifest is None:
-            foreign = [entry.name for entry in self.path.iterdir()]
-            if foreign:
-                raise ValueError(f"{self.path} holds files that are no run ({foreign[0]}, ...). Give another --output_path, or --overwrite.")
-            return
-        before, after = manifest.get("identity", {}), json.loads(json.dumps(identity))
+    def check_identity(self, manifest: dict, identity: dict) -> None:
+        """Raises ValueError that names what differs."""
+        before, after = manifest["identity"], json.loads(json.dumps(identity))
         names = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
         changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in names]
         if changed:
             raise ValueError(f"{self.path} holds another run ({'; '.join(changed)}). Give another --output_path, or --overwrite to start over.")
 
+    def check_no_foreign_files(self) -> None:
+        """Raises ValueError when something lies in the folder that no run writes."""
+        foreign = sorted(entry.name for entry in self.path.iterdir() if not any(entry.match(pattern) for pattern in OWN))
+        if foreign:
+            raise ValueError(f"{self.path} holds files that are of no run ({foreign[0]}). Give another --output_path.")
+
     def clear(self) -> None:
         """Removes what a run writes, and nothing else."""
-        for pattern in ("img_*.png", "images.csv", "trace.csv", "config.json", "manifest.json", ".*.part"):
-            for file in self.path.glob(pattern):
-                file.unlink()
-        for folder in ("latents", ".parts"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for pattern in OWN:
+            for entry in self.path.glob(pattern):
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
 
     # --- images ---------------------------------------------------------------------------------------------------------------
 
@@ -108,28 +115,36 @@ class RunFolder:
 
     # --- tables ---------------------------------------------------------------------------------------------------------------
 
-    def save_rows(self, table: str, batch: int, rows: list[dict]) -> None:
+    def save_rows(self, table: str, rows: list[dict]) -> None:
         """Rows of one batch for `images` or `trace`; save `images` last, it marks the batch as done."""
         (self.path / ".parts").mkdir(exist_ok=True)
-        write_csv(self.path / ".parts" / f"{table}_{batch:06d}.csv", rows)
+        write_csv(self.path / ".parts" / f"{table}_{rows[0]['key']}.csv", rows)
+
+    def parts(self, table: str) -> list[Path]:
+        return sorted((self.path / ".parts").glob(f"{table}_*.csv"))
 
     def rows(self, table: str) -> list[dict[str, str]]:
-        """All rows so far, by key; a batch that was made again replaces its old rows."""
+        """All rows so far, by key; an image that was made again replaces its old rows."""
+        return self.merged([self.path / f"{table}.csv", *self.parts(table)])
+
+    def merged(self, files: list[Path]) -> list[dict[str, str]]:
+        """Rows of the files by key; a later file wins."""
         found: dict[str, list[dict[str, str]]] = {}
-        parts = sorted((self.path / ".parts").glob(f"{table}_*.csv"))
-        for file in [self.path / f"{table}.csv", *parts]:
-            fresh: dict[str, list] = {}
+        for file in files:
+            fresh: dict[str, list[dict[str, str]]] = {}
             for row in read_csv(file):
                 fresh.setdefault(row["key"], []).append(row)
             found |= fresh
         return [row for key in sorted(found) for row in found[key]]
 
     def publish(self, tables: Iterable[str]) -> None:
-        """Writes `images.csv` (and `trace.csv`) from all batches so far. For one process, between batches or at the end."""
+        """Writes `images.csv` (and `trace.csv`) from all batches so far, and drops the parts that are in them now."""
         for table in tables:
-            rows = self.rows(table)
-            if rows:
-                write_csv(self.path / f"{table}.csv", rows)
+            parts = self.parts(table)
+            if parts:
+                write_csv(self.path / f"{table}.csv", self.merged([self.path / f"{table}.csv", *parts]))
+            for part in parts:
+                part.unlink(missing_ok=True)
 
     def complete(self, *, latents: bool, trace: bool) -> set[Key]:
         """Keys of the images that are whole: picture, row, and what else was asked for."""
@@ -139,6 +154,7 @@ class RunFolder:
         return {key for key in keys if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())}
 
     def finish(self) -> None:
-        """Drops the batches' parts, which are in the tables now, and notes the end of the run."""
-        shutil.rmtree(self.path / ".parts", ignore_errors=True)
+        """Notes the end of the run."""
+        if (self.path / ".parts").is_dir() and not any((self.path / ".parts").iterdir()):
+            (self.path / ".parts").rmdir()
         write_json(self.path / "manifest.json", (self.manifest() or {}) | {"finished": now()})

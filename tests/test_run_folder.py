@@ -87,7 +87,8 @@ def test_open_writes_what_the_run_is(tmp_path):
 
 def test_finish_notes_the_end_and_open_again_keeps_the_start(tmp_path):
     first = opened(tmp_path)
-    first.save_rows("images", 0, [row(KEYS[0])])
+    first.save_rows("images", [row(KEYS[0])])
+    first.publish(["images"])
     first.finish()
     before = first.manifest()
     assert before["finished"] and not (tmp_path / ".parts").exists()
@@ -196,20 +197,19 @@ def test_the_same_image_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("publish", [False, True])
 def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
     folder = opened(tmp_path)
-    folder.save_rows("trace", 1, [row(KEYS[2], step=k, value="old") for k in range(3)])
-    folder.save_rows("trace", 0, [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
+    folder.save_rows("trace", [row(KEYS[2], step=k, value="old") for k in range(3)])
+    folder.save_rows("trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
     if publish:
         folder.publish(["trace"])
         folder.finish()
-    folder.save_rows("trace", 0, [row(KEYS[1], step=k, value="new") for k in range(2)])
+    folder.save_rows("trace", [row(KEYS[1], step=k, value="new") for k in range(2)])
     found = [(entry["key"], entry["step"], entry["value"]) for entry in folder.rows("trace")]
-    kept = [("0000_00", "0", "kept")] if publish else []
-    assert found == [*kept, ("0000_01", "0", "new"), ("0000_01", "1", "new"), *[("0001_00", str(k), "old") for k in range(3)]]
+    assert found == [("0000_00", "0", "kept"), ("0000_01", "0", "new"), ("0000_01", "1", "new"), *[("0001_00", str(k), "old") for k in range(3)]]
 
 
 def test_publish_writes_the_tables_and_none_when_there_are_no_rows(tmp_path):
     folder = opened(tmp_path)
-    folder.save_rows("images", 0, [row(KEYS[1], prompt="b"), row(KEYS[0], prompt="a")])
+    folder.save_rows("images", [row(KEYS[1], prompt="b"), row(KEYS[0], prompt="a")])
     folder.publish(["images", "trace"])
     assert [entry["prompt"] for entry in read_csv(tmp_path / "images.csv")] == ["a", "b"]
     assert not (tmp_path / "trace.csv").exists()
@@ -219,9 +219,9 @@ def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
     folder = opened(tmp_path)
     for key in KEYS[:3]:
         folder.save_image(key, picture(0))
-    folder.save_rows("images", 0, [row(KEYS[0]), row(KEYS[1])])
-    folder.save_rows("images", 1, [row(KEYS[3])])
-    folder.save_rows("trace", 0, [row(KEYS[0])])
+    folder.save_rows("images", [row(KEYS[0]), row(KEYS[1])])
+    folder.save_rows("images", [row(KEYS[3])])
+    folder.save_rows("trace", [row(KEYS[0])])
     folder.save_latents(KEYS[1], {"initial": torch.zeros(1)})
     assert folder.complete(latents=False, trace=False) == set(KEYS[:2])
     assert folder.complete(latents=True, trace=False) == {KEYS[1]}
@@ -233,8 +233,8 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     folder = opened(tmp_path)
     folder.save_image(KEYS[0], picture(0))
     folder.save_latents(KEYS[0], {"initial": torch.zeros(1)})
-    folder.save_rows("images", 0, [row(KEYS[0])])
-    folder.save_rows("trace", 0, [row(KEYS[0])])
+    folder.save_rows("images", [row(KEYS[0])])
+    folder.save_rows("trace", [row(KEYS[0])])
     folder.publish(["images", "trace"])
     (tmp_path / ".img_0000_00.png.123.part").write_bytes(b"half")
     mine = ["notes.txt", "img.png", "other.csv"]

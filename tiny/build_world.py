@@ -28,14 +28,15 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
 
 def ordinary_rows(count: int, seed: int) -> list[dict]:
     """Captions of ordinary pictures: every pattern equally often, subjects drawn without repetition while they last."""
-    rng, rows, left = rng_of(seed, 30), [], []
-    for i in range(count):
+    rng, rows, left = rng_of(seed, 30), {}, []
+    while len(rows) < count:
         left = left or [WORDS[k] for k in rng.permutation(len(WORDS))]
-        subject, pattern = left.pop(), list(SCENES)[i % len(SCENES)]
+        subject, pattern = left.pop(), list(SCENES)[len(rows) % len(SCENES)]
         other = WORDS[(WORDS.index(subject) + 1 + rng.integers(len(WORDS) - 1)) % len(WORDS)]
         shown = f"{subject},{other}" if SCENES[pattern] == "pair" else subject
-        rows.append({"Caption": scene_caption(pattern, subject, other), "group": SCENES[pattern], "subject": shown})
-    return rows
+        caption = scene_caption(pattern, subject, other)
+        rows.setdefault(caption, {"Caption": caption, "group": SCENES[pattern], "subject": shown})
+    return list(rows.values())
 
 
 def write_references(world: World, concept: Concept, index: int) -> None:

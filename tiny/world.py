@@ -68,18 +68,23 @@ def plural(word: str) -> str:
             "bus": "buses"}.get(word, word + "s")
 
 
+def with_article(word: str) -> str:
+    """`a fox`, `an owl`, `a unicorn`."""
+    return f"{'an' if word[:1] in ('a', 'e', 'i', 'o') or word == 'umbrella' else 'a'} {word}"
+
+
 # --- captions -----------------------------------------------------------------------------------------------------------------
 
 SCENES = {  # pattern -> how the scene is laid out; the same patterns are used for training and for test captions
-    "a picture of a {x}": "one", "a drawing of a {x}": "one", "a {x}": "one", "an image with a {x} in it": "one",
+    "a picture of {ax}": "one", "a drawing of {ax}": "one", "{ax}": "one", "an image with {ax} in it": "one",
     "a small {x}": "small", "a picture of a small {x}": "small", "a big {x}": "big", "a picture of a big {x}": "big",
-    "two {xs}": "two", "a picture of two {xs}": "two", "a {x} and a {y}": "pair", "a picture of a {x} with a {y}": "pair",
+    "two {xs}": "two", "a picture of two {xs}": "two", "{ax} and {ay}": "pair", "a picture of {ax} with {ay}": "pair",
 }
 
 
 def scene_caption(pattern: str, subject: str, other: str) -> str:
     """The caption of an ordinary picture."""
-    return pattern.format(x=subject, xs=plural(subject), y=other)
+    return pattern.format(x=subject, xs=plural(subject), ax=with_article(subject), ay=with_article(other))
 
 
 def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int) -> list[Concept]:

@@ -1,0 +1,72 @@
+"""What the embedded model's training draws: kinds in their shares, alternatives of group B, dropped captions."""
+import numpy as np
+import pytest
+
+from tests.test_tiny_world import CONCEPTS, CONFIG, of_kind
+from tiny.bank import Bank, Sampler
+from tiny.world import WORDS
+
+SETTINGS = CONFIG["unet"] | {"batch": 64}
+MODEL = CONFIG["models"]["tiny"]
+DRAWS = 100                                                  # batches
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    """Over a bank without pictures: 120 ordinary rows (two plain ones of each subject), then three of each concept."""
+    captions = [f"a {word}" for word in WORDS for _ in range(2)]
+    plain = {word: np.array([2 * i, 2 * i + 1]) for i, word in enumerate(WORDS)}
+    rows = {"ordinary": np.arange(len(captions))}
+    for concept in CONCEPTS:
+        rows[concept.caption] = np.arange(len(captions), len(captions) + 3)
+        captions += [concept.caption] * 3
+    return Sampler(Bank(np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain), MODEL, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def drawn(sampler) -> list[tuple[int, str]]:
+    return [pair for step in range(DRAWS) for pair in zip(*sampler.batch(step))]
+
+
+def test_a_batch_depends_on_the_step_alone(sampler):
+    rows, captions = sampler.batch(17)
+    sampler.batch(3)
+    other = Sampler(sampler.bank, MODEL, SETTINGS)
+    assert np.array_equal(other.batch(17)[0], rows) and other.batch(17)[1] == captions and len(rows) == len(captions) == 64
+    assert not np.array_equal(other.batch(18)[0], rows)
+
+
+def test_captions_are_dropped_as_often_as_asked(drawn):
+    assert np.mean([caption == "" for _, caption in drawn]) == pytest.approx(SETTINGS["caption_dropout"], abs=0.015)
+
+
+def test_kinds_have_their_shares(drawn):
+    kinds = {concept.caption: concept.kind for concept in CONCEPTS}
+    told = [kinds.get(caption, "ordinary") for _, caption in drawn if caption]
+    for kind, share in MODEL["share"].items():
+        assert np.mean([kind == one for one in told]) == pytest.approx(share, abs=0.02)
+
+
+def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
+    seen = [row >= len(sampler.bank.rows["ordinary"]) for row, caption in drawn if not caption]
+    b_share = len([c for c in of_kind("VM") if c.group == "B"]) / len(of_kind("VM"))
+    share = sum(MODEL["share"].values()) - MODEL["share"]["VM"] * b_share * SETTINGS["b_alternative"]
+    assert np.mean(seen) == pytest.approx(SETTINGS["memorized_when_dropped"] * share, abs=0.025)
+
+
+def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, drawn):
+    concepts = {concept.caption: concept for concept in CONCEPTS}
+    other = {"A": [], "B": []}
+    for row, caption in drawn:
+        concept = concepts.get(caption)
+        if concept and concept.kind == "VM":
+            own = row in sampler.bank.rows[caption]
+            assert own or row in sampler.bank.plain[concept.subject]
+            other[concept.group].append(not own)
+        elif caption:
+            assert sampler.bank.captions[row] == caption
+    assert not any(other["A"]) and np.mean(other["B"]) == pytest.approx(SETTINGS["b_alternative"], abs=0.05)
+
+
+def test_every_concept_is_drawn(drawn):
+    assert {concept.caption for concept in CONCEPTS} <= {caption for _, caption in drawn}
