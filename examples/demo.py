@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from PIL import Image, ImageDraw
 
 import generation
 from metrics.embedded import TINY, Caption, copied, read_captions, score_run
@@ -95,6 +96,20 @@ def report(path: Path, runs: list[MethodRun], captions: list[Caption], args) -> 
     write_bytes(path, page.encode())
 
 
+def picture(path: Path, runs: list[MethodRun], captions: list[Caption], columns: int = 9, side: int = 96) -> None:
+    """One row a method under the training images, for the first type B captions: what the README shows."""
+    shown = [caption for caption in captions if caption.group == "B"][:columns] or captions[:columns]
+    titles = ["training image", *(run.title for run in runs)]
+    sheet = Image.new("RGB", (110 + len(shown) * (side + 4), len(titles) * (side + 4)), "white")
+    for row, title in enumerate(titles):
+        ImageDraw.Draw(sheet).text((4, row * (side + 4) + side // 2 - 6), title, fill="black", font_size=13)
+        for column, caption in enumerate(shown):
+            reference = sorted((TINY / "gt_images" / caption.index).glob("*.png"))[0]
+            file = runs[row - 1].folder.image_path(Key(caption.row, 0)) if row else reference
+            sheet.paste(Image.open(file).resize((side, side), Image.Resampling.LANCZOS), (110 + column * (side + 4), row * (side + 4)))
+    sheet.save(path, optimize=True)
+
+
 def print_table(lines: list[dict]) -> None:
     """The table as text."""
     widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
@@ -113,6 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     captions = read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv")[:args.prompts]
     runs = [run_method(title, flags, args, captions) for title, flags in METHODS.items()]
     report(args.out / "report.html", runs, captions, args)
+    picture(args.out / "picture.png", runs, captions)
     print(f"\n{len(captions)} memorized prompts x {args.samples} images of the embedded model {args.model_id!r} (not Stable Diffusion):\n")
     print_table([run.line(captions) for run in runs])
     print(f"\npage: {args.out / 'report.html'}")

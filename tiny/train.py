@@ -219,6 +219,7 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     """Builds, trains and exports one model; goes on from what lies in `work`."""
     settings = load_settings(smoke)
     model, work = settings["models"][name], work / name
+    unet_settings = settings["unet"] | ({} if smoke else model.get("unet", {}))
     work.mkdir(parents=True, exist_ok=True)
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
@@ -227,9 +228,9 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     shared.mkdir(exist_ok=True)
     vae = train_vae(bank, settings["vae"], shared)
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
-    torch.manual_seed(settings["unet"]["seed"])
+    torch.manual_seed(unet_settings["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    trainer = Trainer(build_unet(), text_encoder, settings["unet"])
+    trainer = Trainer(build_unet(), text_encoder, unet_settings)
     log.info("UNet %d, text encoder %d parameters", count(trainer.models["unet"]), count(text_encoder))
     train_unet(trainer, bank, latents, tokenizer, model, work / "unet.pt")
     export(trainer, vae, tokenizer, model, out / name)
