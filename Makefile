@@ -1,13 +1,15 @@
 # make demo | test | setup | lint | train-tiny | clean          VENV=folder of the environment (default .venv)
 VENV ?= .venv
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # Small batches on few cores: threads that sleep while they wait, and memory that is kept.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
+# Clones may share an environment: the code is always this one's.
+export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo test lint train-tiny clean
+.PHONY: setup demo test lint bench train-tiny evaluate-tiny clean
 
 setup: $(STAMP)
 
@@ -28,6 +30,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: setup
+	$(BIN)/python -m benchmarks.speed
+
 # Everything of the embedded models from nothing, on a CPU, in hours; a stopped training goes on.
 train-tiny: setup
 	$(BIN)/python tiny/train.py tiny
@@ -35,6 +40,14 @@ train-tiny: setup
 	$(BIN)/python tiny/build_world.py
 	$(BIN)/python benchmarks/train_probe.py
 
+# Presets from the tuning split, then the model card's figures from the test split; about an hour a model.
+evaluate-tiny: setup
+	$(BIN)/python benchmarks/tune_presets.py --model_id tiny
+	$(BIN)/python benchmarks/evaluate_tiny.py --model_id tiny
+	$(BIN)/python benchmarks/tune_presets.py --model_id tiny-v
+	$(BIN)/python benchmarks/evaluate_tiny.py --model_id tiny-v
+
+# What the others made, but for build/ (checkpoints of the training) and an environment elsewhere.
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

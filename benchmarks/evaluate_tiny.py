@@ -19,11 +19,12 @@ import generation
 from metrics.copy_score import copy_scores
 from metrics.embedded import TINY, Caption, copied, read_captions, score_run
 from metrics.images import read_images
-from pipelines.models import load_pipeline
+from pipelines.loading import load_pipeline
+from pipelines.magnitudes import start_magnitudes
 from results import Key, RunFolder
 from results.files import write_json
 from results.table import Result
-from sampling import NoisePredictor, image_seed, initial_noise
+from sampling import image_seed, initial_noise
 
 STARTS = range(0, 21, 2)                   # first guided step of the transition study
 
@@ -31,8 +32,8 @@ STARTS = range(0, 21, 2)                   # first guided step of the transition
 def generate(args, prompts: str, samples: int, *flags: str) -> tuple[RunFolder, list[Caption]]:
     """The run folder of one prompt file, generated as far as it is missing, and its captions."""
     path = TINY / "prompts" / f"{args.model_id}_{prompts}.csv"
-    argv = ["--model_id", args.model_id, "--prompts", str(path), "--output_path", str(args.out / prompts), "-b", str(max(1, 64 // samples)),
-            "--n_samples_per_prompt", str(samples), *flags]
+    argv = ["--model_id", args.model_id, "--prompts", str(path), "--output_path", str(args.out / f"{prompts}_{samples}"),
+            "-b", str(max(1, 64 // samples)), "--n_samples_per_prompt", str(samples), *flags]
     code = generation.main(argv)
     if code:
         sys.exit(code)
@@ -63,18 +64,12 @@ def ordinary_copies(folder: RunFolder, captions: list[Caption], samples: int, mo
             "nearest, 99 %": round(nearest.quantile(0.99).item(), 3), "nearest, largest": round(nearest.max().item(), 3)}
 
 
-@torch.no_grad()
 def magnitudes(pipe, captions: list[Caption], seeds: int = 16) -> torch.Tensor:
-    """First-step magnitude (epsilon units) of every caption from the same noises. (captions, seeds)."""
-    pipe.scheduler.set_timesteps(50)
-    t, side = pipe.scheduler.timesteps[0], pipe.unet.config.sample_size
+    """First-step magnitude of every caption from the same noises. (captions, seeds)."""
+    side = pipe.unet.config.sample_size
     noise = initial_noise([image_seed(0, 0, k) for k in range(seeds)], (4, side, side))
-    x = pipe.scheduler.scale_model_input(noise * pipe.scheduler.init_noise_sigma, t)
-    found = []
-    for caption in captions:
-        predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode([caption.text] * seeds), pipe.encode([""] * seeds))
-        found.append(predictor.at(x, t).magnitude())
-    return torch.stack(found)
+    prompts = [caption.text for caption in captions for _ in range(seeds)]
+    return start_magnitudes(pipe, prompts, noise.repeat(len(captions), 1, 1, 1)).reshape(len(captions), seeds)
 
 
 def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
@@ -142,14 +137,13 @@ def main() -> None:
     contact_sheet(args.out / "memorized.png", memorized, memorized_captions, 4)
     contact_sheet(args.out / "ordinary.png", ordinary, ordinary_captions, 4)
     shown = [bool(row.value) for row in score_run(ordinary, ordinary_captions, args.samples)]
-    pipe = load_pipeline(args.model_id, unet_id=None, dtype="fp32", device="cpu", scheduler="keep")
+    pipe = load_pipeline(args.model_id)
     figures = {
         "copies": copy_table(score_run(memorized, memorized_captions, args.samples), memorized_captions),
         "ordinary": {"subject shown": share(shown), **ordinary_copies(ordinary, ordinary_captions, args.samples, args.model_id)},
         "first-step magnitude": separation(pipe, memorized_captions, ordinary_captions),
     }
     if args.noises:
-        args.out = args.out / "transitions"
         figures["guidance from step k, group B"] = transitions(args, args.noises)
     (TINY / "evaluation").mkdir(exist_ok=True)
     write_json(TINY / "evaluation" / f"{args.model_id}.json", figures)

@@ -1,6 +1,6 @@
 """Our sampling against a plain transcription of the official procedure, in one run on the embedded model.
 
-python benchmarks/speed.py            # ratios; the seconds are this machine's
+python -m benchmarks.speed            # ratios; the seconds are this machine's
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import torch
 
 from mitigation import build_mitigation
-from pipelines.models import EMBEDDED, load_pipeline
+from pipelines.loading import load_pipeline
 from tests.reference.han2025 import official_generate
 
 CASES = {                                  # name -> (flags of the reference, our method)
@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", default="Okoro Review: One Ancient Tent Too Many")
     args = parser.parse_args()
-    pipe = load_pipeline("tiny", unet_id=None, dtype="fp32", device="cpu", scheduler="ddim")
-    plain = load_pipeline(str(EMBEDDED["tiny"]), unet_id=None, dtype="fp32", device="cpu", scheduler="ddim")
+    pipe = load_pipeline("tiny")
+    plain = load_pipeline("tiny")
     plain.unet.requires_grad_(True)                                         # as the official script leaves it
     shape = (4, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
     print(f"{args.images} images of one prompt, 50 steps, {torch.get_num_threads()} threads, best of {args.repeats}")

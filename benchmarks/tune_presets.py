@@ -19,7 +19,8 @@ import torch
 import generation
 from benchmarks.evaluate_tiny import magnitudes
 from metrics.embedded import TINY, copied, read_captions, score_run
-from pipelines.models import EMBEDDED, load_pipeline
+from pipelines.loading import load_pipeline
+from pipelines.models import EMBEDDED
 from results import RunFolder
 from results.files import write_bytes, write_json
 
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/tuning"))
     args = parser.parse_args()
     args.out = args.out / args.model_id
-    pipe = load_pipeline(args.model_id, unet_id=None, dtype="fp32", device="cpu", scheduler="keep")
+    pipe = load_pipeline(args.model_id)
     level = float(torch.mean(magnitudes(pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv"))))
     plain = try_setting(args, "no_mitigation", {})
     lines, chosen = [plain], {"generate": GENERAL}

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
 import generation
 from metrics.embedded import TINY, Caption, copied, read_captions, score_run
+from pipelines.loading import load_pipeline
+from pipelines.magnitudes import start_magnitudes
 from results import Key, RunFolder
 from results.files import read_csv, write_bytes
 
@@ -55,7 +59,8 @@ def mean_of(rows: list[dict[str, str]], column: str) -> float:
 
 def run_method(title: str, flags: list[str], args, captions: list[Caption]) -> MethodRun:
     """Generates (or goes on) and scores. Exits with the command's code when it fails."""
-    argv = ["--model_id", args.model_id, "--output_path", str(args.out / "runs"), "--n_samples_per_prompt", str(args.samples), "-b", str(args.batch),
+    out = args.out / f"{args.model_id}_s{args.samples}_b{args.batch}"
+    argv = ["--model_id", args.model_id, "--output_path", str(out), "--n_samples_per_prompt", str(args.samples), "-b", str(args.batch),
             "--end", str(len(captions)), "--save_latents", *flags]
     print(f"\n$ python generate_images.py {' '.join(argv)}", flush=True)
     code = generation.main(argv)
@@ -71,12 +76,10 @@ def run_method(title: str, flags: list[str], args, captions: list[Caption]) -> M
 
 
 def add_magnitudes(model_id: str, folder: RunFolder, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows with `start_magnitude`: ||e(x, c) - e(x, "")|| at the noise that sampling started from, measured afterwards."""
-    from pipelines.magnitudes import start_magnitudes
-
-    latents = [folder.latents_path(Key(int(row["prompt_index"]), int(row["sample_index"]))) for row in rows]
-    values = start_magnitudes(model_id, latents, [row["prompt"] for row in rows])
-    return [row | {"start_magnitude": str(value)} for row, value in zip(rows, values)]
+    """The rows with `start_magnitude`, measured afterwards at the noise that sampling started from."""
+    latents = [load_file(folder.latents_path(Key(int(row["prompt_index"]), int(row["sample_index"]))))["adjusted"] for row in rows]
+    values = start_magnitudes(load_pipeline(model_id), [row["prompt"] for row in rows], torch.stack(latents))
+    return [row | {"start_magnitude": str(value)} for row, value in zip(rows, values.tolist())]
 
 
 def data_url(path: Path) -> str:

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from dataclasses import asdict
+from datetime import timedelta
 
 from generation.plan import CHOICES, Plan, Settings, plan_run
 from generation.run import Run
@@ -56,40 +57,39 @@ def plan_of(argv: list[str]) -> Plan:
 
 
 def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
-    """Plan, run folder and model, in the order in which they can go wrong. Raises ValueError for what the user can mend."""
+    """Plan, folder, model, in the order in which they can go wrong; the folder is changed last. Raises ValueError for what the user can mend."""
     plan = plan_run(args)
     from accelerate import PartialState
 
-    settings, state = plan.settings, PartialState(cpu=plan.settings.device == "cpu")
+    settings, folder, identity = plan.settings, RunFolder(plan.folder), plan.identity()
+    state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))          # per-sample work is uneven
     if state.is_main_process:
-        RunFolder.open(plan.folder, plan.identity(), overwrite=args.overwrite, config={
-            "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
-            "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
+        folder.check(identity, overwrite=args.overwrite)
         describe(plan)
-    state.wait_for_everyone()
-    from pipelines.models import load_pipeline
+    from pipelines.loading import load_pipeline
 
     device = str(state.device) if state.num_processes > 1 else settings.device
     pipe = load_pipeline(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
-    return Run(plan, pipe, RunFolder(plan.folder), state)
+    if state.is_main_process:
+        folder.start(identity, overwrite=args.overwrite, config={
+            "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
+            "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
+    state.wait_for_everyone()
+    return Run(plan, pipe, folder, state)
 
 
 def generate(run: Run, *, quiet: bool) -> None:
     """Makes what is missing and prints the summary."""
     from tqdm import tqdm
 
-    start, total, main_process = time.perf_counter(), len(run.plan.wanted(run.plan.prompts)), run.state.is_main_process
-    with tqdm(total=total, unit="image", disable=quiet or not main_process) as bar:
+    start, main_process = time.perf_counter(), run.state.is_main_process
+    with tqdm(total=len(run.mine()), unit="image", disable=quiet or not main_process) as bar:
         run.go(bar)
     run.state.wait_for_everyone()
     if main_process:
-        run.folder.publish(run.tables())
-        run.folder.finish()
-        seconds = time.perf_counter() - start
-        made = "nothing to make"
-        if run.images:
-            made = f"{run.images} images made, {run.unet_evals / run.images:.4g} UNet rows and {seconds / run.images:.2f} s each"
-        print(f"{total} images in {run.folder.path} ({made})")
+        print(run.finish(time.perf_counter() - start))
+    if run.state.num_processes > 1:
+        run.state.destroy_process_group()
 
 
 def describe(plan: Plan) -> None:
@@ -100,7 +100,7 @@ def describe(plan: Plan) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running, 130 interrupted."""
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running."""
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     if args.list_methods:
@@ -118,5 +118,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("generate_images.py: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+        return 1
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        print(f"generate_images.py: {str(error).splitlines()[0]} Use a smaller --batch_size or --n_samples_per_prompt.", file=sys.stderr)
+        return 1
     return 0

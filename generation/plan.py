@@ -9,7 +9,7 @@ from pathlib import Path
 from mitigation.base import Mitigation
 from mitigation.cli import method_from_args
 from mitigation.registry import methods
-from pipelines.models import EMBEDDED, ROOT, load_preset, resolve_model
+from pipelines.models import EMBEDDED, ROOT, check_unet, fingerprint, load_preset, resolve_model
 from prompts.files import Prompt, read_prompts, sha256_of
 from results import Key
 
@@ -51,7 +51,8 @@ class Settings:
 
 
 CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16"), "rng": ("per_image", "official")}
-IN_PRESETS = {"image_length": int, "batch_size": int, "n_samples_per_prompt": int, "num_inference_steps": int, "guidance_scale": float, "scheduler": str, "dtype": str}
+IN_PRESETS = {"image_length": int, "batch_size": int, "n_samples_per_prompt": int, "num_inference_steps": int, "guidance_scale": float,
+              "scheduler": str, "dtype": str}                             # general flags that a preset may set
 NOT_IDENTITY = ("start", "end", "output_path", "prompts", "device")      # what may differ when a run goes on
 
 
@@ -71,6 +72,7 @@ class Plan:
     def identity(self) -> dict:
         """Everything that decides the bytes of an image."""
         general = {name: value for name, value in asdict(self.settings).items() if name not in NOT_IDENTITY}
+        general["model_id"] = fingerprint(self.settings.model_id)
         return {**general, "method": self.mitigation.name, "method_settings": self.mitigation.settings(),
                 "prompts_sha256": sha256_of(Path(self.settings.prompts)), "device": self.settings.device.split(":")[0]}
 
@@ -92,6 +94,7 @@ def plan_run(args: argparse.Namespace) -> Plan:
     """Checks everything that can be checked before a model is loaded. Raises ValueError."""
     model_id = getattr(args, "model_id", Settings.model_id)
     resolve_model(model_id)
+    check_unet(getattr(args, "unet_id", None))
     source, preset = load_preset(args.preset, model_id)
     check_preset(source, preset)
     typed = {name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)}
@@ -154,7 +157,10 @@ def choose_device(settings: Settings) -> tuple[str, str]:
 
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    usable = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(wanted.type, 0)
+    if (wanted.index or 0) >= usable:
+        raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu" + (f" or cuda:0..{usable - 1}" if usable else ""))
     return device, settings.dtype or ("bf16" if device.startswith("cuda") else "fp32")

@@ -13,17 +13,25 @@ class Run:
 
     def __init__(self, plan: Plan, pipe, folder: RunFolder, state):
         self.plan, self.pipe, self.folder, self.state = plan, pipe, folder, state
-        self.images = self.unet_evals = 0
+        self.unet_evals = 0
         self.published = time.monotonic()
+        self.done = self.folder.complete(latents=plan.save_latents, trace=plan.trace)
+
+    def is_mine(self, batch_number: int) -> bool:
+        return batch_number % self.state.num_processes == self.state.process_index
+
+    def mine(self) -> list[Key]:
+        """Images that this process has to care for."""
+        return [key for number, prompts in self.plan.batches() if self.is_mine(number) for key in self.plan.wanted(prompts)]
 
     def go(self, bar) -> None:
-        done = self.folder.complete(latents=self.plan.save_latents, trace=self.plan.trace)
+        """Makes every batch of this process that is not whole yet."""
         batches = self.plan.batches()
         for (number, prompts), official in zip(batches, self.official_noise([len(prompts) for _, prompts in batches])):
             wanted = self.plan.wanted(prompts)
-            if not wanted or number % self.state.num_processes != self.state.process_index:
+            if not wanted or not self.is_mine(number):
                 continue
-            if not done.issuperset(wanted):
+            if not self.done.issuperset(wanted):
                 self.make(prompts, official)
                 self.publish_now_and_then()
             bar.set_postfix(method=self.plan.mitigation.name, unet_rows=self.unet_evals, refresh=False)
@@ -34,6 +42,19 @@ class Run:
         if self.state.is_main_process and time.monotonic() - self.published > seconds:
             self.folder.publish(self.tables())
             self.published = time.monotonic()
+
+    def finish(self, seconds: float) -> str:
+        """Closes the folder; returns the summary over all processes."""
+        self.folder.publish(self.tables())
+        rows = {Key(int(row["prompt_index"]), int(row["sample_index"])): row for row in self.folder.rows("images")}
+        self.folder.finish(images=len(rows), of=len(self.plan.keys(self.plan.prompts)))
+        wanted = self.plan.wanted(self.plan.prompts)
+        made = [rows[key] for key in wanted if key not in self.done]
+        text = f"{len(wanted)} images in {self.folder.path} "
+        if not made:
+            return text + "(nothing to make)"
+        evals = sum(int(row["unet_evals"]) for row in made) / len(made)
+        return text + f"({len(made)} images made, {evals:.4g} UNet rows and {seconds / len(made):.2f} s each{warnings(made)})"
 
     def tables(self) -> tuple[str, ...]:
         return ("images", "trace") if self.plan.trace else ("images",)
@@ -50,10 +71,12 @@ class Run:
         if settings.rng == "per_image":
             return [None] * len(prompts_per_batch)
         rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
-        return official_noise(settings.seed, rows, self.latent_shape(), self.pipe.unet.dtype, settings.device)
+        return official_noise(settings.seed, rows, self.latent_shape(), self.pipe.unet.dtype, self.pipe.device.type)
 
     def make(self, prompts: list[Prompt], noise) -> None:
         """One batch: sample, decode, save. The whole batch is made, what was not asked for is dropped."""
+        import torch
+
         from sampling.noise import image_seed, initial_noise
 
         settings, keys, start = self.plan.settings, self.plan.keys(prompts), time.perf_counter()
@@ -61,16 +84,16 @@ class Run:
         noise = initial_noise(seeds, self.latent_shape()) if noise is None else noise
         captions = [prompt.caption for prompt in prompts for _ in range(settings.n_samples_per_prompt)]
         trace = Trace(keys) if self.plan.trace else None
-        sample = self.pipe.sample(captions, noise.to(settings.device, self.pipe.unet.dtype), self.plan.mitigation, seeds=seeds, on_step=trace,
+        sample = self.pipe.sample(captions, noise.to(self.pipe.device, self.pipe.unet.dtype), self.plan.mitigation, seeds=seeds, on_step=trace,
+                                  generator=[torch.Generator().manual_seed(seed ^ 1) for seed in seeds],      # not the initial noise's
                                   num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale)
         pictures, _ = self.pipe.decode(sample.final)
-        self.images += len(keys)
         self.unet_evals += int(sample.unet_evals.sum())
         used = seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         rows = image_rows(keys, captions, used, sample, (time.perf_counter() - start) / len(keys))
-        self.save(self.plan.wanted(prompts), keys, pictures, sample, rows, trace)
+        self.save(set(self.plan.wanted(prompts)), keys, pictures, sample, rows, trace)
 
-    def save(self, wanted: list[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
+    def save(self, wanted: set[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
         for i, key in enumerate(keys):
             if key in wanted:
                 self.folder.save_image(key, pictures[i])
@@ -82,13 +105,22 @@ class Run:
         self.folder.save_rows("images", [row for row in rows if row["key"] in names])
 
 
+def warnings(rows: list[dict[str, str]]) -> str:
+    """What is not as it should be in some rows of images.csv, as the end of a sentence."""
+    faults = {"missed the target": ("reached", 0.0), "kept their noise after a non-finite magnitude": ("failed", 1.0),
+              "are not finite": ("finite", 0.0)}
+    counts = {text: sum(row.get(column) not in (None, "") and float(row[column]) == bad for row in rows) for text, (column, bad) in faults.items()}
+    return "".join(f"; {count} {text}" for text, count in counts.items() if count)
+
+
 def image_rows(keys, captions, seeds, sample, seconds: float) -> list[dict]:
     """A row of images.csv for each image."""
     rows = []
     for i, key in enumerate(keys):
-        own = {name: f"{float(values[i]):.6g}" for name, values in sample.numbers.items()}
+        own = {name: float(f"{float(values[i]):.6g}") for name, values in sample.numbers.items()}
         rows.append({"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "prompt": captions[i], "seed": seeds[i],
-                     "unet_evals": int(sample.unet_evals[i]), "seconds": f"{seconds:.4f}", **own})
+                     "unet_evals": int(sample.unet_evals[i]), "seconds": round(seconds, 4),
+                     "finite": int(sample.final[i].isfinite().all()), **own})
     return rows
 
 
@@ -105,6 +137,6 @@ class Trace:
         self.steps.append((step.index, float(step.t), prediction.magnitude().tolist(), scale))
 
     def rows(self) -> list[dict]:
-        return [{"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "step": index, "timestep": f"{t:g}",
-                 "magnitude": f"{magnitude[i]:.6g}", "guidance_scale": f"{scale[i]:g}"}
+        return [{"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "step": index, "timestep": t,
+                 "magnitude": float(f"{magnitude[i]:.6g}"), "guidance_scale": scale[i]}
                 for i, key in enumerate(self.keys) for index, t, magnitude, scale in self.steps]

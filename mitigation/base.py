@@ -119,6 +119,13 @@ def check_bounds(option: dataclasses.Field, value: float) -> None:
         raise ValueError(f"--{option.name} {value} is out of range: it must be a finite number{bound}")
 
 
+def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
+    """Raises ValueError when no step would be guided."""
+    if last_off >= num_steps - 1:
+        raise ValueError(f"--{flag_name} {last_off} leaves no step with guidance: the run has {num_steps} steps (0..{num_steps - 1}). "
+                         f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run.")
+
+
 METHODS: dict[str, type[Mitigation]] = {}
 
 

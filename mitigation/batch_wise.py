@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from mitigation.base import Adjustment, Mitigation, flag, register
+from mitigation.base import Adjustment, Mitigation, check_guided_step, flag, register
 from sampling import BelowTimestep, Deferred, GuidanceSchedule, NoisePredictor
 from sampling.noise_predictor import row_norm
 
@@ -53,10 +53,3 @@ class BatchWise(Mitigation):
         if self.tau is not None:
             del used["step"]
         return used
-
-
-def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
-    """Raises ValueError when no step would be guided."""
-    if last_off >= num_steps - 1:
-        raise ValueError(f"--{flag_name} {last_off} leaves no step with guidance: the run has {num_steps} steps (0..{num_steps - 1}). "
-                         f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run.")

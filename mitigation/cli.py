@@ -19,7 +19,8 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("flags of the methods (defaults: as published; a model's preset may replace them)")
     for name, owners in flag_owners().items():
         kinds = {value_type(option) for _, option in owners}
-        assert len(kinds) == 1, f"--{name} has two types"
+        if len(kinds) > 1:
+            raise TypeError(f"--{name} has different types in {', '.join(method for method, _ in owners)}")
         text = "; ".join(f"{method}: {option.metadata['help']} (default {option.default})" for method, option in owners)
         group.add_argument(f"--{name}", type=kinds.pop(), default=argparse.SUPPRESS, help=text.replace("%", "%%"))
 
@@ -57,7 +58,9 @@ def method_from_args(args: argparse.Namespace, preset: dict[str, dict]) -> Mitig
             raise ValueError(f"--method {name} does not take --{flag} (a flag of {', '.join(method for method, _ in owners[flag])})")
         if own[flag].metadata["excludes"] in typed:
             raise ValueError(f"--{flag} and --{own[flag].metadata['excludes']} exclude each other")
-    return build_mitigation(name, **(preset.get(name, {}) | typed))
+    replaced = {flag for flag in own if own[flag].metadata["excludes"] in typed} | {own[flag].metadata["excludes"] for flag in typed}
+    kept = {flag: value for flag, value in preset.get(name, {}).items() if flag not in replaced}
+    return build_mitigation(name, **(kept | typed))
 
 
 def list_methods() -> str:

@@ -38,21 +38,31 @@ class Search:
         self.updates = torch.zeros(len(x), dtype=torch.long)
         self.failed = torch.zeros(len(x), dtype=torch.bool)
 
-    def evaluate(self, part: torch.Tensor, target: float) -> torch.Tensor:
+    def evaluate(self, part: torch.Tensor, target: float, *, differentiate: bool) -> torch.Tensor:
         """Magnitudes and gradients of the images `part` at their iterates; returns those that go on. part, result: indices."""
-        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_()
+        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_(differentiate)
         prediction = self.predictor.select(part).at(x, self.t)
-        with torch.enable_grad():
+        with torch.set_grad_enabled(differentiate):
             magnitude = prediction.magnitude()
         finite = torch.isfinite(magnitude).cpu()
         self.failed[part[~finite]] = True
         self.keep_best(part, x.detach(), magnitude.detach(), {name: prediction.halves[name].detach() for name in HALVES})
         going = finite & (magnitude.detach().cpu() > target)
-        if going.any():
+        if differentiate and going.any():
             (gradient,) = torch.autograd.grad(magnitude, x, grad_outputs=going.to(magnitude))
             for i, g in zip(part[going].tolist(), gradient[going.to(x.device)]):
                 self.rows[i].grad = g
         return part[going]
+
+    def evaluate_in_parts(self, active: torch.Tensor, size: int, target: float, *, differentiate: bool) -> tuple[torch.Tensor, int]:
+        """`evaluate` over all active images, `size` at once, fewer when the memory does not suffice; also returns that number."""
+        while True:
+            try:
+                return torch.cat([self.evaluate(part, target, differentiate=differentiate) for part in active.split(size)]), size
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = (size + 1) // 2
 
     def keep_best(self, part: torch.Tensor, x, magnitude, halves) -> None:
         where = part.to(x.device)
@@ -101,15 +111,16 @@ class PerSample(Mitigation):
     target_loss: float = flag(0.9, "target of the magnitude, epsilon units", short="tl", above=0.0)
     optim_iters: int = flag(1000, "most updates of one image", short="oi", at_least=0)
     weight_decay: float = flag(0.01, "decoupled weight decay of AdamW", short="wd", at_least=0.0, always_named=False)
-    grad_rows: int = flag(0, "images per backward pass, to fit memory; 0: all", at_least=0, changes_result=False)
+    grad_rows: int = flag(0, "images per backward pass; 0: as many as fit into memory", at_least=0, changes_result=False)
 
     def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
         search = Search(predictor, x, t, lambda rows: torch.optim.AdamW(rows, lr=self.lr, weight_decay=self.weight_decay))
-        active = torch.arange(len(x))
+        active, size = torch.arange(len(x)), self.grad_rows or len(x)
         with frozen(predictor.unet):
             for iteration in range(self.optim_iters + 1):
-                active = torch.cat([search.evaluate(part, self.target_loss) for part in active.split(self.grad_rows or len(x))])
-                if iteration == self.optim_iters or not len(active):
+                last = iteration == self.optim_iters
+                active, size = search.evaluate_in_parts(active, size, self.target_loss, differentiate=not last)
+                if last or not len(active):
                     break
                 search.step(active)
         return search.result(self.target_loss)

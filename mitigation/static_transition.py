@@ -1,8 +1,7 @@
 """Static transition point: guidance off until a fixed step. Jain et al., CVPR 2025."""
 from __future__ import annotations
 
-from mitigation.base import Mitigation, flag, register
-from mitigation.batch_wise import check_guided_step
+from mitigation.base import Mitigation, check_guided_step, flag, register
 from sampling import BelowTimestep, Deferred, GuidanceSchedule
 
 

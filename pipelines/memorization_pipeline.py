@@ -1,6 +1,7 @@
 """StableDiffusionPipeline with a mitigation: one loop for all methods."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
 
 from mitigation.base import Mitigation
 from sampling import NoisePredictor, Prediction, Step, image_seed
@@ -33,12 +35,14 @@ class Sample:
 
 @torch.no_grad()
 def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigation: Mitigation, guidance_scale: float,
-            on_step: OnStep | None = None) -> Sample:
+            on_step: OnStep | None = None, generator=None) -> Sample:
     """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype. The scheduler's timesteps are set.
 
+    generator: one or one per image, for schedulers that draw noise at every step.
     on_step(step, prediction) is called before each step is taken; reading a half that was not computed costs UNet rows.
     """
     timesteps, guidance = scheduler.timesteps, mitigation.guidance()
+    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     with mitigation.patch_attention(predictor.unet):
         latents = noise * scheduler.init_noise_sigma
         x = scheduler.scale_model_input(latents, timesteps[0])
@@ -57,7 +61,7 @@ def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigatio
             if on_step is not None:
                 on_step(step, prediction)
             model_output = predictor.to_model_output(noise_pred, x, t)
-            latents = scheduler.step(model_output, t, latents, return_dict=False)[0]
+            latents = scheduler.step(model_output, t, latents, return_dict=False, **draws)[0]
     return Sample(noise, adjusted, latents, predictor.unet_evals, adjustment.numbers)
 
 
@@ -97,7 +101,7 @@ class MemorizationPipeline(StableDiffusionPipeline):
         if latents is None:
             latents = self.draw_noise(len(prompts), height, width, generator)
         sample = self.sample(prompts, latents.to(self._execution_device, self.unet.dtype), mitigation, num_inference_steps=num_inference_steps,
-                             guidance_scale=guidance_scale, negative_prompt=negative_prompt or "")
+                             guidance_scale=guidance_scale, negative_prompt=negative_prompt or "", generator=generator)
         if output_type == "latent":
             images, nsfw = sample.final, None
         else:
@@ -106,9 +110,9 @@ class MemorizationPipeline(StableDiffusionPipeline):
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=nsfw) if return_dict else (images, nsfw)
 
     def draw_noise(self, rows: int, height: int, width: int, generator) -> torch.Tensor:
-        """Unit-variance noise from diffusers' own `prepare_latents`, without the scheduler's first sigma."""
-        scaled = self.prepare_latents(rows, self.unet.config.in_channels, height, width, self.unet.dtype, self._execution_device, generator)
-        return scaled / self.scheduler.init_noise_sigma
+        """Unit-variance noise, the same draws as diffusers'."""
+        shape = (rows, self.unet.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> torch.Tensor:
@@ -118,14 +122,17 @@ class MemorizationPipeline(StableDiffusionPipeline):
         return embeds[[different.index(prompt) for prompt in prompts]]
 
     def sample(self, prompts: list[str], noise: torch.Tensor, mitigation: Mitigation, *, num_inference_steps: int, guidance_scale: float,
-               negative_prompt: str = "", seeds: list[int] | None = None, on_step: OnStep | None = None) -> Sample:
-        """Latents for prompts[i] from noise[i]. seeds: one per image, for methods that change the prompt at random."""
+               negative_prompt: str = "", seeds: list[int] | None = None, on_step: OnStep | None = None, generator=None) -> Sample:
+        """Latents for prompts[i] from noise[i].
+
+        seeds: one per image, for methods that change the prompt at random. generator: for schedulers that draw noise at every step.
+        """
         mitigation.check(num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         seeds = seeds or [image_seed(0, i, 0) for i in range(len(prompts))]
         prompts = [mitigation.edit_prompt(prompt, np.random.default_rng(seed)) for prompt, seed in zip(prompts, seeds)]
         predictor = NoisePredictor(self.unet, self.scheduler, self.encode(prompts), self.encode([negative_prompt] * len(prompts)))
-        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step)
+        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil"):

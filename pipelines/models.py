@@ -1,6 +1,7 @@
 """Models by name: the embedded ones, a local diffusers folder, or a hub id. Checks that need no heavy import come first."""
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -8,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
-PRESETS = ROOT / "pipelines" / "presets.toml"
+PRESETS = ROOT / "pipelines" / "presets"
 
 
 def resolve_model(model_id: str) -> str:
@@ -38,6 +39,27 @@ def check_model_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is no Stable Diffusion model: it has no {', '.join(missing)}")
 
 
+def check_unet(unet_id: str | None) -> None:
+    """Raises ValueError when --unet_id looks like a folder and is none with a UNet in it."""
+    if unet_id is None or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id) and not Path(unet_id).exists():
+        return
+    if not any((Path(unet_id) / place / "config.json").is_file() for place in ("", "unet")):
+        raise ValueError(f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor unet/config.json")
+
+
+def fingerprint(model_id: str) -> str:
+    """Tells two models apart: a hub id, or a hash over a folder's files (their names, sizes and first bytes)."""
+    folder = Path(resolve_model(model_id))
+    if not folder.is_dir():
+        return model_id
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".safetensors", ".bin")):
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(2**20))
+    return f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}"
+
+
 def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
     """(where it is from, tables `generate` and one a method) for --preset. Raises ValueError for an unreadable file.
 
@@ -46,56 +68,22 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
     if preset == "none":
         return "none", {}
     if preset != "auto":
-        return preset, read_toml(Path(preset))
+        return preset, read_preset(Path(preset))[1]
     own = Path(str(EMBEDDED.get(model_id, model_id))) / "presets.toml"
     if own.is_file():
-        return f"{model_id}'s own", read_toml(own)
-    known = read_toml(PRESETS)
-    return (f"ours for {model_id}", known[model_id]) if model_id in known else ("none", {})
+        return f"{model_id}'s own", read_preset(own)[1]
+    for path in sorted(PRESETS.glob("*.toml")):
+        models, tables = read_preset(path)
+        if model_id in models:
+            return str(path.relative_to(ROOT)), tables
+    return "none", {}
 
 
-def read_toml(path: Path) -> dict[str, dict]:
-    """Tables of a TOML file. Raises ValueError when it cannot be read."""
+def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
+    """(`models`: the hub ids it is for, tables) of a preset file. Raises ValueError when it cannot be read."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the preset {path}: {error}") from error
-    return tables
-
-
-def load_pipeline(model_id: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str):
-    """A MemorizationPipeline, frozen, without a safety checker. dtype: fp32, bf16, fp16; scheduler: ddim, euler, keep.
-
-    Raises ValueError when the model is neither here nor can be fetched.
-    """
-    import diffusers
-    import torch
-    import transformers
-    from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
-
-    from pipelines.memorization_pipeline import MemorizationPipeline
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    try:
-        pipe = MemorizationPipeline.from_pretrained(resolve_model(model_id), dtype=dtypes[dtype], safety_checker=None, requires_safety_checker=False)
-        if unet_id:
-            subfolder = "unet" if (Path(unet_id) / "unet").is_dir() else None
-            pipe.register_modules(unet=UNet2DConditionModel.from_pretrained(unet_id, subfolder=subfolder, torch_dtype=dtypes[dtype]))
-    except (OSError, ValueError) as error:
-        raise ValueError(missing_model(model_id, error)) from error
-    if scheduler != "keep":
-        kinds = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-        pipe.scheduler = kinds[scheduler].from_config(pipe.scheduler.config)
-    pipe.unet.requires_grad_(False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
-
-
-def missing_model(model_id: str, error: Exception) -> str:
-    """The message for a model that cannot be loaded."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (f"cannot load the model {model_id}: {reason} Give a local diffusers folder with --model_id (download/README.md tells how to get one), "
-            "or use the embedded model with --model_id tiny.")
+    models = tables.pop("models", [])
+    return models, tables

@@ -94,4 +94,8 @@ def checked(path: Path, row: int, caption: str | None, index=None, kind=None) ->
     """A prompt; raises ValueError when its caption is empty."""
     if caption is None or not caption.strip():
         raise ValueError(f"{path}: prompt {row} is empty")
+    try:
+        caption.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: prompt {row} is not valid Unicode ({error.reason})") from error
     return Prompt(row, caption, "" if index is None else str(index), kind or "")

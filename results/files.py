@@ -33,7 +33,7 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)     # a lone CR must be quoted too
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,26 +36,32 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
 
-    @classmethod
-    def open(cls, path: Path, identity: dict, *, config: dict, overwrite: bool = False) -> RunFolder:
-        """Makes the folder, or goes on with one of the same identity (every setting that decides the images' bytes).
+    def check(self, identity: dict, *, overwrite: bool = False) -> None:
+        """Makes the folder if need be, and changes nothing in it. identity: every setting that decides the images' bytes.
 
-        config: all arguments and the command, for people. Raises ValueError when the path cannot be used or holds another run.
+        Raises ValueError when the folder cannot be used, or holds another run or other files.
         """
-        folder = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            manifest = None if overwrite else folder.manifest()
-            if manifest is None:
-                folder.check_no_foreign_files()
-                folder.clear()
-                manifest = {"schema": SCHEMA, "identity": json.loads(json.dumps(identity)), "started": now()}
-            folder.check_identity(manifest, identity)
-            write_json(path / "manifest.json", manifest | {"environment": environment(), "finished": None})
-            write_json(path / "config.json", config)
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
-            raise ValueError(f"cannot write to the run folder {path}: {error.strerror}. Give another --output_path.") from error
-        return folder
+            raise ValueError(f"cannot write to the run folder {self.path}: {error.strerror}. Give another --output_path.") from error
+        if not (self.path / "manifest.json").exists():
+            self.check_no_foreign_files()
+        elif not overwrite:
+            self.check_identity(self.manifest() or {}, identity)
+
+    def start(self, identity: dict, *, config: dict, overwrite: bool = False) -> None:
+        """Begins a run in a checked folder, or goes on with it. config: all arguments and the command, for people. Raises OSError."""
+        manifest = None if overwrite else self.manifest()
+        if manifest is None:
+            self.clear()
+            manifest = {"schema": SCHEMA, "identity": identity, "started": now(), "environments": []}
+        used = environment()
+        environments = manifest["environments"] + ([used] if used not in manifest["environments"] else [])
+        write_json(self.path / "manifest.json", manifest | {"environments": environments, "finished": None})
+        write_json(self.path / "config.json", config)
 
     def manifest(self) -> dict | None:
         """What is stored of the run, or None. Raises ValueError when it cannot be understood."""
@@ -63,8 +70,8 @@ class RunFolder:
             return None
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(manifest["identity"], dict):
-                raise ValueError("no identity")
+            if manifest["schema"] != SCHEMA or not isinstance(manifest["identity"], dict) or not isinstance(manifest["environments"], list):
+                raise ValueError(f"no run of schema {SCHEMA}")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no manifest of a run ({error}). Use --overwrite to start over.") from error
         return manifest
@@ -135,7 +142,7 @@ class RunFolder:
             for row in read_csv(file):
                 fresh.setdefault(row["key"], []).append(row)
             found |= fresh
-        return [row for key in sorted(found) for row in found[key]]
+        return [row for key in sorted(found, key=lambda key: [int(part) for part in key.split("_")]) for row in found[key]]
 
     def publish(self, tables: Iterable[str]) -> None:
         """Writes `images.csv` (and `trace.csv`) from all batches so far, and drops the parts that are in them now."""
@@ -153,8 +160,8 @@ class RunFolder:
             keys &= {Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("trace")}
         return {key for key in keys if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())}
 
-    def finish(self) -> None:
-        """Notes the end of the run."""
+    def finish(self, *, images: int, of: int) -> None:
+        """Notes the end of a run, and how many of the prompt file's images are there now."""
         if (self.path / ".parts").is_dir() and not any((self.path / ".parts").iterdir()):
             (self.path / ".parts").rmdir()
-        write_json(self.path / "manifest.json", (self.manifest() or {}) | {"finished": now()})
+        write_json(self.path / "manifest.json", (self.manifest() or {}) | {"finished": now(), "images": images, "of": of})

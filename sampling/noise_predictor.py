@@ -1,6 +1,8 @@
 """Noise prediction in epsilon units, whatever the UNet was trained to predict."""
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -43,8 +45,7 @@ class NoisePredictor:
     def select(self, rows: torch.Tensor) -> NoisePredictor:
         """The predictor of some of the images; it counts into the same `unet_evals`. rows: (k,) indices."""
         rows = rows.cpu()
-        part = NoisePredictor.__new__(NoisePredictor)
-        part.__dict__.update(self.__dict__)
+        part = copy.copy(self)
         part.images = self.images[rows]
         part.embeds = {name: embeds[rows.to(embeds.device)] for name, embeds in self.embeds.items()}
         return part

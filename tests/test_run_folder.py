@@ -16,7 +16,10 @@ KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]
 
 
 def opened(path, identity=IDENTITY, **options) -> RunFolder:
-    return RunFolder.open(path, identity, config={"command": "x"}, **options)
+    folder = RunFolder(path)
+    folder.check(identity, **options)
+    folder.start(identity, config={"command": "x"}, **options)
+    return folder
 
 
 def row(key, **values) -> dict:
@@ -80,7 +83,7 @@ def test_keys_are_written_as_the_official_files_and_sorted():
 def test_open_writes_what_the_run_is(tmp_path):
     folder = opened(tmp_path / "a" / "b")
     manifest = folder.manifest()
-    assert manifest["identity"] == IDENTITY and manifest["finished"] is None and manifest["environment"]["packages"]["torch"]
+    assert manifest["identity"] == IDENTITY and manifest["finished"] is None and manifest["environments"][0]["packages"]["torch"]
     assert json.loads((folder.path / "config.json").read_text()) == {"command": "x"}
     assert {entry.name for entry in folder.path.iterdir()} == {"config.json", "manifest.json"}
 
@@ -89,7 +92,7 @@ def test_finish_notes_the_end_and_open_again_keeps_the_start(tmp_path):
     first = opened(tmp_path)
     first.save_rows("images", [row(KEYS[0])])
     first.publish(["images"])
-    first.finish()
+    first.finish(images=1, of=4)
     before = first.manifest()
     assert before["finished"] and not (tmp_path / ".parts").exists()
     after = opened(tmp_path).manifest()
@@ -144,7 +147,7 @@ def test_a_folder_without_permission_is_told(tmp_path):
 
 def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ValueError, match="No space left"):
+    with pytest.raises(OSError, match="No space left"):
         opened(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -201,7 +204,7 @@ def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
     folder.save_rows("trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
     if publish:
         folder.publish(["trace"])
-        folder.finish()
+        folder.finish(images=1, of=4)
     folder.save_rows("trace", [row(KEYS[1], step=k, value="new") for k in range(2)])
     found = [(entry["key"], entry["step"], entry["value"]) for entry in folder.rows("trace")]
     assert found == [("0000_00", "0", "kept"), ("0000_01", "0", "new"), ("0000_01", "1", "new"), *[("0001_00", str(k), "old") for k in range(3)]]

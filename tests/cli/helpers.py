@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+import pipelines.loading
 import pipelines.models
 from generation import main
 from results import Key

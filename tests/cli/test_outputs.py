@@ -61,7 +61,7 @@ def test_config_and_manifest(whole, base, prompt_file):
     assert argv[:2] == ["python", "generate_images.py"] and argv[2:2 + len(base)] == base
     assert set(Settings.__dataclass_fields__) <= set(config) and config["prompts"] == prompt_file and config["method"] == "no_mitigation"
     assert manifest["finished"] >= manifest["started"] and manifest["identity"]["seed"] == 2
-    assert manifest["environment"]["packages"]["diffusers"]
+    assert manifest["environments"][0]["packages"]["diffusers"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -100,7 +100,7 @@ def test_the_final_latents_are_what_is_decoded(traced, loaded, random_sd_folder)
 def test_the_trace(traced, variant, scales):
     table = rows(traced(variant), "trace")
     assert [(row["key"], int(row["step"])) for row in table] == [(str(key), step) for key in KEYS for step in range(4)]
-    assert [row["guidance_scale"] for row in table] == scales.split() * len(KEYS)
+    assert [float(row["guidance_scale"]) for row in table] == [float(scale) for scale in scales.split()] * len(KEYS)
     assert [float(row["timestep"]) for row in table] == [751, 501, 251, 1] * len(KEYS)
     assert all(float(row["magnitude"]) > 0 for row in table)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import generation.plan
+import pipelines.loading
 import pipelines.models
 from generation import main
 from mitigation import methods
