@@ -33,7 +33,8 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)     # a lone CR must be quoted too
+    lone_cr = any("\r" in str(value) for row in rows for value in row.values())       # which the csv module would not quote
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL if lone_cr else csv.QUOTE_MINIMAL)
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
