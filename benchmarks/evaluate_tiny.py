@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,29 +14,23 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-import generation
+from benchmarks.scored_run import ScoredRun, scored_run
 from metrics.copy_score import copy_scores
-from metrics.embedded import TINY, Caption, copied, read_captions, score_run
+from metrics.embedded import TINY, Caption, copied, read_captions
 from metrics.images import read_images
 from pipelines.loading import load_pipeline
 from pipelines.magnitudes import start_magnitudes
-from results import Key, RunFolder
 from results.files import write_json
-from results.table import Result
 from sampling import image_seed, initial_noise
 
 STARTS = range(0, 21, 2)                   # first guided step of the transition study
+KINDS = {"VM": ("VM", ""), "VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", ""), "LM": ("LM", "")}
 
 
-def generate(args, prompts: str, samples: int, *flags: str) -> tuple[RunFolder, list[Caption]]:
-    """The run folder of one prompt file, generated as far as it is missing, and its captions."""
-    path = TINY / "prompts" / f"{args.model_id}_{prompts}.csv"
-    argv = ["--model_id", args.model_id, "--prompts", str(path), "--output_path", str(args.out / f"{prompts}_{samples}"),
-            "-b", str(max(1, 64 // samples)), "--n_samples_per_prompt", str(samples), *flags]
-    code = generation.main(argv)
-    if code:
-        sys.exit(code)
-    return RunFolder(generation.plan_of(argv).folder), read_captions(path)
+def is_kind(name: str):
+    """A test of captions: is it of this kind, and of this group if one is named?"""
+    kind, group = KINDS[name]
+    return lambda caption: caption.kind == kind and group in ("", caption.group)
 
 
 def share(values: Iterable[bool]) -> float | None:
@@ -46,20 +39,11 @@ def share(values: Iterable[bool]) -> float | None:
     return round(statistics.mean(found), 3) if found else None
 
 
-def copy_table(found: list[Result], captions: list[Caption]) -> dict:
-    """Share of copies per kind and group of memorized captions."""
-    scores = [(captions[row.prompt_index], row.value) for row in found if row.quantity == "copy_score"]
-    groups = {"VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", None), "LM": ("LM", None)}
-    return {name: share(copied(score) for caption, score in scores if caption.kind == kind and group in (None, caption.group))
-            for name, (kind, group) in groups.items()}
-
-
-def ordinary_copies(folder: RunFolder, captions: list[Caption], samples: int, model_id: str) -> dict:
+def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
     """How near ordinary images come to any verbatim training image: share of copies, and quantiles of the nearest one's score."""
     memorized = [caption for split in ("tuning", "test") for caption in read_captions(TINY / "prompts" / f"{model_id}_memorized_{split}.csv")]
     references = torch.cat([caption.references() for caption in memorized if caption.kind == "VM"])
-    images = read_images(folder.image_path(Key(caption.row, k)) for caption in captions for k in range(samples))
-    nearest = copy_scores(images, references).amax(1)
+    nearest = copy_scores(read_images(run.folder.image_path(key) for key in run.rows), references).amax(1)
     return {"share of copies": share(copied(score) for score in nearest.tolist()), "nearest, median": round(nearest.median().item(), 3),
             "nearest, 99 %": round(nearest.quantile(0.99).item(), 3), "nearest, largest": round(nearest.max().item(), 3)}
 
@@ -74,32 +58,28 @@ def magnitudes(pipe, captions: list[Caption], seeds: int = 16) -> torch.Tensor:
 
 def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
     """Mean magnitudes by kind, and the AUC of the 16-seed means against ordinary captions."""
-    low = magnitudes(pipe, ordinary).mean(1)
-    high = magnitudes(pipe, memorized).mean(1)
+    low, high = magnitudes(pipe, ordinary).mean(1), magnitudes(pipe, memorized).mean(1)
     table = {"ordinary": {"mean": round(low.mean().item(), 3)}}
-    for name in ("VM", "VM A", "VM B", "TM", "LM"):
-        kind, _, group = name.partition(" ")
-        rows = [i for i, caption in enumerate(memorized) if caption.kind == kind and group in ("", caption.group)]
-        labels, scores = [1] * len(rows) + [0] * len(low), torch.cat([high[rows], low]).tolist()
-        table[name] = {"mean": round(high[rows].mean().item(), 3), "AUC": round(float(roc_auc_score(labels, scores)), 4)}
+    for name in KINDS:
+        own = high[torch.tensor([is_kind(name)(caption) for caption in memorized])]
+        auc = roc_auc_score([1] * len(own) + [0] * len(low), torch.cat([own, low]).tolist())
+        table[name] = {"mean": round(own.mean().item(), 3), "AUC": round(float(auc), 4)}
     return table
 
 
 def transitions(args, samples: int) -> dict:
     """Group B with guidance started at step 0, 2, ..., 20: share of copies, subject shown, and when each image escapes for good."""
-    copies, shown = {}, {}
+    copies, shown, is_b = {}, {}, is_kind("VM B")
     for start in STARTS:
-        flags = ["--method", "static_transition", "--cfg_step", str(start - 1)]
-        folder, captions = generate(args, "memorized_test", samples, *flags)
-        found = [row for row in score_run(folder, captions, samples) if captions[row.prompt_index].group == "B"]
-        copies[start] = {(r.prompt_index, r.sample_index): copied(r.value) for r in found if r.quantity == "copy_score"}
-        shown[start] = [bool(r.value) for r in found if r.quantity == "subject_shown"]
+        run = scored_run(args.model_id, "memorized_test", args.out, ["--method", "static_transition", "--cfg_step", str(start - 1)], samples=samples)
+        copies[start] = {key: copied(score) for key, score in run.copy_score.items() if is_b(run.captions[key.prompt])}
+        shown[start] = run.shown(is_b)
     escape = {key: first_escape([copies[start][key] for start in STARTS]) for key in copies[0]}
     by_prompt: dict[int, set] = {}
-    for (prompt, _), step in escape.items():
-        by_prompt.setdefault(prompt, set()).add(step)
+    for key, step in escape.items():
+        by_prompt.setdefault(key.prompt, set()).add(step)
     return {"share of copies": {start: share(copies[start].values()) for start in STARTS},
-            "subject shown": {start: share(shown[start]) for start in STARTS},
+            "subject shown": {start: round(shown[start], 3) for start in STARTS},
             "images by step of escape": {str(step): list(escape.values()).count(step) for step in [*STARTS, None]},
             "prompts whose noises escape at different steps": share(len(steps) > 1 for steps in by_prompt.values())}
 
@@ -110,44 +90,44 @@ def first_escape(copy_by_start: list[bool]) -> int | None:
     return STARTS[last + 1] if last + 1 < len(STARTS) else None
 
 
-def contact_sheet(path: Path, folder: RunFolder, captions: list[Caption], samples: int, columns: int = 4) -> None:
+def contact_sheet(path: Path, run: ScoredRun, samples: int, columns: int = 4) -> None:
     """Training image (if there is one) and the first `samples` images of every caption."""
     cell, width = 66, 66 * (samples + 1) + 10
-    sheet = Image.new("RGB", (columns * width, -(-len(captions) // columns) * (cell + 12)), "white")
+    sheet = Image.new("RGB", (columns * width, -(-len(run.captions) // columns) * (cell + 12)), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, caption in enumerate(captions):
+    for i, caption in enumerate(run.captions):
         x, y = i % columns * width, i // columns * (cell + 12)
         draw.text((x, y), caption.text[:width // 6], fill="black")
         pictures = sorted((TINY / "gt_images" / caption.index).glob("*.png"))[:1] if caption.index else []
-        for k, picture in enumerate([*pictures, *(folder.image_path(Key(caption.row, k)) for k in range(samples))]):
+        generated = [run.folder.image_path(key) for key in run.rows if key.prompt == caption.row][:samples]
+        for k, picture in enumerate([*pictures, *generated]):
             sheet.paste(Image.open(picture), (x + k * cell + (4 if k and pictures else 0), y + 12))
     sheet.save(path, optimize=True)
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_id", default="tiny")
     parser.add_argument("--samples", type=int, default=10, help="images per prompt")
     parser.add_argument("--noises", type=int, default=4, help="images per prompt in the transition study; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("build/evaluation"))
     args = parser.parse_args()
-    args.out = args.out / args.model_id
-    memorized, memorized_captions = generate(args, "memorized_test", args.samples)
-    ordinary, ordinary_captions = generate(args, "ordinary_test", args.samples)
-    contact_sheet(args.out / "memorized.png", memorized, memorized_captions, 4)
-    contact_sheet(args.out / "ordinary.png", ordinary, ordinary_captions, 4)
-    shown = [bool(row.value) for row in score_run(ordinary, ordinary_captions, args.samples)]
-    pipe = load_pipeline(args.model_id)
+    memorized = scored_run(args.model_id, "memorized_test", args.out, [], samples=args.samples)
+    ordinary = scored_run(args.model_id, "ordinary_test", args.out, [], samples=args.samples)
+    contact_sheet(args.out / f"{args.model_id}_memorized.png", memorized, 4)
+    contact_sheet(args.out / f"{args.model_id}_ordinary.png", ordinary, 4)
     figures = {
-        "copies": copy_table(score_run(memorized, memorized_captions, args.samples), memorized_captions),
-        "ordinary": {"subject shown": share(shown), **ordinary_copies(ordinary, ordinary_captions, args.samples, args.model_id)},
-        "first-step magnitude": separation(pipe, memorized_captions, ordinary_captions),
+        "copies": {name: round(memorized.copies(is_kind(name)), 3) for name in KINDS},
+        "ordinary": {"subject shown": round(ordinary.shown(), 3), **ordinary_copies(ordinary, args.model_id)},
+        "first-step magnitude": separation(load_pipeline(args.model_id), memorized.captions, ordinary.captions),
     }
     if args.noises:
         figures["guidance from step k, group B"] = transitions(args, args.noises)
-    (TINY / "evaluation").mkdir(exist_ok=True)
-    write_json(TINY / "evaluation" / f"{args.model_id}.json", figures)
-    print((TINY / "evaluation" / f"{args.model_id}.json").read_text())
+    path = TINY / "evaluation" / f"{args.model_id}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, figures)
+    print(path.read_text())
 
 
 if __name__ == "__main__":

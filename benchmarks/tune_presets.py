@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
-import sys
 from pathlib import Path
 
 import torch
 
-import generation
 from benchmarks.evaluate_tiny import magnitudes
-from metrics.embedded import TINY, copied, read_captions, score_run
+from benchmarks.scored_run import scored_run
+from metrics.embedded import TINY, read_captions
 from pipelines.loading import load_pipeline
 from pipelines.models import EMBEDDED
-from results import RunFolder
 from results.files import write_bytes, write_json
 
 GENERAL = {"image_length": 64, "scheduler": "keep"}
@@ -39,16 +36,9 @@ def grids(ordinary_magnitude: float) -> dict[str, list[dict]]:
 
 def try_setting(args, method: str, settings: dict) -> dict:
     """Copies and subjects over the tuning split."""
-    prompts = TINY / "prompts" / f"{args.model_id}_memorized_tuning.csv"
     typed = [text for name, value in (GENERAL | settings).items() for text in (f"--{name}", str(value))]
-    argv = ["--model_id", args.model_id, "--preset", "none", "--prompts", str(prompts), "--output_path", str(args.out), "--method", method,
-            "-b", "10", "--n_samples_per_prompt", str(args.samples), "--quiet", *typed]
-    if generation.main(argv):
-        sys.exit("generate_images.py failed")
-    folder = RunFolder(generation.plan_of(argv).folder)
-    found = score_run(folder, read_captions(prompts), args.samples)
-    return {"method": method, **settings, "copies": statistics.mean(copied(row.value) for row in found if row.quantity == "copy_score"),
-            "subject shown": statistics.mean(row.value for row in found if row.quantity == "subject_shown")}
+    run = scored_run(args.model_id, "memorized_tuning", args.out, ["--preset", "none", "--method", method, "--quiet", *typed], samples=args.samples)
+    return {"method": method, **settings, "copies": run.copies(), "subject shown": run.shown()}
 
 
 def choose(tried: list[dict], plain: dict) -> dict:
@@ -71,7 +61,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4, help="images per prompt")
     parser.add_argument("--out", type=Path, default=Path("build/tuning"))
     args = parser.parse_args()
-    args.out = args.out / args.model_id
     pipe = load_pipeline(args.model_id)
     level = float(torch.mean(magnitudes(pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv"))))
     plain = try_setting(args, "no_mitigation", {})

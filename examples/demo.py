@@ -6,22 +6,16 @@ from __future__ import annotations
 
 import argparse
 import base64
-import statistics
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
 
-import generation
-from metrics.embedded import TINY, Caption, copied, read_captions, score_run
+from benchmarks.scored_run import ScoredRun, mean, scored_run
+from metrics.embedded import TINY, Caption, copied
 from pipelines.loading import load_pipeline
-from pipelines.magnitudes import start_magnitudes
-from results import Key, RunFolder
-from results.files import read_csv, write_bytes
+from results import Key
+from results.files import write_bytes
 
 ROOT = Path(__file__).parent.parent
 METHODS = {                               # heading -> flags
@@ -31,55 +25,14 @@ METHODS = {                               # heading -> flags
 }
 
 
-@dataclass
-class MethodRun:
-    """A finished run of one method and its scores by image."""
+def table_line(title: str, run: ScoredRun, pipe) -> dict[str, str]:
+    """One line of the table."""
+    def percent(value):
+        return "-" if value is None else f"{100 * value:.0f} %"
 
-    title: str
-    folder: RunFolder
-    copy_score: dict[Key, float]
-    subject: dict[Key, float]
-    rows: list[dict[str, str]]
-
-    def line(self, captions: list[Caption]) -> dict:
-        """One line of the table."""
-        def copies(kind):
-            scores = [copied(score) for key, score in self.copy_score.items() if captions[key.prompt].kind == kind]
-            return f"{100 * statistics.mean(scores):.0f} %" if scores else "-"
-
-        return {"method": self.title, **{f"copies {kind}": copies(kind) for kind in ("VM", "TM", "LM")},
-                "subject shown": f"{100 * statistics.mean(self.subject.values()):.0f} %",
-                "magnitude": f"{mean_of(self.rows, 'start_magnitude'):.3f}", "UNet rows / image": f"{mean_of(self.rows, 'unet_evals'):.1f}",
-                "s / image": f"{mean_of(self.rows, 'seconds'):.2f}"}
-
-
-def mean_of(rows: list[dict[str, str]], column: str) -> float:
-    return statistics.mean(float(row[column]) for row in rows)
-
-
-def run_method(title: str, flags: list[str], args, captions: list[Caption]) -> MethodRun:
-    """Generates (or goes on) and scores. Exits with the command's code when it fails."""
-    out = args.out / f"{args.model_id}_s{args.samples}_b{args.batch}"
-    argv = ["--model_id", args.model_id, "--output_path", str(out), "--n_samples_per_prompt", str(args.samples), "-b", str(args.batch),
-            "--end", str(len(captions)), "--save_latents", *flags]
-    print(f"\n$ python generate_images.py {' '.join(argv)}", flush=True)
-    code = generation.main(argv)
-    if code:
-        sys.exit(code)
-    plan = generation.plan_of(argv)
-    folder = RunFolder(plan.folder)
-    found = score_run(folder, captions, args.samples)
-    copy_score, subject = ({Key(row.prompt_index, row.sample_index): row.value for row in found if row.quantity == quantity}
-                           for quantity in ("copy_score", "subject_shown"))
-    rows = [row for row in read_csv(folder.path / "images.csv") if int(row["prompt_index"]) < len(captions)]
-    return MethodRun(title, folder, copy_score, subject, add_magnitudes(args.model_id, folder, rows))
-
-
-def add_magnitudes(model_id: str, folder: RunFolder, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows with `start_magnitude`, measured afterwards at the noise that sampling started from."""
-    latents = [load_file(folder.latents_path(Key(int(row["prompt_index"]), int(row["sample_index"]))))["adjusted"] for row in rows]
-    values = start_magnitudes(load_pipeline(model_id), [row["prompt"] for row in rows], torch.stack(latents))
-    return [row | {"start_magnitude": str(value)} for row, value in zip(rows, values.tolist())]
+    copies = {f"copies {kind}": percent(run.copies(lambda caption, kind=kind: caption.kind == kind)) for kind in ("VM", "TM", "LM")}
+    return {"method": title, **copies, "subject shown": percent(run.shown()), "magnitude": f"{mean(run.magnitudes(pipe).values()):.3f}",
+            "UNet rows / image": f"{run.column('unet_evals'):.1f}", "s / image": f"{run.column('seconds'):.2f}"}
 
 
 def data_url(path: Path) -> str:
@@ -87,28 +40,33 @@ def data_url(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def report(path: Path, runs: list[MethodRun], captions: list[Caption], args) -> None:
+def report(path: Path, runs: dict[str, ScoredRun], table: list[dict], captions: list[Caption], model_id: str, samples: int) -> None:
     """Writes the page."""
     rows = []
     for caption in captions:
-        cells = [[(data_url(run.folder.image_path(key)), run.copy_score[key], copied(run.copy_score[key]), bool(run.subject[key]))
-                  for key in (Key(caption.row, k) for k in range(args.samples))] for run in runs]
-        rows.append({"caption": caption, "reference": data_url(sorted((TINY / "gt_images" / caption.index).glob("*.png"))[0]), "cells": cells})
+        keys = [Key(caption.row, k) for k in range(samples)]
+        cells = [[{"url": data_url(run.folder.image_path(key)), "score": run.copy_score[key], "copy": copied(run.copy_score[key]),
+                   "shown": bool(run.subject_shown[key])} for key in keys] for run in runs.values()]
+        rows.append({"caption": caption, "reference": data_url(reference_of(caption)), "cells": cells})
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = environment.get_template("report.html.j2").render(rows=rows, runs=runs, table=[run.line(captions) for run in runs], args=args)
+    page = environment.get_template("report.html.j2").render(rows=rows, titles=list(runs), table=table, model_id=model_id)
     write_bytes(path, page.encode())
 
 
-def picture(path: Path, runs: list[MethodRun], captions: list[Caption], columns: int = 9, side: int = 96) -> None:
+def reference_of(caption: Caption) -> Path:
+    """Its first training image."""
+    return sorted((TINY / "gt_images" / caption.index).glob("*.png"))[0]
+
+
+def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption], columns: int = 9, side: int = 96) -> None:
     """One row a method under the training images, for the first type B captions: what the README shows."""
     shown = [caption for caption in captions if caption.group == "B"][:columns] or captions[:columns]
-    titles = ["training image", *(run.title for run in runs)]
-    sheet = Image.new("RGB", (110 + len(shown) * (side + 4), len(titles) * (side + 4)), "white")
-    for row, title in enumerate(titles):
+    files = {"training image": [reference_of(caption) for caption in shown],
+             **{title: [run.folder.image_path(Key(caption.row, 0)) for caption in shown] for title, run in runs.items()}}
+    sheet = Image.new("RGB", (110 + len(shown) * (side + 4), len(files) * (side + 4)), "white")
+    for row, (title, row_files) in enumerate(files.items()):
         ImageDraw.Draw(sheet).text((4, row * (side + 4) + side // 2 - 6), title, fill="black", font_size=13)
-        for column, caption in enumerate(shown):
-            reference = sorted((TINY / "gt_images" / caption.index).glob("*.png"))[0]
-            file = runs[row - 1].folder.image_path(Key(caption.row, 0)) if row else reference
+        for column, file in enumerate(row_files):
             sheet.paste(Image.open(file).resize((side, side), Image.Resampling.LANCZOS), (110 + column * (side + 4), row * (side + 4)))
     sheet.save(path, optimize=True)
 
@@ -128,12 +86,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=None, help="only the first so many prompts")
     parser.add_argument("--out", type=Path, default=ROOT / "demo")
     args = parser.parse_args(argv)
-    captions = read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv")[:args.prompts]
-    runs = [run_method(title, flags, args, captions) for title, flags in METHODS.items()]
-    report(args.out / "report.html", runs, captions, args)
+    args.out.mkdir(exist_ok=True)
+    runs = {title: scored_run(args.model_id, "memorized_test", args.out, [*flags, "--save_latents"], samples=args.samples, batch=args.batch,
+                              end=args.prompts) for title, flags in METHODS.items()}
+    captions, pipe = next(iter(runs.values())).captions, load_pipeline(args.model_id)
+    table = [table_line(title, run, pipe) for title, run in runs.items()]
+    report(args.out / "report.html", runs, table, captions, args.model_id, args.samples)
     picture(args.out / "picture.png", runs, captions)
     print(f"\n{len(captions)} memorized prompts x {args.samples} images of the embedded model {args.model_id!r} (not Stable Diffusion):\n")
-    print_table([run.line(captions) for run in runs])
+    print_table(table)
     print(f"\npage: {args.out / 'report.html'}")
 
 

@@ -1,0 +1,84 @@
+"""The embedded model is what its card says, in small: it memorized, prompts that it memorized stand out, the paper's methods help."""
+import pytest
+import torch
+
+from benchmarks.evaluate_tiny import STARTS, first_escape, magnitudes
+from benchmarks.tune_presets import choose, toml
+from examples import demo
+from metrics.copy_score import copy_scores
+from metrics.embedded import TINY, copied, read_captions
+from metrics.images import to_tensor
+from mitigation import build_mitigation
+from pipelines.loading import load_pipeline
+from pipelines.models import EMBEDDED, load_preset
+from sampling import image_seed, initial_noise
+
+shipped = pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+PLAIN, PER_SAMPLE = "no_mitigation", "per_sample"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_pipeline("tiny")
+
+
+@pytest.fixture(scope="module")
+def captions():
+    """Two captions of each memorized kind and group."""
+    rows = read_captions(TINY / "prompts" / "tiny_memorized_test.csv")
+    return [row for kind, group in (("VM", "A"), ("VM", "B"), ("TM", None), ("LM", None))
+            for row in [row for row in rows if row.kind == kind and group in (None, row.group)][:2]]
+
+
+def share_of_copies(pipe, captions, method: str) -> float:
+    """Two images of each caption, 25 steps."""
+    settings = load_preset("auto", "tiny")[1].get(method, {})
+    seeds = [image_seed(2, caption.row, k) for caption in captions for k in range(2)]
+    prompts, noise = [caption.text for caption in captions for _ in range(2)], initial_noise(seeds, (4, 16, 16))
+    sample = pipe.sample(prompts, noise, build_mitigation(method, **settings), num_inference_steps=25, guidance_scale=7.0)
+    images = to_tensor(pipe.decode(sample.final)[0]).reshape(len(captions), 2, 3, 64, 64)
+    scores = torch.stack([copy_scores(pair, caption.references(), caption.mask()).amax(1) for caption, pair in zip(captions, images)])
+    return sum(copied(score) for score in scores.flatten().tolist()) / scores.numel()
+
+
+@shipped
+def test_memorized_prompts_reproduce_their_training_images_and_the_method_lowers_that(tiny, captions):
+    plain = share_of_copies(tiny, captions, PLAIN)
+    assert plain >= 0.7 and share_of_copies(tiny, captions, PER_SAMPLE) <= plain / 2
+
+
+@shipped
+def test_memorized_prompts_have_larger_magnitudes(tiny, captions):
+    ordinary = read_captions(TINY / "prompts" / "tiny_ordinary_test.csv")[::9]
+    low, high = (magnitudes(tiny, rows, seeds=4).mean(1) for rows in (ordinary, captions))
+    assert high.median() > 1.3 * low.median() and (high[:, None] > low).float().mean() > 0.9
+
+
+@shipped
+def test_demo_writes_a_page_that_says_what_it_is(tmp_path, capsys):
+    demo.main(["--prompts", "2", "--samples", "1", "--batch", "2", "--out", str(tmp_path)])
+    page, printed = (tmp_path / "report.html").read_text(), capsys.readouterr().out
+    assert page.count("<figure") == 2 * (1 + 3) and "not Stable Diffusion" in printed and "not Stable Diffusion" in page.replace("'s", "")
+    assert all(title in page and title in printed for title in demo.METHODS) and "http" not in page.replace("http-equiv", "")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_the_page_escapes_captions(tmp_path):
+    from dataclasses import replace
+
+    caption = replace(read_captions(TINY / "prompts" / "tiny_memorized_test.csv")[0], text="<script>alert(1)</script>")
+    demo.report(tmp_path / "r.html", {}, [{"method": "<b>"}], [caption], "tiny", 1)
+    page = (tmp_path / "r.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "<b>" not in page
+
+
+def test_first_escape_is_for_good():
+    copies = [True] * 3 + [False] + [True] + [False] * (len(STARTS) - 5)
+    assert first_escape(copies) == STARTS[5] and first_escape([False] * len(STARTS)) == 0 and first_escape([True] * len(STARTS)) is None
+
+
+def test_the_rule_for_presets_keeps_the_subject_first():
+    plain = {"copies": 0.9, "subject shown": 0.8}
+    tried = [{"copies": copies, "subject shown": shown} for copies, shown in ((0.0, 0.2), (0.3, 0.76), (0.3, 0.9), (0.6, 1.0))]
+    assert choose(tried, plain) is tried[2]
+    assert toml({"generate": {"scheduler": "keep", "image_length": 64}}) == '[generate]\nscheduler = "keep"\nimage_length = 64\n'
