@@ -45,7 +45,7 @@ def report(path: Path, runs: dict[str, ScoredRun], table: list[dict], captions: 
     rows = []
     for caption in captions:
         keys = [Key(caption.row, k) for k in range(samples)]
-        cells = [[{"url": data_url(run.folder.image_path(key)), "score": run.copy_score[key], "copy": copied(run.copy_score[key]),
+        cells = [[{"url": data_url(run.folder.image_path(key)), "score": run.copy_score[key], "is_copy": copied(run.copy_score[key]),
                    "shown": bool(run.subject_shown[key])} for key in keys] for run in runs.values()]
         rows.append({"caption": caption, "reference": data_url(reference_of(caption)), "cells": cells})
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)

@@ -1,4 +1,6 @@
 """The embedded model is what its card says, in small: it memorized, prompts that it memorized stand out, the paper's methods help."""
+import re
+
 import pytest
 import torch
 
@@ -58,7 +60,9 @@ def test_memorized_prompts_have_larger_magnitudes(tiny, captions):
 def test_demo_writes_a_page_that_says_what_it_is(tmp_path, capsys):
     demo.main(["--prompts", "2", "--samples", "1", "--batch", "2", "--out", str(tmp_path)])
     page, printed = (tmp_path / "report.html").read_text(), capsys.readouterr().out
-    assert page.count("<figure") == 2 * (1 + 3) and "not Stable Diffusion" in printed and "not Stable Diffusion" in page.replace("'s", "")
+    scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
+    assert page.count("<figure") == 2 * (1 + 3) and page.count('class="copy"') == sum(copied(score) for score in scores) and len(scores) == 6
+    assert page.count('class="free"') == 6 - page.count('class="copy"') and "not Stable Diffusion" in printed and "not Stable Diffusion" in page.replace("'s", "")
     assert all(title in page and title in printed for title in demo.METHODS) and "http" not in page.replace("http-equiv", "")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
