@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# Small batches on few cores: threads that sleep while they wait, and memory that is kept.
+# Small batches on few cores: threads that sleep while they wait.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 # Clones may share an environment: the code is always this one's.
