@@ -56,7 +56,6 @@ IN_PRESETS = {"image_length": int, "batch_size": int, "n_samples_per_prompt": in
 NOT_IDENTITY = ("start", "end", "output_path", "prompts", "device")      # what may differ when a run goes on
 
 
-
 @dataclass
 class Plan:
     """A run that was checked as far as is possible without a model."""

@@ -1,0 +1,59 @@
+"""What the README tells people to type is understood, and what it says of flags and methods is what the code says."""
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import generation
+import generation.plan
+from generation.command import build_parser
+from mitigation import methods
+from mitigation.base import flags
+from pipelines.models import EMBEDDED
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [shlex.split(line, comments=True)[2:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+            for line in block.splitlines() if line.startswith("python generate_images.py")]
+
+
+def test_there_are_commands_for_both_kinds_of_models():
+    assert sum("tiny" in argv for argv in COMMANDS) >= 3 and sum("tiny" not in argv for argv in COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" in argv], ids=" ".join)
+@pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+def test_commands_of_the_embedded_model_are_planned(argv):
+    plan = generation.plan_of(argv)
+    assert plan.settings.image_length == 64 and len(plan.prompts) >= 60
+
+
+@pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" not in argv], ids=" ".join)
+def test_official_commands_say_what_is_missing(argv, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(generation.plan, "OFFICIAL_PROMPTS", generation.plan.ROOT / "prompts" / "not_here.csv")
+    assert generation.main([*argv, "--output_path", str(tmp_path)]) == 2
+    message = capsys.readouterr().err.strip()
+    assert len(message.splitlines()) == 1 and "--model_id tiny" in message and "download/" in message
+
+
+def test_the_table_names_every_method_and_its_flags():
+    for name, method in methods().items():
+        line = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        assert all(f"--{option.name}" in line for option in flags(method)), line
+
+
+def test_every_flag_named_is_one():
+    known = set(build_parser()._option_string_actions)
+    named = set(re.findall(r"`?(--[a-z_]+)", README))
+    assert named <= known, named - known
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "train-tiny"])
+def test_make_targets_exist(target):
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+def test_local_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links and all((ROOT / link).exists() for link in links), links
