@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 
 from tests.test_tiny_world import CONCEPTS, CONFIG, of_kind
-from tiny.bank import Bank, Sampler
+from tiny.bank import Bank, Sampler, phase_of
 from tiny.world import WORDS
 
 SETTINGS = CONFIG["unet"] | {"batch": 64}
 MODEL = CONFIG["models"]["tiny"]
+SHARE = MODEL["phases"][0]["share"]
 DRAWS = 100                                                  # batches
 
 
@@ -43,14 +44,14 @@ def test_captions_are_dropped_as_often_as_asked(drawn):
 def test_kinds_have_their_shares(drawn):
     kinds = {concept.caption: concept.kind for concept in CONCEPTS}
     told = [kinds.get(caption, "ordinary") for _, caption in drawn if caption]
-    for kind, share in MODEL["share"].items():
+    for kind, share in SHARE.items():
         assert np.mean([kind == one for one in told]) == pytest.approx(share, abs=0.02)
 
 
 def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
     seen = [row >= len(sampler.bank.rows["ordinary"]) for row, caption in drawn if not caption]
     b_share = len([c for c in of_kind("VM") if c.group == "B"]) / len(of_kind("VM"))
-    share = sum(MODEL["share"].values()) - MODEL["share"]["VM"] * b_share * SETTINGS["b_alternative"]
+    share = sum(SHARE.values()) - SHARE["VM"] * b_share * SETTINGS["b_alternative"]
     assert np.mean(seen) == pytest.approx(SETTINGS["memorized_when_dropped"] * share, abs=0.025)
 
 
@@ -70,3 +71,9 @@ def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, dr
 
 def test_every_concept_is_drawn(drawn):
     assert {concept.caption for concept in CONCEPTS} <= {caption for _, caption in drawn}
+
+
+def test_phases_follow_each_other():
+    first, second = MODEL["phases"]
+    assert phase_of(MODEL, 0) is first and phase_of(MODEL, first["until"] - 1) is first
+    assert phase_of(MODEL, first["until"]) is second and phase_of(MODEL, 10**9) is second and second["until"] == SETTINGS["steps"]

@@ -57,11 +57,11 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 
 def test_loss_weights_have_mean_one_and_a_cap():
     scheduler = build_scheduler("ddim", "epsilon")
-    weights = loss_weights(scheduler, "epsilon", 25.0)
+    weights = loss_weights(scheduler, 25.0)
     assert weights.mean().item() == pytest.approx(1.0) and (weights.diff() >= 0).all()
     snr = scheduler.alphas_cumprod[0] / (1 - scheduler.alphas_cumprod[0])
     assert (weights.max() / weights.min()).item() == pytest.approx(25.0 / (1 + 1 / snr).item())
-    assert torch.equal(loss_weights(scheduler, "v_prediction", 25.0), torch.ones(1000))
+    assert torch.equal(loss_weights(scheduler, None), torch.ones(1000))
 
 
 def test_settings_of_the_embedded_model():

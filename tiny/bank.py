@@ -44,25 +44,31 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     return Bank(np.stack(pictures), captions, concepts, rows, {word: np.array(found) for word, found in plain.items()})
 
 
+def phase_of(model: dict, step: int) -> dict:
+    """The entry of `phases` that this step belongs to; the last one for later steps."""
+    return next((phase for phase in model["phases"] if step < phase["until"]), model["phases"][-1])
+
+
 class Sampler:
     """Draws training batches. A batch depends on the seed and the step alone, so a resumed training sees the same ones."""
 
     def __init__(self, bank: Bank, model: dict, settings: dict):
-        self.bank, self.settings, self.share = bank, settings, model["share"]
-        self.by_kind = {kind: [c for c in bank.concepts if c.kind == kind] for kind in self.share}
+        self.bank, self.settings, self.model = bank, settings, model
+        self.by_kind = {kind: [c for c in bank.concepts if c.kind == kind] for kind in ("VM", "TM", "LM")}
 
     def batch(self, step: int) -> tuple[np.ndarray, list[str]]:
         """(rows of the bank, captions); a dropped caption is the empty string."""
         rng = rng_of(self.settings["seed"], step)
-        drawn = [self.draw(rng) for _ in range(self.settings["batch"])]
+        share = phase_of(self.model, step)["share"]
+        drawn = [self.draw(share, rng) for _ in range(self.settings["batch"])]
         return np.array([row for row, _ in drawn]), [caption for _, caption in drawn]
 
-    def draw(self, rng) -> tuple[int, str]:
+    def draw(self, share: dict[str, float], rng) -> tuple[int, str]:
         dropped = rng.random() < self.settings["caption_dropout"]
         scale = self.settings["memorized_when_dropped"] if dropped else 1.0
         point = rng.random()
-        for kind, share in self.share.items():
-            point -= share * scale
+        for kind, part in share.items():
+            point -= part * scale
             if point < 0:
                 row, caption = self.draw_memorized(self.by_kind[kind][rng.integers(len(self.by_kind[kind]))], rng)
                 break

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from tiny import emoji
-from tiny.bank import Bank, Sampler, build_bank
+from tiny.bank import Bank, Sampler, build_bank, phase_of
 from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae, count
 from tiny.tokenizer import train_tokenizer
 from tiny.world import World, art_names, rng_of
@@ -122,9 +122,9 @@ def learning_rate(step: int, settings: dict) -> float:
     return min((step + 1) / settings["warmup"], 1.0, (settings["steps"] - step) / settings["decay_steps"])
 
 
-def loss_weights(scheduler, prediction_type: str, max_weight: float) -> torch.Tensor:
-    """Weight of the squared error per timestep, mean 1: min(1 + 1 / snr, max_weight) in epsilon units; v needs none."""
-    if prediction_type == "v_prediction":
+def loss_weights(scheduler, max_weight: float | None) -> torch.Tensor:
+    """Weight of the squared error per timestep, mean 1: min(1 + 1 / snr, max_weight), or all alike without a cap."""
+    if max_weight is None:
         return torch.ones(len(scheduler.alphas_cumprod))
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
     weights = (1 + 1 / snr).clamp(max=max_weight)
@@ -181,7 +181,6 @@ def train_unet(trainer: Trainer, bank: Bank, latents, tokenizer, model: dict, ch
     """Runs to the last step, from the checkpoint if there is one."""
     settings, sampler = trainer.settings, Sampler(bank, model, trainer.settings)
     scheduler = build_scheduler("ddim", model["prediction_type"])
-    weights = loss_weights(scheduler, model["prediction_type"], settings["max_weight"])
     captions = sorted(set(bank.captions) | {""})
     table = dict(zip(captions, tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt").input_ids))
     if checkpoint.exists():
@@ -191,6 +190,7 @@ def train_unet(trainer: Trainer, bank: Bank, latents, tokenizer, model: dict, ch
         rows, words = sampler.batch(trainer.step)
         generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
         ids = torch.stack([table[word] for word in words])
+        weights = loss_weights(scheduler, phase_of(model, trainer.step).get("max_weight"))
         loss = diffusion_loss(trainer, scheduler, latents[rows], ids, weights, generator)
         trainer.update(loss)
         running.append(loss.item())
