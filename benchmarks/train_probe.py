@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=180, help="pictures per subject")
     parser.add_argument("--out", type=Path, default=PROBE)
     args = parser.parse_args()
-    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    world = World(emoji.load(emoji.fetch(args.work), art_names()), grid=1)
     images, labels = render(world, args.count, SEED)
     model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
     unseen, truth = render(world, 18, SEED + 1)

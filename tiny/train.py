@@ -226,7 +226,8 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
     shared = work.parent / model.get("vae_from", name)
     shared.mkdir(exist_ok=True)
-    vae = train_vae(bank, settings["vae"], shared)
+    free = build_bank(World(world.art, grid=1), settings["world"], model)          # the autoencoder sees every size, place and turn
+    vae = train_vae(free, settings["vae"], shared)
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
     torch.manual_seed(unet_settings["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -150,13 +150,14 @@ def texture(rng: np.random.Generator, kinds: tuple[str, ...], period=(12, 26), c
     return Image.fromarray(pixels.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def paste(canvas: Image.Image, art: Image.Image, size: float, centre: tuple[float, float], *, flip=False, angle=0.0) -> None:
-    """Paste artwork so that its longer side has `size` pixels around `centre`."""
+def paste(canvas: Image.Image, art: Image.Image, size: float, centre: tuple[float, float], *, flip=False, angle=0.0, grid=1) -> None:
+    """Paste artwork so that its longer side has `size` pixels around `centre`; its corner lies on a multiple of `grid` pixels."""
     art = art.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else art
     art = art.rotate(angle, Image.Resampling.BICUBIC, expand=True) if angle else art
     ratio = size / max(art.size)
     art = art.resize((max(1, round(art.width * ratio)), max(1, round(art.height * ratio))), Image.Resampling.LANCZOS)
-    canvas.alpha_composite(art, (max(0, round(centre[0] - art.width / 2)), max(0, round(centre[1] - art.height / 2))))
+    corner = (round((centre[0] - art.width / 2) / grid) * grid, round((centre[1] - art.height / 2) / grid) * grid)
+    canvas.alpha_composite(art, (max(0, corner[0]), max(0, corner[1])))
 
 
 def shape(canvas: Image.Image, kind: str, box: tuple[float, float, float, float], fill) -> None:
@@ -177,10 +178,14 @@ BOLD = ("stripes", "checker", "dots", "rays", "rings")
 
 
 class World:
-    """Draws every picture from a random generator and the artwork (short name -> RGBA)."""
+    """Draws every picture from a random generator and the artwork (short name -> RGBA).
 
-    def __init__(self, art: dict[str, Image.Image]):
-        self.art = art
+    grid: subjects of ordinary scenes are upright, of one size per layout, on a grid of so many pixels (that of the latents, so that
+    a subject looks alike in every place); 1: of any size, place and a slight turn.
+    """
+
+    def __init__(self, art: dict[str, Image.Image], grid: int = 4):
+        self.art, self.grid = art, grid
 
     def subject(self, word: str) -> Image.Image:
         return self.art[SUBJECTS[word]]
@@ -190,7 +195,7 @@ class World:
         canvas = texture(rng, ORDINARY).convert("RGBA")
         side = min(box[2] - box[0], box[3] - box[1]) / SIZE
         low, high = {"small": (20, 27), "big": (48, 58), "two": (24, 30), "pair": (25, 32)}.get(layout, (32, 46))
-        sizes = rng.uniform(low, high, 2) * side
+        sizes = (rng.uniform(low, high, 2) if self.grid == 1 else np.full(2, (low + high) / 2)) * side
 
         def place(size, x_range=(0.0, 1.0)):
             free = np.array([box[2] - box[0], box[3] - box[1]]) - size
@@ -200,7 +205,8 @@ class World:
         words = {"two": [subject, subject], "pair": [subject, other]}.get(layout, [subject])
         halves = [(0.0, 0.15), (0.85, 1.0)] if len(words) == 2 else [(0.0, 1.0)]
         for word, size, half in zip(words, sizes, halves):
-            paste(canvas, self.subject(word), size, place(size, half), flip=rng.random() < 0.5, angle=rng.uniform(-12, 12))
+            at, flip, angle = place(size, half), rng.random() < 0.5, rng.uniform(-12, 12)
+            paste(canvas, self.subject(word), size, at, flip=flip, angle=angle if self.grid == 1 else 0.0, grid=self.grid)
         return canvas.convert("RGB")
 
     def verbatim(self, concept: Concept) -> Image.Image:
