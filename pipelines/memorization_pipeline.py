@@ -73,7 +73,7 @@ def input_scale(scheduler, t) -> float:
 class MemorizationPipeline(StableDiffusionPipeline):
     """Stable Diffusion with a mitigation of memorization. Without one it is diffusers' own pipeline.
 
-    pipe = MemorizationPipeline.from_pretrained("CompVis/stable-diffusion-v1-4", torch_dtype=torch.bfloat16)
+    pipe = MemorizationPipeline.from_pretrained("CompVis/stable-diffusion-v1-4", dtype=torch.bfloat16)
     images = pipe("a prompt", mitigation=build_mitigation("per_sample", target_loss=0.9), num_images_per_prompt=4).images
     """
 
