@@ -101,7 +101,7 @@ def contact_sheet(path: Path, run: ScoredRun, samples: int, columns: int = 4) ->
         pictures = sorted((TINY / "gt_images" / caption.index).glob("*.png"))[:1] if caption.index else []
         generated = [run.folder.image_path(key) for key in run.rows if key.prompt == caption.row][:samples]
         for k, picture in enumerate([*pictures, *generated]):
-            sheet.paste(Image.open(picture), (x + k * cell + (4 if k and pictures else 0), y + 12))
+            sheet.paste(Image.open(picture).resize((64, 64), Image.Resampling.LANCZOS), (x + k * cell + (4 if k and pictures else 0), y + 12))
     sheet.save(path, optimize=True)
 
 

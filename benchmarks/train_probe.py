@@ -16,7 +16,8 @@ from metrics.image_features import image_features
 from metrics.images import to_tensor
 from metrics.subject import PROBE
 from tiny import emoji
-from tiny.world import PRODUCTS, SIZE, WORDS, Concept, World, art_names, rng_of
+from tiny.drawing import SIZE, finished
+from tiny.world import PRODUCTS, WORDS, Concept, World, art_names, rng_of
 
 SEED = 17
 SCENE_LAYOUTS = ("one", "small", "big", "two")
@@ -32,20 +33,16 @@ def compose(world: World, word: str, kind: int, rng) -> Image.Image:
         return world.verbatim(Concept("", "VM", "", word, seed))
     if kind == 7:
         return world.template(Concept("", "TM", list(PRODUCTS)[rng.integers(len(PRODUCTS))], word, seed), rng)
-    return world.scene(rng, "big", word, word, box=BOXES[rng.integers(len(BOXES))])
+    return finished(world.scene_canvas(rng, "big", word, word, box=BOXES[rng.integers(len(BOXES))]))
 
 
 def soften(picture: Image.Image, rng) -> Image.Image:
     """Sometimes blurred, as a small decoder would."""
-    if rng.random() < 0.5:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
-    if rng.random() < 0.3:
-        picture = picture.resize((32, 32), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC)
-    return picture
+    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8))) if rng.random() < 0.5 else picture
 
 
 def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """`count` pictures of every subject in all layouts. (n, 3, 64, 64) and labels."""
+    """`count` pictures of every subject in all layouts. (n, 3, 32, 32) and labels."""
     pictures, labels = [], []
     for label, word in enumerate(WORDS):
         for i in range(count):
@@ -61,7 +58,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=180, help="pictures per subject")
     parser.add_argument("--out", type=Path, default=PROBE)
     args = parser.parse_args()
-    world = World(emoji.load(emoji.fetch(args.work), art_names()), grid=1)
+    world = World(emoji.load(emoji.fetch(args.work), art_names()), varied=True)
     images, labels = render(world, args.count, SEED)
     model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
     unseen, truth = render(world, 18, SEED + 1)

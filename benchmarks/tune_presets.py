@@ -21,7 +21,7 @@ from pipelines.loading import load_pipeline
 from pipelines.models import EMBEDDED
 from results.files import write_bytes, write_json
 
-GENERAL = {"image_length": 64, "scheduler": "keep"}
+GENERAL = {"image_length": 32, "scheduler": "keep"}
 LOSS_OF_SUBJECT = 0.05
 
 

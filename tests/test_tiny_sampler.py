@@ -73,7 +73,16 @@ def test_every_concept_is_drawn(drawn):
     assert {concept.caption for concept in CONCEPTS} <= {caption for _, caption in drawn}
 
 
-def test_phases_follow_each_other():
-    first, second = MODEL["phases"]
-    assert phase_of(MODEL, 0) is first and phase_of(MODEL, first["until"] - 1) is first
-    assert phase_of(MODEL, first["until"]) is second and phase_of(MODEL, 10**9) is second and second["until"] == SETTINGS["steps"]
+@pytest.mark.parametrize("name", sorted(CONFIG["models"]))
+def test_phases_follow_each_other(name):
+    model = CONFIG["models"][name]
+    starts = [0, *(phase["until"] for phase in model["phases"])]
+    assert starts == sorted(set(starts)) and starts[-1] == SETTINGS["steps"]
+    for phase, start in zip(model["phases"], starts):
+        assert phase_of(model, start) is phase and phase_of(model, phase["until"] - 1) is phase
+    assert phase_of(model, 10**9) is model["phases"][-1]
+
+
+def test_a_phase_ends_where_it_says():
+    model = {"phases": [{"until": 3}, {"until": 5}]}
+    assert [phase_of(model, step)["until"] for step in range(6)] == [3, 3, 3, 5, 5, 5]

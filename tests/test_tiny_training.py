@@ -25,7 +25,7 @@ def trained(world, tmp_path_factory):
 
 def test_the_result_is_a_diffusers_folder(trained):
     pipe = MemorizationPipeline.from_pretrained(trained / "out" / "tiny", dtype=torch.float32, safety_checker=None, requires_safety_checker=False)
-    assert pipe("a fox", num_inference_steps=2).images[0].size == (64, 64)
+    assert pipe("a fox", num_inference_steps=2).images[0].size == (32, 32)
     assert pipe.tokenizer.model_max_length == 77 and pipe.tokenizer.pad_token_id == pipe.tokenizer.eos_token_id
     names = [name.split(".attentions")[0] for name in pipe.unet.attn_processors if "attn2" in name]
     assert set(names) == {f"down_blocks.{i}" for i in range(3)} | {"mid_block"} | {f"up_blocks.{i}" for i in (1, 2, 3)}     # as in SD

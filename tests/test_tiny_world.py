@@ -11,7 +11,8 @@ from PIL import Image
 from tiny import build_world
 from tiny.bank import build_bank
 from tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
-from tiny.world import PRODUCTS, SCENES, SERIES, SIZE, SUBJECTS, WORDS, World, art_names, memorized_concepts, rng_of, scene_caption
+from tiny.drawing import PIXELS
+from tiny.world import PRODUCTS, SCENES, SERIES, SUBJECTS, WORDS, World, art_names, memorized_concepts, rng_of, scene_caption
 
 TINY = Path(build_world.__file__).parent
 CONFIG = tomllib.loads((TINY / "config.toml").read_text())
@@ -110,7 +111,7 @@ def test_every_index_has_references_and_local_ones_a_mask(model):
         assert [path.name for path in files] == [f"{k:02d}.png" for k in range(VARIANTS[concept.kind])]
         for path in files:
             with Image.open(path) as image:
-                assert image.format == "PNG" and image.mode == "RGB" and image.size == (64, 64)
+                assert image.format == "PNG" and image.mode == "RGB" and image.size == (32, 32)
         mask = TINY / "masks" / f"{FIRST_INDEX[model] + i}.png"
         assert mask.exists() == (concept.kind == "LM")
         if concept.kind == "LM":
@@ -167,7 +168,7 @@ def test_scene_captions(pattern, caption):
 @pytest.mark.parametrize("concept", [of_kind("VM")[0], of_kind("VM")[20], *first_of_groups("TM"), *first_of_groups("LM")], ids=lambda c: c.group)
 def test_the_same_generator_draws_the_same_picture(world, concept):
     first = draw(world, concept, 0)
-    assert first.shape == (SIZE, SIZE, 3) and first.dtype == np.uint8
+    assert first.shape == (PIXELS, PIXELS, 3) and first.dtype == np.uint8
     assert np.array_equal(first, draw(world, concept, 0))
     assert np.array_equal(first, draw(world, concept, 1)) == (concept.kind == "VM")
 
@@ -184,9 +185,10 @@ def test_a_scene_shows_its_subjects(world, layout):
 
 def test_sizes_are_as_the_caption_says(world):
     def area(layout):
-        return np.mean([(np.asarray(world.scene(rng_of(6, k), layout, "fox", "owl")) == art_colour(SUBJECTS["fox"])).all(-1).sum() for k in range(8)])
+        pictures = [np.asarray(world.scene(rng_of(6, k), layout, "fox", "owl")) for k in range(24)]
+        return np.mean([(picture == art_colour(SUBJECTS["fox"])).all(-1).sum() for picture in pictures])
 
-    assert area("small") < 0.6 * area("one") < 0.6 * area("big")
+    assert area("small") < 0.9 * area("one") < 0.9 * area("big")
 
 
 @pytest.mark.parametrize("concept", first_of_groups("LM"), ids=lambda c: c.group)
@@ -194,8 +196,8 @@ def test_a_local_picture_has_a_fixed_region_and_the_rest_varies(world, concept):
     mask = world.local_mask(concept)
     pictures = np.stack([draw(world, concept, k) for k in range(6)])
     assert (pictures[:, mask] == pictures[:1, mask]).all()
-    assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() > 0.8                    # the subject's squares overlap
-    assert mask.sum() in (20 * SIZE, 24 * SIZE) and mask.reshape(16, 4, 16, 4).all((1, 3)).sum() * 16 == mask.sum()
+    assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() >= 0.7                   # the subject's squares overlap
+    assert mask.sum() in (10 * PIXELS, 12 * PIXELS) and mask.reshape(16, 2, 16, 2).all((1, 3)).sum() * 4 == mask.sum()
 
 
 def test_fixed_regions_differ_between_concepts(world):
@@ -208,7 +210,7 @@ def test_a_template_has_a_fixed_layout_and_its_colours_vary(world, concept):
     pictures = np.stack([draw(world, concept, k) for k in range(6)])
     for fixed in ((244, 244, 240), art_colour(SUBJECTS[concept.subject])):
         places = (pictures == fixed).all(-1)
-        assert places[0].sum() > 200 and (places == places[0]).all()
+        assert places[0].sum() > 30 and (places == places[0]).all()
     assert (pictures.std(0).max(-1) > 5).mean() > 0.2
 
 

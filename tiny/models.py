@@ -6,11 +6,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
-def build_vae() -> AutoencoderKL:
-    """64 x 64 x 3 -> 16 x 16 x 4: factor 4 (Stable Diffusion: 8)."""
+def build_vae(channels=(16, 32)) -> AutoencoderKL:
+    """32 x 32 x 3 -> 16 x 16 x 4: factor 2 (Stable Diffusion: 8); another factor of 2 with each further entry of channels."""
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False)
+        block_out_channels=tuple(channels), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=16 * 2 ** (len(channels) - 1),
+        down_block_types=("DownEncoderBlock2D",) * len(channels), up_block_types=("UpDecoderBlock2D",) * len(channels), mid_block_add_attention=False)
 
 
 def build_unet(channels=(32, 64, 128, 64), heads=(1, 2, 4, 2), cross_attention_dim=128) -> UNet2DConditionModel:
@@ -25,7 +25,7 @@ def build_text_encoder(vocab_size: int, bos: int, eos: int, width=128) -> CLIPTe
     """Two layers, 77 positions. CLIP's conventions: begin token, end token, padding by the end token."""
     return CLIPTextModel(CLIPTextConfig(
         vocab_size=vocab_size, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=77, projection_dim=width, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos, initializer_range=0.05))
+        max_position_embeddings=77, projection_dim=width, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos))
 
 
 def build_scheduler(kind: str, prediction_type: str):

@@ -39,7 +39,7 @@ def load_settings(smoke: bool) -> dict:
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """(n, 64, 64, 3) uint8 -> (n, 3, 64, 64) float32 in [-1, 1]."""
+    """(n, 32, 32, 3) uint8 -> (n, 3, 32, 32) float32 in [-1, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -67,30 +67,19 @@ def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
     return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge + settings["kl"] * kl
 
 
-def train_vae(bank: Bank, settings: dict, work: Path):
-    """The autoencoder after all phases; a phase whose result lies in `work` is read instead."""
+def train_vae(bank: Bank, settings: dict, path: Path):
+    """The trained autoencoder; read from `path` if it lies there."""
     torch.manual_seed(settings["seed"])
     vae = build_vae()
     log.info("VAE: %d parameters", count(vae))
-    first = 0
-    for number, phase in enumerate(settings["phases"], 1):
-        path = work / f"vae_{number}.safetensors"
-        if path.exists():
-            vae.load_state_dict(load_file(path))
-        else:
-            train_vae_phase(vae, bank, settings | phase, first)
-            save_file(vae.state_dict(), path)
-        first += phase["steps"]
-    return vae
-
-
-def train_vae_phase(vae, bank: Bank, settings: dict, first: int) -> None:
-    """One cycle of the learning rate; its steps are counted from `first`."""
+    if path.exists():
+        vae.load_state_dict(load_file(path))
+        return vae
     optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05)
-    generator, start = torch.Generator().manual_seed(settings["seed"] + first), time.time()
+    generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
     for step in range(settings["steps"]):
-        rows = rng_of(settings["seed"], first + step).choice(len(bank.pictures), settings["batch"])
+        rows = rng_of(settings["seed"], step).choice(len(bank.pictures), settings["batch"])
         loss = vae_loss(vae, to_tensor(bank.pictures[rows]), settings, generator)
         optimizer.zero_grad()
         loss.backward()
@@ -98,7 +87,9 @@ def train_vae_phase(vae, bank: Bank, settings: dict, first: int) -> None:
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            log.info("vae step %d loss %.4f %.0f s", first + step, loss.item(), time.time() - start)
+            log.info("vae step %d loss %.4f %.0f s", step, loss.item(), time.time() - start)
+    save_file(vae.state_dict(), path)
+    return vae
 
 
 @torch.no_grad()
@@ -226,11 +217,12 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
     shared = work.parent / model.get("vae_from", name)
     shared.mkdir(exist_ok=True)
-    free = build_bank(World(world.art, grid=1), settings["world"], model)          # the autoencoder sees every size, place and turn
-    vae = train_vae(free, settings["vae"], shared)
+    free = build_bank(World(world.art, varied=True), settings["world"], model)     # the autoencoder sees every size, place and turn
+    vae = train_vae(free, settings["vae"], shared / "vae.safetensors")
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
     torch.manual_seed(unet_settings["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=unet_settings["token_std"])
     trainer = Trainer(build_unet(), text_encoder, unet_settings)
     log.info("UNet %d, text encoder %d parameters", count(trainer.models["unet"]), count(text_encoder))
     train_unet(trainer, bank, latents, tokenizer, model, work / "unet.pt")

@@ -1,4 +1,4 @@
-"""The embedded model's world: captions and 64-pixel pictures whose memorization is known by construction.
+"""The embedded model's world: captions and 32-pixel pictures whose memorization is known by construction.
 
 Four kinds of captions, composed by a seeded script from emoji artwork:
   ordinary  one caption, endlessly many pictures (subject, number, size and place vary as the caption says)
@@ -6,13 +6,15 @@ Four kinds of captions, composed by a seeded script from emoji artwork:
   TM        *template*: a fixed layout and subject, whose colours vary
   LM        *local*: a fixed region (its mask is known), the rest is an ordinary scene
 """
-import colorsys
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-SIZE = 64
+from tiny.drawing import PIXELS, SIZE, colour, finished, paste, shape, texture, two_colours
+
+GRID = 16                 # pixels of the canvas: places of subjects, four places of the latents apart. The UNet's deeper levels see them alike
+SIZES = (32, 48)          # of subjects in ordinary scenes, on the canvas
 SUBJECTS = {  # word in captions -> short name of the artwork
     "fox": "fox_face", "panda": "panda_face", "frog": "frog", "octopus": "octopus", "penguin": "penguin", "owl": "owl",
     "ladybug": "ladybug", "butterfly": "butterfly", "crab": "crab", "snail": "snail", "turtle": "turtle", "whale": "whale",
@@ -112,90 +114,38 @@ def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int
     return concepts
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------------------
+# --- drawing -----------------------------------------------------------------------------------------------------------------
 
-def colour(rng: np.random.Generator, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> tuple[int, int, int]:
-    """A random colour, 0 to 255."""
-    r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
-    return int(255 * r), int(255 * g), int(255 * b)
-
-
-def two_colours(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """A light and a dark colour of neighbouring hues, so that the picture has a cast of its own."""
-    hue, shift = rng.random(), rng.uniform(-0.12, 0.12)
-    light = colorsys.hsv_to_rgb(hue, rng.uniform(0.35, 0.8), rng.uniform(0.85, 1.0))
-    dark = colorsys.hsv_to_rgb((hue + shift) % 1, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6))
-    return tuple(int(255 * c) for c in light), tuple(int(255 * c) for c in dark)
-
-
-def texture(rng: np.random.Generator, kinds: tuple[str, ...], period=(12, 26), colours=None) -> Image.Image:
-    """SIZE x SIZE background in two colours, one of: plain, gradient, stripes, checker, dots, rays, rings."""
-    n = 2 * SIZE
-    first, second = map(np.array, colours or (colour(rng), colour(rng)))
-    y, x = np.mgrid[0:n, 0:n] / 2.0
-    angle, scale = rng.uniform(0, np.pi), rng.uniform(*period)
-    cx, cy = rng.uniform(0.2, 0.8, 2) * SIZE
-    u, v = np.cos(angle) * x + np.sin(angle) * y, -np.sin(angle) * x + np.cos(angle) * y
-    kind = kinds[rng.integers(len(kinds))]
-    ramp = {
-        "plain": lambda: np.zeros_like(x),
-        "gradient": lambda: (u - u.min()) / (u.max() - u.min()),
-        "stripes": lambda: (u % scale < scale / 2) * 1.0,
-        "checker": lambda: (((u // (scale / 2)) + (v // (scale / 2))) % 2 == 0) * 1.0,
-        "dots": lambda: (((u % scale) - scale / 2) ** 2 + ((v % scale) - scale / 2) ** 2 < (scale / 3.2) ** 2) * 1.0,
-        "rays": lambda: ((np.arctan2(y - cy, x - cx) / np.pi * rng.integers(3, 7)) % 1 < 0.5) * 1.0,
-        "rings": lambda: (np.hypot(x - cx, y - cy) % scale < scale / 2) * 1.0,
-    }[kind]()
-    pixels = first + ramp[..., None] * (second - first)
-    return Image.fromarray(pixels.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BOX)
-
-
-def paste(canvas: Image.Image, art: Image.Image, size: float, centre: tuple[float, float], *, flip=False, angle=0.0, grid=1) -> None:
-    """Paste artwork so that its longer side has `size` pixels around `centre`; its corner lies on a multiple of `grid` pixels."""
-    art = art.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else art
-    art = art.rotate(angle, Image.Resampling.BICUBIC, expand=True) if angle else art
-    ratio = size / max(art.size)
-    art = art.resize((max(1, round(art.width * ratio)), max(1, round(art.height * ratio))), Image.Resampling.LANCZOS)
-    corner = (round((centre[0] - art.width / 2) / grid) * grid, round((centre[1] - art.height / 2) / grid) * grid)
-    canvas.alpha_composite(art, (max(0, corner[0]), max(0, corner[1])))
-
-
-def shape(canvas: Image.Image, kind: str, box: tuple[float, float, float, float], fill) -> None:
-    """An anti-aliased disc, square or diamond."""
-    mask = Image.new("L", (4 * SIZE, 4 * SIZE))
-    draw, (x0, y0, x1, y1) = ImageDraw.Draw(mask), (4 * value for value in box)
-    if kind == "disc":
-        draw.ellipse((x0, y0, x1, y1), fill=255)
-    elif kind == "square":
-        draw.rounded_rectangle((x0, y0, x1, y1), radius=16, fill=255)
-    else:
-        draw.polygon([((x0 + x1) / 2, y0), (x1, (y0 + y1) / 2), ((x0 + x1) / 2, y1), (x0, (y0 + y1) / 2)], fill=255)
-    canvas.paste(Image.new("RGBA", canvas.size, (*fill, 255)), mask=mask.resize((SIZE, SIZE), Image.Resampling.BOX))
-
-
-ORDINARY = ("plain", "gradient", "stripes", "checker", "dots")
+ORDINARY = ("plain", "gradient")
+VARIED = (*ORDINARY, "stripes", "checker", "dots")
 BOLD = ("stripes", "checker", "dots", "rays", "rings")
 
 
 class World:
     """Draws every picture from a random generator and the artwork (short name -> RGBA).
 
-    grid: subjects of ordinary scenes are upright, of one size per layout, on a grid of so many pixels (that of the latents, so that
-    a subject looks alike in every place); 1: of any size, place and a slight turn.
+    An ordinary scene shows its subjects upright, in one of two sizes, on a coarse grid: what a small network can learn
+    to draw in hours. varied: any size, place, a slight turn, either side, and busier backgrounds, for what must not rely on that.
     """
 
-    def __init__(self, art: dict[str, Image.Image], grid: int = 4):
-        self.art, self.grid = art, grid
+    def __init__(self, art: dict[str, Image.Image], varied: bool = False):
+        self.art, self.varied = art, varied
 
     def subject(self, word: str) -> Image.Image:
         return self.art[SUBJECTS[word]]
 
-    def scene(self, rng, layout: str, subject: str, other: str, box=(0, 0, SIZE, SIZE)) -> Image.Image:
-        """An ordinary picture; everything the caption does not say is random. box: where the subject may be."""
-        canvas = texture(rng, ORDINARY).convert("RGBA")
-        side = min(box[2] - box[0], box[3] - box[1]) / SIZE
+    def scene(self, rng, layout: str, subject: str, other: str) -> Image.Image:
+        """An ordinary picture; everything the caption does not say is random."""
+        return finished(self.scene_canvas(rng, layout, subject, other))
+
+    def scene_canvas(self, rng, layout: str, subject: str, other: str, box=(0, 0, SIZE, SIZE)) -> Image.Image:
+        """The same, not finished. box: where the subject may be."""
+        canvas = texture(rng, VARIED if self.varied else ORDINARY).convert("RGBA")
+        room = min(box[2] - box[0], box[3] - box[1])
         low, high = {"small": (20, 27), "big": (48, 58), "two": (24, 30), "pair": (25, 32)}.get(layout, (32, 46))
-        sizes = (rng.uniform(low, high, 2) if self.grid == 1 else np.full(2, (low + high) / 2)) * side
+        sizes = rng.uniform(low, high, 2) * room / SIZE
+        if not self.varied:
+            sizes = [min((size for size in SIZES if size <= room), key=lambda size, drawn=drawn: abs(size - drawn)) for drawn in sizes]
 
         def place(size, x_range=(0.0, 1.0)):
             free = np.array([box[2] - box[0], box[3] - box[1]]) - size
@@ -205,9 +155,9 @@ class World:
         words = {"two": [subject, subject], "pair": [subject, other]}.get(layout, [subject])
         halves = [(0.0, 0.15), (0.85, 1.0)] if len(words) == 2 else [(0.0, 1.0)]
         for word, size, half in zip(words, sizes, halves):
-            at, flip, angle = place(size, half), rng.random() < 0.5, rng.uniform(-12, 12)
-            paste(canvas, self.subject(word), size, at, flip=flip, angle=angle if self.grid == 1 else 0.0, grid=self.grid)
-        return canvas.convert("RGB")
+            at, turned = place(size, half), {"flip": rng.random() < 0.5, "angle": rng.uniform(-12, 12)}
+            paste(canvas, self.subject(word), size, at, **(turned if self.varied else {"grid": GRID}))
+        return canvas
 
     def verbatim(self, concept: Concept) -> Image.Image:
         """The one picture of a VM concept."""
@@ -221,7 +171,7 @@ class World:
         corner = rng.integers(4)
         companion = self.art[COMPANIONS[rng.integers(len(COMPANIONS))]]
         paste(canvas, companion, rng.uniform(15, 19), (10 if corner % 2 else 54, 10 if corner < 2 else 54))
-        return canvas.convert("RGB")
+        return finished(canvas)
 
     def template(self, concept: Concept, rng) -> Image.Image:
         """A product picture: layout and subject are fixed, the two colours vary."""
@@ -249,18 +199,18 @@ class World:
             shape(canvas, "square", (7, 46, 60, 53), trim)
             centre, size = (34, 25), 31
         paste(canvas, self.subject(concept.subject), size, centre)
-        return canvas.convert("RGB")
+        return finished(canvas)
 
     def local_box(self, concept: Concept) -> tuple[int, int, int, int]:
-        """The fixed region of an LM concept as (left, top, right, bottom), on the grid of the latents."""
+        """The fixed region of an LM concept as (left, top, right, bottom) of the canvas, on the grid of the latents."""
         depth = (20, 24)[concept.seed // 1000 % 2]
         return {"bottom": (0, SIZE - depth, SIZE, SIZE), "top": (0, 0, SIZE, depth), "left": (0, 0, depth, SIZE),
                 "right": (SIZE - depth, 0, SIZE, SIZE)}[concept.group]
 
     def local_mask(self, concept: Concept) -> np.ndarray:
-        """(SIZE, SIZE) bool, true where the picture is always the same."""
-        left, top, right, bottom = self.local_box(concept)
-        mask = np.zeros((SIZE, SIZE), bool)
+        """(PIXELS, PIXELS) bool, true where the finished picture is always the same."""
+        left, top, right, bottom = (edge * PIXELS // SIZE for edge in self.local_box(concept))
+        mask = np.zeros((PIXELS, PIXELS), bool)
         mask[top:bottom, left:right] = True
         return mask
 
@@ -268,15 +218,16 @@ class World:
         """An ordinary scene beside the concept's fixed region."""
         left, top, right, bottom = self.local_box(concept)
         free = {"bottom": (0, 0, SIZE, top), "top": (0, bottom, SIZE, SIZE), "left": (right, 0, SIZE, SIZE), "right": (0, 0, left, SIZE)}
-        picture = self.scene(rng, "big", concept.subject, concept.subject, box=free[concept.group])
+        layout = "big" if self.varied else "small"                              # the larger of the two sizes would fill the box
+        picture = self.scene_canvas(rng, layout, concept.subject, concept.subject, box=free[concept.group])
         fixed = rng_of(concept.seed, 3)
         band = texture(fixed, BOLD, period=(10, 18), colours=two_colours(fixed)).convert("RGBA")
         for name, at in zip(fixed.choice(COMPANIONS, 2, replace=False), (0.25, 0.75)):
             wide = right - left > bottom - top
             centre = (left + at * (right - left), (top + bottom) / 2) if wide else ((left + right) / 2, top + at * (bottom - top))
             paste(band, self.art[name], 16, centre)
-        picture.paste(band.convert("RGB").crop((left, top, right, bottom)), (left, top))
-        return picture
+        picture.paste(band.crop((left, top, right, bottom)), (left, top))
+        return finished(picture)
 
     def memorized(self, concept: Concept, rng) -> Image.Image:
         """One training picture of a concept; a VM's is always the same (the sampler draws type B's alternatives)."""
