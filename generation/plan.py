@@ -6,12 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from download.assets import hint
 from mitigation.base import Mitigation
 from mitigation.cli import method_from_args
 from mitigation.registry import methods
 from pipelines.models import EMBEDDED, ROOT, check_unet, fingerprint, load_preset, resolve_model
 from prompts.files import Prompt, read_prompts, sha256_of
 from results import Key
+from results.environment import choose_device
 
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
 
@@ -104,7 +106,8 @@ def plan_run(args: argparse.Namespace) -> Plan:
     settings.prompts = settings.prompts or str(default_prompts(model_id))
     prompts = read_prompts(Path(settings.prompts))
     check_range(settings, len(prompts))
-    settings.device, settings.dtype = choose_device(settings)
+    settings.device = choose_device(settings.device)
+    settings.dtype = settings.dtype or ("bf16" if settings.device.startswith("cuda") else "fp32")
     return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation), args.save_latents, args.trace)
 
 
@@ -138,7 +141,7 @@ def default_prompts(model_id: str) -> Path:
     if model_id in EMBEDDED:
         return ROOT / "tiny" / "prompts" / f"{model_id}_memorized_test.csv"
     if not OFFICIAL_PROMPTS.exists():
-        raise ValueError(f"the official prompt file {OFFICIAL_PROMPTS.relative_to(ROOT)} is not here: download/README.md tells where to get it. "
+        raise ValueError(f"the official prompt file {hint('memorized_laion_prompts')}. "
                          "Or give another file with --prompts, or use the embedded model with --model_id tiny.")
     return OFFICIAL_PROMPTS
 
@@ -148,18 +151,3 @@ def check_range(settings: Settings, total: int) -> None:
     end = total if settings.end is None else settings.end
     if not settings.start < end <= total:
         raise ValueError(f"--start {settings.start} --end {end} is no range of the {total} rows of {settings.prompts}: 0 <= start < end <= {total}")
-
-
-def choose_device(settings: Settings) -> tuple[str, str]:
-    """Device and dtype. Raises ValueError for a device that is not there."""
-    import torch
-
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    usable = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(wanted.type, 0)
-    if (wanted.index or 0) >= usable:
-        raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu" + (f" or cuda:0..{usable - 1}" if usable else ""))
-    return device, settings.dtype or ("bf16" if device.startswith("cuda") else "fp32")

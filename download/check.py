@@ -1,0 +1,87 @@
+"""Whether an asset is there and whole, by checksums known in advance or recorded when they were first seen."""
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path, PurePosixPath
+
+from download.assets import RECORD, Asset
+from results.files import write_json
+
+
+def read_record(root: Path) -> dict[str, dict]:
+    """Asset -> {source, date, files: {file: sha256}} of what was first seen. Raises ValueError when the record is damaged."""
+    path = root / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {"source": str(entry["source"]), "date": str(entry["date"]), "files": dict(entry["files"])} for name, entry in record.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path}, the record of checksums, cannot be read ({type(error).__name__}): mend it, or move it away") from error
+
+
+def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
+    """Notes these checksums as the first seen. files: file -> sha256. Raises OSError, and ValueError as `read_record`."""
+    entry = {"source": asset.address or "by hand", "date": date.today().isoformat(), "files": files}
+    (root / RECORD).parent.mkdir(parents=True, exist_ok=True)
+    write_json(root / RECORD, read_record(root) | {asset.name: entry})
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known(asset: Asset) -> dict[str, str]:
+    """File -> sha256 known in advance, else empty; the file "" is the asset itself. What is in an archive is not known."""
+    if asset.kind == "hub":
+        return asset.files
+    return {"": asset.sha256} if asset.kind == "file" else {}
+
+
+def expected(asset: Asset, record: dict[str, dict]) -> dict[str, str]:
+    """File -> sha256: known in advance, else first seen, else empty."""
+    seen = record.get(asset.name, {}).get("files", {})
+    return seen | {file: sha256 or seen.get(file, "") for file, sha256 in known(asset).items()}
+
+
+def files_of(asset: Asset, content: Path) -> dict[str, str]:
+    """File -> sha256 of what there is of the asset at `content`, its place or a copy beside it. Raises OSError."""
+    files = (path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))) if asset.kind == "archive" else known(asset)
+    return {file: sha256_of(content / file) for file in files if (content / file).is_file()}
+
+
+def problem(asset: Asset, found: dict[str, str], hashes: dict[str, str]) -> str:
+    """The first thing wrong with the files that were found, empty when nothing is. Both: file -> sha256."""
+    for file, sha256 in hashes.items():
+        name = file or PurePosixPath(asset.path).name
+        if file not in found:
+            return f"there is no file {name}"
+        if sha256 not in ("", found[file]):
+            return f"the sha256 of {name} is {found[file]}, not {sha256}"
+    if asset.main and not any(PurePosixPath(file).is_relative_to(asset.main) for file in found):
+        return f"there is no {asset.main}"
+    return ""
+
+
+def examine(asset: Asset, root: Path, record: dict[str, dict]) -> tuple[str, str]:
+    """(state, why): whole; missing; broken; or there, when no checksum is known yet. Raises OSError."""
+    path, hashes = root / asset.path, expected(asset, record)
+    if not path.exists():
+        return "missing", ""
+    wrong = problem(asset, files_of(asset, path), hashes)
+    if wrong:
+        return "broken", wrong
+    return "whole" if hashes and all(hashes.values()) else "there", checksum(asset, record)
+
+
+def checksum(asset: Asset, record: dict[str, dict]) -> str:
+    """What its checksum rests on."""
+    if known(asset) and all(known(asset).values()):
+        return "known"
+    if asset.name in record:
+        return f"first seen {record[asset.name]['date']}"
+    return "the hub's" if asset.kind == "hub" else "not known yet"

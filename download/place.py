@@ -1,0 +1,123 @@
+"""Getting one asset: fetched beside its place, compared, and only then given its final name."""
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from download.archive import unpack
+from download.assets import RECORD, Asset
+from download.check import checksum, examine, files_of, known, problem, read_record, sha256_of, write_record
+from download.transfer import Refused, TransferError, fetch_drive, fetch_hub, fetch_url
+
+DAMAGED = "The transfer was damaged, or the server has another file. Try again"
+
+
+def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = False) -> str:
+    """Makes sure that the asset is there and whole; says what was done. Raises TransferError, ValueError (damaged record) or OSError."""
+    record = read_record(root)
+    state, why = examine(asset, root, record)
+    if state == "whole":
+        return f"already there and whole (checksum: {why})"
+    if state == "there":
+        write_record(root, asset, files_of(asset, root / asset.path))
+        return f"already there; no checksum is known, and this one is recorded as the first seen in {RECORD}"
+    if state == "broken" and not overwrite:
+        raise TransferError(f"{asset.path} is there but not whole: {why}. --overwrite fetches it anew and replaces it")
+    if not asset.address:
+        raise TransferError(f"{asset.path} has to be fetched by hand: {asset.by_hand}")
+    return bring(asset, root, record, quiet=quiet)
+
+
+def bring(asset: Asset, root: Path, record: dict[str, dict], *, quiet: bool) -> str:
+    """Fetches, compares, places and records. Raises as `get`; what came of an interrupted transfer is kept."""
+    path, work = root / asset.path, work_folder(asset, root)
+    work.mkdir(parents=True, exist_ok=True)
+    check_space(asset, work)
+    if not quiet:
+        print(f"{asset.name}: {size_text(asset.size)} from {asset.address}; licence: {asset.licence}", file=sys.stderr)
+    try:
+        content = fetch(asset, work, progress=not quiet and sys.stderr.isatty())
+        found = files_of(asset, content)
+        compare(asset, found, record)
+    except (TransferError, OSError) as error:
+        if isinstance(error, Refused) or not arrived(work):
+            shutil.rmtree(work)
+        raise
+    place(content, path, aside=work / "old")
+    first = asset.name not in record and not (known(asset) and all(known(asset).values()))
+    if first:
+        write_record(root, asset, found)
+    shutil.rmtree(work)
+    if first:
+        why = "the hub's checksums agree" if asset.kind == "hub" else "its checksum was not known"
+        return f"fetched to {asset.path}; {why}, and what was seen first is recorded in {RECORD}"
+    return f"fetched to {asset.path} (checksum: {checksum(asset, record)})"
+
+
+def work_folder(asset: Asset, root: Path) -> Path:
+    """Where its parts are until it is whole: beside its place, so that the last step is a renaming."""
+    path = root / asset.path
+    return path.with_name(f".{path.name}.incoming")
+
+
+def arrived(work: Path) -> int:
+    """Bytes that are here of what is on its way."""
+    return sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.suffix != ".etag")
+
+
+def size_text(size: int) -> str:
+    """Bytes in a unit that suits them; 0: unknown."""
+    value, unit = next(((size / factor, unit) for factor, unit in ((1e9, "GB"), (1e6, "MB")) if size >= factor), (size / 1e3, "kB"))
+    return f"{value:.3g} {unit}" if size else "? MB"
+
+
+def check_space(asset: Asset, work: Path) -> None:
+    """Raises TransferError when what is still to come has no room on the disk."""
+    to_come, free = asset.size - arrived(work), shutil.disk_usage(work).free
+    if to_come > free:
+        raise TransferError(f"no space: {size_text(to_come)} are to come, {size_text(free)} are free in {work.parent}")
+
+
+def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
+    """The file or folder as it will be placed, below `work`. Raises TransferError or OSError."""
+    if asset.kind == "hub":
+        fetch_hub(asset, work / "content", progress=progress)
+        return work / "content"
+    came = work / "came"
+    if asset.drive:
+        fetch_drive(asset, came, progress=progress)
+    else:
+        fetch_url(asset.url, came, progress=progress)
+    if asset.kind == "file":
+        return came
+    return unpacked(asset, came, work / "content")
+
+
+def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
+    """What is to be placed of the archive: the folder in it that has the asset's name, or all. Raises TransferError or OSError."""
+    if asset.sha256 not in ("", found := sha256_of(archive)):
+        raise Refused(f"the sha256 of the archive is {found}, not {asset.sha256}: thrown away. {DAMAGED}")
+    shutil.rmtree(folder, ignore_errors=True)
+    unpack(archive, folder)
+    named = folder / Path(asset.path).name
+    return named if named.is_dir() else folder
+
+
+def compare(asset: Asset, found: dict[str, str], record: dict[str, dict]) -> None:
+    """Raises Refused when what came is not what is known in advance, or not what was first seen. found: file -> sha256."""
+    seen = record.get(asset.name)
+    if wrong := problem(asset, found, known(asset)):
+        raise Refused(f"{wrong}: thrown away. {DAMAGED}")
+    if seen and (wrong := problem(asset, found, seen["files"])):
+        raise Refused(f"{wrong}, which was first seen on {seen['date']} (from {seen['source']}): thrown away. "
+                      f"If the new one is meant, take {asset.name} out of {RECORD}")
+
+
+def place(content: Path, path: Path, *, aside: Path) -> None:
+    """Gives the content its final name. What had the name is replaced; folders, which cannot be in one step, step aside first."""
+    if path.exists() and (path.is_dir() or content.is_dir()):
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+    os.replace(content, path)

@@ -1,0 +1,146 @@
+"""Archives: unpacked beside their place, and refused when a member would not stay there."""
+import io
+import json
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections import namedtuple
+
+import gdown
+import pytest
+from gdown.exceptions import FileURLRetrievalError
+
+import download.archive
+from download.assets import RECORD
+from tests.download.conftest import leftovers, sha256
+
+GOOD = {"gt/gt_images/7/0.png": b"picture", "gt/list.jsonl": b"{}"}
+Usage = namedtuple("Usage", "total used free")
+
+
+def tar(members: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for info in more:
+            archive.addfile(info)
+    return data.getvalue()
+
+
+def zipped(members: dict[str, bytes], mode: int = stat.S_IFREG | 0o644) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, content)
+    return data.getvalue()
+
+
+def odd(kind: bytes, name: str = "gt/odd", target: str = "/etc/passwd") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture
+def gt(server, table):
+    """gt(archive): the table of one archive with that content; it goes to gt/ and must have gt_images."""
+
+    def make(content: bytes, **changes):
+        return table(gt={"kind": "archive", "url": server.put("gt", content), "path": "gt", "main": "gt_images"} | changes)
+
+    return make
+
+
+@pytest.mark.parametrize("content", [tar(GOOD), zipped(GOOD), zipped({name.removeprefix("gt/"): data for name, data in GOOD.items()})])
+def test_an_archive_is_unpacked_to_its_place(gt, fetch, root, content):
+    gt(content)
+    said = fetch("gt")
+    assert said.code == 0 and "seen first" in said.out and not said.err
+    assert {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "gt").rglob("*") if path.is_file()} == GOOD
+    assert json.loads((root / RECORD).read_text())["gt"]["files"] == {"gt_images/7/0.png": sha256(b"picture"), "list.jsonl": sha256(b"{}")}
+    assert not leftovers(root) and sorted(path.name for path in root.iterdir()) == ["checkpoints", "gt"]
+
+
+@pytest.mark.parametrize(("content", "told"), [
+    (tar(GOOD | {"../x": b"x"}), "'../x' would lie outside"), (zipped(GOOD | {"../x": b"x"}), "'../x' would lie outside"),
+    (tar(GOOD | {"gt/../../x": b"x"}), "would lie outside"), (tar(GOOD | {"/x": b"x"}), "'/x' would lie outside"),
+    (zipped(GOOD | {"//x": b"x"}), "'//x' would lie outside"),
+    (zipped(GOOD | {"/x": b"x"}), "'/x' would lie outside"), (zipped(GOOD | {"gt\\..\\..\\x": b"x"}), "would lie outside"),
+    (tar(GOOD, odd(tarfile.SYMTYPE)), "'gt/odd' is a link"), (tar(GOOD, odd(tarfile.SYMTYPE, target="list.jsonl")), "is a link"),
+    (tar(GOOD, odd(tarfile.LNKTYPE)), "is a link"), (tar(GOOD, odd(tarfile.CHRTYPE)), "or a device"),
+    (tar(GOOD, odd(tarfile.FIFOTYPE)), "or a device"),
+    (zipped({"gt/odd": b"/etc/passwd"}, stat.S_IFLNK | 0o777), "'gt/odd' is a link"),
+    (b"<html>over quota</html>", "neither a zip nor a tar"), (zipped(GOOD).replace(b"picture", b"forgery"), "damaged"), (tar(GOOD)[:-30], "damaged"),
+    (zipped({"gt/list.jsonl": b"{}"}), "there is no gt_images"),
+])
+def test_an_archive_is_refused(gt, fetch, root, content, told):
+    gt(content)
+    said = fetch("gt")
+    assert said.code == 1 and told in said.err and said.err.count("\n") == 1
+    assert sorted(path.name for path in root.rglob("*")) == [".fetch.lock", "checkpoints"]          # nothing half-unpacked, nothing outside
+    assert not (root.parent / "x").exists()
+
+
+def test_a_known_checksum_of_the_archive(gt, fetch, root):
+    gt(tar(GOOD), sha256=sha256(b"other"))
+    said = fetch("gt")
+    assert said.code == 1 and "the sha256 of the archive" in said.err and not (root / "gt").exists() and not leftovers(root)
+
+
+def test_no_room_to_unpack_keeps_the_archive(gt, fetch, root, server, monkeypatch):
+    gt(tar(GOOD))
+    with monkeypatch.context() as patch:
+        patch.setattr(download.archive.shutil, "disk_usage", lambda _: Usage(10, 8, 2))
+        said = fetch("gt")
+    assert said.code == 1 and "unpacked it needs" in said.err and not (root / "gt").exists()
+    assert fetch("gt").code == 0 and server.ranges == [None, f"bytes={len(server.files['gt'])}-"]
+
+
+def test_what_is_missing_later_is_broken_and_put_back_on_demand(gt, fetch, root):
+    gt(zipped(GOOD))
+    fetch("gt")
+    (root / "gt" / "list.jsonl").unlink()
+    said = fetch("--check")
+    assert said.code == 1 and "broken" in said.out and "there is no file list.jsonl" in said.out
+    assert fetch("gt").code == 1 and fetch("gt", "--overwrite").code == 0
+    assert (root / "gt" / "list.jsonl").exists() and fetch("--check").code == 0 and not leftovers(root)
+
+
+def test_another_archive_than_the_first_seen_is_refused(gt, fetch, root):
+    gt(zipped(GOOD))
+    fetch("gt")
+    shutil.rmtree(root / "gt")
+    gt(zipped(GOOD | {"gt/list.jsonl": b"changed"}))
+    said = fetch("gt")
+    assert said.code == 1 and "first seen on" in said.err and not (root / "gt").exists()
+
+
+def test_a_file_of_google_drive(table, fetch, root, monkeypatch):
+    calls = []
+
+    def download(**options):
+        calls.append(options)
+        with open(options["output"], "wb") as file:
+            file.write(zipped(GOOD))
+
+    monkeypatch.setattr(gdown, "download", download)
+    table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "main": "gt_images"})
+    assert fetch("gt").code == 0 and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture"
+    assert calls[0]["id"] == "some-id" and calls[0]["resume"] is True and not calls[0]["use_cookies"]
+
+
+def test_google_drive_that_refuses(table, fetch, root, monkeypatch):
+    def download(**options):
+        raise FileURLRetrievalError("Cannot retrieve the public link of the file.\nYou may need ...")
+
+    monkeypatch.setattr(gdown, "download", download)
+    table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "by_hand": "open the page"})
+    said = fetch("gt")
+    assert said.code == 1 and "Google Drive does not hand it out" in said.err and said.err.endswith("by hand: open the page\n")
+    assert not (root / "gt").exists()
