@@ -63,8 +63,9 @@ def scored_run(model_id: str, split: str, out: Path, flags: list[str], *, sample
     if code:
         sys.exit(code)
     folder = RunFolder(generation.plan_of(argv).folder)
-    found = score_run(folder, captions, samples)
-    copy_score, subject_shown = ({Key(row.prompt_index, row.sample_index): row.value for row in found if row.quantity == quantity}
+    found = score_run(folder.path, path, samples)
+    copy_score, subject_shown = ({Key(row.prompt_index, row.sample_index): row.value for row in found
+                                  if row.quantity == quantity and row.prompt_index < len(captions)}
                                  for quantity in ("copy_score", "subject_shown"))
     rows = {Key(int(row["prompt_index"]), int(row["sample_index"])): row for row in read_csv(folder.path / "images.csv")}
     return ScoredRun(folder, captions, copy_score, subject_shown, {key: row for key, row in rows.items() if key.prompt < len(captions)})

@@ -1,7 +1,7 @@
 """A simple copy score without a network: correlation of pixels after removing colour casts and small shifts.
 
-It is not SSCD. Its threshold was chosen on the embedded model's world, where changed copies (JPEG, blur, tint, shifts by 3 px) score
-above 0.8 and other pictures, also of the same subject, below 0.7; tests/test_metrics.py holds it to that.
+It is not SSCD. Its threshold was chosen on the embedded model's 32-pixel world: changed copies (JPEG, light blur, tint, noise, shifts by a pixel)
+score above it and other pictures below; tests/test_metrics.py holds it to that. Shifts by two pixels or more of the thumbnail are missed.
 """
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def copy_scores(images: torch.Tensor, references: torch.Tensor, mask: torch.Tens
     """Similarity of every image to every reference: largest cosine over small shifts of the pixels minus channel means.
 
     images: (n, 3, h, w), references: (r, 3, h, w), both in [0, 1]; mask: (h, w) bool, what is compared (default: all).
-    Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under another brightness, contrast or colour cast.
+    Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under another brightness, contrast or colour cast; 0 for one
+    of a single colour.
     """
     small, wanted = (F.interpolate(x.float(), (SIDE, SIDE), mode="area") for x in (images, references))
     whole = torch.ones(images.shape[-2:]) if mask is None else mask

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from metrics.copy_score import SHIFT, SIDE, THRESHOLD, copy_scores
+from metrics.copy_score import THRESHOLD
+from metrics.image_features import EfficientNet
 from metrics.images import read_images
-from metrics.subject import subject_shown
-from results.run_folder import Key, RunFolder
+from metrics.offline import CopyScore, SubjectShown
+from metrics.references import References
+from metrics.runs import open_run
+from metrics.scores import run_scores
 from results.table import Result, add_results
 
 TINY = Path(__file__).parent.parent / "tiny"
-COPY_VARIANT = f"ncc{SIDE}_shift{SHIFT}"
-SUBJECT_VARIANT = "efficientnet_lite0_probe"
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Caption:
     subjects: tuple[str, ...]
 
     def references(self) -> torch.Tensor:
-        """Its training images, (r, 3, 64, 64) in [0, 1]."""
+        """Its training images, (r, 3, 32, 32) in [0, 1]."""
         return read_images(sorted((TINY / "gt_images" / self.index).glob("*.png")))
 
     def mask(self) -> torch.Tensor | None:
-        """(64, 64) bool, the memorized region of a local caption."""
+        """(32, 32) bool, the memorized region of a local caption."""
         import numpy as np
 
         return torch.from_numpy(np.array(Image.open(TINY / "masks" / f"{self.index}.png"))) if self.kind == "LM" else None
@@ -50,18 +51,20 @@ def read_captions(path: Path) -> list[Caption]:
         return [Caption(i, row["Caption"], row["type"], row["group"], row["Index"], tuple(row["subject"].split(","))) for i, row in enumerate(reader)]
 
 
-def score_run(folder: RunFolder, captions: list[Caption], samples: int) -> list[Result]:
+def subjects_of(prompts: Path) -> dict[int, tuple[str, ...]]:
+    """Subjects of each row of an embedded model's prompt file; none for another file."""
+    try:
+        return {caption.row: caption.subjects for caption in read_captions(prompts)}
+    except (ValueError, KeyError, UnicodeDecodeError):
+        return {}
+
+
+def score_run(folder: Path, prompts: Path, samples: int) -> list[Result]:
     """Copy score (memorized captions) and whether the subject is shown, for every image; also stored in `results.csv`."""
-    name, method = folder.path.name, folder.path.parent.name
-    found = []
-    for caption in captions:
-        images = read_images(folder.image_path(Key(caption.row, k)) for k in range(samples))
-        values = {("subject_shown", SUBJECT_VARIANT): subject_shown(images, caption.subjects).float()}
-        if caption.kind:
-            values["copy_score", COPY_VARIANT] = copy_scores(images, caption.references(), caption.mask()).amax(1)
-        found += [Result(name, method, caption.row, k, quantity, variant, float(column[k]))
-                  for (quantity, variant), column in values.items() for k in range(samples)]
-    add_results(folder.path, found)
+    run, features = open_run(folder, prompts, num_samples=samples), EfficientNet()
+    scores = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))]
+    found = [row for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks") for row in rows]
+    add_results(folder, found)
     return found
 
 

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
+
+from metrics.images import to_tensor
+from metrics.pictures import Embedder
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 WIDTH = 1280
+SIZE = 192
 
 
 @functools.cache
@@ -36,11 +41,25 @@ def backbone(device: str = "cpu") -> torch.nn.Module:
     return model.eval().requires_grad_(False).to(device)
 
 
-def image_features(images: torch.Tensor, *, size: int = 192, batch_size: int = 64) -> torch.Tensor:
+def resized(images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, h, w) in [0, 1] -> what the network reads, (n, 3, 192, 192) in [-1, 1]."""
+    return (F.interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1) - 0.5) / 0.5
+
+
+class EfficientNet(Embedder):
+    """The pooled features as an embedder of pictures."""
+
+    name = f"efficientnet_lite0_{SIZE}"
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        return resized(to_tensor([image]))[0]
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return backbone(self.device)(batch)
+
+
+def image_features(images: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
     """Pooled features. images: (n, 3, h, w) float in [0, 1] -> (n, 1280) float32, of unit length."""
-    found = []
-    for batch in images.split(batch_size):
-        resized = F.interpolate(batch.float(), (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        with torch.no_grad():
-            found.append(backbone(str(batch.device))((resized - 0.5) / 0.5))
-    return F.normalize(torch.cat(found), dim=1) if found else torch.zeros(0, WIDTH)
+    with torch.no_grad():
+        found = [backbone(str(images.device))(resized(batch)) for batch in images.split(batch_size)]
+    return F.normalize(torch.cat(found), dim=1) if len(images) else torch.zeros(0, WIDTH)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -26,14 +27,34 @@ def probe() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
 
 def subject_logits(images: torch.Tensor) -> torch.Tensor:
     """Logits of every subject. images: (n, 3, h, w) in [0, 1] -> (n, subjects)."""
+    return logits_of(image_features(images).cpu())
+
+
+def logits_of(features: torch.Tensor) -> torch.Tensor:
+    """Logits from EfficientNet features. (n, 1280) -> (n, subjects)."""
     weight, bias, _ = probe()
-    return image_features(images).cpu() @ weight.T + bias
+    return features @ weight.T + bias
+
+
+def subject_probability(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
+    """How well an image fits a caption that names `subjects`: exp(-KL) from an even share for each of them to the probe's probabilities.
+
+    logits: (n, all subjects) -> (n,) in [0, 1]. 1: the probe sees each of them equally often and nothing else. For one subject
+    it is its probability; a caption of two needs both. Raises ValueError for a subject the probe does not know.
+    """
+    wanted = logits.log_softmax(1)[:, columns(subjects)] + math.log(len(subjects))
+    return wanted.mean(1).exp().clamp(max=1)
 
 
 def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
     """(n,) bool: an image's likeliest subject is one of `subjects`. Raises ValueError for a subject the probe does not know."""
+    return torch.isin(subject_logits(images).argmax(1), columns(subjects))
+
+
+def columns(subjects: Collection[str]) -> torch.Tensor:
+    """Columns of the logits that belong to these subjects."""
     names = probe()[2]
     unknown = set(subjects) - set(names)
     if unknown:
         raise ValueError(f"the probe does not know {sorted(unknown)[0]!r}")
-    return torch.isin(subject_logits(images).argmax(1), torch.tensor([names.index(subject) for subject in subjects]))
+    return torch.tensor([names.index(subject) for subject in subjects])

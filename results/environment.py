@@ -10,6 +10,21 @@ from pathlib import Path
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "safetensors")
 
 
+def choose_device(device: str) -> str:
+    """The device as given, or a GPU if there is one. Raises ValueError for one that is not there."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    usable = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(wanted.type, 0)
+    if (wanted.index or 0) >= usable:
+        raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu" + (f" or cuda:0..{usable - 1}" if usable else ""))
+    return device
+
+
 def now() -> str:
     """UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

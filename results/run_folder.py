@@ -13,7 +13,8 @@ from results.environment import environment, now
 from results.files import read_csv, write_bytes, write_csv, write_json
 
 SCHEMA = 1
-OWN = ("manifest.json", "config.json", "img_*.png", "images.csv", "trace.csv", "results.csv", "latents", ".parts", ".*.part")   # what a run writes
+OWN = ("manifest.json", "config.json", "img_*.png", "images.csv", "trace.csv", "latents", ".parts", ".*.part",     # what a run writes
+       "results.csv", "references.csv")                                                                         # and its scores
 
 
 @dataclass(frozen=True, order=True)

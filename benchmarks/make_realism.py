@@ -1,0 +1,61 @@
+"""Writes the real pictures' features for metrics/realism.py: scenes, posters and products that are in no training set.
+
+python benchmarks/make_realism.py        # writes tiny/realism.safetensors and prints how it tells real pictures from broken ones
+"""
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import ImageFilter
+from safetensors.torch import save_file
+
+from benchmarks.train_probe import compose
+from metrics.image_features import image_features
+from metrics.images import to_tensor
+from metrics.realism import REAL, realism
+from tiny import emoji
+from tiny.world import WORDS, World, art_names, rng_of
+
+SEED, REAL_PICTURES, AXES = 23, 1000, 48
+
+
+def pictures(world: World, count: int, seed: int) -> torch.Tensor:
+    """Half of them softened, as a small decoder does. (n, 3, 32, 32)."""
+    found = []
+    for i in range(count):
+        rng = rng_of(seed, i)
+        picture = compose(world, WORDS[i % len(WORDS)], int(rng.integers(9)), rng)
+        found.append(picture.filter(ImageFilter.GaussianBlur(0.5)) if i % 2 else picture)
+    return to_tensor(found)
+
+
+def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same pictures, made unreal in ways a failing sampler does."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(images.shape, generator=generator)
+    scrambled = images.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)[:, :, torch.randperm(16, generator=generator)]
+    tiles = scrambled.reshape(len(images), 3, 4, 4, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+    small = torch.nn.functional.interpolate(images, (8, 8), mode="area")
+    coarse = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1)
+    return {"noise of 0.2": (images + 0.2 * noise).clamp(0, 1), "scrambled": tiles, "8 pixels": coarse,
+            "pure noise": (0.5 + 0.25 * noise).clamp(0, 1), "one colour": images.mean((2, 3), keepdim=True).expand_as(images)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
+    args = parser.parse_args()
+    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    features = image_features(pictures(world, REAL_PICTURES, SEED))
+    mean = features.mean(0)
+    axes = torch.linalg.svd(features - mean, full_matrices=False).Vh[:AXES].T
+    tensors = {"mean": mean, "axes": axes, "real": (features - mean) @ axes}
+    save_file({name: value.half().contiguous() for name, value in tensors.items()}, REAL)
+    unseen = pictures(world, 200, SEED + 1)
+    for name, images in {"real, unseen": unseen, **broken(unseen)}.items():
+        scores = realism(image_features(images))
+        print(f"{name:14s} median {scores.median():.3f}  10 % {scores.quantile(0.1):.3f}  90 % {scores.quantile(0.9):.3f}")
+
+
+if __name__ == "__main__":
+    main()

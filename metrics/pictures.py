@@ -1,0 +1,118 @@
+"""Pictures: files that are decoded once, and embedded once by each network."""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
+
+
+class Unreadable(ValueError):
+    """A file that is no whole picture."""
+
+
+class Picture:
+    """An image file. features: name of an embedder -> (d,) float32."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.features: dict[str, torch.Tensor] = {}
+        self.decoded: Image.Image | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The decoded picture, RGB; kept until `release`. Raises Unreadable."""
+        if self.decoded is None:
+            try:
+                with Image.open(self.path) as file:
+                    if file.mode.startswith("I"):
+                        raise Unreadable(f"{self.path} has more than 8 bits a channel: convert it first")
+                    self.decoded = file.convert("RGB")
+            except Unreadable:
+                raise
+            except (OSError, ValueError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+                raise Unreadable(f"{self.path} is no whole picture ({error})") from error
+        return self.decoded
+
+    def release(self) -> None:
+        """Forgets the pixels, keeps the features."""
+        self.decoded = None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Embedder:
+    """A network that turns pictures into vectors. A subclass sets `name` and gives `preprocess` and `forward`."""
+
+    name: str
+    unit = True                                            # scale vectors to length one, so that a product is a cosine
+
+    def __init__(self, *, device: str = "cpu", batch_size: int = 32):
+        self.device, self.batch_size = device, batch_size
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """(3, h, w) float32."""
+        raise NotImplementedError
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) -> (n, d)."""
+        raise NotImplementedError
+
+    def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """(n, d) float32 on the CPU. images: RGB, one or more."""
+        with torch.inference_mode():
+            batches = equal_shapes((self.preprocess(image) for image in images), self.batch_size)
+            found = torch.cat([self.forward(batch.to(self.device)).float().cpu() for batch in batches])
+        return F.normalize(found, dim=1) if self.unit else found
+
+    def embed(self, pictures: Iterable[Picture]) -> None:
+        """Gives every picture its features, if it has none of this network yet."""
+        fresh = list({id(picture): picture for picture in pictures if self.name not in picture.features}.values())
+        if fresh:
+            for picture, row in zip(fresh, self.features([picture.image for picture in fresh])):
+                picture.features[self.name] = row
+
+    def matrix(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """(n, d): features of pictures that were embedded."""
+        return torch.stack([picture.features[self.name] for picture in pictures])
+
+
+@contextlib.contextmanager
+def loading(path: Path, what: str) -> Iterator[None]:
+    """Raises ValueError that names the file when its content is not what is to be loaded from it; libraries' deprecations stay quiet."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be loaded as {what}: {str(error).strip().splitlines()[0]}") from error
+
+
+def read_mask(path: Path) -> torch.Tensor:
+    """(h, w) float32 in [0, 1] of a grey picture. Raises ValueError when it is none, or marks nothing (all 0.5 or less)."""
+    mask = torch.from_numpy(np.array(Picture(path).image.convert("L"))).float() / 255
+    if mask.max() <= 0.5:
+        raise ValueError(f"the mask {path} marks nothing: it is black everywhere")
+    return mask
+
+
+def equal_shapes(tensors: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """Batches of at most `size` neighbours of the same shape, in order."""
+    batch: list[torch.Tensor] = []
+    for tensor in tensors:
+        if batch and (len(batch) == size or batch[0].shape != tensor.shape):
+            yield torch.stack(batch)
+            batch = []
+        batch.append(tensor)
+    if batch:
+        yield torch.stack(batch)
