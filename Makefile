@@ -32,6 +32,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.metric_speed
 
 # Everything of the embedded models from nothing, on a CPU, in hours; a stopped training goes on.
 train-tiny: setup
@@ -39,6 +40,7 @@ train-tiny: setup
 	$(BIN)/python tiny/train.py tiny-v
 	$(BIN)/python tiny/build_world.py
 	$(BIN)/python benchmarks/train_probe.py
+	$(BIN)/python benchmarks/make_realism.py
 
 # Presets from the tuning split, then the model card's figures from the test split; about an hour a model.
 evaluate-tiny: setup

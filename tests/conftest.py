@@ -38,7 +38,8 @@ def components(tmp_path_factory) -> dict:
         for name, parameter in unet.named_parameters():
             if "attn2.to_out" in name and name.endswith("weight"):
                 parameter.mul_(60.0)
-    modules = {"vae": build_vae(), "text_encoder": build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id), "unet": unet}
+    vae = build_vae((16, 32, 64))
+    modules = {"vae": vae, "text_encoder": build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id), "unet": unet}
     return {"tokenizer": tokenizer} | {name: module.eval() for name, module in modules.items()}
 
 

@@ -38,7 +38,7 @@ def share_of_copies(pipe, captions, method: str) -> float:
     seeds = [image_seed(2, caption.row, k) for caption in captions for k in range(2)]
     prompts, noise = [caption.text for caption in captions for _ in range(2)], initial_noise(seeds, (4, 16, 16))
     sample = pipe.sample(prompts, noise, build_mitigation(method, **settings), num_inference_steps=25, guidance_scale=7.0)
-    images = to_tensor(pipe.decode(sample.final)[0]).reshape(len(captions), 2, 3, 64, 64)
+    images = to_tensor(pipe.decode(sample.final)[0]).reshape(len(captions), 2, 3, 32, 32)
     scores = torch.stack([copy_scores(pair, caption.references(), caption.mask()).amax(1) for caption, pair in zip(captions, images)])
     return sum(copied(score) for score in scores.flatten().tolist()) / scores.numel()
 

@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {"build", "demo", "generated_images"}            # made by tools, not part of the code
 ALLOWED = {
-    "results": set(), "sampling": set(), "tiny": set(), "prompts": set(),
+    "results": set(), "sampling": set(), "tiny": set(), "prompts": set(), "download": {"results"},
     "mitigation": {"sampling"}, "detection": {"sampling"},
     "pipelines": {"sampling", "mitigation"},
-    "generation": {"sampling", "mitigation", "pipelines", "results", "prompts"},
-    "metrics": {"results", "tiny"}, "analysis": {"results", "tiny"},
+    "generation": {"sampling", "mitigation", "pipelines", "results", "prompts", "download"},
+    "metrics": {"results", "tiny", "download", "prompts"}, "analysis": {"results", "tiny"},
 }
 TOP = {"examples", "benchmarks", "tests"}                  # these and the scripts import any package
 

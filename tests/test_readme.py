@@ -1,4 +1,5 @@
 """What the README tells people to type is understood, and what it says of flags and methods is what the code says."""
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 
 import generation
 import generation.plan
+import metrics.command
+from download.assets import read_assets
 from generation.command import build_parser
 from mitigation import methods
 from mitigation.base import flags
@@ -17,6 +20,15 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [shlex.split(line, comments=True)[2:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
             for line in block.splitlines() if line.startswith("python generate_images.py")]
 
+METRIC_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+                   for line in block.splitlines() if line.startswith("python metrics/")]
+
+
+def metric_parser(path: str):
+    """The parser of metrics/NAME.py."""
+    script = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return script.build_parser() if hasattr(script, "build_parser") else metrics.command.build_parser(script.SCRIPT)
+
 
 def test_there_are_commands_for_both_kinds_of_models():
     assert sum("tiny" in argv for argv in COMMANDS) >= 3 and sum("tiny" not in argv for argv in COMMANDS) >= 4
@@ -26,7 +38,7 @@ def test_there_are_commands_for_both_kinds_of_models():
 @pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
 def test_commands_of_the_embedded_model_are_planned(argv):
     plan = generation.plan_of(argv)
-    assert plan.settings.image_length == 64 and len(plan.prompts) >= 60
+    assert plan.settings.image_length == 32 and len(plan.prompts) >= 60
 
 
 @pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" not in argv], ids=" ".join)
@@ -44,7 +56,8 @@ def test_the_table_names_every_method_and_its_flags():
 
 
 def test_every_flag_named_is_one():
-    known = set(build_parser()._option_string_actions)
+    parsers = [build_parser(), *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS})]
+    known = {option for parser in parsers for option in parser._option_string_actions}
     named = set(re.findall(r"`?(--[a-z_]+)", README))
     assert named <= known, named - known
 
@@ -57,3 +70,16 @@ def test_make_targets_exist(target):
 def test_local_links_lead_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links and all((ROOT / link).exists() for link in links), links
+
+
+@pytest.mark.parametrize("argv", METRIC_COMMANDS, ids=" ".join)
+def test_metric_commands_are_understood(argv):
+    assert metric_parser(argv[0]).parse_args([arg for arg in argv[1:] if arg != "..."])
+
+
+def test_every_metric_script_is_in_the_readme_and_its_checkpoints_are_assets():
+    scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {"summarize.py"}
+    assert {Path(argv[0]).name for argv in METRIC_COMMANDS} == scripts
+    table = README.split("| quantity |")[1].split("\n\n")[0]
+    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[-2])}
+    assert len(named) >= 6 and named <= set(read_assets())
