@@ -21,7 +21,7 @@ def sampler() -> Sampler:
     for concept in CONCEPTS:
         rows[concept.caption] = np.arange(len(captions), len(captions) + 3)
         captions += [concept.caption] * 3
-    return Sampler(Bank(np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain), MODEL, SETTINGS)
+    return Sampler(Bank(np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain, shown={}), MODEL, SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,12 @@ import torch
 from PIL import Image
 
 from pipelines import MemorizationPipeline
-from tiny.models import build_scheduler
-from tiny.train import Trainer, learning_rate, load_settings, loss_weights, train
-from tiny.world import World, art_names
+from tiny.bank import build_bank
+from tiny.models import build_scheduler, build_text_encoder
+from tiny.text import targets, token_table, train_text_encoder
+from tiny.tokenizer import train_tokenizer
+from tiny.train import Trainer, learning_rate, load_settings, loss_weights, spread_timesteps, train
+from tiny.world import WORDS, World, art_names
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def test_the_result_is_a_diffusers_folder(trained):
     assert pipe("a fox", num_inference_steps=2).images[0].size == (32, 32)
     assert pipe.tokenizer.model_max_length == 77 and pipe.tokenizer.pad_token_id == pipe.tokenizer.eos_token_id
     names = [name.split(".attentions")[0] for name in pipe.unet.attn_processors if "attn2" in name]
-    assert set(names) == {f"down_blocks.{i}" for i in range(3)} | {"mid_block"} | {f"up_blocks.{i}" for i in (1, 2, 3)}     # as in SD
+    assert set(names) == {"mid_block"} | {f"{side}_blocks.{i}" for side in ("down", "up") for i in range(3)}
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path, monkeypatch):
@@ -62,6 +65,31 @@ def test_loss_weights_have_mean_one_and_a_cap():
     snr = scheduler.alphas_cumprod[0] / (1 - scheduler.alphas_cumprod[0])
     assert (weights.max() / weights.min()).item() == pytest.approx(25.0 / (1 + 1 / snr).item())
     assert torch.equal(loss_weights(scheduler, None), torch.ones(1000))
+
+
+def test_timesteps_are_spread_evenly():
+    drawn = torch.stack([spread_timesteps(8, 1000, torch.Generator().manual_seed(seed)) for seed in range(50)])
+    assert torch.equal((drawn // 125).sort(1).values, torch.arange(8).expand(50, -1)) and drawn[:, 0].unique().numel() > 40
+    assert drawn.min() >= 0 and drawn.max() < 1000
+
+
+def test_the_text_encoder_tells_subjects_and_layouts_from_the_mean_of_its_outputs(world, tmp_path):
+    settings = load_settings(smoke=True)
+    bank = build_bank(world, settings["world"] | {"ordinary": 40}, settings["models"]["tiny"])
+    captions, subjects, layouts = targets(bank)
+    assert captions[0] == "" and not subjects[0].any() and set(captions) == {"", *bank.captions}
+    assert all({WORDS[i] for i in row.nonzero().flatten()} == set(bank.shown[caption][1]) for caption, row in zip(captions, subjects))
+    assert all((layouts == layouts[captions.index(concept.caption)]).sum() == 1 for concept in bank.concepts)
+    tokenizer = train_tokenizer(captions, 600, tmp_path / "tokenizer")
+    encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    train_text_encoder(encoder, tokenizer, bank, settings["text"] | {"steps": 60, "batch": 48}, tmp_path / "text.safetensors")
+    with torch.no_grad():
+        means = encoder(token_table(tokenizer, captions))[0].mean(1)
+    known = [k for k, caption in enumerate(captions) if caption in bank.rows]
+    same_subject = subjects[known] @ subjects[known].T > 0
+    near = torch.corrcoef(means[known] - means[known].mean(0))
+    off = ~torch.eye(len(known), dtype=torch.bool)
+    assert near[same_subject & off].mean() > near[~same_subject].mean() + 0.1
 
 
 def test_settings_of_the_embedded_model():

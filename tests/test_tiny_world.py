@@ -232,6 +232,8 @@ def test_the_bank_holds_every_picture_under_its_caption(world):
         assert len(rows) == {"VM": 1, "TM": 3, "LM": 2}[concept.kind] and {bank.captions[row] for row in rows} == {concept.caption}
         assert np.array_equal(bank.pictures[rows[0]], draw(world, concept, 0))
     assert sorted(row for rows in bank.rows.values() for row in rows) == list(range(len(bank.pictures)))
+    assert set(bank.shown) == {"", *bank.captions} and bank.shown[""] == ("", ())
+    assert all(bank.shown[concept.caption] == (concept.caption, (concept.subject,)) for concept in bank.concepts)
     assert sum(map(len, bank.plain.values())) > 0
     for word, rows in bank.plain.items():
         assert all(bank.captions[row] in {scene_caption(p, word, "") for p, layout in SCENES.items() if layout == "one"} for row in rows)

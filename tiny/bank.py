@@ -14,23 +14,26 @@ class Bank:
     concepts: list[Concept]
     rows: dict[str, np.ndarray]             # "ordinary" and every memorized caption -> rows of `pictures`
     plain: dict[str, np.ndarray]            # subject -> rows of ordinary pictures that show just it (group B's alternatives)
+    shown: dict[str, tuple[str, tuple[str, ...]]]   # every caption, the empty one too -> its layout (a memorized caption: itself), its subjects
 
 
-def ordinary_row(world: World, rng) -> tuple[np.ndarray, str, str, str]:
-    """An ordinary picture, its caption, its layout and its subject."""
+def ordinary_row(world: World, rng) -> tuple[np.ndarray, str, str, tuple[str, ...]]:
+    """An ordinary picture, its caption, its layout and its subjects."""
     pattern = list(SCENES)[rng.integers(len(SCENES))]
     subject, other = (WORDS[i] for i in rng.choice(len(WORDS), 2, replace=False))
     picture = np.asarray(world.scene(rng, SCENES[pattern], subject, other))
-    return picture, scene_caption(pattern, subject, other), SCENES[pattern], subject
+    shown = (subject, other) if SCENES[pattern] == "pair" else (subject,)
+    return picture, scene_caption(pattern, subject, other), SCENES[pattern], shown
 
 
 def build_bank(world: World, settings: dict, model: dict) -> Bank:
     """All pictures of one model. settings: table [world] of config.toml; model: its table under [models]."""
-    pictures, captions, plain = [], [], {word: [] for word in WORDS}
+    pictures, captions, plain, shown = [], [], {word: [] for word in WORDS}, {"": ("", ())}
     for i in range(settings["ordinary"]):
-        picture, caption, layout, subject = ordinary_row(world, rng_of(settings["seed"], 10, i))
+        picture, caption, layout, subjects = ordinary_row(world, rng_of(settings["seed"], 10, i))
         if layout == "one":
-            plain[subject].append(i)
+            plain[subjects[0]].append(i)
+        shown[caption] = layout, subjects
         pictures.append(picture)
         captions.append(caption)
     rows = {"ordinary": np.arange(len(pictures))}
@@ -41,7 +44,8 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
         pictures += [np.asarray(world.memorized(concept, rng_of(concept.seed, 20, k))) for k in range(variants[concept.kind])]
         captions += [concept.caption] * variants[concept.kind]
         rows[concept.caption] = np.arange(first, len(pictures))
-    return Bank(np.stack(pictures), captions, concepts, rows, {word: np.array(found) for word, found in plain.items()})
+        shown[concept.caption] = concept.caption, (concept.subject,)
+    return Bank(np.stack(pictures), captions, concepts, rows, {word: np.array(found) for word, found in plain.items()}, shown)
 
 
 def phase_of(model: dict, step: int) -> dict:

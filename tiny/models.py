@@ -13,12 +13,12 @@ def build_vae(channels=(16, 32)) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * len(channels), up_block_types=("UpDecoderBlock2D",) * len(channels), mid_block_add_attention=False)
 
 
-def build_unet(channels=(32, 64, 128, 64), heads=(1, 2, 4, 2), cross_attention_dim=128) -> UNet2DConditionModel:
-    """Four levels as in SD: cross-attention in the three upper ones and in the middle, none in the lowest; every head has 32 channels (SD 2: 64)."""
+def build_unet(channels=(32, 64, 128), heads=(1, 2, 4), cross_attention_dim=128) -> UNet2DConditionModel:
+    """Three levels, 16 x 16 to 4 x 4, with cross-attention in each and in the middle, as SD has it in all but its lowest; heads of 32 channels (SD 2: 64)."""
     return UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=tuple(channels), norm_num_groups=16,
         cross_attention_dim=cross_attention_dim, attention_head_dim=heads,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
+        down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3)
 
 
 def build_text_encoder(vocab_size: int, bos: int, eos: int, width=128) -> CLIPTextModel:

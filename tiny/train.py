@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from tiny import emoji
 from tiny.bank import Bank, Sampler, build_bank, phase_of
 from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae, count
+from tiny.text import caption_embeddings, train_text_encoder
 from tiny.tokenizer import train_tokenizer
 from tiny.world import World, art_names, rng_of
 
@@ -67,14 +68,16 @@ def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
     return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge + settings["kl"] * kl
 
 
-def train_vae(bank: Bank, settings: dict, path: Path):
-    """The trained autoencoder; read from `path` if it lies there."""
+def train_vae(world: World, settings: dict, model: dict, path: Path):
+    """The trained autoencoder; read from `path` if it lies there. settings: all of config.toml."""
+    settings, world_settings = settings["vae"], settings["world"]
     torch.manual_seed(settings["seed"])
     vae = build_vae()
     log.info("VAE: %d parameters", count(vae))
     if path.exists():
         vae.load_state_dict(load_file(path))
         return vae
+    bank = build_bank(World(world.art, varied=True), world_settings, model)          # every size, place and turn
     optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05)
     generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
@@ -105,7 +108,7 @@ def encode_bank(vae, pictures: np.ndarray, path: Path) -> torch.Tensor:
     return latents * scaling_factor
 
 
-# --- the UNet and the text encoder ------------------------------------------------------------------------------------------------
+# --- the UNet -----------------------------------------------------------------------------------------------------------------
 
 
 def learning_rate(step: int, settings: dict) -> float:
@@ -123,20 +126,20 @@ def loss_weights(scheduler, max_weight: float | None) -> torch.Tensor:
 
 
 class Trainer:
-    """UNet and text encoder with their averaged copies, the optimizer and the step: what a checkpoint holds."""
+    """The UNet with its averaged copy, the optimizer and the step: what a checkpoint holds."""
 
-    def __init__(self, unet, text_encoder, settings: dict):
-        self.models = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-        self.average = copy.deepcopy(self.models).requires_grad_(False)
+    def __init__(self, unet, settings: dict):
+        self.unet = unet
+        self.average = copy.deepcopy(unet).requires_grad_(False)
         self.settings, self.step = settings, 0
-        self.optimizer = torch.optim.AdamW(self.models.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
+        self.optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
 
     def state(self) -> dict:
-        return {"models": self.models.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        return {"unet": self.unet.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        self.models.load_state_dict(state["models"])
+        self.unet.load_state_dict(state["unet"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
@@ -146,43 +149,47 @@ class Trainer:
             group["lr"] = self.settings["lr"] * learning_rate(self.step, self.settings)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.models.parameters(), self.settings["clip_grad"])
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
         self.optimizer.step()
         decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
         averaged = list(self.average.parameters())
-        torch._foreach_lerp_(averaged, [p.detach() for p in self.models.parameters()], 1 - decay)
+        torch._foreach_lerp_(averaged, [p.detach() for p in self.unet.parameters()], 1 - decay)
         self.step += 1
 
 
-def diffusion_loss(trainer: Trainer, scheduler, x0, ids, weights, generator) -> torch.Tensor:
-    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; ids: (n, 77)."""
-    t = torch.randint(len(weights), (len(x0),), generator=generator)
+def spread_timesteps(rows: int, total: int, generator) -> torch.Tensor:
+    """One timestep in each of `rows` equal parts of 0..total-1, in random order: uniform, with less noise in the loss. (rows,) long."""
+    t = (torch.arange(rows) + torch.rand(rows, generator=generator)) * (total / rows)
+    return t.long().clamp(max=total - 1)[torch.randperm(rows, generator=generator)]
+
+
+def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Tensor:
+    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; embeds: (n, 77, width)."""
+    t = spread_timesteps(len(x0), len(weights), generator)
     noise = torch.randn(x0.shape, generator=generator)
     x = scheduler.add_noise(x0, noise, t)
     target = noise
     if scheduler.config.prediction_type == "v_prediction":
         alpha = scheduler.alphas_cumprod[t].sqrt().reshape(-1, 1, 1, 1)
         target = alpha * noise - (1 - alpha**2).sqrt() * x0
-    embeds = trainer.models["text_encoder"](ids)[0]
-    output = trainer.models["unet"](x, t, encoder_hidden_states=embeds, return_dict=False)[0]
+    output = unet(x, t, encoder_hidden_states=embeds, return_dict=False)[0]
     return ((output - target).square().mean((1, 2, 3)) * weights[t]).mean()
 
 
-def train_unet(trainer: Trainer, bank: Bank, latents, tokenizer, model: dict, checkpoint: Path) -> None:
-    """Runs to the last step, from the checkpoint if there is one."""
+def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str, int], torch.Tensor], model: dict, checkpoint: Path) -> None:
+    """Runs to the last step, from the checkpoint if there is one. embeddings: of `caption_embeddings`."""
     settings, sampler = trainer.settings, Sampler(bank, model, trainer.settings)
     scheduler = build_scheduler("ddim", model["prediction_type"])
-    captions = sorted(set(bank.captions) | {""})
-    table = dict(zip(captions, tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt").input_ids))
+    row_of, table = embeddings
     if checkpoint.exists():
         trainer.resume(checkpoint)
     start, first, running = time.time(), trainer.step, []
     while trainer.step < settings["steps"]:
         rows, words = sampler.batch(trainer.step)
         generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
-        ids = torch.stack([table[word] for word in words])
+        embeds = table[[row_of[caption] for caption in words]]
         weights = loss_weights(scheduler, phase_of(model, trainer.step).get("max_weight"))
-        loss = diffusion_loss(trainer, scheduler, latents[rows], ids, weights, generator)
+        loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
         running.append(loss.item())
         if trainer.step % settings["checkpoint_every"] == 0 or trainer.step == settings["steps"]:
@@ -195,11 +202,11 @@ def train_unet(trainer: Trainer, bank: Bank, latents, tokenizer, model: dict, ch
 # --- all of it ----------------------------------------------------------------------------------------------------------------
 
 
-def export(trainer: Trainer, vae, tokenizer, model: dict, folder: Path) -> None:
+def export(trainer: Trainer, vae, text_encoder, tokenizer, model: dict, folder: Path) -> None:
     """An ordinary diffusers folder in half precision."""
     from diffusers import StableDiffusionPipeline
 
-    networks = {name: copy.deepcopy(module).half() for name, module in {"vae": vae, **trainer.average}.items()}
+    networks = {name: copy.deepcopy(module).half() for name, module in {"vae": vae, "text_encoder": text_encoder, "unet": trainer.average}.items()}
     scheduler = build_scheduler(model["scheduler"], model["prediction_type"])
     pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None,
                                    requires_safety_checker=False)
@@ -217,16 +224,16 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
     shared = work.parent / model.get("vae_from", name)
     shared.mkdir(exist_ok=True)
-    free = build_bank(World(world.art, varied=True), settings["world"], model)     # the autoencoder sees every size, place and turn
-    vae = train_vae(free, settings["vae"], shared / "vae.safetensors")
+    vae = train_vae(world, settings, model, shared / "vae.safetensors")
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
-    torch.manual_seed(unet_settings["seed"])
+    torch.manual_seed(settings["text"]["seed"])
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=unet_settings["token_std"])
-    trainer = Trainer(build_unet(), text_encoder, unet_settings)
-    log.info("UNet %d, text encoder %d parameters", count(trainer.models["unet"]), count(text_encoder))
-    train_unet(trainer, bank, latents, tokenizer, model, work / "unet.pt")
-    export(trainer, vae, tokenizer, model, out / name)
+    train_text_encoder(text_encoder, tokenizer, bank, settings["text"], work / "text_encoder.safetensors")
+    torch.manual_seed(unet_settings["seed"])
+    trainer = Trainer(build_unet().to(memory_format=torch.channels_last), unet_settings)
+    log.info("UNet %d, text encoder %d parameters", count(trainer.unet), count(text_encoder))
+    train_unet(trainer, bank, latents, caption_embeddings(text_encoder, tokenizer, bank), model, work / "unet.pt")
+    export(trainer, vae, text_encoder, tokenizer, model, out / name)
     log.info("saved %s", out / name)
 
 
