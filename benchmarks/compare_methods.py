@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.scored_run import mean, scored_run
 from examples.demo import print_table
-from metrics.embedded import TINY
+from metrics.embedded import TINY, read_captions
 from pipelines.loading import load_pipeline
 from pipelines.models import EMBEDDED
 from results.files import write_json
@@ -36,8 +36,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/comparison"))
     args = parser.parse_args()
     pipe, lines = load_pipeline(args.model_id), []
+    verbatim = [caption.row for caption in read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv") if caption.kind == "VM"]
     for title, flags in methods(args.model_id).items():
-        run = scored_run(args.model_id, "memorized_test", args.out, [*flags, "--save_latents"], samples=args.samples)
+        run = scored_run(args.model_id, "memorized_test", args.out, [*flags, "--save_latents"], samples=args.samples,
+                         start=min(verbatim), end=max(verbatim) + 1)
         magnitude = run.magnitudes(pipe)
         for group in ("A", "B"):
             def wanted(caption, group=group):

@@ -70,8 +70,10 @@ def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
 def transitions(args, samples: int) -> dict:
     """Group B with guidance started at step 0, 2, ..., 20: share of copies, subject shown, and when each image escapes for good."""
     copies, shown, is_b = {}, {}, is_kind("VM B")
+    rows = [caption.row for caption in read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv") if is_b(caption)]
     for start in STARTS:
-        run = scored_run(args.model_id, "memorized_test", args.out, ["--method", "static_transition", "--cfg_step", str(start - 1)], samples=samples)
+        run = scored_run(args.model_id, "memorized_test", args.out, ["--method", "static_transition", "--cfg_step", str(start - 1)],
+                         samples=samples, start=min(rows), end=max(rows) + 1)
         copies[start] = {key: copied(score) for key, score in run.copy_score.items() if is_b(run.captions[key.prompt])}
         shown[start] = run.shown(is_b)
     escape = {key: first_escape([copies[start][key] for start in STARTS]) for key in copies[0]}

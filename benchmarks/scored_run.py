@@ -52,22 +52,23 @@ def mean(values) -> float | None:
     return statistics.mean(found) if found else None
 
 
-def scored_run(model_id: str, split: str, out: Path, flags: list[str], *, samples: int, batch: int = 8, end: int | None = None) -> ScoredRun:
-    """Generates (or goes on) and scores. split: `memorized_test` and the like. Exits with the command's code when it fails."""
+def scored_run(model_id: str, split: str, out: Path, flags: list[str], *, samples: int, batch: int = 8, start: int = 0,
+               end: int | None = None) -> ScoredRun:
+    """Generates (or goes on) and scores rows start..end-1. split: `memorized_test` and the like. Exits with the command's code when it fails."""
     path = TINY / "prompts" / f"{model_id}_{split}.csv"
     captions = read_captions(path)[:end]
     argv = ["--model_id", model_id, "--prompts", str(path), "--output_path", str(out / f"{model_id}_{split}_s{samples}_b{batch}"), "-b", str(batch),
-            "--n_samples_per_prompt", str(samples), "--end", str(len(captions)), *flags]
+            "--n_samples_per_prompt", str(samples), "--start", str(start), "--end", str(len(captions)), *flags]
     print(f"$ python generate_images.py {' '.join(argv)}", file=sys.stderr, flush=True)
     code = generation.main(argv)
     if code:
         sys.exit(code)
     folder = RunFolder(generation.plan_of(argv).folder)
-    found = score_run(folder.path, path, samples)
-    copy_score, subject_shown = ({Key(row.prompt_index, row.sample_index): row.value for row in found
-                                  if row.quantity == quantity and row.prompt_index < len(captions)}
+    found = [row for row in score_run(folder.path, path, samples) if row.prompt_index in range(start, len(captions))]
+    copy_score, subject_shown = ({Key(row.prompt_index, row.sample_index): row.value for row in found if row.quantity == quantity}
                                  for quantity in ("copy_score", "subject_shown"))
     rows = {Key(int(row["prompt_index"]), int(row["sample_index"])): row for row in read_csv(folder.path / "images.csv")}
-    return ScoredRun(folder, captions, copy_score, subject_shown, {key: row for key, row in rows.items() if key.prompt < len(captions)})
+    wanted = {key: row for key, row in rows.items() if key.prompt in range(start, len(captions)) and key.sample < samples}
+    return ScoredRun(folder, captions, copy_score, subject_shown, wanted)
 
 

@@ -14,11 +14,16 @@ def build_vae(channels=(16, 32)) -> AutoencoderKL:
 
 
 def build_unet(channels=(32, 64, 128), heads=(1, 2, 4), cross_attention_dim=128) -> UNet2DConditionModel:
-    """Three levels, 16 x 16 to 4 x 4, with cross-attention in each and in the middle, as SD has it in all but its lowest; heads of 32 channels (SD 2: 64)."""
+    """Cross-attention in the three upper levels and in the middle; every head has 32 channels (SD 2: 64).
+
+    A fourth entry of channels adds SD's lowest level, which has none; the embedded models do without, their third is 4 x 4.
+    """
+    lowest = len(channels) - 3
     return UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=tuple(channels), norm_num_groups=16,
         cross_attention_dim=cross_attention_dim, attention_head_dim=heads,
-        down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3)
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",) * lowest,
+        up_block_types=("UpBlock2D",) * lowest + ("CrossAttnUpBlock2D",) * 3)
 
 
 def build_text_encoder(vocab_size: int, bos: int, eos: int, width=128) -> CLIPTextModel:
