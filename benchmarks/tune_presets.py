@@ -28,7 +28,7 @@ LOSS_OF_SUBJECT = 0.05
 def grids(ordinary_magnitude: float) -> dict[str, list[dict]]:
     """Settings to try for every method."""
     batch = [{"rho": rho, "gamma": gamma, "adj_iters": 4, "apply_cfg_step": 4}
-             for rho, gamma in itertools.product((2.5, 5.0, 10.0), (1.0, 2.0, 3.0, 5.0))]
+             for rho, gamma in itertools.product((2.5, 5.0, 10.0), (1.0, 3.0, 5.0))]
     sample = [{"lr": 0.05, "target_loss": round(factor * ordinary_magnitude, 2), "optim_iters": 100}
               for factor in (1.0, 1.1, 1.25, 1.5, 1.75, 2.0)]
     return {"batch_wise": batch, "per_sample": sample}
