@@ -64,7 +64,8 @@ def test_loss_weights_have_mean_one_and_a_cap():
     assert weights.mean().item() == pytest.approx(1.0) and (weights.diff() >= 0).all()
     snr = scheduler.alphas_cumprod[0] / (1 - scheduler.alphas_cumprod[0])
     assert (weights.max() / weights.min()).item() == pytest.approx(25.0 / (1 + 1 / snr).item())
-    assert torch.equal(loss_weights(scheduler, None), torch.ones(1000))
+    of_v = loss_weights(build_scheduler("ddim", "v_prediction"), 25.0) / scheduler.alphas_cumprod
+    assert of_v.mean().item() > 1 and torch.allclose(of_v / of_v.mean(), weights, rtol=1e-4)      # v is off by 1 / alpha as much as epsilon
 
 
 def test_timesteps_are_spread_evenly():

@@ -116,12 +116,15 @@ def learning_rate(step: int, settings: dict) -> float:
     return min((step + 1) / settings["warmup"], 1.0, (settings["steps"] - step) / settings["decay_steps"])
 
 
-def loss_weights(scheduler, max_weight: float | None) -> torch.Tensor:
-    """Weight of the squared error per timestep, mean 1: min(1 + 1 / snr, max_weight), or all alike without a cap."""
-    if max_weight is None:
-        return torch.ones(len(scheduler.alphas_cumprod))
-    snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-    weights = (1 + 1 / snr).clamp(max=max_weight)
+def loss_weights(scheduler, max_weight: float) -> torch.Tensor:
+    """Weight of the squared error per timestep, mean 1: the epsilon error weighs min(1 + 1 / snr, max_weight).
+
+    1 + 1 / snr is 1 / alpha^2. An error of v is 1 / alpha times that of epsilon, so its square weighs alpha^2 times as much.
+    """
+    largest = 1 / scheduler.alphas_cumprod
+    weights = largest.clamp(max=max_weight)
+    if scheduler.config.prediction_type == "v_prediction":
+        weights = weights / largest
     return weights / weights.mean()
 
 
@@ -188,7 +191,7 @@ def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str
         rows, words = sampler.batch(trainer.step)
         generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
         embeds = table[[row_of[caption] for caption in words]]
-        weights = loss_weights(scheduler, phase_of(model, trainer.step).get("max_weight"))
+        weights = loss_weights(scheduler, phase_of(model, trainer.step)["max_weight"])
         loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
         running.append(loss.item())
@@ -217,7 +220,7 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     """Builds, trains and exports one model; goes on from what lies in `work`."""
     settings = load_settings(smoke)
     model, work = settings["models"][name], work / name
-    unet_settings = settings["unet"] | ({} if smoke else model.get("unet", {}))
+    unet_settings = settings["unet"]
     work.mkdir(parents=True, exist_ok=True)
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
