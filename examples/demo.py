@@ -68,7 +68,7 @@ def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption], col
         ImageDraw.Draw(sheet).text((4, row * (side + 4) + side // 2 - 6), title, fill="black", font_size=13)
         for column, file in enumerate(row_files):
             sheet.paste(Image.open(file).resize((side, side), Image.Resampling.LANCZOS), (110 + column * (side + 4), row * (side + 4)))
-    sheet.save(path, optimize=True)
+    sheet.quantize(256).save(path, optimize=True)
 
 
 def print_table(lines: list[dict]) -> None:
