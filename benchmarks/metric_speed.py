@@ -85,7 +85,6 @@ def batched_plain_sscd_clip(run: Run, references: list[Path], sscd, clip: tuple)
 
 def compare_sscd_clip(folder: Path, sscd_file: Path, clip_file: Path, args: argparse.Namespace) -> None:
     """Four prompts with shared references, and one alone."""
-
     names = [f"img_{Key(p, k)}.png" for p in range(PROMPTS) for k in range(SAMPLES)]
     write_images(folder / "no_mitigation" / "run", names, args.side, 1)
     write_images(folder / "gt" / "0", [f"{k}.png" for k in range(REFERENCES)], args.side, 2)
@@ -100,7 +99,9 @@ def compare_sscd_clip(folder: Path, sscd_file: Path, clip_file: Path, args: argp
         def ours(run: Run = run) -> None:
             clip.texts.clear()
             nearest = NearestReference("sscd", sscd)
-            run_scores(run, [nearest, ClipGenerated(clip), ClipReference(clip, nearest)], References(folder / "gt"))
+            scores = [nearest, ClipGenerated(clip), ClipReference(clip, nearest)]
+            found = [row for rows in run_scores(run, scores, References(folder / "gt")) for row in rows]
+            assert len(found) == 2 * len(run.files) + len(run.prompts)         # run_scores is lazy: everything was computed
 
         mine = seconds(ours, args.repeats)
         for name, other in (("pair by pair", plain_sscd_clip), ("image by image", batched_plain_sscd_clip)):
