@@ -114,7 +114,7 @@ def score(script: Script, args: argparse.Namespace) -> None:
     metrics = available(script.prog, script.files(args), args.require)
     scores, references = script.scores(args, run, metrics), References(args.gt_folder, decode=script.references)
     found = compute(run, [one for some in scores.values() for one in some], references, args)
-    if args.gt_folder.is_dir() or not (run.folder / "references.csv").exists():
+    if (script.references and args.gt_folder.is_dir()) or not (run.folder / "references.csv").exists():      # else nothing was decoded
         write_csv(run.folder / "references.csv", (entry.row() for entry in references.coverage.values()))
     if script.references and args.gt_folder.is_dir():
         print("\n".join(references.report() or [f"no prompt of {run.prompts_file} has an Index, so none has training images"]), file=sys.stderr)

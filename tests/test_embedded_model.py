@@ -87,3 +87,16 @@ def test_the_rule_for_presets_keeps_the_subject_first():
     tried = [{"copies": copies, "subject shown": shown} for copies, shown in ((0.0, 0.2), (0.3, 0.76), (0.3, 0.9), (0.6, 1.0))]
     assert choose(tried, plain) is tried[2]
     assert toml({"generate": {"scheduler": "keep", "image_length": 64}}) == '[generate]\nscheduler = "keep"\nimage_length = 64\n'
+
+
+@shipped
+def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(tiny, captions):
+    method = build_mitigation("per_sample", lr=0.05, target_loss=0.8, optim_iters=20, grad_rows=1)
+    texts, noise = [caption.text for caption in captions[:3]], initial_noise([image_seed(2, k, 0) for k in range(3)], (4, 16, 16))
+
+    def pictures(rows):
+        sample = tiny.sample([texts[i] for i in rows], noise[rows], method, num_inference_steps=10, guidance_scale=7.0)
+        return to_tensor(tiny.decode(sample.final)[0])
+
+    alone = torch.cat([pictures([i]) for i in range(3)])
+    assert (255 * (pictures([0, 1, 2]) - alone)).abs().max() <= 1.01

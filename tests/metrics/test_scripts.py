@@ -199,3 +199,11 @@ def test_missing_training_images_are_said_and_the_old_coverage_stays(run, tmp_pa
     assert run_script(compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(run.path), "--quiet"]) == 0
     assert "copy is not computed: there are no training images in" in capsys.readouterr().err
     assert (run.path / "references.csv").read_text() == before and "references: " not in before
+
+
+def test_a_script_that_reads_no_training_images_keeps_what_is_known_of_them(run):
+    next((gt_of(run) / "101").glob("*.png")).write_bytes(b"x")
+    assert sscd_clip(run) == 0
+    known = (run.path / "references.csv").read_text()
+    assert "is no whole picture" in known
+    assert lpips_reward(run) == 0 and (run.path / "references.csv").read_text() == known
