@@ -60,7 +60,7 @@ def main():
     parser.add_argument("prompt", nargs="?", default="The Broken Lantern and the Harlow Tale")
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--rho", type=float, default=5.0)
-    parser.add_argument("--gamma", type=float, default=3.0)
+    parser.add_argument("--gamma", type=float, default=5.0)
     parser.add_argument("--M", type=int, default=4)
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
