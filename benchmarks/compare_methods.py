@@ -45,7 +45,9 @@ def main() -> None:
             def wanted(caption, group=group):
                 return caption.kind == "VM" and caption.group == group
 
-            lines.append({"method": title, "group": group, "copies": run.copies(wanted), "subject shown": run.shown(wanted),
+            lines.append({"method": title, "group": group, "copies": run.copies(wanted),
+                          "score above 0.5": mean(score > 0.5 for key, score in run.copy_score.items() if wanted(run.captions[key.prompt])),
+                          "subject shown": run.shown(wanted),
                           "magnitude": mean(value for key, value in magnitude.items() if wanted(run.captions[key.prompt])),
                           "UNet rows": run.column("unet_evals", wanted)})
     write_json(TINY / "evaluation" / f"{args.model_id}_methods.json", lines)

@@ -48,6 +48,12 @@ def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
             "nearest, 99 %": round(nearest.quantile(0.99).item(), 3), "nearest, largest": round(nearest.max().item(), 3)}
 
 
+def by_layout(run: ScoredRun) -> dict[str, float]:
+    """Share of images that show their subject, for each layout of ordinary captions."""
+    return {layout: round(run.shown(lambda caption, layout=layout: caption.group == layout), 3)
+            for layout in sorted({caption.group for caption in run.captions})}
+
+
 def magnitudes(pipe, captions: list[Caption], seeds: int = 16) -> torch.Tensor:
     """First-step magnitude of every caption from the same noises. (captions, seeds)."""
     side = pipe.unet.config.sample_size
@@ -121,7 +127,8 @@ def main() -> None:
     contact_sheet(args.out / f"{args.model_id}_ordinary.png", ordinary, 4)
     figures = {
         "copies": {name: round(memorized.copies(is_kind(name)), 3) for name in KINDS},
-        "ordinary": {"subject shown": round(ordinary.shown(), 3), **ordinary_copies(ordinary, args.model_id)},
+        "ordinary": {"subject shown": round(ordinary.shown(), 3), "subject shown by layout": by_layout(ordinary),
+                     **ordinary_copies(ordinary, args.model_id)},
         "first-step magnitude": separation(load_pipeline(args.model_id), memorized.captions, ordinary.captions),
     }
     if args.noises:

@@ -8,7 +8,7 @@ from tiny.world import SCENES, WORDS, Concept, World, memorized_concepts, rng_of
 
 @dataclass
 class Bank:
-    """pictures: (n, 32, 32, 3) uint8. captions[i] belongs to picture i. groups: name -> rows; VM rows are one per concept."""
+    """pictures: (n, 32, 32, 3) uint8. captions[i] belongs to picture i. A VM concept has one picture."""
     pictures: np.ndarray
     captions: list[str]
     concepts: list[Concept]
