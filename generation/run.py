@@ -77,14 +77,17 @@ class Run:
         """One batch: sample, decode, save. The whole batch is made, what was not asked for is dropped."""
         import torch
 
-        from sampling.noise import image_seed, initial_noise
+        from sampling.noise import image_seed, initial_noise, prompt_seed
 
         settings, keys, start = self.plan.settings, self.plan.keys(prompts), time.perf_counter()
         seeds = [image_seed(settings.seed, key.prompt, key.sample) for key in keys]
         noise = initial_noise(seeds, self.latent_shape()) if noise is None else noise
-        captions = [prompt.caption for prompt in prompts for _ in range(settings.n_samples_per_prompt)]
+        per_image = [prompt for prompt in prompts for _ in range(settings.n_samples_per_prompt)]
+        captions = [prompt.caption for prompt in per_image]
         trace = Trace(keys) if self.plan.trace else None
         sample = self.pipe.sample(captions, noise.to(self.pipe.device, self.pipe.unet.dtype), self.plan.mitigation, seeds=seeds, on_step=trace,
+                                  prompt_seeds=[prompt_seed(settings.seed, prompt.row) for prompt in per_image],
+                                  alternatives=[prompt.alternatives for prompt in per_image],
                                   generator=[torch.Generator().manual_seed(seed ^ 1) for seed in seeds],      # not the initial noise's
                                   num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale)
         pictures, _ = self.pipe.decode(sample.final)

@@ -3,14 +3,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
-from sampling import GuidanceSchedule, NoisePredictor, Prediction
+from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction
+
+HOOKS = ("edit_prompts", "edit_embeddings", "adjust_initial_noise", "guidance", "patch")
 
 
 @dataclass
@@ -37,23 +40,24 @@ class Mitigation:
     paper: ClassVar[str]
     cost: ClassVar[str] = "2N"                     # UNet rows per image, N steps
 
-    def edit_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The prompt to encode for one image; rng belongs to that image."""
-        return prompt
+    def edit_prompts(self, batch: Batch) -> list[str]:
+        """The prompts to encode."""
+        return batch.prompts
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t) -> None:
-        """May replace predictor.embeds["text"]."""
+    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
+        """May replace or add entries of predictor.embeds; returns figures as in `Adjustment.numbers`."""
+        return {}
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
+    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
         """The noise to start from."""
         return Adjustment(x)
 
-    def guidance(self) -> GuidanceSchedule:
-        """A new schedule for one batch."""
+    def guidance(self, batch: Batch) -> GuidanceSchedule:
+        """A new schedule for one batch; asked for after the hooks above."""
         return GuidanceSchedule()
 
-    def patch_attention(self, unet) -> contextlib.AbstractContextManager:
-        """Changes to the UNet while one batch is sampled."""
+    def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
+        """Changes to the UNet while one batch is sampled, also during the hooks above; predictor.call tells what its rows are."""
         return contextlib.nullcontext()
 
     def check(self, num_steps: int) -> None:
@@ -66,7 +70,7 @@ class Mitigation:
             value = getattr(self, option.name)
             always = option.metadata["always_named"] or value != option.default
             if value is not None and option.metadata["changes_result"] and always:
-                used[option.metadata["short"]] = value
+                used[option.metadata["short"]] = file_name(value) if option.metadata["file"] else value
         return used
 
     def __post_init__(self) -> None:
@@ -78,14 +82,20 @@ class Mitigation:
 
 
 def flag(default, text: str, *, short: str = "", above: float | None = None, at_least: float | None = None, always_named: bool = True,
-         changes_result: bool = True, excludes: str = "") -> Any:
+         changes_result: bool = True, excludes: str = "", choices: tuple[str, ...] = (), file: bool = False) -> Any:
     """A dataclass field that is also a command-line flag.
 
     short: its name in folder names. above, at_least: bounds. always_named=False: in the folder's name only when it is
     not the default. changes_result=False: never in the name. excludes: a flag that may not be typed beside it.
+    choices: what a text may be. file: a text that names a file, which must exist; folder names carry a hash of its content.
     """
     return field(default=default, metadata={"help": text, "short": short, "above": above, "at_least": at_least, "always_named": always_named,
-                                            "changes_result": changes_result, "excludes": excludes})
+                                            "changes_result": changes_result, "excludes": excludes, "choices": choices, "file": file})
+
+
+def quirks(*known: str) -> Any:
+    """The flag --official: peculiarities of a method's official code to repeat, for comparisons with it; comma-separated."""
+    return flag("", f"peculiarities of the official code to repeat, any of {','.join(known)}", choices=known, always_named=False)
 
 
 def flags(method: Mitigation | type[Mitigation]) -> list[dataclasses.Field]:
@@ -109,6 +119,23 @@ def check_value(option: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"--{option.name} must be of type {wanted.__name__}, not {value!r}")
     if wanted is not str:
         check_bounds(option, value)
+    elif option.metadata["choices"]:
+        check_choice(option, value)
+    elif option.metadata["file"] and not Path(value).is_file():
+        raise ValueError(f"--{option.name}: there is no file {value}")
+
+
+def check_choice(option: dataclasses.Field, value: str) -> None:
+    """Raises ValueError for a text that is none of the flag's choices; --official takes several, or none."""
+    parts = [part for part in value.split(",") if part] if option.name == "official" else [value]
+    unknown = [part for part in parts if part not in option.metadata["choices"]]
+    if unknown or len(set(parts)) < len(parts):
+        raise ValueError(f"--{option.name} {value!r} is not possible; there are {', '.join(option.metadata['choices'])}")
+
+
+def file_name(path: str) -> str:
+    """Stands for a file in folder names: the beginning of its content's hash, since a path is no part of a name."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
 
 
 def check_bounds(option: dataclasses.Field, value: float) -> None:

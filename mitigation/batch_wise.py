@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 
 from mitigation.base import Adjustment, Mitigation, check_guided_step, flag, register
-from sampling import BelowTimestep, Deferred, GuidanceSchedule, NoisePredictor
+from sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule, NoisePredictor
 from sampling.noise_predictor import row_norm
 
 
@@ -28,7 +28,7 @@ class BatchWise(Mitigation):
     apply_cfg_step: int = flag(4, "last step index without guidance; -1: guidance from the start", short="step", at_least=-1)
     tau: float | None = flag(None, "no guidance while t > tau, instead of --apply_cfg_step", at_least=1.0, excludes="apply_cfg_step")
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
+    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
         numbers: dict[str, torch.Tensor] = {}
         start = x
         for i in range(self.adj_iters):
@@ -42,7 +42,7 @@ class BatchWise(Mitigation):
             numbers["moved"] = row_norm(x - start)
         return Adjustment(x, numbers=numbers)
 
-    def guidance(self) -> GuidanceSchedule:
+    def guidance(self, batch: Batch) -> GuidanceSchedule:
         return Deferred(self.apply_cfg_step) if self.tau is None else BelowTimestep(self.tau)
 
     def check(self, num_steps: int) -> None:

@@ -1,27 +1,12 @@
 """Per-sample adjustment of the initial noise: Han et al., NeurIPS 2025, Appendix A."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from mitigation.base import Adjustment, Mitigation, flag, register
-from sampling import NoisePredictor
+from sampling import Batch, NoisePredictor
+from sampling.gradients import frozen
 from sampling.noise_predictor import HALVES, row_norm
-
-
-@contextmanager
-def frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Parameters take no part in gradients inside the block."""
-    learning = [p for p in module.parameters() if p.requires_grad]
-    for p in learning:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in learning:
-            p.requires_grad_(True)
 
 
 class Search:
@@ -113,7 +98,7 @@ class PerSample(Mitigation):
     weight_decay: float = flag(0.01, "decoupled weight decay of AdamW", short="wd", at_least=0.0, always_named=False)
     grad_rows: int = flag(0, "images per backward pass; 0: as many as fit into memory", at_least=0, changes_result=False)
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t) -> Adjustment:
+    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
         search = Search(predictor, x, t, lambda rows: torch.optim.AdamW(rows, lr=self.lr, weight_decay=self.weight_decay))
         active, size = torch.arange(len(x)), self.grad_rows or len(x)
         with frozen(predictor.unet):

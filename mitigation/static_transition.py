@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from mitigation.base import Mitigation, check_guided_step, flag, register
-from sampling import BelowTimestep, Deferred, GuidanceSchedule
+from sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
 
 
 @register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")
@@ -12,7 +12,7 @@ class StaticTransition(Mitigation):
     tau: float = flag(500.0, "no guidance while t > tau", at_least=1.0)
     cfg_step: int | None = flag(None, "last step index without guidance, instead of --tau", short="step", at_least=-1, excludes="tau")
 
-    def guidance(self) -> GuidanceSchedule:
+    def guidance(self, batch: Batch) -> GuidanceSchedule:
         return BelowTimestep(self.tau) if self.cfg_step is None else Deferred(self.cfg_step)
 
     def check(self, num_steps: int) -> None:

@@ -1,18 +1,19 @@
 """StableDiffusionPipeline with a mitigation: one loop for all methods."""
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from mitigation.base import Mitigation
-from sampling import NoisePredictor, Prediction, Step, image_seed
+from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step, image_seed
+from sampling.noise import prompt_seed
 
 OnStep = Callable[[Step, Prediction], None]
 
@@ -35,34 +36,59 @@ class Sample:
 
 @torch.no_grad()
 def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigation: Mitigation, guidance_scale: float,
-            on_step: OnStep | None = None, generator=None) -> Sample:
+            on_step: OnStep | None = None, generator=None, batch: Batch | None = None) -> Sample:
     """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype. The scheduler's timesteps are set.
 
-    generator: one or one per image, for schedulers that draw noise at every step.
+    generator: one or one per image, for schedulers that draw noise at every step. batch: what the hooks are told about the images.
     on_step(step, prediction) is called before each step is taken; reading a half that was not computed costs UNet rows.
     """
-    timesteps, guidance = scheduler.timesteps, mitigation.guidance()
-    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    with mitigation.patch_attention(predictor.unet):
+    batch = batch or make_batch([""] * len(noise))
+    batch.plain_run = lambda watch=None: plain_run(scheduler, predictor, noise, guidance_scale, watch)
+    t = scheduler.timesteps[0]
+    with mitigation.patch(predictor, batch):
         latents = noise * scheduler.init_noise_sigma
-        x = scheduler.scale_model_input(latents, timesteps[0])
-        first = x.float()                                                  # what the UNet reads: the methods' coordinates
-        mitigation.edit_embeddings(predictor, first, timesteps[0])
-        adjustment = mitigation.adjust_initial_noise(predictor, first, timesteps[0])
+        first = scheduler.scale_model_input(latents, t).float()            # what the UNet reads: the methods' coordinates
+        numbers = mitigation.edit_embeddings(predictor, first, t, batch)
+        adjustment = mitigation.adjust_initial_noise(predictor, first, t, batch)
         if adjustment.x is not first:
-            moved = (adjustment.x - first) * input_scale(scheduler, timesteps[0])
+            moved = (adjustment.x - first) * input_scale(scheduler, t)
             latents = (latents.float() + moved).to(noise.dtype)            # an image that was not moved keeps its bits
-        adjusted = latents / scheduler.init_noise_sigma
-        for i, t in enumerate(timesteps):
-            x = scheduler.scale_model_input(latents, t)
-            prediction = adjustment.prediction if i == 0 and adjustment.prediction else predictor.at(x, t)
-            step = Step(i, t, len(timesteps), guidance_scale)
-            noise_pred = guidance.combine(step, prediction)
-            if on_step is not None:
-                on_step(step, prediction)
-            model_output = predictor.to_model_output(noise_pred, x, t)
-            latents = scheduler.step(model_output, t, latents, return_dict=False, **draws)[0]
-    return Sample(noise, adjusted, latents, predictor.unet_evals, adjustment.numbers)
+        adjusted, guidance = latents / scheduler.init_noise_sigma, mitigation.guidance(batch)
+        final = steps(scheduler, predictor, latents, guidance, guidance_scale, on_step, generator, adjustment.prediction)
+    return Sample(noise, adjusted, final, predictor.unet_evals, numbers | adjustment.numbers | guidance.numbers())
+
+
+def steps(scheduler, predictor: NoisePredictor, latents: torch.Tensor, guidance: GuidanceSchedule, guidance_scale: float,
+          on_step: OnStep | None = None, generator=None, known: Prediction | None = None) -> torch.Tensor:
+    """The loop: from latents in the scheduler's space to the last ones. known: the prediction of step 0, if there is one."""
+    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.scale_model_input(latents, t)
+        prediction = known if i == 0 and known else predictor.at(x, t)
+        step = Step(i, t, len(scheduler.timesteps), guidance_scale)
+        noise_pred = guidance.combine(step, prediction)
+        if on_step is not None:
+            on_step(step, prediction)
+        model_output = predictor.to_model_output(noise_pred, x, t)
+        after = scheduler.step(model_output, t, latents, return_dict=False, **draws)[0]
+        latents = guidance.after_step(step, latents, after)
+    return latents
+
+
+@torch.no_grad()
+def plain_run(scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, on_step: OnStep | None = None) -> torch.Tensor:
+    """Final latents of plain guidance from this noise; the scheduler's own state is left alone."""
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(len(scheduler.timesteps), device=scheduler.timesteps.device)
+    return steps(own, predictor, noise * own.init_noise_sigma, GuidanceSchedule(), guidance_scale, on_step)
+
+
+def make_batch(prompts: list[str], seeds: list[int] | None = None, prompt_seeds: list[int] | None = None,
+               alternatives: list[tuple[str, ...]] | None = None, pipe=None) -> Batch:
+    """A batch with what is not given made up: seeds by position, one prompt seed for each different prompt."""
+    different = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+    return Batch(prompts, seeds or [image_seed(0, i, 0) for i in range(len(prompts))],
+                 prompt_seeds or [prompt_seed(0, different[prompt]) for prompt in prompts], alternatives or [()] * len(prompts), pipe)
 
 
 def input_scale(scheduler, t) -> float:
@@ -122,17 +148,18 @@ class MemorizationPipeline(StableDiffusionPipeline):
         return embeds[[different.index(prompt) for prompt in prompts]]
 
     def sample(self, prompts: list[str], noise: torch.Tensor, mitigation: Mitigation, *, num_inference_steps: int, guidance_scale: float,
-               negative_prompt: str = "", seeds: list[int] | None = None, on_step: OnStep | None = None, generator=None) -> Sample:
+               negative_prompt: str = "", seeds: list[int] | None = None, prompt_seeds: list[int] | None = None,
+               alternatives: list[tuple[str, ...]] | None = None, on_step: OnStep | None = None, generator=None) -> Sample:
         """Latents for prompts[i] from noise[i].
 
-        seeds: one per image, for methods that change the prompt at random. generator: for schedulers that draw noise at every step.
+        seeds, prompt_seeds, alternatives: one per image, see `Batch`. generator: for schedulers that draw noise at every step.
         """
         mitigation.check(num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        seeds = seeds or [image_seed(0, i, 0) for i in range(len(prompts))]
-        prompts = [mitigation.edit_prompt(prompt, np.random.default_rng(seed)) for prompt, seed in zip(prompts, seeds)]
-        predictor = NoisePredictor(self.unet, self.scheduler, self.encode(prompts), self.encode([negative_prompt] * len(prompts)))
-        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator)
+        batch = make_batch(prompts, seeds, prompt_seeds, alternatives, self)
+        text, empty = self.encode(mitigation.edit_prompts(batch)), self.encode([negative_prompt] * len(prompts))
+        predictor = NoisePredictor(self.unet, self.scheduler, text, empty)
+        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator, batch)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil"):

@@ -5,18 +5,23 @@ import csv
 import hashlib
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """row: position in the file. index, type: the columns `Index` and `type`, empty when there are none."""
+    """row: position in the file. index, type: the columns `Index` and `type`, empty when there are none.
+
+    alternatives: the columns caption1, caption2, ...: other captions of the same meaning, for prompt search.
+    """
 
     row: int
     caption: str
     index: str = ""
     type: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -63,7 +68,7 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
         for row in reader:
             if None in row:
                 raise ValueError(f"{path}, line {reader.line_num}: more fields than the header has; is a caption with {delimiter!r} not quoted?")
-            prompts.append(checked(path, len(prompts), row["Caption"], row.get("Index"), row.get("type")))
+            prompts.append(checked(path, len(prompts), row["Caption"], row.get("Index"), row.get("type"), alternatives(row)))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     return prompts
@@ -86,11 +91,17 @@ def read_jsonl(path: Path, text: str) -> list[Prompt]:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
             raise ValueError(f"{path}, line {number}: no text field 'caption'")
-        prompts.append(checked(path, len(prompts), entry["caption"], entry.get("index"), entry.get("type")))
+        prompts.append(checked(path, len(prompts), entry["caption"], entry.get("index"), entry.get("type"), alternatives(entry)))
     return prompts
 
 
-def checked(path: Path, row: int, caption: str | None, index=None, kind=None) -> Prompt:
+def alternatives(row: dict) -> tuple[str, ...]:
+    """The texts in caption1, caption2, ... in the order of their numbers; empty ones are passed over."""
+    numbered = {int(name[7:]): value for name, value in row.items() if re.fullmatch(r"caption[0-9]{1,4}", str(name))}
+    return tuple(value for _, value in sorted(numbered.items()) if isinstance(value, str) and value.strip())
+
+
+def checked(path: Path, row: int, caption: str | None, index=None, kind=None, others: tuple[str, ...] = ()) -> Prompt:
     """A prompt; raises ValueError when its caption is empty."""
     if caption is None or not caption.strip():
         raise ValueError(f"{path}: prompt {row} is empty")
@@ -98,4 +109,4 @@ def checked(path: Path, row: int, caption: str | None, index=None, kind=None) ->
         caption.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{path}: prompt {row} is not valid Unicode ({error.reason})") from error
-    return Prompt(row, caption, "" if index is None else str(index), kind or "")
+    return Prompt(row, caption, "" if index is None else str(index), kind or "", others)

@@ -31,6 +31,14 @@ class GuidanceSchedule:
         step.applied = self.scale(step, pred)
         return pred.guided(step.applied)
 
+    def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """May correct what the scheduler made of the latents. before, after: (n, 4, h, w) in the scheduler's space."""
+        return after
+
+    def numbers(self) -> dict[str, torch.Tensor]:
+        """The schedule's own figures when the batch is done, one per image (n,); they become columns of images.csv."""
+        return {}
+
 
 @dataclass
 class Deferred(GuidanceSchedule):

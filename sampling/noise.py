@@ -12,6 +12,11 @@ def image_seed(seed: int, prompt_index: int, sample_index: int) -> int:
     return int(np.random.SeedSequence([seed, prompt_index, sample_index]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def prompt_seed(seed: int, prompt_index: int) -> int:
+    """Seed of what all images of a prompt share."""
+    return int(np.random.SeedSequence([seed, prompt_index]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
     """Unit-variance noise, drawn on the CPU in float32 with one generator per image. (len(seeds), *shape)."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

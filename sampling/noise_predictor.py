@@ -25,6 +25,25 @@ def row_norm(x: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(x.float().flatten(1), dim=1)
 
 
+class Call:
+    """What the rows of the UNet call that is running now are, for attention processors and hooks.
+
+    The UNet's batch holds the images once per half: row k is image images[k % len(images)] of half halves[k // len(images)].
+    """
+
+    def __init__(self) -> None:
+        self.halves: tuple[str, ...] = ()
+        self.images = torch.zeros(0, dtype=torch.long)
+
+    def rows_of(self, *halves: str) -> torch.Tensor:
+        """Which rows belong to these halves, (rows,) bool."""
+        return torch.tensor([half in halves for half in self.halves]).repeat_interleave(len(self.images))
+
+    def image_of_row(self) -> torch.Tensor:
+        """Index of each row's image in the batch, (rows,)."""
+        return self.images.repeat(len(self.halves))
+
+
 class NoisePredictor:
     """Predicted noise e(x, t) for a batch of images; row i of every argument belongs to image i.
 
@@ -32,7 +51,8 @@ class NoisePredictor:
     the UNet is not: it is cast on the way in. `unet_evals` counts, per image, the rows that passed through the
     UNet: plain guidance costs two per step.
 
-    prompt_embeds, negative_prompt_embeds: (n, tokens, dim).
+    prompt_embeds, negative_prompt_embeds: (n, tokens, dim); they are the halves "text" and "uncond" of `embeds`, to which a method
+    may add others. call: what the UNet is running, shared with all selections.
     skip_unused_half=False always runs both halves in one call, as the official code does.
     """
 
@@ -40,6 +60,7 @@ class NoisePredictor:
         self.unet, self.scheduler, self.skip_unused_half = unet, scheduler, skip_unused_half
         self.embeds = {"uncond": negative_prompt_embeds, "text": prompt_embeds}
         self.images = torch.arange(len(prompt_embeds))
+        self.call = Call()
         self.unet_evals = torch.zeros(len(prompt_embeds), dtype=torch.long)
 
     def select(self, rows: torch.Tensor) -> NoisePredictor:
@@ -62,6 +83,7 @@ class NoisePredictor:
         """e(x, t) for the named halves in one UNet call; one tensor (n, 4, h, w) for each, in the dtype of `to_noise`."""
         embeds = torch.cat([self.embeds[half] for half in halves])
         rows = torch.cat([x] * len(halves)).to(embeds.dtype)
+        self.call.halves, self.call.images = halves, self.images
         model_output = self.unet(rows, t, encoder_hidden_states=embeds, return_dict=False)[0]
         self.unet_evals.index_add_(0, self.images, torch.full_like(self.images, len(halves)))
         return list(self.to_noise(model_output, rows, t).chunk(len(halves)))

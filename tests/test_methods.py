@@ -4,6 +4,7 @@ import torch
 
 from mitigation import build_mitigation, methods
 from pipelines import denoise
+from pipelines.memorization_pipeline import make_batch
 from sampling import NoisePredictor
 
 close = torch.testing.assert_close
@@ -22,7 +23,7 @@ def make_predictor(pipe, prompts, unet=None, **settings) -> NoisePredictor:
 
 def adjust(method, predictor, noise, t=981):
     with torch.no_grad():
-        return method.adjust_initial_noise(predictor, noise, t)
+        return method.adjust_initial_noise(predictor, noise, t, make_batch([""] * len(noise)))
 
 
 def sample(pipe, prompts, noise, method, steps=4, **settings):

@@ -127,11 +127,22 @@ def test_settings_without_a_guided_step_are_refused(pipe, prompts, noise):
         pipe.sample(prompts, noise, build_mitigation("batch_wise"), num_inference_steps=5, guidance_scale=7.0)
 
 
-def test_prompts_are_edited_by_the_images_own_random_numbers(pipe, prompts, noise, monkeypatch):
-    """edit_prompt sees each image's generator: the same seed gives the same edit in any batch."""
+def test_a_method_is_told_whose_images_it_sees(pipe, prompts, noise, monkeypatch):
+    """Seeds of images and prompts as given, or made up by position; images of a prompt form a group."""
     method, seen = plain(), []
-    monkeypatch.setattr(type(method), "edit_prompt", lambda self, prompt, rng: seen.append((prompt, rng.integers(10**9))) or prompt, raising=False)
-    for rows in ([0, 1, 2], [1]):
-        pipe.sample([prompts[i] for i in rows], noise[rows], method, num_inference_steps=1, guidance_scale=1.0, seeds=[100 + i for i in rows])
-    assert seen[3] == seen[1]
-    assert len({number for _, number in seen[:3]}) == 3
+    monkeypatch.setattr(type(method), "edit_prompts", lambda self, batch: seen.append(batch) or batch.prompts, raising=False)
+    two = [prompts[0], prompts[1], prompts[0]]
+    pipe.sample(two, noise, method, num_inference_steps=1, guidance_scale=1.0, seeds=[5, 6, 7], alternatives=[("a",), (), ("b",)])
+    assert seen[0].seeds == [5, 6, 7] and seen[0].alternatives == [("a",), (), ("b",)] and seen[0].pipe is pipe
+    assert [group.tolist() for group in seen[0].groups()] == [[0, 2], [1]]
+
+
+def test_a_plain_run_inside_a_method_is_the_unmitigated_run(euler_pipe, prompts, noise, monkeypatch):
+    """Same latents, its rows counted, and the scheduler goes on as if it had not been."""
+    method, found = build_mitigation("batch_wise", gamma=0.0, apply_cfg_step=-1), []
+    expected = euler_pipe.sample(prompts, noise, plain(), num_inference_steps=3, guidance_scale=7.0)
+    monkeypatch.setattr(type(method), "edit_embeddings", lambda self, predictor, x, t, batch: found.append(batch.plain_run()) or {}, raising=False)
+    made = euler_pipe.sample(prompts, noise, method, num_inference_steps=3, guidance_scale=7.0)
+    assert torch.equal(found[0], expected.final) and torch.equal(made.final, expected.final)
+    assert (made.unet_evals == 2 * expected.unet_evals + 8).all()
+

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sampling import BelowTimestep, Deferred, NoisePredictor, Step, alpha_sigma, image_seed, initial_noise
-from sampling.attention import attention_names, patched_attention
+from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
 from sampling.noise import official_noise
 from tests.reference import han2025
 
@@ -192,6 +192,33 @@ def test_attention_patch_works_and_is_taken_back(predictor, noise):
     with torch.no_grad(), patched_attention(predictor.unet, lambda name: Deaf(), names):
         assert (predictor.at(noise, 981).magnitude() == 0).all()
     assert predictor.unet.attn_processors == before
+
+
+def test_open_attention_is_the_stock_attention(predictor, noise):
+    """To 1e-5 of the prediction's size, in the order of the calls; it shows probabilities, and its logits can be changed."""
+    names, seen, rows = attention_names(predictor.unet), [], []
+
+    def see(name, probs):
+        seen.append(name)
+        rows.append(predictor.call.rows_of("text").tolist())
+        torch.testing.assert_close(probs.sum(-1), torch.ones(probs.shape[:3]))
+
+    with torch.no_grad():
+        stock = predictor.at(noise, 981).conditional
+        with patched_attention(predictor.unet, lambda name: OpenAttention(name, see=see), names):
+            ours = predictor.at(noise, 981).conditional
+        with patched_attention(predictor.unet, lambda name: OpenAttention(name, edit=lambda name, logits: logits * 0), names):
+            flat = predictor.at(noise, 981).conditional
+    assert (ours - stock).norm() < 1e-5 * stock.norm()
+    assert (flat - stock).norm() > 1e-2 * stock.norm()
+    assert seen == names and names[0].startswith("down") and names[-1].startswith("up")
+    assert rows == [[False] * len(noise) + [True] * len(noise)] * len(names)
+
+
+def test_last_token_is_the_end_token(pipe, prompts):
+    for prompt in [*prompts, "", "word " * 100]:
+        ids = pipe.tokenizer(prompt, truncation=True, padding="max_length").input_ids
+        assert last_token(pipe.tokenizer, prompt) == ids.index(pipe.tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("where", ["block", "factory"])

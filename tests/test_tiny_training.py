@@ -8,7 +8,7 @@ from tiny.bank import build_bank
 from tiny.models import build_scheduler, build_text_encoder
 from tiny.text import targets, token_table, train_text_encoder
 from tiny.tokenizer import train_tokenizer
-from tiny.train import Trainer, learning_rate, load_settings, loss_weights, spread_timesteps, train
+from tiny.train import Trainer, load_settings, loss_weights, spread_timesteps, train
 from tiny.world import WORDS, World, art_names
 
 
@@ -52,10 +52,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path
         assert torch.equal(value, resumed["average"][name]), name
 
 
-def test_learning_rate_warms_up_stays_and_falls_to_zero():
-    settings = {"steps": 100, "warmup": 10, "decay_steps": 20}
-    rates = [learning_rate(step, settings) for step in range(101)]
-    assert rates[0] == 0.1 and rates[9:81] == [1.0] * 72 and rates[90] == 0.5 and rates[100] == 0
+def test_learning_rate_follows_the_points_of_the_settings():
+    trainer = Trainer(torch.nn.Linear(2, 2), {"rate": [[0, 0.0], [10, 1.0], [20, 1.0], [40, 0.0]], "weight_decay": 0.0, "clip_grad": 1.0, "ema": 0.9})
+    seen = []
+    while trainer.step < 40:
+        trainer.update(sum(p.square().sum() for p in trainer.unet.parameters()))
+        seen.append(trainer.optimizer.param_groups[0]["lr"])
+    assert seen[0] == 0 and seen[5] == 0.5 and seen[10:21] == [1.0] * 11 and seen[30] == 0.5
 
 
 def test_loss_weights_have_mean_one_and_a_cap():
@@ -95,6 +98,6 @@ def test_the_text_encoder_tells_subjects_and_layouts_from_the_mean_of_its_output
 
 def test_settings_of_the_embedded_model():
     settings = load_settings(smoke=False)
-    assert 10_000 <= settings["unet"]["steps"] <= 30_000
+    assert 10_000 <= settings["unet"]["rate"][-1][0] <= 30_000
     counts = settings["models"]["tiny"]["counts"]
     assert counts["VM-A"] + counts["VM-B"] >= 40 and counts["VM-B"] >= 3 * counts["VM-A"] and min(counts["TM"], counts["LM"]) >= 12

@@ -111,11 +111,6 @@ def encode_bank(vae, pictures: np.ndarray, path: Path) -> torch.Tensor:
 # --- the UNet -----------------------------------------------------------------------------------------------------------------
 
 
-def learning_rate(step: int, settings: dict) -> float:
-    """Factor of the learning rate: warm-up, constant, linear decay at the end."""
-    return min((step + 1) / settings["warmup"], 1.0, (settings["steps"] - step) / settings["decay_steps"])
-
-
 def loss_weights(scheduler, max_weight: float) -> torch.Tensor:
     """Weight of the squared error per timestep, mean 1: the epsilon error weighs min(1 + 1 / snr, max_weight).
 
@@ -135,6 +130,7 @@ class Trainer:
         self.unet = unet
         self.average = copy.deepcopy(unet).requires_grad_(False)
         self.settings, self.step = settings, 0
+        self.rate_steps, self.rates = zip(*settings["rate"], strict=True)
         self.optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
 
     def state(self) -> dict:
@@ -149,7 +145,7 @@ class Trainer:
 
     def update(self, loss: torch.Tensor) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings["lr"] * learning_rate(self.step, self.settings)
+            group["lr"] = float(np.interp(self.step, self.rate_steps, self.rates))
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
@@ -187,7 +183,7 @@ def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str
     if checkpoint.exists():
         trainer.resume(checkpoint)
     start, first, running = time.time(), trainer.step, []
-    while trainer.step < settings["steps"]:
+    while trainer.step < trainer.rate_steps[-1]:
         rows, words = sampler.batch(trainer.step)
         generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
         embeds = table[[row_of[caption] for caption in words]]
@@ -195,7 +191,7 @@ def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str
         loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
         running.append(loss.item())
-        if trainer.step % settings["checkpoint_every"] == 0 or trainer.step == settings["steps"]:
+        if trainer.step % settings["checkpoint_every"] == 0 or trainer.step == trainer.rate_steps[-1]:
             save_checkpoint(checkpoint, trainer.state())
             seconds = (time.time() - start) / (trainer.step - first)
             log.info("unet step %d loss %.4f %.3f s/step", trainer.step, np.mean(running), seconds)
