@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import argparse
 
-from mitigation.base import Mitigation, flags, value_type
+from mitigation.base import Mitigation, flags
 from mitigation.registry import build_mitigation, combine, methods
+from sampling.flags import add_flags, flag_owners, listing
 
 OFFICIAL = "adj_init_noise"                     # the official script's one method, with --batch_wise or --per_sample
 
@@ -17,21 +18,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch_wise", action="store_true", help=f"with --method {OFFICIAL}: a few steps for the whole batch, then delayed guidance")
     group.add_argument("--per_sample", action="store_true", help=f"with --method {OFFICIAL}: optimise each noise until --target_loss")
     group = parser.add_argument_group("flags of the methods (defaults: as published; a model's preset may replace them)")
-    for name, owners in flag_owners().items():
-        kinds = {value_type(option) for _, option in owners}
-        if len(kinds) > 1:
-            raise TypeError(f"--{name} has different types in {', '.join(method for method, _ in owners)}")
-        text = "; ".join(f"{method}: {option.metadata['help']} (default {option.default})" for method, option in owners)
-        group.add_argument(f"--{name}", type=kinds.pop(), default=argparse.SUPPRESS, help=text.replace("%", "%%"))
-
-
-def flag_owners() -> dict[str, list]:
-    """Flag name -> [(method, field), ...]."""
-    owners: dict[str, list] = {}
-    for method, cls in methods().items():
-        for option in flags(cls):
-            owners.setdefault(option.name, []).append((method, option))
-    return owners
+    add_flags(group, methods())
 
 
 def method_name(args: argparse.Namespace) -> str:
@@ -54,7 +41,7 @@ def method_name(args: argparse.Namespace) -> str:
 
 def method_from_args(args: argparse.Namespace, preset: dict[str, dict]) -> Mitigation:
     """The method with what was typed, else the preset's values, else the published defaults. Raises ValueError."""
-    name, owners = method_name(args), flag_owners()
+    name, owners = method_name(args), flag_owners(methods())
     typed = {flag: getattr(args, flag) for flag in owners if hasattr(args, flag)}
     own = {option.name: option for part in name.split("+") for option in flags(methods()[part])}
     for flag in typed:
@@ -69,8 +56,4 @@ def method_from_args(args: argparse.Namespace, preset: dict[str, dict]) -> Mitig
 
 def list_methods() -> str:
     """A text with every method: paper, cost in UNet rows per image, flags."""
-    lines = []
-    for name, cls in methods().items():
-        lines += [name, f"    paper: {cls.paper}", f"    UNet rows per image (N steps): {cls.cost}"]
-        lines += [f"    --{option.name} {option.default}: {option.metadata['help']}" for option in flags(cls)]
-    return "\n".join(lines)
+    return listing(methods())

@@ -1,9 +1,6 @@
 """StableDiffusionPipeline with a mitigation: one loop for all methods."""
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +9,9 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from mitigation.base import Mitigation
-from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step, image_seed
+from sampling import Batch, NoisePredictor, image_seed
+from sampling.loop import OnStep, input_scale, plain_run, steps
 from sampling.noise import prompt_seed
-
-OnStep = Callable[[Step, Prediction], None]
 
 
 @dataclass
@@ -58,42 +54,12 @@ def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigatio
     return Sample(noise, adjusted, final, predictor.unet_evals, numbers | adjustment.numbers | guidance.numbers())
 
 
-def steps(scheduler, predictor: NoisePredictor, latents: torch.Tensor, guidance: GuidanceSchedule, guidance_scale: float,
-          on_step: OnStep | None = None, generator=None, known: Prediction | None = None) -> torch.Tensor:
-    """The loop: from latents in the scheduler's space to the last ones. known: the prediction of step 0, if there is one."""
-    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for i, t in enumerate(scheduler.timesteps):
-        x = scheduler.scale_model_input(latents, t)
-        prediction = known if i == 0 and known else predictor.at(x, t)
-        step = Step(i, t, len(scheduler.timesteps), guidance_scale)
-        noise_pred = guidance.combine(step, prediction)
-        if on_step is not None:
-            on_step(step, prediction)
-        model_output = predictor.to_model_output(noise_pred, x, t)
-        after = scheduler.step(model_output, t, latents, return_dict=False, **draws)[0]
-        latents = guidance.after_step(step, latents, after)
-    return latents
-
-
-@torch.no_grad()
-def plain_run(scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, on_step: OnStep | None = None) -> torch.Tensor:
-    """Final latents of plain guidance from this noise; the scheduler's own state is left alone."""
-    own = copy.deepcopy(scheduler)
-    own.set_timesteps(len(scheduler.timesteps), device=scheduler.timesteps.device)
-    return steps(own, predictor, noise * own.init_noise_sigma, GuidanceSchedule(), guidance_scale, on_step)
-
-
 def make_batch(prompts: list[str], seeds: list[int] | None = None, prompt_seeds: list[int] | None = None,
                alternatives: list[tuple[str, ...]] | None = None, pipe=None) -> Batch:
     """A batch with what is not given made up: seeds by position, one prompt seed for each different prompt."""
     different = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     return Batch(prompts, seeds or [image_seed(0, i, 0) for i in range(len(prompts))],
                  prompt_seeds or [prompt_seed(0, different[prompt]) for prompt in prompts], alternatives or [()] * len(prompts), pipe)
-
-
-def input_scale(scheduler, t) -> float:
-    """latents / x at timestep t: 1 for DDIM, sqrt(sigma^2 + 1) for Euler."""
-    return 1.0 / float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t))
 
 
 class MemorizationPipeline(StableDiffusionPipeline):
@@ -157,7 +123,8 @@ class MemorizationPipeline(StableDiffusionPipeline):
         mitigation.check(num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         batch = make_batch(prompts, seeds, prompt_seeds, alternatives, self)
-        text, empty = self.encode(mitigation.edit_prompts(batch)), self.encode([negative_prompt] * len(prompts))
+        batch.encoded = mitigation.edit_prompts(batch)
+        text, empty = self.encode(batch.encoded), self.encode([negative_prompt] * len(prompts))
         predictor = NoisePredictor(self.unet, self.scheduler, text, empty)
         return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator, batch)
 

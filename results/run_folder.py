@@ -34,6 +34,8 @@ class RunFolder:
     A batch is saved whole: images first, then its rows in `.parts/`, which mark it as done. `publish` puts the rows into the tables.
     """
 
+    own = OWN
+
     def __init__(self, path: Path):
         self.path = path
 
@@ -87,13 +89,13 @@ class RunFolder:
 
     def check_no_foreign_files(self) -> None:
         """Raises ValueError when something lies in the folder that no run writes."""
-        foreign = sorted(entry.name for entry in self.path.iterdir() if not any(entry.match(pattern) for pattern in OWN))
+        foreign = sorted(entry.name for entry in self.path.iterdir() if not any(entry.match(pattern) for pattern in self.own))
         if foreign:
             raise ValueError(f"{self.path} holds files that are of no run ({foreign[0]}). Give another --output_path.")
 
     def clear(self) -> None:
         """Removes what a run writes, and nothing else."""
-        for pattern in OWN:
+        for pattern in self.own:
             for entry in self.path.glob(pattern):
                 if entry.is_dir():
                     shutil.rmtree(entry)

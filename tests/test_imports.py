@@ -12,7 +12,8 @@ ALLOWED = {
     "results": set(), "sampling": set(), "tiny": set(), "prompts": set(), "download": {"results"},
     "mitigation": {"sampling"}, "detection": {"sampling"},
     "pipelines": {"sampling", "mitigation"},
-    "generation": {"sampling", "mitigation", "pipelines", "results", "prompts", "download"},
+    "screening": {"sampling", "detection", "pipelines", "prompts", "results"},
+    "generation": {"sampling", "mitigation", "pipelines", "results", "prompts", "download", "detection", "screening"},
     "metrics": {"results", "tiny", "download", "prompts"}, "analysis": {"results", "tiny"},
 }
 TOP = {"examples", "benchmarks", "tests"}                  # these and the scripts import any package

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from generation.command import build_parser
 from generation.plan import Settings
 from mitigation import methods
-from mitigation.cli import flag_owners
 from results import RunFolder
+from sampling.flags import flag_owners
 from sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     CAPTIONS,
@@ -143,7 +143,7 @@ def test_list_methods_and_help_are_light_and_complete():
     listed, helped = done.stdout.split("=" * 9)
     for name, cls in methods().items():
         assert f"{name}\n    paper: {cls.paper}" in listed and name in helped
-    assert all(f"--{flag} " in listed and f"--{flag}" in helped for flag in flag_owners())
+    assert all(f"--{flag} " in listed and f"--{flag}" in helped for flag in flag_owners(methods()))
     assert all(f"--{name}" in helped for name in Settings.__dataclass_fields__)
 
 

@@ -1,0 +1,116 @@
+"""What a detector is: it watches a guided trajectory, or its start, and gives every image one score."""
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import ClassVar
+
+import torch
+
+import detection
+from sampling import Batch, NoisePredictor, Prediction, Step
+from sampling.flags import Settings, flags, frozen_settings
+
+See = Callable[[str, torch.Tensor], None]
+
+
+class Watcher:
+    """One detector's look at one batch. Methods are called in this order; images never see each other unless a score is about a prompt.
+
+    predictor: for evaluations of its own, which are counted. total: steps of the sampler.
+    """
+
+    def __init__(self, detector, predictor: NoisePredictor, batch: Batch, total: int):
+        self.detector, self.predictor, self.batch, self.total = detector, predictor, batch, total
+        self.begin()
+
+    def begin(self) -> None:
+        """Prepares what the watcher collects."""
+
+    def attention(self) -> dict[str, See]:
+        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in the trajectory's own UNet calls."""
+        return {}
+
+    def on_step(self, step: Step, prediction: Prediction) -> None:
+        """Once per watched step. prediction.x is what the UNet read, of unit variance at the first step."""
+
+    def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> None:
+        """What the scheduler made of the latents, in its own space; not called after the last watched step of a shortened trajectory."""
+
+    def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
+        """Scores (n,), larger is more memorized. final: last latents. images: (n, 3, H, W) in [0, 1], if the detector asked for them."""
+        raise NotImplementedError
+
+    def masks(self) -> torch.Tensor | None:
+        """Where the memorized part is, (n, h, w) of the latents' size and at least 0, for detectors that tell."""
+        return None
+
+
+class Detector(Settings):
+    """A detector's settings; `watch` starts one of its watchers on a batch."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    cost: ClassVar[str]                            # UNet rows per image when it runs alone, N steps
+    watcher: ClassVar[type[Watcher]]
+    needs_images: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False                # does it have masks?
+
+    def steps(self, total: int) -> int:
+        """How many predictions of the trajectory it looks at: 0 none, `total` all of them."""
+        return 0
+
+    def watch(self, predictor: NoisePredictor, batch: Batch, total: int) -> Watcher:
+        """A watcher for one batch."""
+        return self.watcher(self, predictor, batch, total)
+
+    def missing(self) -> str:
+        """What the detector cannot run without and was not given, as the end of a sentence; empty when nothing is."""
+        return ""
+
+    def check(self, total: int) -> None:
+        """Raises ValueError for settings that make no sense with this number of steps."""
+        if self.steps(total) > total:
+            raise ValueError(f"--num_steps {self.steps(total)} is more than the {total} steps of the sampler")
+
+
+DETECTORS: dict[str, type[Detector]] = {}
+
+
+def register(name: str, *, paper: str, cost: str):
+    """Class decorator: makes frozen settings of the detector and lists it under `name`."""
+
+    def decorate(cls):
+        if name in DETECTORS:
+            raise ValueError(f"two detectors are called {name!r}: {DETECTORS[name].__module__} and {cls.__module__}")
+        cls.name, cls.paper, cls.cost = name, paper, cost
+        DETECTORS[name] = frozen_settings(cls)
+        return DETECTORS[name]
+
+    return decorate
+
+
+@cache
+def load_all() -> None:
+    """Imports every module of the folder; importing registers its detectors."""
+    for module in pkgutil.iter_modules(detection.__path__):
+        importlib.import_module(f"detection.{module.name}")
+
+
+def detectors() -> dict[str, type[Detector]]:
+    """All detectors by name."""
+    load_all()
+    return dict(sorted(DETECTORS.items()))
+
+
+def build_detector(name: str, **settings) -> Detector:
+    """A detector with its settings. Raises ValueError for an unknown name, an unknown setting or a value out of range."""
+    known = detectors()
+    if name not in known:
+        raise ValueError(f"there is no detector {name!r}; there are {', '.join(known)}")
+    unknown = sorted(set(settings) - {option.name for option in flags(known[name])})
+    if unknown:
+        raise ValueError(f"{name} does not take {unknown[0]!r}; it takes {', '.join(o.name for o in flags(known[name])) or 'nothing'}")
+    return known[name](**settings)

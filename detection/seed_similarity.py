@@ -1,0 +1,80 @@
+"""How alike a prompt's images are: memorized prompts give one image from many seeds. Carlini et al. 2023 and a thumbnail correlation."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from detection.base import Detector, Watcher, register
+from sampling.flags import flag
+
+
+def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:
+    """Equal, non-overlapping tiles, parts by parts; what does not fit at the right and the bottom is left out. (n, parts^2, values)."""
+    height, width = (size // parts for size in images.shape[-2:])
+    cut = images[..., :height * parts, :width * parts]
+    return cut.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
+def tile_distance(images: torch.Tensor, parts: int) -> torch.Tensor:
+    """Largest L2 distance of two images' tiles, as the root mean square over a tile's values. images in [0, 1] -> (n, n)."""
+    each = tiles(images.float(), parts).transpose(0, 1)
+    return (torch.cdist(each, each) / each.shape[2] ** 0.5).amax(0)
+
+
+def thumbnail_similarity(images: torch.Tensor, side: int = 32) -> torch.Tensor:
+    """Pearson correlation of thumbnails, each channel less its mean. (n, n)."""
+    small = F.interpolate(images.float(), (side, side), mode="area")
+    flat = F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1)
+    return flat @ flat.T
+
+
+class AmongSeeds(Watcher):
+    """Each image's mean over the prompt's others; a single image has nothing to be compared with and scores nan."""
+
+    def similarity(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, n), larger is more alike."""
+        raise NotImplementedError
+
+    def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
+        assert images is not None                                                   # needs_images
+        scores = torch.full((len(images),), torch.nan)
+        for group in self.batch.groups():
+            if len(group) > 1:
+                pairs = self.similarity(images[group.to(images.device)]).cpu().fill_diagonal_(0)
+                scores[group] = pairs.sum(1) / (len(group) - 1)
+        return scores
+
+
+class TileDistance(AmongSeeds):
+    """Minus the tile distance."""
+
+    def similarity(self, images: torch.Tensor) -> torch.Tensor:
+        return -tile_distance(images, self.detector.tiles)
+
+
+class Thumbnails(AmongSeeds):
+    """Correlation of thumbnails."""
+
+    def similarity(self, images: torch.Tensor) -> torch.Tensor:
+        return thumbnail_similarity(images)
+
+
+@register("tile_distance", paper="Carlini et al., USENIX Security 2023", cost="2N")
+class Tiled(Detector):
+    """Minus the largest distance of corresponding tiles, mean over the prompt's other images. Source: tiles of 128 pixels of 512, so 4 by 4."""
+
+    watcher, needs_images = TileDistance, True
+    tiles: int = flag(4, "tiles along a side", at_least=1)
+
+    def steps(self, total: int) -> int:
+        return total
+
+
+@register("seed_similarity", paper="ours: correlation of 32-pixel thumbnails", cost="2N")
+class Similar(Detector):
+    """Correlation with the prompt's other images."""
+
+    watcher, needs_images = Thumbnails, True
+
+    def steps(self, total: int) -> int:
+        return total

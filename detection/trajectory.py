@@ -1,0 +1,90 @@
+"""One trajectory for several detectors."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from detection.base import Detector, See, Watcher
+from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from sampling.attention import OpenAttention, patched_attention
+from sampling.loop import steps
+
+
+@dataclass
+class Watched:
+    """What one detector found in a batch. scores: (n,). rows: UNet rows of each image if it had run alone (n,). masks: (n, h, w) or None."""
+
+    scores: torch.Tensor
+    rows: torch.Tensor
+    masks: torch.Tensor | None
+
+
+class OpenPredictor(NoisePredictor):
+    """A predictor whose UNet calls show their cross-attention; rows are counted with those of the predictor it was made from."""
+
+    def __init__(self, plain: NoisePredictor, sees: dict[str, list[See]]):
+        self.__dict__.update(plain.__dict__)
+        self.sees = sees
+
+    def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
+        def show(name: str, probs: torch.Tensor) -> None:
+            for see in self.sees[name]:
+                see(name, probs)
+
+        with patched_attention(self.unet, lambda name: OpenAttention(name, see=show), list(self.sees)):
+            return super().run(x, t, halves)
+
+
+class Watching(GuidanceSchedule):
+    """Plain guidance that shows each step to the watchers."""
+
+    def __init__(self, watchers: Sequence[Watcher], wanted: Sequence[int]):
+        self.watchers, self.wanted = watchers, wanted
+
+    def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        for watcher, wanted in zip(self.watchers, self.wanted):
+            if step.index < wanted:
+                watcher.after_step(step, before, after)
+        return after
+
+
+@torch.no_grad()
+def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, batch: Batch,
+           decode: Callable[[torch.Tensor], torch.Tensor], *, want_images: bool = False) -> tuple[list[Watched], torch.Tensor | None]:
+    """Scores of every detector from one trajectory, no longer than the longest that one of them needs. The scheduler's timesteps are set.
+
+    noise: (n, 4, h, w) of unit variance. decode: latents -> images (n, 3, H, W) in [0, 1]; the images are made and returned when a
+    detector needs them or want_images says so.
+    """
+    total = len(scheduler.timesteps)
+    watchers = [detector.watch(predictor, batch, total) for detector in detectors]
+    wanted = [detector.steps(total) for detector in detectors]
+    extra = [torch.zeros_like(predictor.unet_evals) for _ in detectors]
+    sees: dict[str, list[See]] = {}
+    for watcher in watchers:
+        for name, see in watcher.attention().items():
+            sees.setdefault(name, []).append(see)
+
+    def on_step(step: Step, prediction: Prediction) -> None:
+        prediction.need("uncond", "text")
+        for i, watcher in enumerate(watchers):
+            if step.index < wanted[i]:
+                before = predictor.unet_evals.clone()
+                watcher.on_step(step, prediction)
+                extra[i] += predictor.unet_evals - before
+
+    open_predictor = OpenPredictor(predictor, sees) if sees else predictor
+    final, longest = noise * scheduler.init_noise_sigma, max(wanted)
+    whole = want_images or any(detector.needs_images for detector in detectors)
+    if longest or whole:
+        final = steps(scheduler, open_predictor, final, Watching(watchers, wanted), guidance_scale, on_step, watched=None if whole else longest)
+    images = decode(final) if whole else None
+    found = []
+    for detector, watcher, length, own in zip(detectors, watchers, wanted, extra):
+        before = predictor.unet_evals.clone()
+        scores = watcher.finish(final, images if detector.needs_images else None).float().cpu()
+        rows = own + predictor.unet_evals - before + 2 * (total if detector.needs_images else length)
+        found.append(Watched(scores, rows, watcher.masks()))
+    return found, images

@@ -1,0 +1,1 @@
+"""Running detectors on prompt sets, and comparing their scores. `main(argv)` is the command line of detect_memorization.py."""
