@@ -25,7 +25,7 @@ class AttentionWatcher(Watcher):
     def layers(self) -> list[str]:
         return attention_names(self.predictor.unet)
 
-    def attention(self) -> dict[str, See]:
+    def attention(self, index: int) -> dict[str, See]:
         return dict.fromkeys(self.layers(), self.see)
 
     def see(self, name: str, probs: torch.Tensor) -> None:
@@ -35,7 +35,12 @@ class AttentionWatcher(Watcher):
 class AverageEntropy(AttentionWatcher):
     """Ren's D, see `AttentionEntropy`."""
 
+    def attention(self, index: int) -> dict[str, See]:
+        return super().attention(index) if index in (0, *range(self.total - self.detector.tail(self.total), self.total)) else {}
+
     def on_step(self, step: Step, prediction: Prediction) -> None:
+        if not self.attention(step.index):
+            return
         attention = torch.stack(list(self.newest.values())).mean(0).cpu()                    # all layers: (n, 77)
         if step.index == 0:
             tokenizer = self.batch.pipe.tokenizer

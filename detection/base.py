@@ -29,8 +29,8 @@ class Watcher:
     def begin(self) -> None:
         """Prepares what the watcher collects."""
 
-    def attention(self) -> dict[str, See]:
-        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in the trajectory's own UNet calls."""
+    def attention(self, index: int) -> dict[str, See]:
+        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in the trajectory's UNet call of this step."""
         return {}
 
     def on_step(self, step: Step, prediction: Prediction) -> None:

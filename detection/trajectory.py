@@ -21,18 +21,37 @@ class Watched:
     masks: torch.Tensor | None
 
 
-class OpenPredictor(NoisePredictor):
-    """A predictor whose UNet calls show their cross-attention; rows are counted with those of the predictor it was made from."""
+@dataclass
+class Seen:
+    """One batch. found: a detector each. images: (n, 3, H, W) in [0, 1] if they were made. first: step 0's prediction, if it was made as
+    sampling makes it (without open attention, whose rounding differs)."""
 
-    def __init__(self, plain: NoisePredictor, sees: dict[str, list[See]]):
+    found: list[Watched]
+    images: torch.Tensor | None
+    first: Prediction | None
+
+
+class OpenPredictor(NoisePredictor):
+    """A predictor whose UNet calls show their cross-attention to `sees`; rows are counted with those of the predictor it was made from."""
+
+    def __init__(self, plain: NoisePredictor):
         self.__dict__.update(plain.__dict__)
-        self.sees = sees
+        self.sees: dict[str, list[See]] = {}
+
+    def open_for(self, watchers: Sequence[Watcher], wanted: Sequence[int], index: int) -> None:
+        """Opens what is wanted in this step."""
+        self.sees = {}
+        for watcher, length in zip(watchers, wanted):
+            for name, see in watcher.attention(index).items() if index < length else ():
+                self.sees.setdefault(name, []).append(see)
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
         def show(name: str, probs: torch.Tensor) -> None:
             for see in self.sees[name]:
                 see(name, probs)
 
+        if not self.sees:
+            return super().run(x, t, halves)
         with patched_attention(self.unet, lambda name: OpenAttention(name, see=show), list(self.sees)):
             return super().run(x, t, halves)
 
@@ -52,7 +71,7 @@ class Watching(GuidanceSchedule):
 
 @torch.no_grad()
 def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, batch: Batch,
-           decode: Callable[[torch.Tensor], torch.Tensor], *, want_images: bool = False) -> tuple[list[Watched], torch.Tensor | None]:
+           decode: Callable[[torch.Tensor], torch.Tensor], *, want_images: bool = False) -> Seen:
     """Scores of every detector from one trajectory, no longer than the longest that one of them needs. The scheduler's timesteps are set.
 
     noise: (n, 4, h, w) of unit variance. decode: latents -> images (n, 3, H, W) in [0, 1]; the images are made and returned when a
@@ -62,24 +81,25 @@ def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, 
     watchers = [detector.watch(predictor, batch, total) for detector in detectors]
     wanted = [detector.steps(total) for detector in detectors]
     extra = [torch.zeros_like(predictor.unet_evals) for _ in detectors]
-    sees: dict[str, list[See]] = {}
-    for watcher in watchers:
-        for name, see in watcher.attention().items():
-            sees.setdefault(name, []).append(see)
+    shown = OpenPredictor(predictor)
+    shown.open_for(watchers, wanted, 0)
+    kept: list[Prediction] = []
 
     def on_step(step: Step, prediction: Prediction) -> None:
         prediction.need("uncond", "text")
+        if step.index == 0 and not shown.sees:
+            kept.append(prediction)
         for i, watcher in enumerate(watchers):
             if step.index < wanted[i]:
                 before = predictor.unet_evals.clone()
                 watcher.on_step(step, prediction)
                 extra[i] += predictor.unet_evals - before
+        shown.open_for(watchers, wanted, step.index + 1)
 
-    open_predictor = OpenPredictor(predictor, sees) if sees else predictor
     final, longest = noise * scheduler.init_noise_sigma, max(wanted)
     whole = want_images or any(detector.needs_images for detector in detectors)
     if longest or whole:
-        final = steps(scheduler, open_predictor, final, Watching(watchers, wanted), guidance_scale, on_step, watched=None if whole else longest)
+        final = steps(scheduler, shown, final, Watching(watchers, wanted), guidance_scale, on_step, watched=None if whole else longest)
     images = decode(final) if whole else None
     found = []
     for detector, watcher, length, own in zip(detectors, watchers, wanted, extra):
@@ -87,4 +107,4 @@ def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, 
         scores = watcher.finish(final, images if detector.needs_images else None).float().cpu()
         rows = own + predictor.unet_evals - before + 2 * (total if detector.needs_images else length)
         found.append(Watched(scores, rows, watcher.masks()))
-    return found, images
+    return Seen(found, images, kept[0] if kept else None)

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 
 from generation.plan import CHOICES, Plan, Settings, plan_run
 from generation.run import Run
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(*options, type=kind, choices=CHOICES.get(name), help=HELP[name] + shown, default=argparse.SUPPRESS)
     parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}",
                         help="values for flags that were not typed (default auto: the model's own); none: the official defaults")
+    parser.add_argument("--screen", metavar="DETECTOR:THRESHOLD", help="mitigate only images whose score is above the threshold")
     parser.add_argument("--save_latents", action="store_true", help="also write latents/img_PPPP_SS.safetensors: initial, adjusted, final")
     parser.add_argument("--trace", action="store_true", help="also write trace.csv: magnitude and guidance of each step; runs both halves")
     parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
@@ -73,7 +75,8 @@ def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
     if state.is_main_process:
         folder.start(identity, overwrite=args.overwrite, config={
             "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
-            "method": plan.mitigation.name, **asdict(plan.mitigation), "save_latents": plan.save_latents, "trace": plan.trace})
+            "prompts": str(Path(settings.prompts).resolve()), "method": plan.mitigation.name, **asdict(plan.mitigation), "screen": args.screen,
+            "save_latents": plan.save_latents, "trace": plan.trace})
     state.wait_for_everyone()
     return Run(plan, pipe, folder, state)
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from detection import detectors
 from download.assets import hint
+from generation.screen import Screen, parse_screen
 from mitigation.base import Mitigation
 from mitigation.cli import method_from_args
 from mitigation.registry import methods
@@ -69,12 +71,14 @@ class Plan:
     folder: Path
     save_latents: bool
     trace: bool
+    screen: Screen | None = None
 
     def identity(self) -> dict:
         """Everything that decides the bytes of an image."""
         general = {name: value for name, value in asdict(self.settings).items() if name not in NOT_IDENTITY}
         general["model_id"] = fingerprint(self.settings.model_id)
-        return {**general, "method": self.mitigation.name, "method_settings": self.mitigation.settings(),
+        screened = {"screen": self.screen.identity()} if self.screen else {}
+        return {**general, **screened, "method": self.mitigation.name, "method_settings": self.mitigation.settings(),
                 "prompts_sha256": sha256_of(Path(self.settings.prompts)), "device": self.settings.device.split(":")[0]}
 
     def batches(self) -> list[tuple[int, list[Prompt]]]:
@@ -108,14 +112,15 @@ def plan_run(args: argparse.Namespace) -> Plan:
     check_range(settings, len(prompts))
     settings.device = choose_device(settings.device)
     settings.dtype = settings.dtype or ("bf16" if settings.device.startswith("cuda") else "fp32")
-    return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation), args.save_latents, args.trace)
+    screen = parse_screen(args.screen, preset, settings.num_inference_steps) if args.screen else None
+    return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation, screen), args.save_latents, args.trace, screen)
 
 
 def check_preset(source: str, preset: dict) -> None:
     """Raises ValueError for a table or a general flag that does not exist, or a value of the wrong type."""
     for name, table in preset.items():
-        if not isinstance(table, dict) or name not in ("generate", *methods()):
-            raise ValueError(f"the preset {source} has {name!r}, which is neither the table 'generate' nor one of a method")
+        if not isinstance(table, dict) or name not in ("generate", *methods(), *detectors()):
+            raise ValueError(f"the preset {source} has {name!r}, which is neither the table 'generate' nor one of a method or a detector")
     for name, value in preset.get("generate", {}).items():
         if name not in IN_PRESETS:
             raise ValueError(f"the preset {source} sets {name!r} in 'generate', which takes {', '.join(IN_PRESETS)}")
@@ -125,9 +130,9 @@ def check_preset(source: str, preset: dict) -> None:
             raise ValueError(f"the preset {source} sets {name} to {value!r}, which is none of {', '.join(CHOICES[name])}")
 
 
-def run_folder(settings: Settings, mitigation: Mitigation) -> Path:
+def run_folder(settings: Settings, mitigation: Mitigation, screen: Screen | None = None) -> Path:
     """<output_path>/<method>/<settings>_seed<seed>; numbers written with %g, so that 7 and 7.0 give the same folder."""
-    values = {"g": settings.guidance_scale, **mitigation.settings(), "seed": settings.seed}
+    values = {"g": settings.guidance_scale, **mitigation.settings(), **(screen.settings() if screen else {}), "seed": settings.seed}
     return Path(settings.output_path) / mitigation.name / "_".join(f"{name}{number_text(value)}" for name, value in values.items())
 
 

@@ -84,27 +84,44 @@ class Run:
         noise = initial_noise(seeds, self.latent_shape()) if noise is None else noise
         per_image = [prompt for prompt in prompts for _ in range(settings.n_samples_per_prompt)]
         captions = [prompt.caption for prompt in per_image]
-        trace = Trace(keys) if self.plan.trace else None
-        sample = self.pipe.sample(captions, noise.to(self.pipe.device, self.pipe.unet.dtype), self.plan.mitigation, seeds=seeds, on_step=trace,
-                                  prompt_seeds=[prompt_seed(settings.seed, prompt.row) for prompt in per_image],
-                                  alternatives=[prompt.alternatives for prompt in per_image],
-                                  generator=[torch.Generator().manual_seed(seed ^ 1) for seed in seeds],      # not the initial noise's
-                                  num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale)
+        shared = {"prompt_seeds": [prompt_seed(settings.seed, prompt.row) for prompt in per_image],
+                  "alternatives": [prompt.alternatives for prompt in per_image]}
+        sample, traced = self.sample(captions, noise.to(self.pipe.device, self.pipe.unet.dtype), keys, seeds=seeds, **shared,
+                                     generator=[torch.Generator().manual_seed(seed ^ 1) for seed in seeds],   # not the initial noise's
+                                     num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale)
         pictures, _ = self.pipe.decode(sample.final)
         self.unet_evals += int(sample.unet_evals.sum())
         used = seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         rows = image_rows(keys, captions, used, sample, (time.perf_counter() - start) / len(keys))
-        self.save(set(self.plan.wanted(prompts)), keys, pictures, sample, rows, trace)
+        self.save(set(self.plan.wanted(prompts)), keys, pictures, sample, rows, traced)
 
-    def save(self, wanted: set[Key], keys: list[Key], pictures, sample, rows, trace) -> None:
+    def sample(self, captions: list[str], noise, keys: list[Key], **settings):
+        """(Sample, rows of trace.csv or None)."""
+        traces = [Trace(keys) if self.plan.trace else None for _ in range(2)]
+        if self.plan.screen is None:
+            made = self.pipe.sample(captions, noise, self.plan.mitigation, on_step=traces[0], **settings)
+            return made, traces[0] and traces[0].rows()
+        from generation.screen import sample_screened
+        from mitigation.registry import build_mitigation
+        from sampling import Batch
+
+        batch = Batch(captions, settings["seeds"], settings["prompt_seeds"], settings["alternatives"], self.pipe)
+        made, flagged = sample_screened(self.plan.screen, self.pipe, batch, noise, self.plan.mitigation, build_mitigation("no_mitigation"), traces,
+                                        **settings)
+        if not self.plan.trace:
+            return made, None
+        mitigated = {str(key) for key, flag in zip(keys, flagged.tolist()) if flag}
+        return made, [row for trace, own in zip(traces, (True, False)) for row in trace.rows() if (row["key"] in mitigated) == own]
+
+    def save(self, wanted: set[Key], keys: list[Key], pictures, sample, rows, traced) -> None:
         for i, key in enumerate(keys):
             if key in wanted:
                 self.folder.save_image(key, pictures[i])
                 if self.plan.save_latents:
                     self.folder.save_latents(key, {name: getattr(sample, name)[i].float().cpu() for name in ("initial", "adjusted", "final")})
         names = {str(key) for key in wanted}
-        if trace is not None:
-            self.folder.save_rows("trace", [row for row in trace.rows() if row["key"] in names])
+        if traced is not None:
+            self.folder.save_rows("trace", [row for row in traced if row["key"] in names])
         self.folder.save_rows("images", [row for row in rows if row["key"] in names])
 
 
@@ -120,7 +137,7 @@ def image_rows(keys, captions, seeds, sample, seconds: float) -> list[dict]:
     """A row of images.csv for each image."""
     rows = []
     for i, key in enumerate(keys):
-        own = {name: float(f"{float(values[i]):.6g}") for name, values in sample.numbers.items()}
+        own = {name: float(f"{float(values[i]):.6g}") for name, values in sample.numbers.items() if not values[i].isnan()}
         rows.append({"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, "prompt": captions[i], "seed": seeds[i],
                      "unet_evals": int(sample.unet_evals[i]), "seconds": round(seconds, 4),
                      "finite": int(sample.final[i].isfinite().all()), **own})

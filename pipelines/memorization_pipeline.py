@@ -9,7 +9,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from mitigation.base import Mitigation
-from sampling import Batch, NoisePredictor, image_seed
+from sampling import Batch, NoisePredictor, Prediction, image_seed
 from sampling.loop import OnStep, input_scale, plain_run, steps
 from sampling.noise import prompt_seed
 
@@ -32,10 +32,11 @@ class Sample:
 
 @torch.no_grad()
 def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigation: Mitigation, guidance_scale: float,
-            on_step: OnStep | None = None, generator=None, batch: Batch | None = None) -> Sample:
+            on_step: OnStep | None = None, generator=None, batch: Batch | None = None, known: Prediction | None = None) -> Sample:
     """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype. The scheduler's timesteps are set.
 
     generator: one or one per image, for schedulers that draw noise at every step. batch: what the hooks are told about the images.
+    known: the prediction of step 0, for a method that changes neither the noise nor the embeddings.
     on_step(step, prediction) is called before each step is taken; reading a half that was not computed costs UNet rows.
     """
     batch = batch or make_batch([""] * len(noise))
@@ -44,13 +45,13 @@ def denoise(scheduler, predictor: NoisePredictor, noise: torch.Tensor, mitigatio
     with mitigation.patch(predictor, batch):
         latents = noise * scheduler.init_noise_sigma
         first = scheduler.scale_model_input(latents, t).float()            # what the UNet reads: the methods' coordinates
-        numbers = mitigation.edit_embeddings(predictor, first, t, batch)
+        numbers = batch.numbers | mitigation.edit_embeddings(predictor, first, t, batch)
         adjustment = mitigation.adjust_initial_noise(predictor, first, t, batch)
         if adjustment.x is not first:
             moved = (adjustment.x - first) * input_scale(scheduler, t)
             latents = (latents.float() + moved).to(noise.dtype)            # an image that was not moved keeps its bits
         adjusted, guidance = latents / scheduler.init_noise_sigma, mitigation.guidance(batch)
-        final = steps(scheduler, predictor, latents, guidance, guidance_scale, on_step, generator, adjustment.prediction)
+        final = steps(scheduler, predictor, latents, guidance, guidance_scale, on_step, generator, adjustment.prediction or known)
     return Sample(noise, adjusted, final, predictor.unet_evals, numbers | adjustment.numbers | guidance.numbers())
 
 
@@ -115,10 +116,11 @@ class MemorizationPipeline(StableDiffusionPipeline):
 
     def sample(self, prompts: list[str], noise: torch.Tensor, mitigation: Mitigation, *, num_inference_steps: int, guidance_scale: float,
                negative_prompt: str = "", seeds: list[int] | None = None, prompt_seeds: list[int] | None = None,
-               alternatives: list[tuple[str, ...]] | None = None, on_step: OnStep | None = None, generator=None) -> Sample:
+               alternatives: list[tuple[str, ...]] | None = None, on_step: OnStep | None = None, generator=None,
+               known: Prediction | None = None) -> Sample:
         """Latents for prompts[i] from noise[i].
 
-        seeds, prompt_seeds, alternatives: one per image, see `Batch`. generator: for schedulers that draw noise at every step.
+        seeds, prompt_seeds, alternatives: one per image, see `Batch`. generator: for schedulers that draw noise at every step. known: see `denoise`.
         """
         mitigation.check(num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
@@ -126,7 +128,7 @@ class MemorizationPipeline(StableDiffusionPipeline):
         batch.encoded = mitigation.edit_prompts(batch)
         text, empty = self.encode(batch.encoded), self.encode([negative_prompt] * len(prompts))
         predictor = NoisePredictor(self.unet, self.scheduler, text, empty)
-        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator, batch)
+        return denoise(self.scheduler, predictor, noise, mitigation, guidance_scale, on_step, generator, batch, known)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil"):

@@ -19,7 +19,8 @@ class Batch:
     seeds: for what a method draws for one image. prompt_seeds: for what all images of a prompt share; equal seeds mean one prompt.
     alternatives: other captions of the same meaning, if the prompt file has some. pipe: tokenizer, text_encoder, vae and `encode`.
     plain_run(on_step): samples the batch once with plain guidance from the noise as drawn, for methods that look before they act; its
-    UNet rows count. state: what one hook of a method leaves for its next, by the method's name.
+    UNet rows count. state: what one hook of a method leaves for its next, by the method's name. encoded: the texts that were encoded, one an
+    image, once the hook edit_prompts has been asked. numbers: where that hook leaves its figures, one per image (n,), for images.csv.
     """
 
     prompts: list[str]
@@ -29,6 +30,8 @@ class Batch:
     pipe: Any = None
     plain_run: Callable[[Callable[[Step, Prediction], None] | None], torch.Tensor] | None = None
     state: dict[str, Any] = field(default_factory=dict)
+    encoded: list[str] = field(default_factory=list)
+    numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -52,7 +52,7 @@ class Deferred(GuidanceSchedule):
 
 @dataclass
 class BelowTimestep(GuidanceSchedule):
-    """No guidance (scale 0) while t > tau: the paper's delayed guidance.
+    """Scale `before` (0: no guidance) while t > tau: the paper's delayed guidance.
 
     Published values of tau are rounded to four decimals, some below the grid point they mean (Euler's 978.612245 as
     978.6122), so a timestep within `tolerance` above tau counts as reached.
@@ -60,6 +60,7 @@ class BelowTimestep(GuidanceSchedule):
 
     tau: float
     tolerance: float = 1e-2
+    before: float = 0.0
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:
-        return 0.0 if float(step.t) > self.tau + self.tolerance else step.guidance_scale
+        return self.before if float(step.t) > self.tau + self.tolerance else step.guidance_scale

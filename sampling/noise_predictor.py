@@ -123,7 +123,7 @@ class Prediction:
 
     def need(self, *names: str) -> None:
         """Computes what is missing of the named halves in one UNet call."""
-        wanted = names if self.predictor.skip_unused_half else HALVES
+        wanted = names if self.predictor.skip_unused_half else tuple(dict.fromkeys((*HALVES, *names)))
         missing = tuple(name for name in wanted if name not in self.halves)
         if missing:
             self.halves.update(zip(missing, self.predictor.run(self.x, self.t, missing)))

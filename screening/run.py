@@ -64,11 +64,11 @@ class Detection:
         self.pipe.scheduler.set_timesteps(settings.num_inference_steps, device=self.pipe.device)
         predictor = NoisePredictor(self.pipe.unet, self.pipe.scheduler, self.pipe.encode(captions), self.pipe.encode([""] * len(captions)))
         want_images = self.plan.save_masks and any(detector.spatial for detector in detectors)
-        found, images = detect(detectors, self.pipe.scheduler, predictor, self.noise(prompts, seeds), settings.guidance_scale, batch,
-                               lambda latents: self.pipe.decode(latents, "pt")[0], want_images=want_images)
+        seen = detect(detectors, self.pipe.scheduler, predictor, self.noise(prompts, seeds), settings.guidance_scale, batch,
+                      lambda latents: self.pipe.decode(latents, "pt")[0], want_images=want_images)
         seconds = time.perf_counter() - start
-        for detector, watched in zip(detectors, found):
-            self.save(detector, name, prompts, watched, images, predictor.unet_evals, seconds)
+        for detector, watched in zip(detectors, seen.found):
+            self.save(detector, name, prompts, watched, seen.images, predictor.unet_evals, seconds)
 
     def save(self, detector: Detector, name: str, prompts: list[Prompt], watched: Watched, images, pass_rows: torch.Tensor, seconds: float) -> None:
         folder, samples = self.folders[detector.name], self.plan.settings.n_samples_per_prompt

@@ -1,0 +1,39 @@
+"""Norm and alignment of the conditional noise prediction on pure noise: Asthana and Belagiannis, ICLR 2026."""
+from __future__ import annotations
+
+import torch
+
+from detection.base import Detector, Watcher, register
+from sampling import Prediction, Step
+from sampling.anisotropy import LATE, anisotropy
+from sampling.flags import flag
+
+
+class NormAndCosine(Watcher):
+    """Both terms on the initial noise."""
+
+    score: torch.Tensor
+
+    def on_step(self, step: Step, prediction: Prediction) -> None:
+        timesteps = self.predictor.scheduler.timesteps
+        late = self.predictor.at(prediction.x, timesteps[LATE])
+        self.score = anisotropy(prediction, late, self.detector.norm_weight, self.detector.cosine_weight)
+
+    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
+        return self.score
+
+
+@register("anisotropy", paper="Asthana and Belagiannis, ICLR 2026", cost="4")
+class Anisotropy(Detector):
+    """norm_weight ||e(x, c) - e(x, "")|| at the first timestep + cosine_weight cos at a late one, on the same noise. Source: weights of SD 1.4."""
+
+    watcher = NormAndCosine
+    norm_weight: float = flag(1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0)
+    cosine_weight: float = flag(2.0, "weight of the cosine", short="cos", at_least=0.0)
+
+    def steps(self, total: int) -> int:
+        return 1
+
+    def check(self, total: int) -> None:
+        if total < -LATE:
+            raise ValueError(f"anisotropy looks at the third last timestep, so {total} steps are too few: at least {-LATE}")
