@@ -32,22 +32,22 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.metric_speed
+	$(BIN)/python -m benchmarks.metrics
 
 # Everything of the embedded models from nothing, on a CPU, in hours; a stopped training goes on.
 train-tiny: setup
 	$(BIN)/python tiny/train.py tiny
 	$(BIN)/python tiny/train.py tiny-v
 	$(BIN)/python tiny/build_world.py
-	$(BIN)/python benchmarks/train_probe.py
-	$(BIN)/python benchmarks/make_realism.py
+	$(BIN)/python -m benchmarks.train_probe
+	$(BIN)/python -m benchmarks.make_realism
 
 # Presets from the tuning split, then the model card's figures from the test split; about an hour a model.
 evaluate-tiny: setup
-	$(BIN)/python benchmarks/tune_presets.py --model_id tiny
-	$(BIN)/python benchmarks/evaluate_tiny.py --model_id tiny
-	$(BIN)/python benchmarks/tune_presets.py --model_id tiny-v
-	$(BIN)/python benchmarks/evaluate_tiny.py --model_id tiny-v
+	$(BIN)/python -m benchmarks.tune_presets --model_id tiny
+	$(BIN)/python -m benchmarks.evaluate_tiny --model_id tiny
+	$(BIN)/python -m benchmarks.tune_presets --model_id tiny-v
+	$(BIN)/python -m benchmarks.evaluate_tiny --model_id tiny-v
 
 # What the others made, but for build/ (checkpoints of the training) and an environment elsewhere.
 clean:

@@ -1,57 +1,107 @@
-"""The paper's methods against none and against late guidance alone, on an embedded model's verbatim test prompts, at equal seeds.
+"""Every method on an embedded model's test split, on equal seeds, with the model's presets: one table.
 
-python benchmarks/compare_methods.py --model_id tiny        # prints the table, writes tiny/evaluation/<model>_methods.json
+python -m benchmarks.compare_methods --model_id tiny        # prints the table; writes tiny/evaluation/<model>_methods.{json,md}
+Columns: share of copies and copy score, subject shown (alignment), diversity and realism (quality), each with its 95 % interval over
+prompts; share of copies by kind of memorization; UNet rows and seconds per image. Goes on where it stopped.
 """
 from __future__ import annotations
 
 import argparse
-import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scored_run import mean, scored_run
-from examples.demo import print_table
-from metrics.embedded import TINY, read_captions
-from pipelines.loading import load_pipeline
-from pipelines.models import EMBEDDED
-from results.files import write_json
+from benchmarks.scored_run import ScoredRun, mean, scored_run
+from metrics.embedded import TINY, copied, read_captions, score_all
+from metrics.intervals import interval
+from metrics.summary import table_text
+from mitigation import methods
+from pipelines.models import EMBEDDED, load_preset
+from results import Key
+from results.files import write_bytes, write_json
 
-FACTORS = (1.5, 1.0, 0.8)                  # per-sample targets, relative to the preset's
+KINDS = {"VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", ""), "LM": ("LM", "")}
+QUANTITIES = {"copy score": "copy_score", "subject shown": "subject_shown", "diversity": "feature_diversity", "realism": "realism"}
 
 
-def methods(model_id: str) -> dict[str, list[str]]:
-    """Heading -> flags."""
-    preset = tomllib.loads((EMBEDDED[model_id] / "presets.toml").read_text())
-    last_off, target = preset["batch_wise"]["apply_cfg_step"], preset["per_sample"]["target_loss"]
-    targets = [f"{factor * target:.3g}" for factor in FACTORS]
-    per_sample = {f"per-sample, target {value}": ["--method", "per_sample", "--target_loss", value] for value in targets}
-    return {"none": [], f"guidance from step {last_off + 1}": ["--method", "static_transition", "--cfg_step", str(last_off)],
-            "batch-wise": ["--method", "batch_wise"], **per_sample}
+@dataclass
+class Figure:
+    """Mean over prompts of their means, with its 95 % interval over prompts."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def figure(values: dict[Key, float]) -> Figure | None:
+    """Of one value an image; None without any."""
+    prompts: dict[int, list[float]] = {}
+    for key, value in values.items():
+        prompts.setdefault(key.prompt, []).append(value)
+    means = [sum(some) / len(some) for some in prompts.values()]
+    return Figure(sum(means) / len(means), *interval(means)) if means else None
+
+
+def settings_of(model_id: str, name: str) -> list[str]:
+    """Flags of a method that the command needs beside the preset; guidance alone gets the batch-wise method's step."""
+    preset = load_preset("auto", model_id)[1]
+    if name == "static_transition" and name not in preset:
+        return ["--cfg_step", str(preset["batch_wise"]["apply_cfg_step"])]
+    return []
+
+
+def line_of(name: str, run: ScoredRun, values: dict[str, dict[Key, float]]) -> dict:
+    """One method's figures."""
+    copies = {key: float(copied(score)) for key, score in values["copy_score"].items()}
+
+    def of_kind(kind: str) -> float | None:
+        wanted = KINDS[kind]
+        return mean(value for key, value in copies.items()
+                    if run.captions[key.prompt].kind == wanted[0] and wanted[1] in ("", run.captions[key.prompt].group))
+
+    figures = {"copies": figure(copies), **{title: figure(values.get(quantity, {})) for title, quantity in QUANTITIES.items()}}
+    return {"method": name, "folder": run.folder.path.name, **{title: vars(found) if found else None for title, found in figures.items()},
+            "copies by kind": {kind: of_kind(kind) for kind in KINDS}, "UNet rows": run.column("unet_evals"), "seconds": run.column("seconds")}
+
+
+def shown(line: dict, plain: dict) -> dict[str, str]:
+    """A line as text; a method whose copies are not fewer than without any, beyond the interval, is marked."""
+    def text(title: str, scale: float = 1.0, form: str = ".2f") -> str:
+        found = line[title]
+        return "-" if found is None else f"{scale * found['mean']:{form}} [{scale * found['low']:{form}}, {scale * found['high']:{form}}]"
+
+    no_effect = line is not plain and line["copies"]["high"] >= plain["copies"]["low"]
+    by_kind = {kind: "-" if value is None else f"{100 * value:.0f}" for kind, value in line["copies by kind"].items()}
+    return {"method": line["method"] + (" (*)" if no_effect else ""), "copies %": text("copies", 100, ".0f"), **by_kind,
+            "copy score": text("copy score"), "subject %": text("subject shown", 100, ".0f"), "diversity": text("diversity"),
+            "realism": text("realism"), "rows": f"{line['UNet rows']:.0f}", "s": f"{line['seconds']:.2f}"}
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A table for the README and the model card."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows]) + "\n"
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--samples", type=int, default=4, help="images per prompt")
+    parser.add_argument("--methods", nargs="+", help="only these, beside no_mitigation (default: all)")
+    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
+    parser.add_argument("--end", type=int, help="row after the last prompt (default: all)")
     parser.add_argument("--out", type=Path, default=Path("build/comparison"))
     args = parser.parse_args()
-    pipe, lines = load_pipeline(args.model_id), []
-    verbatim = [caption.row for caption in read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv") if caption.kind == "VM"]
-    for title, flags in methods(args.model_id).items():
-        run = scored_run(args.model_id, "memorized_test", args.out, [*flags, "--save_latents"], samples=args.samples,
-                         start=min(verbatim), end=max(verbatim) + 1)
-        magnitude = run.magnitudes(pipe)
-        for group in ("A", "B"):
-            def wanted(caption, group=group):
-                return caption.kind == "VM" and caption.group == group
-
-            lines.append({"method": title, "group": group, "copies": run.copies(wanted),
-                          "score above 0.5": mean(score > 0.5 for key, score in run.copy_score.items() if wanted(run.captions[key.prompt])),
-                          "subject shown": run.shown(wanted),
-                          "magnitude": mean(value for key, value in magnitude.items() if wanted(run.captions[key.prompt])),
-                          "UNet rows": run.column("unet_evals", wanted)})
+    prompts = TINY / "prompts" / f"{args.model_id}_memorized_test.csv"
+    names, lines = ["no_mitigation", *(name for name in args.methods or methods() if name != "no_mitigation")], []
+    for name in names:
+        run = scored_run(args.model_id, "memorized_test", args.out, ["--method", name, "--quiet", *settings_of(args.model_id, name)],
+                         samples=args.samples, end=args.end or len(read_captions(prompts)))
+        lines.append(line_of(name, run, score_all(run.folder.path, prompts, args.samples)))
+    table = [shown(line, lines[0]) for line in lines]
+    print(table_text(table))
+    print("(*) copies not fewer than without a mitigation: the 95 % intervals overlap")
     write_json(TINY / "evaluation" / f"{args.model_id}_methods.json", lines)
-    print_table([{name: value if isinstance(value, str) else f"{value:.3g}" for name, value in line.items()} for line in lines])
+    write_bytes(TINY / "evaluation" / f"{args.model_id}_methods.md", markdown(table).encode())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is an embedded model good enough? The figures of its model card, from the test split, without mitigation.
 
-python benchmarks/evaluate_tiny.py --model_id tiny          # about half an hour on two cores; goes on where it stopped
+python -m benchmarks.evaluate_tiny --model_id tiny          # about half an hour on two cores; goes on where it stopped
 Writes tiny/evaluation/<model>.json and contact sheets in --out.
 """
 from __future__ import annotations

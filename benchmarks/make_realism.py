@@ -1,6 +1,6 @@
 """Writes the real pictures' features for metrics/realism.py: scenes, posters and products that are in no training set.
 
-python benchmarks/make_realism.py        # writes tiny/realism.safetensors and prints how it tells real pictures from broken ones
+python -m benchmarks.make_realism        # writes tiny/realism.safetensors and prints how it tells real pictures from broken ones
 """
 import argparse
 from pathlib import Path

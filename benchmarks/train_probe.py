@@ -1,6 +1,6 @@
 """Trains the subject classifier of the embedded world: logistic regression on EfficientNet features of rendered artwork.
 
-python benchmarks/train_probe.py        # writes tiny/probe.safetensors and prints its accuracy on pictures it has not seen
+python -m benchmarks.train_probe        # writes tiny/probe.safetensors and prints its accuracy on pictures it has not seen
 """
 import argparse
 import json

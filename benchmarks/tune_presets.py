@@ -1,6 +1,6 @@
 """Chooses the embedded model's presets on its tuning split, by a fixed rule.
 
-python benchmarks/tune_presets.py --model_id tiny        # prints every setting tried and writes presets.toml into the model's folder
+python -m benchmarks.tune_presets --model_id tiny        # prints every setting tried and writes presets.toml into the model's folder
 
 Rule: of the settings that show the caption's subject at least as often as no mitigation does, less five points, the one with
 the fewest copies; ties: the one that shows the subject more often. Targets of the per-sample method are multiples of the

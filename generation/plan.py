@@ -113,7 +113,9 @@ def plan_run(args: argparse.Namespace) -> Plan:
     settings.device = choose_device(settings.device)
     settings.dtype = settings.dtype or ("bf16" if settings.device.startswith("cuda") else "fp32")
     screen = parse_screen(args.screen, preset, settings.num_inference_steps) if args.screen else None
-    return Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation, screen), args.save_latents, args.trace, screen)
+    plan = Plan(settings, mitigation, prompts, source, run_folder(settings, mitigation, screen), args.save_latents, args.trace, screen)
+    mitigation.check_run(plan.identity())
+    return plan
 
 
 def check_preset(source: str, preset: dict) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from download.assets import hint, named, path_of
-from metrics.pictures import sha256_of
+from download.check import sha256_of
 from metrics.references import References
 from metrics.runs import EMBEDDED, Run, open_run
 from results.environment import choose_device
@@ -86,7 +86,7 @@ def existing(typed: Path | None, flag: str) -> Path | None:
 
 def variant_of(name: str, path: Path, asset: str) -> str:
     """`name` for the published checkpoint; with the beginning of its sha256 for another file of that architecture."""
-    if path == path_of(asset):
+    if path.resolve() == path_of(asset).resolve():
         return name
     published, digest = named(asset), sha256_of(path)
     return name if digest in (published.sha256, *published.files.values()) else f"{name}@{digest[:8]}"
@@ -98,12 +98,13 @@ def available(prog: str, needed: dict[str, dict[Path, str]], required: list[str]
     if unknown:
         raise ValueError(f"--require {unknown[0]}: {prog} has {', '.join(needed)}")
     missing = {metric: "; ".join(hint for file, hint in files.items() if not file.exists()) for metric, files in needed.items()}
-    for metric, hints in missing.items():
-        if hints and metric in required:
-            raise ValueError(f"{metric} cannot be computed: {hints}")
-        if hints:
-            print(f"{metric} is not computed: {hints}", file=sys.stderr)
-    return {metric for metric, hints in missing.items() if not hints}
+    lacking = {metric: hints for metric, hints in missing.items() if hints}
+    for metric in required:
+        if metric in lacking:
+            raise ValueError(f"{metric} cannot be computed: {lacking[metric]}")
+    for metric, hints in lacking.items():
+        print(f"{metric} is not computed: {hints}", file=sys.stderr)
+    return set(needed) - set(lacking)
 
 
 def score(script: Script, args: argparse.Namespace) -> None:

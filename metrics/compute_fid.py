@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metrics.command import Parser, add_common_flags, available, checkpoint, guarded
+from metrics.command import Parser, add_common_flags, available, checkpoint, guarded, positive, variant_of
 from metrics.references import SUFFIXES
-from metrics.runs import open_run
+from metrics.runs import check_complete, keys_of
+from results import RunFolder
 from results.environment import choose_device
-from results.table import Result, add_results
+from results.table import Result, add_results, read_results
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,8 @@ def build_parser() -> Parser:
     parser.add_argument("--real_folder", type=Path, required=True, help="real images; of one file format with the generated ones")
     parser.add_argument("--inception_checkpoint", type=Path, help="inception-2015-12-05.pt (default: where download/ puts it)")
     parser.add_argument("--clip_checkpoint", type=Path, help="OpenAI's ViT-B-32 (default: where download/ puts it)")
+    parser.add_argument("--num_samples", type=positive, help="of a run: the first so many images of each prompt (default: all)")
+    parser.add_argument("--incomplete", action="store_true", help="score the images of an unfinished run")
     add_common_flags(parser)
     return parser
 
@@ -43,19 +46,30 @@ def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
     return {"fid": inception, "clip_fid": clip, "features": {}}
 
 
-def generated_images(folder: Path) -> list[Path]:
-    """Images of a finished run, or of any other folder. Raises ValueError for a run that cannot be scored."""
-    if (folder / "manifest.json").exists():
-        return list(open_run(folder).files.values())
-    return images_of(folder, "--gen_folder")
+def generated_images(folder: Path, num_samples: int | None, *, incomplete: bool) -> list[Path]:
+    """Images of a run, or of any other folder. Raises ValueError for a run that cannot be scored."""
+    manifest = RunFolder(folder).manifest()
+    if manifest is None:
+        if num_samples or incomplete:
+            raise ValueError(f"--num_samples and --incomplete are for run folders; {folder} has no manifest.json")
+        return images_of(folder)
+    keys = keys_of(folder)
+    if not incomplete:
+        check_complete(folder, keys, manifest, num_samples=num_samples)
+    return [path for key, path in keys.items() if num_samples is None or key.sample < num_samples]
 
 
-def images_of(folder: Path, flag: str) -> list[Path]:
-    """Image files of a folder. Raises ValueError when there are too few."""
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if len(found) < LEAST:
-        raise ValueError(f"{flag} {folder} has {len(found)} images; {LEAST} or more are needed, thousands for a stable figure")
-    return found
+def images_of(folder: Path) -> list[Path]:
+    """Image files of a folder, by name."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def check(flag: str, folder: Path, images: list[Path]) -> None:
+    """Raises ValueError for what is no folder, and for too few images."""
+    if not folder.is_dir():
+        raise ValueError(f"{flag} {folder} is no folder")
+    if len(images) < LEAST:
+        raise ValueError(f"{flag} {folder} has {len(images)} images; {LEAST} or more are needed, thousands for a stable figure")
 
 
 def embedders(args: argparse.Namespace, metrics: set[str]) -> list[tuple[Embedder, str, str]]:
@@ -64,8 +78,10 @@ def embedders(args: argparse.Namespace, metrics: set[str]) -> list[tuple[Embedde
 
     options = {"device": args.device, "batch_size": args.batch_size}
     choices: dict[str, tuple[Callable, str, str]] = {
-        "fid": (lambda: Inception(args.inception_checkpoint, **options), "fid", "kid"),
-        "clip_fid": (lambda: ClipImages(args.clip_checkpoint, **options), "clip_fid", "clip_kid"),
+        "fid": (lambda: Inception(args.inception_checkpoint, name=variant_of("inception_v3_clean", args.inception_checkpoint, "inception_v3"),
+                                  **options), "fid", "kid"),
+        "clip_fid": (lambda: ClipImages(args.clip_checkpoint, name=variant_of("clip_vit_b_32_openai", args.clip_checkpoint, "clip_vit_b_32_openai"),
+                                        **options), "clip_fid", "clip_kid"),
         "features": (lambda: OfflineFeatures(**options), "frechet_features", "kernel_features")}
     return [(build(), frechet, kernel) for metric, (build, frechet, kernel) in choices.items() if metric in metrics]
 
@@ -87,9 +103,12 @@ def features_of(networks: list[Embedder], paths: list[Path], batch_size: int) ->
 def compute(args: argparse.Namespace) -> None:
     """Computes, stores in a run folder, and prints. Raises ValueError for what the user can mend."""
     args.gen_folder, args.device = args.gen_folder.resolve(), choose_device(args.device)
-    generated, real = generated_images(args.gen_folder), images_of(args.real_folder, "--real_folder")
+    generated, real = generated_images(args.gen_folder, args.num_samples, incomplete=args.incomplete), images_of(args.real_folder)
+    check("--gen_folder", args.gen_folder, generated)
+    check("--real_folder", args.real_folder, real)
+    read_results(args.gen_folder)                          # a broken table is found before the work
     metrics = available(PROG, files(args), args.require)
-    if {path.suffix for path in generated} != {path.suffix for path in real}:
+    if {path.suffix.lower() for path in generated} != {path.suffix.lower() for path in real}:
         print("the two folders have different file formats: their compression alone changes these figures", file=sys.stderr)
     from metrics.fid import frechet, kernel
 

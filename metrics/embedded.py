@@ -11,10 +11,11 @@ from PIL import Image
 from metrics.copy_score import THRESHOLD
 from metrics.image_features import EfficientNet
 from metrics.images import read_images
-from metrics.offline import CopyScore, SubjectShown
+from metrics.offline import CopyScore, FeatureDiversity, Realism, SubjectShown
 from metrics.references import References
 from metrics.runs import open_run
 from metrics.scores import run_scores
+from results import Key
 from results.table import Result, add_results
 
 TINY = Path(__file__).parent.parent / "tiny"
@@ -65,6 +66,19 @@ def score_run(folder: Path, prompts: Path, samples: int) -> list[Result]:
     scores = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))]
     found = [row for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks") for row in rows]
     add_results(folder, found)
+    return found
+
+
+def score_all(folder: Path, prompts: Path, samples: int) -> dict[str, dict[Key, float]]:
+    """quantity -> value of each image: copy score, subject shown, diversity, realism; also stored in `results.csv`."""
+    run, features = open_run(folder, prompts, num_samples=samples), EfficientNet()
+    scores = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts)), FeatureDiversity(features), Realism(features)]
+    rows = [row for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks") for row in rows]
+    add_results(folder, rows)
+    found: dict[str, dict[Key, float]] = {score.quantity: {} for score in scores}
+    for row in rows:
+        if row.prompt_index is not None and row.sample_index is not None:
+            found[row.quantity][Key(row.prompt_index, row.sample_index)] = row.value
     return found
 
 

@@ -1,7 +1,7 @@
 """Distance between two sets of images: FID (Heusel et al. 2017), KID (Binkowski et al. 2018), CLIP-FID (Kynkäänniemi et al. 2023).
 
-Resizing and distances are those of the package clean-fid (Parmar et al., CVPR 2022). Lower is better; small sets bias FID upwards, so only
-sets of equal size compare.
+Resizing and the kernel distance are those of the package clean-fid (Parmar et al., CVPR 2022); the Fréchet distance equals its own, without
+a matrix square root. Lower is better; small sets bias FID upwards, so only sets of equal size compare.
 """
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from metrics.pictures import Embedder, loading
 class Inception(Embedder):
     """The TorchScript Inception-v3 of 2015-12-05 that FID is defined by; images resized as clean-fid does. (n, 2048)."""
 
-    name, unit = "inception_v3_clean", False
+    unit = False
 
-    def __init__(self, checkpoint: Path, *, device: str = "cpu", batch_size: int = 32):
+    def __init__(self, checkpoint: Path, *, name: str = "inception_v3_clean", device: str = "cpu", batch_size: int = 32):
         from cleanfid.resize import build_resizer
 
         super().__init__(device=device, batch_size=batch_size)
+        self.name = name
         self.resize = build_resizer("clean")
         with loading(checkpoint, "the TorchScript Inception network"):
             self.layers = torch.jit.load(checkpoint, map_location=device).eval().layers
@@ -41,12 +42,13 @@ class Inception(Embedder):
 class ClipImages(Embedder):
     """OpenAI's CLIP ViT-B/32 image encoder, for CLIP-FID. (n, 512), not normalised."""
 
-    name, unit = "clip_vit_b_32_openai", False
+    unit = False
 
-    def __init__(self, checkpoint: Path, *, device: str = "cpu", batch_size: int = 32):
+    def __init__(self, checkpoint: Path, *, name: str = "clip_vit_b_32_openai", device: str = "cpu", batch_size: int = 32):
         import open_clip
 
         super().__init__(device=device, batch_size=batch_size)
+        self.name = name
         with loading(checkpoint, "open_clip's ViT-B-32-quickgelu"):
             self.model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(checkpoint), device=device).eval()
         self.transform = T.Compose([T.Resize(224, interpolation=T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor(),
@@ -66,11 +68,15 @@ class OfflineFeatures(EfficientNet):
 
 
 def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features, (n, d) and (m, d)."""
-    from cleanfid.fid import frechet_distance
+    """|mean - mean'|^2 + tr(S + S' - 2 (S S')^(1/2)) for the means and covariances S of two sets of features, (n, d) and (m, d); n, m >= 2.
 
+    With S = R^T R, that trace of the root is the sum of the singular values of R R'^T. So sets smaller than d, whose covariances are singular,
+    are no special case.
+    """
     a, b = first.double().numpy(), second.double().numpy()
-    return float(frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)))
+    root, other = (np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b))
+    cross = np.linalg.svd(root @ other.T, compute_uv=False).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.square(root).sum() + np.square(other).sum() - 2 * cross)
 
 
 def kernel(first: torch.Tensor, second: torch.Tensor, seed: int = 0) -> float:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,11 +44,6 @@ class Picture:
     def release(self) -> None:
         """Forgets the pixels, keeps the features."""
         self.decoded = None
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Embedder:

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics.pictures import Picture, Unreadable, sha256_of
+from download.check import sha256_of
+from metrics.pictures import Picture, Unreadable
 from prompts.files import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -92,18 +92,20 @@ def open_run(folder: Path, prompts: Path | None = None, *, num_samples: int | No
     if not folder.is_dir():
         raise ValueError(f"{flag} {folder} is no folder")
     folder = folder.resolve()
-    manifest = RunFolder(folder).manifest()
-    config = config_of(folder)
+    manifest, config, keys = RunFolder(folder).manifest(), config_of(folder), keys_of(folder)
     if prompts is None and "prompts" not in config:
         raise ValueError(f"{folder} does not say which prompt file it was made from: give --prompts")
     file = Path(prompts or config["prompts"])
-    table, keys = read_prompts(file), keys_of(folder)
+    if prompts is None and not file.is_file():
+        raise ValueError(f"the prompt file {file} that {folder} was made from is not here: give it with --prompts")
+    table = read_prompts(file)
     if manifest and manifest["identity"].get("prompts_sha256") not in (None, sha256_of(file)):
         raise ValueError(f"{folder} was made from another prompt file than {file} (its hash differs): images would meet wrong captions")
     outside = sorted(key for key in keys if key.prompt >= len(table))
     if outside:
         raise ValueError(f"{folder} has img_{outside[0]}.png, but {file} has only {len(table)} prompts: is it the prompt file of another run?")
-    check_complete(folder, keys, manifest, num_samples=num_samples, incomplete=incomplete)
+    if not incomplete:
+        check_complete(folder, keys, manifest, num_samples=num_samples)
     chosen = {key: path for key, path in keys.items() if num_samples is None or key.sample < num_samples}
     return Run(folder, file, table, chosen, str(config.get("model_id", "")))
 
@@ -143,12 +145,10 @@ def keys_of(folder: Path) -> dict[Key, Path]:
     return found
 
 
-def check_complete(folder: Path, keys: dict[Key, Path], manifest: dict | None, *, num_samples: int | None, incomplete: bool) -> None:
+def check_complete(folder: Path, keys: dict[Key, Path], manifest: dict | None, *, num_samples: int | None = None) -> None:
     """Raises ValueError when the run was stopped, or some prompt has fewer images than it should."""
     wanted = num_samples or (manifest or {}).get("identity", {}).get("n_samples_per_prompt") or 1 + max(key.sample for key in keys)
     missing = sorted(key for prompt in {key.prompt for key in keys} for key in (Key(prompt, k) for k in range(wanted)) if key not in keys)
-    if incomplete:
-        return
     if manifest and not manifest.get("finished"):
         raise ValueError(f"the run {folder} is not finished: give its command again, or --incomplete to score the {len(keys)} images that are there")
     if missing:

@@ -48,7 +48,6 @@ class Unmitigated:
 class SameSeed(Score):
     """Cosine of each image and the unmitigated image of the same seed."""
 
-
     def __init__(self, quantity: str, embedder: Embedder, unmitigated: Unmitigated):
         self.quantity, self.embedder, self.unmitigated = quantity, embedder, unmitigated
         self.variant = f"{embedder.name}_to_{unmitigated.name}"
@@ -63,7 +62,6 @@ class SameSeed(Score):
 
 class PairwiseSimilarity(Score):
     """Median cosine over the pairs of a prompt's images."""
-
 
     def __init__(self, quantity: str, embedder: Embedder):
         self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder

@@ -55,7 +55,6 @@ def run_scores(run: Run, scores: Sequence[Score], references: References, masks:
 class NearestReference(Score):
     """Largest cosine to a reference of the prompt."""
 
-
     def __init__(self, quantity: str, embedder: Embedder):
         self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder
 

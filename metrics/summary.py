@@ -20,7 +20,8 @@ COPY_THRESHOLDS = {"sscd": (0.5, 0.7), "copy_score": (THRESHOLD,)}          # ab
 @dataclass(frozen=True)
 class Line:
     """One line of a summary. mean: over prompts of their means; low, high: 95 % interval over prompts; distinct: the mean with
-    prompts that share their training images counted as one; shares: threshold -> share of images above; n of total: values."""
+    prompts that share their training images counted as one; shares: threshold -> share of images above; n of total: values.
+    Without a value (n = 0) the figures are nan and there are no shares."""
 
     method: str
     run: str
@@ -38,7 +39,10 @@ class Line:
 
 
 def summarise(folder: Path, only: set[tuple[str, str]] | None = None) -> list[Line]:
-    """Lines of a run folder, in the order of its results; the whole first, then each type of prompts. only: (quantity, variant)."""
+    """Lines of a run folder, in the order of its results; the whole first, then each type of prompts, also one of which nothing was scored.
+
+    A value of the whole run has no types. only: (quantity, variant).
+    """
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in read_results(folder):
         if only is None or (row.quantity, row.variant) in only:
@@ -50,11 +54,10 @@ def summarise(folder: Path, only: set[tuple[str, str]] | None = None) -> list[Li
     splits = ["all", *sorted(set(types.values()) - {""})] if len(set(types.values())) > 1 else ["all"]
     lines = []
     for rows in groups.values():
-        for split in splits:
-            chosen = [row for row in rows if split == "all" or (row.prompt_index is not None and split == types.get(row.prompt_index))]
+        for split in splits if rows[0].prompt_index is not None else ["all"]:
+            chosen = [row for row in rows if split == "all" or split == types.get(row.prompt_index, "")]
             of = [prompt for prompt in prompts if split in ("all", types[prompt])]
-            if chosen:
-                lines.append(line(chosen, split, number_of(chosen[0], of), cluster))
+            lines.append(line(rows[0], chosen, split, number_of(rows[0], of), cluster))
     return lines
 
 
@@ -78,17 +81,19 @@ def number_of(row: Result, prompts: list[int]) -> int:
     return len(set(prompts)) if row.sample_index is None else len(prompts)
 
 
-def line(rows: list[Result], split: str, total: int, cluster: dict[int | None, int]) -> Line:
-    """The summary of values of one quantity, variant and split."""
-    first, values = rows[0], np.array([row.value for row in rows])
-    means = prompt_means(rows)
+def line(first: Result, rows: list[Result], split: str, total: int, cluster: dict[int | None, int]) -> Line:
+    """The summary of values of one quantity and variant, those of `first`, in one split."""
+    names = (first.method, first.run, first.quantity, first.variant, split)
+    if not rows:
+        return Line(*names, *[math.nan] * 5, {}, 0, total)
+    values, means = np.array([row.value for row in rows]), prompt_means(rows)
     low, high = interval(list(means.values()))
     grouped: dict[int | None, list[float]] = {}
     for prompt, value in means.items():
         grouped.setdefault(cluster.get(prompt, prompt), []).append(value)
-    return Line(first.method, first.run, first.quantity, first.variant, split, float(np.mean(list(means.values()))), low, high,
-                float(np.mean([np.mean(some) for some in grouped.values()])), float(np.percentile(values, 95)),
-                {limit: float(np.mean(values > limit)) for limit in COPY_THRESHOLDS.get(first.quantity, ())}, len(rows), total)
+    return Line(*names, float(np.mean(list(means.values()))), low, high, float(np.mean([np.mean(some) for some in grouped.values()])),
+                float(np.percentile(values, 95)), {limit: float(np.mean(values > limit)) for limit in COPY_THRESHOLDS.get(first.quantity, ())},
+                len(rows), total)
 
 
 def prompt_means(rows: Iterable[Result]) -> dict[int | None, float]:
@@ -101,10 +106,15 @@ def prompt_means(rows: Iterable[Result]) -> dict[int | None, float]:
 
 def text_of(lines: list[Line]) -> str:
     """A table for people."""
-    rows = [{"method": x.method, "run": x.run, "quantity": x.quantity, "variant": x.variant, "prompts": x.split, "mean": f"{x.mean:.4f}",
-             "95 % interval": interval_text(x.low, x.high), "distinct": f"{x.distinct:.4f}", "p95": f"{x.percentile_95:.4f}" if x.shares else "",
+    rows = [{"method": x.method, "run": x.run, "quantity": x.quantity, "variant": x.variant, "prompts": x.split, "mean": number_text(x.mean),
+             "95 % interval": interval_text(x.low, x.high), "distinct": number_text(x.distinct), "p95": f"{x.percentile_95:.4f}" if x.shares else "",
              "copies": ", ".join(f">{limit:g}: {part:.1%}" for limit, part in x.shares.items()), "n of N": f"{x.n} of {x.total}"} for x in lines]
     return table_text(rows) if rows else "no results"
+
+
+def number_text(value: float) -> str:
+    """`0.1000`; a dash for nan."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def interval_text(low: float, high: float, sign: str = "") -> str:

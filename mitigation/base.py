@@ -47,8 +47,8 @@ class Mitigation(Settings):
         return {}
 
     def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
-        """The noise to start from."""
-        return Adjustment(x)
+        """The noise to start from. As drawn, with what edit_embeddings left of step 0 in batch.state["first_prediction"]."""
+        return Adjustment(x, batch.state.get("first_prediction"))
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         """A new schedule for one batch; asked for after the hooks above."""
@@ -60,6 +60,9 @@ class Mitigation(Settings):
 
     def check(self, num_steps: int) -> None:
         """Raises ValueError for settings that make no sense with this number of steps."""
+
+    def check_run(self, identity: dict) -> None:
+        """Raises ValueError when a file that the method reads was made for another run. identity: model_id, scheduler, guidance_scale, ..."""
 
 
 def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:

@@ -56,6 +56,10 @@ class Composite(Mitigation):
         for method in self.methods:
             method.check(num_steps)
 
+    def check_run(self, identity: dict) -> None:
+        for method in self.methods:
+            method.check_run(identity)
+
     def settings(self) -> dict:
         used: dict = {}
         for i, method in enumerate(self.methods, 1):

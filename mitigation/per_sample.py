@@ -1,11 +1,13 @@
 """Per-sample adjustment of the initial noise: Han et al., NeurIPS 2025, Appendix A."""
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from mitigation.base import Adjustment, Mitigation, flag, register
 from sampling import Batch, NoisePredictor
-from sampling.gradients import frozen
+from sampling.gradients import frozen, in_parts
 from sampling.noise_predictor import HALVES, row_norm
 
 
@@ -38,16 +40,6 @@ class Search:
             for i, g in zip(part[going].tolist(), gradient[going.to(x.device)]):
                 self.rows[i].grad = g
         return part[going]
-
-    def evaluate_in_parts(self, active: torch.Tensor, size: int, target: float, *, differentiate: bool) -> tuple[torch.Tensor, int]:
-        """`evaluate` over all active images, `size` at once, fewer when the memory does not suffice; also returns that number."""
-        while True:
-            try:
-                return torch.cat([self.evaluate(part, target, differentiate=differentiate) for part in active.split(size)]), size
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = (size + 1) // 2
 
     def keep_best(self, part: torch.Tensor, x, magnitude, halves) -> None:
         where = part.to(x.device)
@@ -104,7 +96,8 @@ class PerSample(Mitigation):
         with frozen(predictor.unet):
             for iteration in range(self.optim_iters + 1):
                 last = iteration == self.optim_iters
-                active, size = search.evaluate_in_parts(active, size, self.target_loss, differentiate=not last)
+                parts, size = in_parts(partial(search.evaluate, target=self.target_loss, differentiate=not last), active, size)
+                active = torch.cat([going for _, going in parts])
                 if last or not len(active):
                     break
                 search.step(active)

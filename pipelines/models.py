@@ -80,10 +80,13 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
 
 
 def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
-    """(`models`: the hub ids it is for, tables) of a preset file. Raises ValueError when it cannot be read."""
+    """(`models`: the hub ids it is for, tables) of a preset file. A text that begins with ./ is a file beside it. Raises ValueError."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the preset {path}: {error}") from error
     models = tables.pop("models", [])
+    for table in tables.values():
+        if isinstance(table, dict):
+            table |= {name: str(path.parent / value) for name, value in table.items() if isinstance(value, str) and value.startswith("./")}
     return models, tables

@@ -14,6 +14,8 @@ ALLOWED = {
     "pipelines": {"sampling", "mitigation"},
     "screening": {"sampling", "detection", "pipelines", "prompts", "results"},
     "generation": {"sampling", "mitigation", "pipelines", "results", "prompts", "download", "detection", "screening"},
+    "localization": {"sampling", "mitigation", "pipelines", "prompts", "results"},
+    "calibration": {"sampling", "mitigation", "pipelines", "prompts", "results"},
     "metrics": {"results", "tiny", "download", "prompts"}, "analysis": {"results", "tiny"},
 }
 TOP = {"examples", "benchmarks", "tests"}                  # these and the scripts import any package

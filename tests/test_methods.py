@@ -1,4 +1,6 @@
 """Properties of whole methods: images never see each other, UNet rows are as stated, edge cases fail softly. float32."""
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,10 +8,15 @@ from mitigation import build_mitigation, methods
 from pipelines import denoise
 from pipelines.memorization_pipeline import make_batch
 from sampling import NoisePredictor
+from tests.methods.pictures import reference_image
+from tests.methods.statistics_file import statistics_file
 
 close = torch.testing.assert_close
-QUICK = {"batch_wise": {"rho": 5.0, "apply_cfg_step": 1}, "static_transition": {"cfg_step": 0},
-         "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3}}
+QUICK = {"nemo": {"neurons": str(Path(__file__).parent / "methods" / "neurons.json")},
+         "captain_noise": {"reference": reference_image()}, "batch_wise": {"rho": 5.0, "apply_cfg_step": 1}, "static_transition": {"cfg_step": 0},
+         "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3}, "stability_regions": {"statistics": statistics_file(4)},
+         "sail": {"l_thres": 8.0, "max_steps": 3, "restarts": 1},
+         **{name: {"optim_lr": 0.01, "optim_iters": 2} for name in ("prompt_embedding", "bright_ending_embedding", "anisotropy_embedding")}}
 
 
 def quick(name: str):
@@ -40,9 +47,9 @@ def rows_close(ours, theirs, tolerance=1e-4):
 def test_a_batch_of_three_equals_three_batches_of_one(pipe, prompts, noise, name):
     """Latents and the method's numbers to 1e-4, UNet rows exactly."""
     seeds = [11, 12, 13]
-    together = sample(pipe, prompts, noise, quick(name), seeds=seeds)
+    together = sample(pipe, prompts, noise, quick(name), seeds=seeds, prompt_seeds=seeds)
     for i in range(3):
-        alone = sample(pipe, prompts[i: i + 1], noise[i: i + 1], quick(name), seeds=seeds[i: i + 1])
+        alone = sample(pipe, prompts[i: i + 1], noise[i: i + 1], quick(name), seeds=seeds[i: i + 1], prompt_seeds=seeds[i: i + 1])
         assert rows_close(together.adjusted[i: i + 1], alone.adjusted)
         assert rows_close(together.final[i: i + 1], alone.final)
         assert together.unet_evals[i] == alone.unet_evals[0]

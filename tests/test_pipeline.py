@@ -7,10 +7,14 @@ from diffusers import StableDiffusionPipeline
 from mitigation import build_mitigation, methods
 from pipelines import MemorizationPipeline
 from sampling import initial_noise
+from tests.methods.pictures import reference_image
+from tests.methods.statistics_file import statistics_file
 
 STEPS, SHAPE = 4, (4, 8, 8)
 SIZE = {"height": 32, "width": 32}
-QUICK = {"batch_wise": {"rho": 5.0, "apply_cfg_step": 0}, "per_sample": {"target_loss": 7.5, "optim_iters": 2}, "static_transition": {"cfg_step": 0}}
+QUICK = {"batch_wise": {"rho": 5.0, "apply_cfg_step": 0}, "per_sample": {"target_loss": 7.5, "optim_iters": 2}, "static_transition": {"cfg_step": 0},
+         "captain_noise": {"reference": reference_image()}, "stability_regions": {"statistics": statistics_file(2)},
+         "sail": {"max_steps": 2, "restarts": 1}}
 
 
 def plain():

@@ -13,7 +13,9 @@ from tiny import emoji
 from tiny.world import SCENES, WORDS, Concept, World, art_names, memorized_concepts, rng_of, scene_caption
 
 HERE = Path(__file__).parent
-COLUMNS = ["", "Caption", "URL", "type", "mean_sscd", "max_sscd", "Index", "group", "subject"]   # the official ones, and two of ours
+ALTERNATIVES = [pattern for pattern, layout in SCENES.items() if layout != "pair" and layout != "two"][:4]
+COLUMNS = ["", "Caption", "URL", "type", "mean_sscd", "max_sscd", "Index", "group", "subject",                # the official ones, and two of ours
+           *(f"caption{k}" for k in range(1, len(ALTERNATIVES) + 1))]                                          # for prompt search
 FIRST_INDEX = {"tiny": 1000, "tiny-v": 2000}
 VARIANTS = {"VM": 1, "TM": 6, "LM": 6}                                                          # references per prompt
 
@@ -24,6 +26,11 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(file, COLUMNS, delimiter=";", restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"": i, **row} for i, row in enumerate(rows))
+
+
+def alternatives(subject: str) -> dict[str, str]:
+    """Ordinary captions of a memorized caption's subject: what else could have been asked for."""
+    return {f"caption{k}": scene_caption(pattern, subject, subject) for k, pattern in enumerate(ALTERNATIVES, 1)}
 
 
 def ordinary_rows(count: int, seed: int) -> list[dict]:
@@ -62,7 +69,7 @@ def main() -> None:
         for i, concept in enumerate(memorized_concepts(model["counts"], model["tuning"], model["seed"])):
             index = FIRST_INDEX[name] + i
             rows[concept.split].append({"Caption": concept.caption, "type": concept.kind, "Index": index, "group": concept.group,
-                                        "subject": concept.subject})
+                                        "subject": concept.subject, **alternatives(concept.subject)})
             write_references(world, concept, index)
         ordinary = ordinary_rows(108, model["seed"])
         for split, part in (("tuning", ordinary[:36]), ("test", ordinary[36:])):

@@ -13,6 +13,7 @@ class Shelf:
         self.url, self.files, self.requests, self.sent = "", {}, [], []
         self.break_after: dict[str, int] = {}              # path -> bytes after which the connection is cut, once
         self.moved: dict[str, str] = {}                    # path -> path it redirects to
+        self.headers: dict[str, dict[str, str]] = {}       # path -> more headers of its answer
         self.content_type, self.etags = "application/octet-stream", True
 
     def put(self, path: str, content: bytes) -> str:
@@ -39,7 +40,7 @@ def handler_of(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
 
         def send_file(self, path, content):
             etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            headers = {"Content-Type": shelf.content_type} | ({"ETag": etag} if shelf.etags else {})
+            headers = {"Content-Type": shelf.content_type} | ({"ETag": etag} if shelf.etags else {}) | shelf.headers.get(path, {})
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(asked[1]) if asked and self.headers.get("If-Range", etag) == etag else 0
             if start and start >= len(content):

@@ -3,12 +3,14 @@ import io
 import json
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 from collections import namedtuple
 
 import gdown
 import pytest
+import requests
 from gdown.exceptions import FileURLRetrievalError
 
 import download.archive
@@ -144,3 +146,40 @@ def test_google_drive_that_refuses(table, fetch, root, monkeypatch):
     said = fetch("gt")
     assert said.code == 1 and "Google Drive does not hand it out" in said.err and said.err.endswith("by hand: open the page\n")
     assert not (root / "gt").exists()
+
+
+FORM = '''<html><body><p>Google Drive cannot scan this file for viruses.</p><form id="download-form" action="{url}/download" method="get">
+<input type="hidden" name="id" value="some-id"><input type="hidden" name="confirm" value="t"></form></body></html>'''
+
+
+@pytest.fixture
+def drive(server, table, monkeypatch):
+    """Google Drive's own pages on the server, for gdown itself: a large file comes after a page that asks to confirm."""
+    real = requests.Session.get
+    monkeypatch.setattr(requests.Session, "get", lambda self, url, **more: real(self, url.replace("https://drive.google.com", server.url), **more))
+    server.put("uc?id=some-id", "".join(FORM.format(url=server.url).splitlines()).encode())
+    server.headers["uc?id=some-id"] = {"Content-Type": "text/html; charset=utf-8"}
+    server.put("download?id=some-id&confirm=t", zipped(GOOD | {"gt/large": bytes(range(256)) * 100}))
+    server.headers["download?id=some-id&confirm=t"] = {"Content-Disposition": 'attachment; filename="gt.zip"'}
+    table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "main": "gt_images", "by_hand": "open the page"})
+    return server
+
+
+def test_google_drive_to_the_end(drive, fetch, root):
+    assert fetch("gt").code == 0 and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture" and not leftovers(root)
+    assert [path for path, _ in drive.requests] == ["uc?id=some-id", "download?id=some-id&confirm=t"]
+
+
+def test_google_drive_that_breaks_off_goes_on(drive, fetch, root, monkeypatch):
+    monkeypatch.setattr(sys.modules["gdown.download"], "CHUNK_SIZE", 1000)             # only whole chunks are kept
+    drive.break_after["download?id=some-id&confirm=t"] = 9000
+    said = fetch("gt")
+    assert said.code == 1 and said.err.count("\n") == 1 and "Google Drive does not hand it out (DownloadError)" in said.err
+    assert not (root / "gt").exists() and "9 kB of it are here" in fetch("--check", "gt").out
+    assert fetch("gt").code == 0 and drive.ranges[-1] == "bytes=9000-" and not leftovers(root)
+
+
+def test_a_quota_page_of_google_drive(drive, fetch, root):
+    drive.put("uc?id=some-id", b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p>')
+    said = fetch("gt")
+    assert said.code == 1 and said.err.count("\n") == 1 and said.err.endswith("by hand: open the page\n") and not leftovers(root)

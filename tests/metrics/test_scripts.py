@@ -1,5 +1,6 @@
 """The metric scripts as commands: official lines, results.csv, what is missing, what is refused."""
 import re
+import shutil
 import statistics
 
 import numpy as np
@@ -7,13 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from download.assets import named, path_of
+from download.check import sha256_of
 from metrics import compute_lpips_imagereward, compute_sscd_orig_clip_score
+from metrics.clip_score import VARIANTS
 from metrics.command import run_script
-from metrics.pictures import sha256_of
 from results import Key
 from results.table import read_results
-from tests.metrics.conftest import CAPTIONS, picture
+from tests.metrics.conftest import CAPTIONS, Patches, picture
 from tests.reference import scores as plain
+from tests.reference.sscd_model import random_sscd, save_scripted
 
 
 def prompts_of(run):
@@ -73,11 +77,12 @@ def test_sscd_and_clip_to_the_end(run, sscd_file, sscd_model, clip_file, capsys)
     assert variant == f"disc_mixup@{sha256_of(sscd_file)[:8]}_official320"             # not the published weights, and it says so
 
 
-def test_another_preset_adds_rows_and_keeps_the_others(run, sscd_file):
-    assert sscd_clip(run, "--sscd_checkpoint", sscd_file) == 0 and sscd_clip(run, "--sscd_checkpoint", sscd_file, "--sscd_preset", "wen224") == 0
+def test_another_preset_adds_rows_and_keeps_the_others(run, patches_file):
+    for preset in ("official320", "wen224"):
+        assert sscd_clip(run, "--sscd_checkpoint", patches_file, "--sscd_preset", preset) == 0
     before = [row for row in read_results(run.path) if row.quantity == "sscd"]
     assert sorted(row.variant.split("_", 2)[2] for row in before) == ["official320"] * 9 + ["wen224"] * 9
-    assert sscd_clip(run, "--sscd_checkpoint", sscd_file) == 0
+    assert sscd_clip(run, "--sscd_checkpoint", patches_file) == 0
     assert {row for row in read_results(run.path) if row.quantity == "sscd"} == set(before)
 
 
@@ -164,17 +169,122 @@ def test_scored_from_inside_its_folder(run, monkeypatch):
     assert {(row.run, row.method) for row in read_results(run.path)} == {("g7_seed2", "no_mitigation")}
 
 
-def test_masks(run, tmp_path, sscd_file, sscd_model):
+def test_masks(run, tmp_path, patches_file):
     mask = np.zeros((40, 48), np.uint8)
     mask[5:30, 10:40] = 255
     (tmp_path / "masks").mkdir()
     Image.fromarray(mask).save(tmp_path / "masks" / "101.png")
-    assert sscd_clip(run, "--masks", tmp_path / "masks", "--sscd_checkpoint", sscd_file) == 0
+    assert sscd_clip(run, "--masks", tmp_path / "masks", "--sscd_checkpoint", patches_file) == 0
     references, soft = [picture(seed, (60, 50)) for seed in REFERENCES[1]], mask / np.float32(255)
-    for quantity, pair in (("ls_l2", plain.ls_l2), ("ls_sscd", lambda *args: plain.ls_sscd(sscd_model, *args, "official320"))):
+    for quantity, pair in (("ls_l2", plain.ls_l2), ("ls_sscd", lambda *args: plain.ls_sscd(Patches(), *args, "official320"))):
         expected = {(1, k): max(pair(generated(1, k), reference, soft) for reference in references) for k in range(3)}
         assert values(run, quantity) == pytest.approx(expected, abs=1e-4)
     assert {row.variant for row in read_results(run.path) if row.quantity == "copy_score"} == {"ncc32_shift1_masks"}
+
+
+def with_copies(run) -> dict[tuple[int, int], Image.Image]:
+    """Images 1_0 and 2_1 become near copies of training images; all images by key."""
+    for key, seed in ((Key(1, 0), 901), (Key(2, 1), 902)):
+        run.save_image(key, Image.blend(picture(seed, (60, 50)).resize((48, 40)), generated(key.prompt, key.sample), 0.3))
+    return {(p, k): Image.open(run.image_path(Key(p, k))).convert("RGB") for p in range(4) for k in range(3)}
+
+
+def test_gated_similarity_is_of_images_near_a_training_image_alone(run, tmp_path, patches_file):
+    images, mask = with_copies(run), np.zeros((40, 48), np.uint8)
+    mask[5:30, 10:40] = 255
+    (tmp_path / "masks").mkdir()
+    for index in (101, 102):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    assert sscd_clip(run, "--masks", tmp_path / "masks", "--sscd_checkpoint", patches_file) == 0
+    expected = {}
+    for (prompt, sample), image in images.items():
+        pairs = [plain.ls_gated(Patches(), image, picture(seed, (60, 50)), mask / np.float32(255), "official320")
+                 for seed in (REFERENCES[prompt] if prompt in (1, 2) else [])]
+        if near := [value for value in pairs if value == value]:
+            expected[prompt, sample] = max(near)
+    assert set(expected) == {(1, 0), (2, 1)} and values(run, "ls_gated") == pytest.approx(expected, abs=1e-4)
+    (gated,) = {row.variant for row in read_results(run.path) if row.quantity == "ls_gated"}
+    assert gated == f"disc_mixup@{sha256_of(patches_file)[:8]}_official320"
+
+
+def test_figures_of_the_types_of_prompts(run, patches_file, capsys):
+    """Prompts 0 and 1 are VM, 2 and 3 are TM; 3 has no training image."""
+    images = with_copies(run)
+    assert sscd_clip(run, "--sscd_checkpoint", patches_file) == 0
+    table = {line.split()[4]: line for line in capsys.readouterr().out.splitlines() if re.match(r"no_mitigation +g7_seed2 +sscd ", line)}
+    for split, prompts, counted in (("all", (0, 1, 2), "9 of 12"), ("VM", (0, 1), "6 of 6"), ("TM", (2,), "3 of 6")):
+        scores = {p: [plain.sscd_score(Patches(), images[p, k], [picture(seed, (60, 50)) for seed in REFERENCES[p]], "official320") for k in range(3)]
+                  for p in prompts}
+        figures = plain.summary([value for found in scores.values() for value in found])
+        mean = statistics.mean(statistics.mean(found) for found in scores.values())
+        interval = r"\[-?0\.\d{4}, 0\.\d{4}\]" if len(prompts) > 1 else "-"
+        distinct = mean if split != "all" else statistics.mean([statistics.mean(scores[0] + scores[1]), statistics.mean(scores[2])])
+        cells = [f"{mean:.4f}", interval, f"{distinct:.4f}", f"{figures['percentile_95']:.4f}",
+                 f">0.5: {figures['above_0.5']:.1%}, >0.7: {figures['above_0.7']:.1%}", counted]
+        assert re.search(rf" {split} +" + r" +".join(cell if cell == interval else re.escape(cell) for cell in cells) + "$", table[split])
+    assert ">0.5: 33.3%" in table["TM"] and ">0.5: 16.7%" in table["VM"]
+
+
+def test_a_type_of_which_nothing_was_scored_is_said(run, tmp_path, patches_file, capsys):
+    shutil.rmtree(gt_of(run) / "102")
+    assert sscd_clip(run, "--sscd_checkpoint", patches_file) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if re.match(r"no_mitigation +g7_seed2 +sscd .* TM ", line)]
+    assert re.search(r" TM +- +- +- +0 of 6$", line)
+
+
+def test_sscd_disc_large(run, checkpoints, capsys):
+    model = random_sscd(0, large=True)
+    path = checkpoints / "large.pt"
+    save_scripted(model, path)
+    assert sscd_clip(run, "--sscd", "sscd_disc_large", "--sscd_checkpoint", path, "--sscd_preset", "wen224", "--num_samples", "1") == 0
+    expected = plain.sscd_score(model, generated(0, 0), [picture(REFERENCES[0][0], (60, 50))], "wen224")
+    assert len(values(run, "sscd")) == 3 and values(run, "sscd")[0, 0] == pytest.approx(expected, abs=1e-4)
+    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {f"disc_large@{sha256_of(path)[:8]}_wen224"}
+
+
+def test_the_default_file_of_disc_large(run, patches_file, capsys):
+    assert sscd_clip(run, "--sscd", "sscd_disc_large", "--require", "sscd") == 2
+    assert "checkpoints/sscd_disc_large.torchscript.pt is not here: python download/fetch.py sscd_disc_large" in capsys.readouterr().err
+    path_of("sscd_disc_large").parent.mkdir(parents=True)
+    shutil.copy(patches_file, path_of("sscd_disc_large"))
+    assert sscd_clip(run, "--sscd", "sscd_disc_large", "--require", "sscd") == 0
+    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {"disc_large_official320"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_clip_variants(run, monkeypatch, variant, capsys):
+    """The right model for each, from the file that download/ fetches; that file is the one open_clip itself names for the training."""
+    import open_clip
+
+    architecture, training = VARIANTS[variant]
+    asset = named(f"clip_{variant}")
+    assert open_clip.get_pretrained_cfg(architecture, training)["hf_hub"] == f"{asset.repo}/"
+    assert asset.path == f"checkpoints/open_clip/{architecture}_{training}"
+    asked = []
+
+    def create(*args, **options):
+        asked.append((args, options["pretrained"]))
+        return StandIn(), None, lambda image: torch.ones(3, 4, 4)
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: asked.append(name) or (lambda texts: torch.ones(len(texts), 5)))
+    assert sscd_clip(run, "--clip", variant, "--require", "clip") == 2 and f"download/fetch.py {asset.name}" in capsys.readouterr().err
+    path = path_of(asset.name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert sscd_clip(run, "--clip", variant, "--require", "clip") == 0
+    assert asked == [((architecture,), str(path)), architecture]
+    assert {row.variant: row.value for row in read_results(run.path) if row.quantity == "clip_gen"} == {variant: pytest.approx(1)}
+
+
+class StandIn(torch.nn.Module):
+    """Takes open_clip's place: one embedding for everything."""
+
+    def encode_image(self, images):
+        return torch.ones(len(images), 2)
+
+    def encode_text(self, tokens):
+        return torch.ones(len(tokens), 2)
 
 
 @pytest.mark.parametrize("argv", [[], ["--gen_folder", "x", "--num_samples", "0"], ["--gen_folder", "x", "--sscd_preset", "y"],

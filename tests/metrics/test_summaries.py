@@ -1,5 +1,6 @@
 """Scripts that compare runs: change on equal seeds, distances between sets, summaries."""
 import csv
+import math
 import re
 
 import numpy as np
@@ -9,22 +10,22 @@ import torch
 from metrics import compute_diversity, compute_fid, summarize
 from metrics.command import run_script
 from results.table import Result, add_results, read_results
-from tests.metrics.conftest import make_run, picture
+from tests.metrics.conftest import Patches, make_run, picture
 from tests.metrics.test_scripts import generated, prompts_of, sscd_clip, values
 from tests.reference import scores as plain
 
 
-def test_change_against_the_unmitigated_run(run, tmp_path, sscd_file, sscd_model, capsys):
+def test_change_against_the_unmitigated_run(run, tmp_path, patches_file, capsys):
     other = make_run(tmp_path / "runs" / "batch_wise" / "g7_seed2", prompts_of(run), seed=1)
-    argv = ["--gen_folder", str(other.path), "--unmitigated", str(run.path), "--sscd_checkpoint", str(sscd_file), "--quiet"]
+    argv = ["--gen_folder", str(other.path), "--unmitigated", str(run.path), "--sscd_checkpoint", str(patches_file), "--quiet"]
     assert run_script(compute_diversity.SCRIPT, argv) == 0
     out = capsys.readouterr().out
     mitigated = {p: [picture(1000 + 10 * p + k) for k in range(3)] for p in range(4)}
-    pairs = {p: plain.nemo_sscd_gen(sscd_model, mitigated[p], [generated(p, k) for k in range(3)], "official320") for p in range(4)}
+    pairs = {p: plain.nemo_sscd_gen(Patches(), mitigated[p], [generated(p, k) for k in range(3)], "official320") for p in range(4)}
     assert values(other, "sscd_gen") == pytest.approx({(p, k): value for p, found in pairs.items() for k, value in enumerate(found)}, abs=1e-4)
     medians = sorted(sorted(found)[1] for found in pairs.values())
     assert float(re.search(r"^SSCD_gen: (\S+) ±", out, re.M)[1]) == pytest.approx(medians[1], abs=1e-4)
-    diversity = {(p, None): plain.nemo_diversity(sscd_model, mitigated[p], "official320") for p in range(4)}
+    diversity = {(p, None): plain.nemo_diversity(Patches(), mitigated[p], "official320") for p in range(4)}
     assert values(other, "sscd_pairs") == pytest.approx(diversity, abs=1e-4)
 
 
@@ -106,6 +107,21 @@ def test_a_line_says_what_a_plain_summary_says(run):
     expected = plain.summary([row.value for row in rows])
     assert whole.mean == pytest.approx(expected["mean"]) and whole.percentile_95 == pytest.approx(expected["percentile_95"])
     assert whole.shares == {0.5: pytest.approx(expected["above_0.5"]), 0.7: pytest.approx(expected["above_0.7"])}
+
+
+def test_every_type_of_prompts_has_a_line(run):
+    from metrics.summary import summarise, text_of
+
+    assert sscd_clip(run) == 0
+    add_results(run.path, [Result("r", "m", 0, sample, "q", "v", 0.5) for sample in range(3)] + [Result("r", "m", 1, None, "whole_prompt", "v", 2.0),
+                           Result("r", "m", None, None, "whole_run", "v", 1.5)])
+    lines = {(line.quantity, line.split): line for line in summarise(run.path)}
+    assert {split: (lines["q", split].n, lines["q", split].total) for split in ("all", "TM", "VM")} == {"all": (3, 12), "TM": (0, 6), "VM": (3, 6)}
+    assert [(lines["whole_prompt", split].n, lines["whole_prompt", split].total) for split in ("all", "TM", "VM")] == [(1, 4), (0, 2), (1, 2)]
+    assert [split for quantity, split in lines if quantity == "whole_run"] == ["all"] and lines["whole_run", "all"].total == 1
+    empty = lines["q", "TM"]
+    assert all(math.isnan(value) for value in (empty.mean, empty.low, empty.high, empty.distinct, empty.percentile_95)) and empty.shares == {}
+    assert re.search(r"^m +r +q +v +TM +- +- +- +0 of 6$", text_of([lines["q", "all"], empty]), re.M)
 
 
 def test_a_summary_needs_results(run, capsys):

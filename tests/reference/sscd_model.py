@@ -1,12 +1,13 @@
 """SSCD's network (Pizzi et al., CVPR 2022) with random weights, for tests without the released file. Imports nothing of the suite.
 
-Facts from facebookresearch/sscd-copy-detection (sscd/models/model.py, gem_pooling.py), backbone TV_RESNET50: torchvision's ResNet-50 whose average
-pooling is GeM (p = 3) and whose fc is Linear 2048 -> 512, then L2 normalisation. Names are those of the released `*.torchvision.pt` files.
+Facts from facebookresearch/sscd-copy-detection (README.md, sscd/models/model.py, gem_pooling.py), backbone TV_RESNET50: torchvision's ResNet-50 whose
+average pooling is GeM (p = 3) and whose fc is Linear 2048 -> 512, then L2 normalisation. Names are those of the released `*.torchvision.pt` files.
+disc_large is ResNeXt-101 32x4d with 1024 dimensions (32x4d is Classy Vision's cardinality; torchvision's own builder has 32x8d).
 """
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet50
+from torchvision.models.resnet import Bottleneck, ResNet
 
 
 class GeM(nn.Module):
@@ -22,11 +23,14 @@ class GeM(nn.Module):
 
 
 class SSCD(nn.Module):
-    """(n, 3, h, w) of any size from 32 up -> (n, 512), rows of length 1. Source: sscd/models/model.py."""
+    """(n, 3, h, w) of any size from 32 up -> (n, 512), large: (n, 1024), rows of length 1. Source: sscd/models/model.py."""
 
-    def __init__(self):
+    def __init__(self, large: bool = False):
         super().__init__()
-        self.backbone = resnet50(weights=None, num_classes=512)
+        if large:
+            self.backbone = ResNet(Bottleneck, [3, 4, 23, 3], num_classes=1024, groups=32, width_per_group=4)
+        else:
+            self.backbone = ResNet(Bottleneck, [3, 4, 6, 3], num_classes=512)
         self.backbone.avgpool = GeM(3.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +39,7 @@ class SSCD(nn.Module):
 
 
 @torch.no_grad()
-def random_sscd(seed: int) -> nn.Module:
+def random_sscd(seed: int, large: bool = False) -> nn.Module:
     """The network in eval mode, equal for equal seeds; the caller's random state stays as it was. Source: as the module's.
 
     A ResNet as it is initialised gives nearly one descriptor for all images. So its batch norms take the statistics of 16 random pictures
@@ -44,7 +48,7 @@ def random_sscd(seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SSCD()
+        model = SSCD(large)
         pictures = torch.randn(16, 3, 1, 1).expand(16, 3, 96, 96).clone()
         for side, mode in ((2, "bicubic"), (4, "nearest"), (8, "bicubic"), (16, "nearest")):
             contrast = torch.rand(16, 1, 1, 1)

@@ -1,6 +1,6 @@
 """Our scores against the plain way, one pair at a time, in one run with the same random weights of the real architectures.
 
-python -m benchmarks.metric_speed            # ratios; the seconds are this machine's
+python -m benchmarks.metrics                 # ratios; the seconds are this machine's
 """
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
+if not __package__:                                        # this folder comes first on the path then, and this file hides the package metrics
+    raise SystemExit("start a benchmark as python -m benchmarks.NAME")
 
 from metrics.clip_score import ClipScore
 from metrics.lpips_diversity import LpipsDiversity

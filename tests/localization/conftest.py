@@ -1,0 +1,29 @@
+"""The embedded model, loaded once, and statistics of a few ordinary prompts."""
+import functools
+from pathlib import Path
+
+import pytest
+
+import pipelines.loading
+from localization.run import Setup, ordinary_statistics
+from pipelines.models import EMBEDDED
+from prompts.files import read_prompts
+
+PROMPTS = Path(__file__).parents[2] / "tiny" / "prompts"
+ORDINARY = [prompt.caption for prompt in read_prompts(PROMPTS / "tiny_ordinary_tuning.csv")][:6]
+MEMORIZED = "Inside the Borrowed Cactus Museum of Alder"
+load = functools.cache(pipelines.loading.load_pipeline)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The embedded model's pipeline with its own scheduler."""
+    if not EMBEDDED["tiny"].is_dir():
+        pytest.skip("the weights of tiny are not in this checkout")
+    return load("tiny", dtype="fp32", device="cpu", scheduler="keep")
+
+
+@pytest.fixture(scope="session")
+def statistics(tiny):
+    """Of six ordinary prompts, three seeds."""
+    return ordinary_statistics(tiny, ORDINARY, ORDINARY, Setup(seeds=3))[0]
