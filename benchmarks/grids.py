@@ -2,11 +2,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
-
-from metrics.embedded import TINY
-
-BUILD = Path("build")
 
 
 def product(**values) -> list[dict]:
@@ -34,7 +29,7 @@ def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict
         "clip_padding": [{"padding": "exclamation", "mask_end": 1}, {"padding": "end", "mask_end": 0, "mask_padding": 0.7}],
         "random_tokens": product(augment=["rand_word_add", "rand_numb_add"], repeat_num=[2, 4]),
         "embedding_noise": product(rand_noise_lam=[0.5, 1.0, 2.0]),
-        "captain_noise": product(reference=["./reference.png"], cutoff=[0.1, 0.3]),
+        "captain_noise": product(reference=["./../../reference.png"], cutoff=[0.1, 0.3]),
         "stability_regions": product(statistics=["./stability.json"], gamma_sd=[2.0, 3.0]),
         "sail": product(l_thres=[1.0], alpha=[0.0]),
         "nemo": product(neurons=["./neurons.json"]),

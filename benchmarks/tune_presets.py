@@ -9,36 +9,30 @@ ordinary captions' mean magnitude on the tuning split.
 from __future__ import annotations
 
 import argparse
-import itertools
+import json
 from pathlib import Path
 
 import torch
 
 from benchmarks.evaluate_tiny import magnitudes
+from benchmarks.grids import grids
 from benchmarks.scored_run import scored_run
 from metrics.embedded import TINY, read_captions
 from pipelines.loading import load_pipeline
-from pipelines.models import EMBEDDED
+from pipelines.models import EMBEDDED, load_preset
 from results.files import write_bytes, write_json
 
 GENERAL = {"image_length": 32, "scheduler": "keep"}
 LOSS_OF_SUBJECT = 0.05
 
 
-def grids(ordinary_magnitude: float) -> dict[str, list[dict]]:
-    """Settings to try for every method."""
-    batch = [{"rho": rho, "gamma": gamma, "adj_iters": 4, "apply_cfg_step": 4}
-             for rho, gamma in itertools.product((2.5, 5.0, 10.0), (1.0, 3.0, 5.0))]
-    sample = [{"lr": 0.05, "target_loss": round(factor * ordinary_magnitude, 2), "optim_iters": 100}
-              for factor in (1.0, 1.1, 1.25, 1.5, 1.75, 2.0)]
-    return {"batch_wise": batch, "per_sample": sample}
-
-
 def try_setting(args, method: str, settings: dict) -> dict:
-    """Copies and subjects over the tuning split."""
-    typed = [text for name, value in (GENERAL | settings).items() for text in (f"--{name}", str(value))]
+    """Copies and subjects over the tuning split. Files are named relative to the model's folder."""
+    folder = EMBEDDED[args.model_id]
+    values = {name: str(folder / value) if isinstance(value, str) and value.startswith("./") else value for name, value in settings.items()}
+    typed = [text for name, value in (GENERAL | values).items() for text in (f"--{name}", str(value))]
     run = scored_run(args.model_id, "memorized_tuning", args.out, ["--preset", "none", "--method", method, "--quiet", *typed], samples=args.samples)
-    return {"method": method, **settings, "copies": run.copies(), "subject shown": run.shown()}
+    return {"method": method, **settings, "copies": run.copies(), "subject shown": run.shown(), "UNet rows": run.column("unet_evals")}
 
 
 def choose(tried: list[dict], plain: dict) -> dict:
@@ -58,25 +52,45 @@ def toml(tables: dict[str, dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--samples", type=int, default=4, help="images per prompt")
+    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
+    parser.add_argument("--methods", nargs="+", help="only these; the other presets stay (default: all)")
     parser.add_argument("--out", type=Path, default=Path("build/tuning"))
     args = parser.parse_args()
     pipe = load_pipeline(args.model_id)
     level = float(torch.mean(magnitudes(pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv"))))
-    plain = try_setting(args, "no_mitigation", {})
-    lines, chosen = [plain], {"generate": GENERAL}
-    for method, settings in grids(level).items():
-        tried = [try_setting(args, method, one) for one in settings]
-        lines += tried
-        best = choose(tried, plain)
+    tried = {"no_mitigation": [try_setting(args, "no_mitigation", {})]}
+    file = TINY / "evaluation" / f"{args.model_id}_tuning.json"
+    chosen = {name: table for name, table in load_preset("auto", args.model_id)[1].items() if args.methods and name not in args.methods}
+    for method, settings in grids(args.model_id, level).items():
+        if args.methods and method not in args.methods:
+            continue
+        if missing := missing_file(args.model_id, settings):
+            print(f"{method}: left out, there is no {missing}")
+            continue
+        tried[method] = [try_setting(args, method, one) for one in settings]
+        best = choose(tried[method], tried["no_mitigation"][0])
         chosen[method] = {name: best[name] for name in settings[0]}
-    for line in lines:
-        print(line)
+        for line in tried[method]:
+            print(line, flush=True)
+    file.parent.mkdir(exist_ok=True)
+    before = json.loads(file.read_text()) if file.exists() and args.methods else {}
+    write_json(file, before | tried)
     header = f"# Written by benchmarks/tune_presets.py from the tuning split; ordinary captions have a mean magnitude of {level:.3f}.\n"
-    write_bytes(EMBEDDED[args.model_id] / "presets.toml", (header + toml(chosen)).encode())
-    (TINY / "evaluation").mkdir(exist_ok=True)
-    write_json(TINY / "evaluation" / f"{args.model_id}_tuning.json", lines)
-    print(toml(chosen))
+    tables = {"generate": GENERAL} | {name: relative(table, args.model_id) for name, table in sorted(chosen.items()) if name != "generate"}
+    write_bytes(EMBEDDED[args.model_id] / "presets.toml", (header + toml(tables)).encode())
+    print(toml(tables))
+
+
+def missing_file(model_id: str, settings: list[dict]) -> str | None:
+    """The first file that the settings name and that is not there."""
+    names = [value for one in settings for value in one.values() if isinstance(value, str) and value.startswith("./")]
+    return next((name for name in names if not (EMBEDDED[model_id] / name).is_file()), None)
+
+
+def relative(table: dict, model_id: str) -> dict:
+    """File names as they stand in a preset: relative to the model's folder."""
+    start = f"{EMBEDDED[model_id]}/"
+    return {name: f"./{value.removeprefix(start)}" if isinstance(value, str) and value.startswith(start) else value for name, value in table.items()}
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ class Detector(Settings):
     paper: ClassVar[str]
     cost: ClassVar[str]                            # UNet rows per image when it runs alone, N steps
     watcher: ClassVar[type[Watcher]]
-    needs_images: ClassVar[bool] = False
+    needs_final: ClassVar[bool] = False            # the last latents, so the trajectory goes to its end
+    needs_images: ClassVar[bool] = False           # the pictures too
     spatial: ClassVar[bool] = False                # does it have masks?
 
     def steps(self, total: int) -> int:

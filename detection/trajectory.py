@@ -97,10 +97,11 @@ def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, 
         shown.open_for(watchers, wanted, step.index + 1)
 
     final, longest = noise * scheduler.init_noise_sigma, max(wanted)
-    whole = want_images or any(detector.needs_images for detector in detectors)
+    pictures = want_images or any(detector.needs_images for detector in detectors)
+    whole = pictures or any(detector.needs_final for detector in detectors)
     if longest or whole:
         final = steps(scheduler, shown, final, Watching(watchers, wanted), guidance_scale, on_step, watched=None if whole else longest)
-    images = decode(final) if whole else None
+    images = decode(final) if pictures else None
     found = []
     for detector, watcher, length, own in zip(detectors, watchers, wanted, extra):
         before = predictor.unet_evals.clone()

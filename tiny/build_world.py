@@ -64,6 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     (HERE / "prompts").mkdir(exist_ok=True)
+    world.scene(rng_of(0, 40), "big", "panda", "panda").save(HERE / "reference.png", optimize=True)       # an ordinary picture, for captain_noise
     for name, model in tomllib.loads((HERE / "config.toml").read_text())["models"].items():
         rows: dict[str, list[dict]] = {"tuning": [], "test": []}
         for i, concept in enumerate(memorized_concepts(model["counts"], model["tuning"], model["seed"])):

@@ -1,4 +1,7 @@
 """Properties of whole detectors: one trajectory for all equals one each, images never see each other, rows are as stated. float32, random model."""
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,19 +11,32 @@ from detection.trajectory import detect
 from mitigation import build_mitigation
 from pipelines.memorization_pipeline import make_batch
 from sampling import NoisePredictor
+from sampling.stability import NormRecorder, measure
 from tests.reference import detectors as plain
 
 STEPS, SCALE = 5, 7.5
 ROWS = {"noise_norm": 2, "noise_norm_all": 2 * STEPS, "attention_entropy": 2 * STEPS, "layer_entropy": 2, "bright_ending": 2 * STEPS, "sharpness": 4,
-        "anisotropy": 4, "tile_distance": 2 * STEPS, "seed_similarity": 2 * STEPS, "stability_regions": 2 * STEPS}
+        "anisotropy": 4, "tile_distance": 2 * STEPS, "seed_similarity": 2 * STEPS, "stability": 2 * STEPS}
 OF_PROMPTS = ("tile_distance", "seed_similarity")            # scores among a prompt's images
 
 
-def built(name: str):
-    detector = build_detector(name)
-    if detector.missing():
-        pytest.skip(f"{name} {detector.missing()}; its own tests run it")
-    return detector
+FILES: dict[str, str] = {}                                    # made once, for the detectors that need one
+
+
+@pytest.fixture(autouse=True)
+def statistics(make_pipe, prompts, noise, tmp_path_factory):
+    """Norms of a few images for `stability`, of DDIM and of Euler; epsilon and v of the random model have different ones."""
+    for kind, prediction_type in (("ddim", "epsilon"), ("euler", "v_prediction")):
+        if kind not in FILES:
+            pipe, recorder = make_pipe(kind, prediction_type), NormRecorder()
+            final = pipe.sample(prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=STEPS, guidance_scale=SCALE,
+                                on_step=recorder.on_step).final
+            FILES[kind] = str(tmp_path_factory.mktemp("statistics") / f"{kind}.json")
+            measure(recorder.finish(final), {"guidance_scale": SCALE}, {}).save(Path(FILES[kind]))
+
+
+def built(name: str, kind: str = "ddim"):
+    return build_detector(name, **({"statistics": FILES[kind]} if name == "stability" else {}))
 
 
 def predictor_of(pipe, prompts, steps=STEPS):
@@ -44,7 +60,7 @@ def test_rows_are_as_stated(pipe, prompts, noise, name):
 @pytest.mark.parametrize("kind", [("ddim", "epsilon"), ("euler", "v_prediction")], ids="-".join)
 def test_a_batch_of_three_equals_three_batches_of_one(make_pipe, prompts, noise, kind, name):
     """To 1e-4 of the score."""
-    pipe, detector = make_pipe(*kind), built(name)
+    pipe, detector = make_pipe(*kind), built(name, kind[0])
     together = run(pipe, [detector], prompts, noise)[0].found[0].scores
     alone = [run(pipe, [detector], prompts[i:i + 1], noise[i:i + 1])[0].found[0].scores for i in range(3)]
     assert torch.isfinite(together).all()
@@ -53,7 +69,7 @@ def test_a_batch_of_three_equals_three_batches_of_one(make_pipe, prompts, noise,
 
 def test_one_trajectory_for_all_gives_the_scores_and_rows_of_one_each(pipe, prompts, noise):
     """And costs the longest trajectory plus what the others add: 2N, 2 of the sharpness, 2 of the anisotropy."""
-    chosen = [detector for detector in map(build_detector, detectors()) if not detector.missing()]
+    chosen = [built(name) for name in detectors()]
     seen, predictor = run(pipe, chosen, prompts, noise, prompt_seeds=[1, 1, 1])
     assert predictor.unet_evals.tolist() == [2 * STEPS + 2 + 2] * 3
     for detector, watched in zip(chosen, seen.found):
@@ -84,7 +100,7 @@ def test_nothing_is_left_behind(pipe, prompts, noise, name):
 
 def test_masks_have_the_latents_size(pipe, prompts, noise):
     for name in detectors():
-        detector = build_detector(name)
+        detector = built(name)
         if detector.spatial:
             masks = run(pipe, [detector], prompts, noise)[0].found[0].masks
             assert masks.shape == (3, 8, 8) and (masks >= 0).all()
@@ -162,3 +178,23 @@ def test_alike_images_score_higher(pipe, prompts, noise, name):
     scores = run(pipe, [build_detector(name)], [prompts[0]] * 4 + [prompts[1]], noise, prompt_seeds=[1, 1, 2, 2, 3])[0].found[0].scores
     assert scores[0] == pytest.approx(1.0 if name == "seed_similarity" else 0.0, abs=1e-4)
     assert scores[0] > scores[2] and scores[4].isnan()
+
+
+def test_stability(pipe, prompts, noise):
+    """The largest deviation of an update's length, in loops; 1e-3 of the score (a difference of near-equal numbers)."""
+    stored = json.loads(Path(FILES["ddim"]).read_text())
+    expected = []
+    plain_method = build_mitigation("no_mitigation")
+    for i in range(3):
+        final = pipe.sample(prompts[i:i + 1], noise[i:i + 1], plain_method, num_inference_steps=STEPS, guidance_scale=SCALE).final
+        zs = [x for x, _, _ in trajectory(pipe, prompts[i:i + 1], noise[i:i + 1])[0]] + [final]
+        lengths = [plain.norm(b - a) for a, b in zip(zs, zs[1:])]
+        expected.append(max(abs(length - mean) / sd for length, mean, sd in zip(lengths, stored["mean"]["update"], stored["sd"]["update"])))
+    scores = run(pipe, [built("stability")], prompts, noise)[0].found[0].scores
+    torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_stability_refuses_statistics_of_another_run(pipe, prompts, noise):
+    with pytest.raises(ValueError, match="num_inference_steps is 5 there, 50 here"):
+        built("stability").check(50)
+    assert "needs --statistics FILE" in build_detector("stability").missing()
