@@ -11,7 +11,7 @@ def product(**values) -> list[dict]:
 
 def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict]]:
     """Method -> settings. level: mean first-step magnitude of ordinary captions, epsilon units. Files are beside the model's presets."""
-    targets = [round(factor * level, 2) for factor in (0.6, 0.8, 1.0, 1.25)]
+    targets = [round(factor * level, 2) for factor in (0.4, 0.6, 0.8, 1.0)]
     embedding = {"optim_lr": [0.05], "optim_iters": [20]}
     return {
         "batch_wise": product(rho=[5.0, 10.0], gamma=[3.0, 5.0, 8.0], adj_iters=[4], apply_cfg_step=[last_off]),

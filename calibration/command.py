@@ -4,9 +4,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from calibration import stability
+from calibration import stability, threshold
 
-COMMANDS = {"stability": stability}
+COMMANDS = {"stability": stability, "threshold": threshold}
 
 
 class Parser(argparse.ArgumentParser):

@@ -71,16 +71,18 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--require", nargs="+", default=[], metavar="METRIC", help="exit with code 2 when one of these cannot be computed")
 
 
-def checkpoint(typed: Path | None, flag: str, asset: str) -> tuple[Path, dict[Path, str]]:
+def checkpoint(typed: Path | None, flag: str, asset: str, *, folder: bool = False) -> tuple[Path, dict[Path, str]]:
     """A typed path, or where download/ puts the asset; and what to say when it is not there. Raises ValueError for a typed one that is not."""
-    path = existing(typed, flag) or path_of(asset)
+    path = existing(typed, flag, folder=folder) or path_of(asset)
     return path, {path: hint(asset)}
 
 
-def existing(typed: Path | None, flag: str) -> Path | None:
-    """The typed path. Raises ValueError when nothing is there."""
+def existing(typed: Path | None, flag: str, *, folder: bool) -> Path | None:
+    """The typed path. Raises ValueError when nothing is there, or a folder in the place of a file or a file in that of a folder."""
     if typed is not None and not typed.exists():
         raise ValueError(f"{flag} {typed} is not there")
+    if typed is not None and typed.is_dir() != folder:
+        raise ValueError(f"{flag} {typed} is no {'folder' if folder else 'file'}")
     return typed
 
 
@@ -142,7 +144,8 @@ def compute(run: Run, scores: list, references: References, args: argparse.Names
                 bar.update(len(references.coverage) - bar.n)
         replaced = {(one.quantity, one.variant) for one in scores}
     finally:
-        add_results(run.folder, found, replaced)
+        if found or replaced:
+            add_results(run.folder, found, replaced)
     return found
 
 
@@ -159,8 +162,8 @@ def say_empty(metrics: set[str], scores: dict[str, list], found: list[Result], r
 def fill_defaults(args: argparse.Namespace, run: Run) -> None:
     """Folders and device that were not typed. Raises ValueError for typed ones that are not there."""
     downloaded = GROUND_TRUTH if GROUND_TRUTH.is_dir() else path_of("sdv1_500_mem_groundtruth")
-    args.gt_folder = existing(args.gt_folder, "--gt_folder") or (EMBEDDED / "gt_images" if run.embedded else downloaded)
-    args.masks = existing(getattr(args, "masks", None), "--masks") or (EMBEDDED / "masks" if run.embedded else None)
+    args.gt_folder = existing(args.gt_folder, "--gt_folder", folder=True) or (EMBEDDED / "gt_images" if run.embedded else downloaded)
+    args.masks = existing(getattr(args, "masks", None), "--masks", folder=True) or (EMBEDDED / "masks" if run.embedded else None)
     args.device = choose_device(args.device)
 
 

@@ -23,7 +23,7 @@ def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
     """What each metric needs; fills in the default places."""
     args.alexnet, lpips = checkpoint(args.alexnet, "--alexnet", "lpips_alexnet")
     args.image_reward_checkpoint, reward = checkpoint(args.image_reward_checkpoint, "--image_reward_checkpoint", "image_reward")
-    args.image_reward_tokenizer, words = checkpoint(args.image_reward_tokenizer, "--image_reward_tokenizer", "bert_base_uncased")
+    args.image_reward_tokenizer, words = checkpoint(args.image_reward_tokenizer, "--image_reward_tokenizer", "bert_base_uncased", folder=True)
     return {"lpips": lpips, "image_reward": reward | words, "diversity": {}, "quality": {}}
 
 

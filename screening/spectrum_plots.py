@@ -31,12 +31,13 @@ def histogram(rows: Sequence[Row], caption: str) -> Figure:
         own = [row for row in rows if row["kind"] == kind and np.isfinite(float(row["eigenvalue"]))]
         for operator in distinct(own, "operator"):
             values = np.array([float(row["eigenvalue"]) for row in own if row["operator"] == operator])
-            axis.hist(values, bins=60, histtype="stepfilled", alpha=0.5, log=True, label=f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0")
+            axis.hist(values, bins=int(np.clip(len(values) // 4, 12, 60)), histtype="stepfilled", alpha=0.5, log=True, label=f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0")
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set(title=kind, xlabel="eigenvalue")
+        axis.set_ylim(bottom=0.5)
         if own:
             axis.legend(fontsize=7)
-    axes[0].set_ylabel("eigenvalues")
+    axes[0].set_ylabel("eigenvalues found")
     return figure
 
 
@@ -65,6 +66,7 @@ def counts(rows: Sequence[Row], types: dict[int, str]) -> Figure:
                     axis.plot(i + side + spread, values, ".", color=colour)
             axis.plot([], [], "s", color=colour, label=name or "no type")
         axis.set(title=f"{kind}, {operator}", xlabel="sampling step", xticks=range(len(steps)), xticklabels=[str(step) for step in steps])
+        axis.set_ylim(0, max(axis.get_ylim()[1], 1))
         if any(names):
             for text in axis.legend(fontsize=7).get_texts():
                 text.set_parse_math(False)

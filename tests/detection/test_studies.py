@@ -81,7 +81,8 @@ def test_spectrum_tables_and_pictures(run, tmp_path, capsys):
 
 
 def test_a_whole_spectrum_needs_one_run(run, tmp_path):
-    folder = run("spectrum", tmp_path, "--num_inference_steps", "4", "--image_length", "8", "--iterations", "99", "--probes", "2", "--kind", "text", "--end", "1")
+    folder = run("spectrum", tmp_path, "--num_inference_steps", "4", "--image_length", "8", "--iterations", "99", "--probes", "2",
+                 "--kind", "text", "--end", "1")
     (row,) = rows(folder / "summary.csv")
     values = [float(one["eigenvalue"]) for one in rows(folder / "spectrum.csv")]
     assert len(values) == 16 == int(row["iterations"]) and row["exact"] == "1" and row["rows"] == str(4 + 2 * 15)

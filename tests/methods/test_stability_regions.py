@@ -94,7 +94,8 @@ def test_inside_the_region_nothing_changes(make_pipe, prompts, noise, kind, dtyp
     """Bit for bit, and the score is that of the recorded norms."""
     pipe = make_pipe(kind, dtype=dtype)
     plain = sample(pipe, prompts, noise.to(dtype), build_mitigation("no_mitigation"), 4)
-    made = sample(pipe, prompts, noise.to(dtype), build_mitigation("stability_regions", statistics=statistics_file(4), gamma_sd=1e6, severe_sd=1e6), 4)
+    method = build_mitigation("stability_regions", statistics=statistics_file(4), gamma_sd=1e6, severe_sd=1e6)
+    made = sample(pipe, prompts, noise.to(dtype), method, 4)
     assert torch.equal(made.final, plain.final)
     assert made.numbers["first_outside"].tolist() == [-1] * 3
     if dtype == torch.float32:

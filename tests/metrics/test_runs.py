@@ -136,7 +136,8 @@ def refused(match, *args, **options):
 def test_no_folder_no_images_a_foreign_image(run, tmp_path):
     refused("is no folder", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    refused("no images", tmp_path / "empty", prompts_of(run))
+    for prompts in (None, prompts_of(run)):
+        refused("no images", tmp_path / "empty", prompts)
     (run.path / "montage.png").write_bytes(b"")
     refused("montage.png is no image of a run", run.path)
 

@@ -120,7 +120,8 @@ def test_without_checkpoints_the_offline_scores_are_computed(run, capsys):
 @pytest.mark.parametrize(("score", "metric"), [(sscd_clip, "sscd"), (sscd_clip, "clip"), (lpips_reward, "lpips"), (lpips_reward, "image_reward")])
 def test_what_is_required_must_be_there(run, capsys, score, metric):
     assert score(run, "--require", metric) == 2
-    assert f"{metric} cannot be computed" in capsys.readouterr().err and not (run.path / "results.csv").exists()
+    error = capsys.readouterr().err
+    assert f"{metric} cannot be computed" in error and error.count("\n") == 1 and not (run.path / "results.csv").exists()
 
 
 def test_an_unknown_metric_is_named(run, capsys):
@@ -141,6 +142,8 @@ def test_a_file_that_is_no_checkpoint(run, tmp_path, alexnet_file, capsys):
 def test_what_was_typed_must_be_there(run, tmp_path, capsys, flag):
     assert sscd_clip(run, flag, tmp_path / "not_here") == 2
     assert f"{flag} {tmp_path / 'not_here'} is not there" in capsys.readouterr().err
+    other = prompts_of(run) if flag in ("--gt_folder", "--masks") else tmp_path
+    assert sscd_clip(run, flag, other) == 2 and f"{flag} {other} is no f" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99"])
@@ -297,7 +300,7 @@ def test_wrong_arguments(argv, capsys):
 
 def test_a_folder_that_cannot_be_scored(run, tmp_path, capsys):
     run.image_path(Key(0, 0)).write_bytes(b"x")
-    assert sscd_clip(run) == 2 and "is no whole picture" in capsys.readouterr().err
+    assert sscd_clip(run) == 2 and "is no whole picture" in capsys.readouterr().err and not (run.path / "results.csv").exists()
     assert run_script(compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(tmp_path / "nowhere")]) == 2
 
 

@@ -1,0 +1,40 @@
+"""calibrate.py threshold: a score that few ordinary images exceed."""
+import pytest
+
+from calibration import main
+from calibration.threshold import threshold
+from results.files import write_csv
+
+
+def scores(path, ordinary, memorized=()):
+    rows = [{"set": name, "prompt_index": i, "prompt": "x", "sample_index": 0, "score": score}
+            for name, some in (("mem", memorized), ("nonmem", ordinary)) for i, score in enumerate(some)]
+    write_csv(path, rows)
+
+
+@pytest.mark.parametrize(("fpr", "above"), [(0.0, 0), (0.01, 1), (0.05, 5), (0.5, 50), (0.999, 99)])
+def test_at_most_the_wanted_share_is_above(fpr, above):
+    found = [float((37 * i) % 100) for i in range(100)]
+    assert sum(score > threshold(found, fpr) for score in found) == above
+
+
+def test_ties_never_exceed_the_share():
+    assert threshold([1.0, 2.0, 2.0, 2.0, 2.0], 0.5) == 2.0
+
+
+def test_the_command_prints_the_flag(tmp_path, capsys):
+    folder = tmp_path / "noise_norm"
+    folder.mkdir()
+    scores(folder / "scores.csv", [0.1 * i for i in range(100)] + [float("nan")], [5.0, 20.0])
+    assert main(["threshold", str(folder), "--fpr", "0.05"]) == 0
+    out = capsys.readouterr().out
+    assert "50.0% of 2 memorized images" in out and out.endswith("--screen noise_norm:9.4\n")
+
+
+def test_wrong_input_is_refused(tmp_path, capsys):
+    scores(tmp_path / "scores.csv", [], [1.0])
+    for argv, told in (([str(tmp_path)], "no scores of ordinary prompts"), ([str(tmp_path / "nothing.csv")], "is no scores.csv"),
+                       ([str(tmp_path), "--fpr", "1"], "--fpr 1 is no share")):
+        assert main(["threshold", *argv]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
