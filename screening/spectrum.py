@@ -112,10 +112,10 @@ class Spectra:
                     found = spectrum(jacobian, probes, operator, self.args.iterations)
                     seconds, evals = shared[0] + time.perf_counter() - start, shared[1] + predictor.unet_evals - before
                     for k in range(len(x)):
-                        name = {"prompt_index": prompt.row, "sample_index": k, "step": step, "timestep": f"{float(t):.7g}", "kind": kind,
+                        name = {"prompt_index": str(prompt.row), "sample_index": str(k), "step": str(step), "timestep": f"{float(t):.7g}", "kind": kind,
                                 "operator": operator}
-                        rows["spectrum"] += [name | {"index": i, "eigenvalue": f"{value:.7g}"} for i, value in enumerate(found.eigenvalues[k])]
-                        rows["summary"].append(name | numbers(found, k) | {"rows": int(evals[k]), "seconds": f"{seconds / len(x):.4g}"})
+                        rows["spectrum"] += [name | {"index": str(i), "eigenvalue": f"{value:.7g}"} for i, value in enumerate(found.eigenvalues[k])]
+                        rows["summary"].append(name | numbers(found, k) | {"rows": str(int(evals[k])), "seconds": f"{seconds / len(x):.4g}"})
         return rows
 
     def save(self, rows: dict[str, list[Row]]) -> None:

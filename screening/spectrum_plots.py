@@ -31,7 +31,8 @@ def histogram(rows: Sequence[Row], caption: str) -> Figure:
         own = [row for row in rows if row["kind"] == kind and np.isfinite(float(row["eigenvalue"]))]
         for operator in distinct(own, "operator"):
             values = np.array([float(row["eigenvalue"]) for row in own if row["operator"] == operator])
-            axis.hist(values, bins=int(np.clip(len(values) // 4, 12, 60)), histtype="stepfilled", alpha=0.5, log=True, label=f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0")
+            label, bins = f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0", int(np.clip(len(values) // 4, 12, 60))
+            axis.hist(values, bins=bins, histtype="stepfilled", alpha=0.5, log=True, label=label)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set(title=kind, xlabel="eigenvalue")
         axis.set_ylim(bottom=0.5)
