@@ -21,7 +21,7 @@ def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict
         "opposite_guidance": product(opposite_scale=[1.0, 2.0, 4.0], fallback_step=[15]),
         "prompt_embedding": product(optim_target_loss=targets[:3], **embedding),
         "bright_ending_embedding": product(optim_target_loss=targets[:3], **embedding),
-        "anisotropy_embedding": product(optim_target_loss=targets[:3], **embedding),
+        "anisotropy_embedding": product(optim_target_loss=targets[:3], cosine_weight=[1.0], **embedding),
         "prss": product(l_target_ss=targets[1:3], l_target_pr=[2.0, 4.0], mag_thres_pr=[6.0]),
         "cross_attention": product(bos_scale=[1.25, 2.0, 3.0]),
         "ca_attenuation": product(attenuation=[0.3, 0.0], blocks=["early", "all"]),
@@ -31,6 +31,6 @@ def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict
         "embedding_noise": product(rand_noise_lam=[0.5, 1.0, 2.0]),
         "captain_noise": product(reference=["./../../reference.png"], cutoff=[0.1, 0.3]),
         "stability_regions": product(statistics=["./stability.json"], gamma_sd=[2.0, 3.0]),
-        "sail": product(l_thres=[1.0], alpha=[0.0]),
+        "sail": product(l_thres=targets[1:3], alpha=[0.0], max_steps=[20], restarts=[2]),
         "nemo": product(neurons=["./neurons.json"]),
     }

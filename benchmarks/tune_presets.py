@@ -57,9 +57,10 @@ def main() -> None:
     level = float(torch.mean(magnitudes(pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv"))))
     tried = {"no_mitigation": [try_setting(args, "no_mitigation", {})]}
     file = TINY / "evaluation" / f"{args.model_id}_tuning.json"
-    chosen = {name: table for name, table in load_preset("auto", args.model_id)[1].items() if args.methods and name not in args.methods}
+    names = args.methods or list(grids(args.model_id, level))
+    chosen = {name: table for name, table in load_preset("auto", args.model_id)[1].items() if name not in names}
     for method, settings in grids(args.model_id, level).items():
-        if args.methods and method not in args.methods:
+        if method not in names:
             continue
         if missing := missing_file(args.model_id, settings):
             print(f"{method}: left out, there is no {missing}")

@@ -94,8 +94,8 @@ def variant_of(name: str, path: Path, asset: str) -> str:
     return name if digest in (published.sha256, *published.files.values()) else f"{name}@{digest[:8]}"
 
 
-def available(prog: str, needed: dict[str, dict[Path, str]], required: list[str]) -> set[str]:
-    """Metrics whose files are all there; a line on stderr for each other one. Raises ValueError when a required one lacks a file."""
+def available(prog: str, needed: dict[str, dict[Path, str]], required: list[str]) -> tuple[set[str], list[str]]:
+    """Metrics whose files are all there, and a line for people for each other one. Raises ValueError when a required one lacks a file."""
     unknown = sorted(set(required) - set(needed))
     if unknown:
         raise ValueError(f"--require {unknown[0]}: {prog} has {', '.join(needed)}")
@@ -104,9 +104,7 @@ def available(prog: str, needed: dict[str, dict[Path, str]], required: list[str]
     for metric in required:
         if metric in lacking:
             raise ValueError(f"{metric} cannot be computed: {lacking[metric]}")
-    for metric, hints in lacking.items():
-        print(f"{metric} is not computed: {hints}", file=sys.stderr)
-    return set(needed) - set(lacking)
+    return set(needed) - set(lacking), [f"{metric} is not computed: {hints}" for metric, hints in lacking.items()]
 
 
 def score(script: Script, args: argparse.Namespace) -> None:
@@ -114,8 +112,10 @@ def score(script: Script, args: argparse.Namespace) -> None:
     run = open_run(args.gen_folder, args.prompts, num_samples=args.num_samples, incomplete=args.incomplete)
     read_results(run.folder)                               # a broken table is found before the work
     fill_defaults(args, run)
-    metrics = available(script.prog, script.files(args), args.require)
+    metrics, left_out = available(script.prog, script.files(args), args.require)
     scores, references = script.scores(args, run, metrics), References(args.gt_folder, decode=script.references)
+    for line in left_out:                                  # from here on nothing is wrong with the arguments
+        print(line, file=sys.stderr)
     found = compute(run, [one for some in scores.values() for one in some], references, args)
     if (script.references and args.gt_folder.is_dir()) or not (run.folder / "references.csv").exists():      # else nothing was decoded
         write_csv(run.folder / "references.csv", (entry.row() for entry in references.coverage.values()))

@@ -107,12 +107,14 @@ def compute(args: argparse.Namespace) -> None:
     check("--gen_folder", args.gen_folder, generated)
     check("--real_folder", args.real_folder, real)
     read_results(args.gen_folder)                          # a broken table is found before the work
-    metrics = available(PROG, files(args), args.require)
+    metrics, left_out = available(PROG, files(args), args.require)
+    chosen, found = embedders(args, metrics), []
+    for line in left_out:                                  # from here on nothing is wrong with the arguments
+        print(line, file=sys.stderr)
     if {path.suffix.lower() for path in generated} != {path.suffix.lower() for path in real}:
         print("the two folders have different file formats: their compression alone changes these figures", file=sys.stderr)
     from metrics.fid import frechet, kernel
 
-    chosen, found = embedders(args, metrics), []
     networks = [network for network, _, _ in chosen]
     features = zip(*(features_of(networks, paths, args.batch_size) for paths in (generated, real)))
     for (network, frechet_name, kernel_name), (first, second) in zip(chosen, features):

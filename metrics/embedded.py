@@ -85,4 +85,3 @@ def score_all(folder: Path, prompts: Path, samples: int) -> dict[str, dict[Key, 
 def copied(score: float) -> bool:
     """Whether a copy score means a copy."""
     return score > THRESHOLD
-

@@ -89,7 +89,7 @@ def loading(path: Path, what: str) -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"):
             yield
     except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be loaded as {what}: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be loaded as {what}: {str(error).strip().splitlines()[0].split('. ')[0]}") from error
 
 
 def read_mask(path: Path) -> torch.Tensor:

@@ -10,6 +10,7 @@ from metrics.pictures import Picture, Unreadable
 from prompts.files import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+INDEX = re.compile(r"[\w-][\w.-]*")                       # what may become part of a path
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class References:
 
     def files(self, index: str) -> list[Path]:
         """Image files of an index, by name. An index that is no plain folder name has none: it comes from a file of strangers."""
-        if not re.fullmatch(r"[\w-][\w.-]*", index):
+        if not INDEX.fullmatch(index):
             return []
         return sorted(path for path in (self.folder / index).glob("*") if path.suffix.lower() in SUFFIXES)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metrics.pictures import Picture
-from metrics.references import References
+from metrics.references import INDEX, References
 from prompts.files import Prompt, read_prompts, sha256_of
 from results import Key, RunFolder
 
@@ -77,7 +77,7 @@ class Run:
     def group(self, keys: list[Key], references: References, masks: Path | None) -> Group:
         """One prompt, not decoded yet."""
         prompt = self.prompts[keys[0].prompt]
-        mask = masks / f"{prompt.index}.png" if masks and re.fullmatch(r"[\w-]+", prompt.index) else None
+        mask = masks / f"{prompt.index}.png" if masks and INDEX.fullmatch(prompt.index) else None
         return Group(prompt, [key.sample for key in keys], [Picture(self.files[key]) for key in keys], references.of(prompt),
                      mask if mask and mask.exists() else None)
 

@@ -48,12 +48,13 @@ def check_unet(unet_id: str | None) -> None:
 
 
 def fingerprint(model_id: str) -> str:
-    """Tells two models apart: a hub id, or a hash over a folder's files (their names, sizes and first bytes)."""
+    """Tells two models apart: a hub id, or a hash over the files of a folder's parts (names, sizes, first bytes), not of what lies beside."""
     folder = Path(resolve_model(model_id))
     if not folder.is_dir():
         return model_id
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".safetensors", ".bin")):
+    parts = [path for path in folder.rglob("*") if path.parent != folder or path.name == "model_index.json"]
+    for path in sorted(path for path in parts if path.suffix in (".json", ".txt", ".safetensors", ".bin")):
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
         with open(path, "rb") as file:
             digest.update(file.read(2**20))

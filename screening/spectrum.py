@@ -13,6 +13,8 @@ from screening.study import Study, exit_code, plan_study, study_parser
 if TYPE_CHECKING:
     import torch
 
+    from sampling import NoisePredictor
+
 KINDS, OPERATORS = ("text", "uncond", "difference"), ("lanczos", "arnoldi")
 SAMPLES = 1
 Row = dict[str, str]
@@ -97,26 +99,30 @@ class Spectra:
 
     def look(self, prompt: Prompt) -> dict[str, list[Row]]:
         """Rows of one prompt for both tables."""
-        from detection.spectrum import ScoreJacobian, probe, spectrum
-
         predictor, noise, seeds = self.study.sample_start(self.pipe, prompt)
         rows: dict[str, list[Row]] = {"spectrum": [], "summary": []}
         for step, t, x in visited(self.pipe.scheduler, predictor, noise, self.study.settings.guidance_scale, self.args.at):
             for kind in self.args.kind:
-                jacobian = ScoreJacobian(predictor, x, t, kind, at_once=self.args.batch_size)
-                start, before = time.perf_counter(), predictor.unet_evals.clone()
-                probes = probe(jacobian, self.args.probes, seeds, x[0].numel(), x.device)
-                shared = time.perf_counter() - start, predictor.unet_evals - before
-                for operator in self.args.operator:
-                    start, before = time.perf_counter(), predictor.unet_evals.clone()
-                    found = spectrum(jacobian, probes, operator, self.args.iterations)
-                    seconds, evals = shared[0] + time.perf_counter() - start, shared[1] + predictor.unet_evals - before
+                for operator, found, evals, seconds in self.spectra(predictor, x, t, kind, seeds):
                     for k in range(len(x)):
-                        name = {"prompt_index": str(prompt.row), "sample_index": str(k), "step": str(step), "timestep": f"{float(t):.7g}", "kind": kind,
-                                "operator": operator}
+                        name = {"prompt_index": str(prompt.row), "sample_index": str(k), "step": str(step), "timestep": f"{float(t):.7g}",
+                                "kind": kind, "operator": operator}
                         rows["spectrum"] += [name | {"index": str(i), "eigenvalue": f"{value:.7g}"} for i, value in enumerate(found.eigenvalues[k])]
                         rows["summary"].append(name | numbers(found, k) | {"rows": str(int(evals[k])), "seconds": f"{seconds / len(x):.4g}"})
         return rows
+
+    def spectra(self, predictor: NoisePredictor, x: torch.Tensor, t, kind: str, seeds: list[int]):
+        """Of each operator: name, spectrum, UNet rows of each image and seconds of all. The operators share the probes, but each counts them."""
+        from detection.spectrum import ScoreJacobian, probe, spectrum
+
+        jacobian = ScoreJacobian(predictor, x, t, kind, at_once=self.args.batch_size)
+        start, before = time.perf_counter(), predictor.unet_evals.clone()
+        probes = probe(jacobian, self.args.probes, seeds, x[0].numel(), x.device)
+        shared, spent = time.perf_counter() - start, predictor.unet_evals - before
+        for operator in self.args.operator:
+            start, before = time.perf_counter(), predictor.unet_evals.clone()
+            found = spectrum(jacobian, probes, operator, self.args.iterations)
+            yield operator, found, spent + predictor.unet_evals - before, shared + time.perf_counter() - start
 
     def save(self, rows: dict[str, list[Row]]) -> None:
         """Rows of one prompt into both tables; older ones of the same keys go."""

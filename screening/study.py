@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 GENERAL = ("model_id", "prompts", "end", "image_length", "n_samples_per_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler",
            "device", "output_path")
+OWN_HELP = {"prompts": "prompt file: .csv, .txt or .jsonl", "end": "row after the last prompt", "output_path": "folder of the study's folder"}
 IDENTITY = ("image_length", "num_inference_steps", "guidance_scale", "seed", "scheduler")
 FROM_PRESET = ("image_length", "scheduler", "num_inference_steps")
 
@@ -41,7 +42,7 @@ def study_parser(name: str, description: str, samples: int) -> Parser:
         default = samples if flag == "n_samples_per_prompt" else field.default
         shown = f" (default {default})" if default not in ("", None) else ""
         parser.add_argument(*(["-n"] if flag == "n_samples_per_prompt" else []), f"--{flag}", type=kinds[str(field.type).split(" ")[0]],
-                            choices=CHOICES.get(flag), help=HELP[flag] + shown, default=argparse.SUPPRESS)
+                            choices=CHOICES.get(flag), help=OWN_HELP.get(flag, HELP[flag]) + shown, default=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help="first prompt, by row (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

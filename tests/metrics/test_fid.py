@@ -203,7 +203,9 @@ def test_what_is_refused(run, real, tmp_path, capsys):
 @pytest.mark.parametrize("flag", ["--inception_checkpoint", "--clip_checkpoint"])
 def test_a_file_that_is_no_checkpoint(run, real, tmp_path, capsys, flag):
     (tmp_path / "bad.pt").write_bytes(b"nonsense")
-    assert compute(run, real, flag, tmp_path / "bad.pt") == 2 and "bad.pt cannot be loaded as" in capsys.readouterr().err
+    assert compute(run, real, flag, tmp_path / "bad.pt") == 2
+    error = capsys.readouterr().err
+    assert "bad.pt cannot be loaded as" in error and error.count("\n") == 1
 
 
 def test_a_broken_picture_is_named(run, real, capsys):
