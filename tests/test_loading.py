@@ -85,6 +85,7 @@ def test_an_incomplete_model_is_named(random_sd_folder, tmp_path):
 
 def test_fingerprints_know_the_weights_not_the_path(random_sd_folder, random_v_folder, tmp_path):
     copy = shutil.copytree(random_sd_folder, tmp_path / Path(random_sd_folder).name)
+    (copy / "stability.json").write_text("{}")                               # lies beside the model, is no part of it
     assert fingerprint(str(copy)) == fingerprint(random_sd_folder + "/") != fingerprint(random_v_folder)
     assert fingerprint("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
 
@@ -151,3 +152,9 @@ def test_odd_captions_survive_a_run_and_its_resume(random_sd_folder, tmp_path):
     assert generation.main(argv) == 0 and generation.main(argv) == 0
     from results.files import read_csv
     assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [caption] * 2
+
+
+def test_a_preset_names_files_beside_it(tmp_path):
+    (tmp_path / "preset.toml").write_text('[stability_regions]\nstatistics = "./a.json"\ngamma_sd = 2.0\n[nemo]\nneurons = "/b.json"\n')
+    assert load_preset(str(tmp_path / "preset.toml"), "any")[1] == {
+        "stability_regions": {"statistics": str(tmp_path / "a.json"), "gamma_sd": 2.0}, "nemo": {"neurons": "/b.json"}}
