@@ -42,12 +42,15 @@ train-tiny: setup
 	$(BIN)/python -m benchmarks.train_probe
 	$(BIN)/python -m benchmarks.make_realism
 
-# Presets from the tuning split, then the model card's figures from the test split; about an hour a model.
+# Presets from the tuning split, then the figures of the model card and the README from the test split; some hours.
 evaluate-tiny: setup
+	$(BIN)/python calibrate.py stability --model_id tiny --prompts tiny/prompts/tiny_ordinary_tuning.csv -n 4 -b 4 --out tiny/weights/tiny/stability.json
+	$(BIN)/python calibrate.py stability --model_id tiny --prompts tiny/prompts/tiny_ordinary_tuning.csv -n 4 -b 4 --guidance_scale 7.5 \
+		--out tiny/weights/tiny/stability_7.5.json
 	$(BIN)/python -m benchmarks.tune_presets --model_id tiny
 	$(BIN)/python -m benchmarks.evaluate_tiny --model_id tiny
-	$(BIN)/python -m benchmarks.tune_presets --model_id tiny-v
-	$(BIN)/python -m benchmarks.evaluate_tiny --model_id tiny-v
+	$(BIN)/python -m benchmarks.compare_methods --model_id tiny
+	$(BIN)/python -m benchmarks.compare_detectors --model_id tiny
 
 # What the others made, but for build/ (checkpoints of the training) and an environment elsewhere.
 clean:

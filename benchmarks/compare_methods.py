@@ -10,6 +10,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+import generation
 from benchmarks.scored_run import ScoredRun, mean, scored_run
 from metrics.embedded import TINY, copied, read_captions, score_all
 from metrics.intervals import interval
@@ -47,6 +48,15 @@ def settings_of(model_id: str, name: str) -> list[str]:
     if name == "static_transition" and name not in preset:
         return ["--cfg_step", str(preset["batch_wise"]["apply_cfg_step"])]
     return []
+
+
+def cannot_run(model_id: str, name: str) -> str:
+    """Why the method cannot run with the model's preset, for example for want of a file; empty when it can."""
+    try:
+        generation.plan_of(["--model_id", model_id, "--method", name, *settings_of(model_id, name)])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def line_of(name: str, run: ScoredRun, values: dict[str, dict[Key, float]]) -> dict:
@@ -94,6 +104,9 @@ def main() -> None:
     prompts = TINY / "prompts" / f"{args.model_id}_memorized_test.csv"
     names, lines = ["no_mitigation", *(name for name in args.methods or methods() if name != "no_mitigation")], []
     for name in names:
+        if problem := cannot_run(args.model_id, name):
+            print(f"left out: {name}: {problem}")
+            continue
         run = scored_run(args.model_id, "memorized_test", args.out, ["--method", name, "--quiet", *settings_of(args.model_id, name)],
                          samples=args.samples, end=args.end or len(read_captions(prompts)))
         lines.append(line_of(name, run, score_all(run.folder.path, prompts, args.samples)))
