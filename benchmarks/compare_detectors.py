@@ -105,10 +105,11 @@ def main() -> None:
         if detector.missing():
             print(f"left out: {name} {detector.missing()}")
             continue
-        run(args, name, args.out / args.model_id, *(["--save_masks"] if detector.spatial else []))
+        run(args, name, args.out / args.model_id)
         lines.append(line_of(name, args.out / args.model_id / name, captions))
-        if detector.spatial:
-            places[name] = localisation(args.out / args.model_id / name, captions, args.samples)
+        if detector.spatial:                               # for the overlays pictures are made, so that its seconds are not the detector's
+            run(args, name, args.out / f"{args.model_id}_masks", "--save_masks")
+            places[name] = localisation(args.out / f"{args.model_id}_masks" / name, captions, args.samples)
     run(args, "all", args.out / f"{args.model_id}_all")
     cost = read_csv(args.out / f"{args.model_id}_all" / "noise_norm" / "cost.csv")
     together = {name: float(np.mean([float(row[name]) for row in cost])) for name in ("pass_unet_rows", "pass_seconds")}
