@@ -1,4 +1,5 @@
 """What the README tells people to type is understood, and what it says of flags and methods is what the code says."""
+import argparse
 import importlib
 import re
 import shlex
@@ -6,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import calibration.command
 import generation
 import generation.plan
+import localization.command
 import metrics.command
+import screening.command
+import screening.evaluate
+from detection import detectors
 from download.assets import read_assets
 from generation.command import build_parser
 from mitigation import methods
@@ -22,6 +28,10 @@ COMMANDS = [shlex.split(line, comments=True)[2:] for block in re.findall(r"```sh
 
 METRIC_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
                    for line in block.splitlines() if line.startswith("python metrics/")]
+
+OTHER_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+                  for line in block.replace("\\\n", " ").splitlines()
+                  if line.startswith(("python detect_memorization.py", "python calibrate.py", "python localize_neurons.py"))]
 
 
 def metric_parser(path: str):
@@ -56,10 +66,41 @@ def test_the_table_names_every_method_and_its_flags():
 
 
 def test_every_flag_named_is_one():
-    parsers = [build_parser(), *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS})]
+    parsers = [build_parser(), *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}), screening.command.build_parser(),
+               screening.evaluate.build_parser(), *subparsers(calibration.command.build_parser()), *subparsers(localization.command.build_parser())]
     known = {option for parser in parsers for option in parser._option_string_actions}
-    named = set(re.findall(r"`?(--[a-z_]+)", README))
+    named = set(re.findall(r"`?(--[a-z_0-9]+)", README))
     assert named <= known, named - known
+
+
+def subparsers(parser):
+    """The parsers of its subcommands."""
+    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return action.choices.values()
+
+
+@pytest.mark.parametrize("argv", OTHER_COMMANDS, ids=" ".join)
+def test_other_commands_are_understood(argv):
+    script, *rest = argv
+    if script == "detect_memorization.py" and rest[0] in ("evaluate", "spectrum", "tokens"):
+        parser, rest = importlib.import_module(f"screening.{rest[0]}").build_parser(), rest[1:]
+    else:
+        parser = {"detect_memorization.py": screening.command, "calibrate.py": calibration.command,
+                  "localize_neurons.py": localization.command}[script].build_parser()
+    assert parser.parse_args(rest)
+
+
+def test_the_table_names_every_detector():
+    assert {name for name in detectors() if f"\n| `{name}` |" in README} == set(detectors())
+
+
+def test_sweeps_exist_and_name_known_methods_and_flags():
+    for path in (ROOT / "sweeps").glob("*.sh"):
+        text = path.read_text()
+        known = {f"--{option.name}" for method in methods().values() for option in flags(method)}
+        used = re.findall(r"^(?:for .*)?(?:generate --method|each) (\w+) (--\w+)?", text, re.M)
+        assert all(method in methods() and (not option or option in known) for method, option in used), path
+        assert path.name == "common.sh" or ". \"$(dirname \"$0\")/common.sh\"" in text and f"{path.name}" in README
 
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "train-tiny"])
@@ -78,7 +119,7 @@ def test_metric_commands_are_understood(argv):
 
 
 def test_every_metric_script_is_in_the_readme_and_its_checkpoints_are_assets():
-    scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {"summarize.py"}
+    scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {"summarize.py", "plot_tradeoff.py"}
     assert {Path(argv[0]).name for argv in METRIC_COMMANDS} == scripts
     table = README.split("| quantity |")[1].split("\n\n")[0]
     named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[-2])}
