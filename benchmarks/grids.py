@@ -25,7 +25,7 @@ def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict
         "prss": product(l_target_ss=targets[1:3], l_target_pr=[2.0, 4.0], mag_thres_pr=[6.0]),
         "cross_attention": product(bos_scale=[1.25, 2.0, 3.0]),
         "ca_attenuation": product(attenuation=[0.3, 0.0], blocks=["early", "all"]),
-        "guard": product(repulsion=[1.0, 2.0], blocks=["early", "all"]),
+        "guard": product(repulsion=[2.0, 5.0, 7.0], blocks=["early", "all"]),
         "clip_padding": [{"padding": "exclamation", "mask_end": 1}, {"padding": "end", "mask_end": 0, "mask_padding": 0.7}],
         "random_tokens": product(augment=["rand_word_add", "rand_numb_add"], repeat_num=[2, 4]),
         "embedding_noise": product(rand_noise_lam=[0.5, 1.0, 2.0]),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import torch
@@ -26,12 +27,10 @@ class Nemo(Mitigation):
         listed = read_neurons(Path(self.neurons))
         return [listed.get(prompt, {}) for prompt in batch.prompts]
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
-        """Changes nothing; reports how many neurons are blocked."""
-        return {"blocked_neurons": torch.tensor([sum(len(set(channels)) for channels in neurons.values()) for neurons in self.blocked(batch)])}
-
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        factors = value_factors(predictor.unet, self.blocked(batch), self.scaling_factor)
+        blocked = self.blocked(batch)
+        batch.numbers["blocked_neurons"] = torch.tensor([sum(len(set(channels)) for channels in neurons.values()) for neurons in blocked])
+        factors = value_factors(predictor.unet, blocked, self.scaling_factor)
         return scaled_values(predictor.unet, factors, predictor.call.image_of_row)
 
     def check(self, num_steps: int) -> None:
@@ -39,3 +38,8 @@ class Nemo(Mitigation):
             raise ValueError("nemo needs --neurons FILE. Make one: python localize_neurons.py statistics --prompts ORDINARY --out STATISTICS, then "
                              "python localize_neurons.py localize --prompts MEMORIZED --statistics STATISTICS --out FILE (--help tells more)")
         read_neurons(Path(self.neurons))
+
+    def check_run(self, identity: dict) -> None:
+        made_for = json.loads(Path(self.neurons).read_text(encoding="utf-8")).get("model")
+        if made_for not in (None, identity["model_id"]):
+            raise ValueError(f"--neurons {self.neurons} is of another model ({made_for}), not of {identity['model_id']}")

@@ -95,3 +95,12 @@ def test_the_folder_is_named_by_the_file_s_content(tmp_path):
     other = saved(tmp_path / "c.json", {"red": {LAYER: [2]}})
     names = [build_mitigation("nemo", neurons=file).settings()["neurons"] for file in (first, second, other)]
     assert names[0] == names[1] != names[2]
+
+
+def test_a_file_of_another_model_is_refused_before_one_is_loaded(tmp_path):
+    path = tmp_path / "neurons.json"
+    path.write_text('{"model": "folder a", "prompts": {}}')
+    method = build_mitigation("nemo", neurons=str(path))
+    method.check_run({"model_id": "folder a"})
+    with pytest.raises(ValueError, match=r"of another model \(folder a\), not of folder b"):
+        method.check_run({"model_id": "folder b"})
