@@ -63,14 +63,15 @@ def line_of(name: str, run: ScoredRun, values: dict[str, dict[Key, float]]) -> d
     """One method's figures."""
     copies = {key: float(copied(score)) for key, score in values["copy_score"].items()}
 
-    def of_kind(kind: str) -> float | None:
-        wanted = KINDS[kind]
-        return mean(value for key, value in copies.items()
-                    if run.captions[key.prompt].kind == wanted[0] and wanted[1] in ("", run.captions[key.prompt].group))
+    def by_kind(found: dict[Key, float]) -> dict[str, float | None]:
+        captions = run.captions
+        return {name: mean(value for key, value in found.items() if captions[key.prompt].kind == kind and group in ("", captions[key.prompt].group))
+                for name, (kind, group) in KINDS.items()}
 
     figures = {"copies": figure(copies), **{title: figure(values.get(quantity, {})) for title, quantity in QUANTITIES.items()}}
     return {"method": name, "folder": run.folder.path.name, **{title: vars(found) if found else None for title, found in figures.items()},
-            "copies by kind": {kind: of_kind(kind) for kind in KINDS}, "UNet rows": run.column("unet_evals"), "seconds": run.column("seconds")}
+            "copies by kind": by_kind(copies),
+            "subject by kind": by_kind(values["subject_shown"]), "UNet rows": run.column("unet_evals"), "seconds": run.column("seconds")}
 
 
 def shown(line: dict, plain: dict) -> dict[str, str]:
