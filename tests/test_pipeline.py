@@ -7,16 +7,10 @@ from diffusers import StableDiffusionPipeline
 from mitigation import build_mitigation, methods
 from pipelines import MemorizationPipeline
 from sampling import initial_noise
-from tests.methods.pictures import reference_image
-from tests.methods.statistics_file import statistics_file
+from tests.test_methods import quick
 
 STEPS, SHAPE = 4, (4, 8, 8)
 SIZE = {"height": 32, "width": 32}
-QUICK = {"batch_wise": {"rho": 5.0, "apply_cfg_step": 0}, "per_sample": {"target_loss": 7.5, "optim_iters": 2}, "static_transition": {"cfg_step": 0},
-         "captain_noise": {"reference": reference_image()}, "stability_regions": {"statistics": statistics_file(2)},
-         "sail": {"max_steps": 2, "restarts": 1}}
-
-
 def plain():
     return build_mitigation("no_mitigation")
 
@@ -87,8 +81,8 @@ def test_our_own_folder_loads(make_pipe, prompts, tmp_path):
 def test_half_precision_end_to_end(make_pipe, prompts, dtype, kind, prediction_type, name):
     """Finite pictures; the sampler's latents keep the dtype; the adjustment itself is reported in float32."""
     pipe = make_pipe(kind, prediction_type, dtype=dtype)
-    method = build_mitigation(name, **QUICK.get(name, {}))
-    made = pipe.sample(prompts[:2], initial_noise([1, 2], SHAPE).to(dtype), method, num_inference_steps=2, guidance_scale=3.0)
+    method = quick(name)
+    made = pipe.sample(prompts[:2], initial_noise([1, 2], SHAPE).to(dtype), method, num_inference_steps=4, guidance_scale=3.0)
     assert made.final.dtype == dtype
     assert torch.isfinite(made.final).all()
     assert all(values.dtype != dtype for values in made.numbers.values())

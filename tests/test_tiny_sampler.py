@@ -77,7 +77,7 @@ def test_every_concept_is_drawn(drawn):
 def test_phases_follow_each_other(name):
     model = CONFIG["models"][name]
     starts = [0, *(phase["until"] for phase in model["phases"])]
-    assert starts == sorted(set(starts)) and starts[-1] == SETTINGS["steps"]
+    assert starts == sorted(set(starts)) and starts[-1] == SETTINGS["rate"][-1][0]
     for phase, start in zip(model["phases"], starts):
         assert phase_of(model, start) is phase and phase_of(model, phase["until"] - 1) is phase
     assert phase_of(model, 10**9) is model["phases"][-1]
