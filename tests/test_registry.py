@@ -7,6 +7,8 @@ import pytest
 import mitigation
 from mitigation import Mitigation, build_mitigation, methods
 from mitigation.base import METHODS, flag, flags, register
+from mitigation.cli import list_methods
+from mitigation.registry import load_all
 
 FOLDER = Path(mitigation.__file__).parent
 
@@ -110,6 +112,27 @@ def test_a_new_method_needs_no_list(registered):
         build_mitigation("toy", strength=0.0)
     with pytest.raises(ValueError, match="--kind must be of type str, not 3"):
         build_mitigation("toy", kind=3)
+
+
+def test_a_new_method_is_one_file(registered, tmp_path, monkeypatch):
+    """A file in the folder, no edit elsewhere: listed, with its flag, and built."""
+    (tmp_path / "halved_noise.py").write_text('''"""Halves the noise."""
+from mitigation.base import Adjustment, Mitigation, flag, register
+
+
+@register("halved_noise", paper="none", cost="2N")
+class HalvedNoise(Mitigation):
+    """The noise times a factor."""
+
+    noise_factor: float = flag(0.5, "factor", above=0.0)
+
+    def adjust_initial_noise(self, predictor, x, t, batch):
+        return Adjustment(self.noise_factor * x)
+''')
+    monkeypatch.setattr(mitigation, "__path__", [*mitigation.__path__, str(tmp_path)])
+    load_all.cache_clear()
+    assert "halved_noise" in methods() and build_mitigation("halved_noise", noise_factor=0.25).noise_factor == 0.25
+    assert "halved_noise" in list_methods() and "--noise_factor" in list_methods()
 
 
 def test_two_methods_cannot_share_a_name(registered):
