@@ -5,17 +5,16 @@ python examples/demo.py               # what `make demo` runs; writes demo/repor
 from __future__ import annotations
 
 import argparse
-import base64
+import sys
 from pathlib import Path
 
-import jinja2
 from PIL import Image, ImageDraw
 
 from benchmarks.scored_run import ScoredRun, mean, scored_run
-from metrics.embedded import TINY, Caption, copied
+from metrics.embedded import TINY, Caption
 from pipelines.loading import load_pipeline
+from reporting.command import main as make_report
 from results import Key
-from results.files import write_bytes
 
 ROOT = Path(__file__).parent.parent
 METHODS = {                               # heading -> flags
@@ -33,24 +32,6 @@ def table_line(title: str, run: ScoredRun, pipe) -> dict[str, str]:
     copies = {f"copies {kind}": percent(run.copies(lambda caption, kind=kind: caption.kind == kind)) for kind in ("VM", "TM", "LM")}
     return {"method": title, **copies, "subject shown": percent(run.shown()), "magnitude": f"{mean(run.magnitudes(pipe).values()):.3f}",
             "UNet rows / image": f"{run.column('unet_evals'):.1f}", "s / image": f"{run.column('seconds'):.2f}"}
-
-
-def data_url(path: Path) -> str:
-    """An image file as text that can stand in a page."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def report(path: Path, runs: dict[str, ScoredRun], table: list[dict], captions: list[Caption], model_id: str, samples: int) -> None:
-    """Writes the page."""
-    rows = []
-    for caption in captions:
-        keys = [Key(caption.row, k) for k in range(samples)]
-        cells = [[{"url": data_url(run.folder.image_path(key)), "score": run.copy_score[key], "is_copy": copied(run.copy_score[key]),
-                   "shown": bool(run.subject_shown[key])} for key in keys] for run in runs.values()]
-        rows.append({"caption": caption, "reference": data_url(reference_of(caption)), "cells": cells})
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = environment.get_template("report.html.j2").render(rows=rows, titles=list(runs), table=table, model_id=model_id)
-    write_bytes(path, page.encode())
 
 
 def reference_of(caption: Caption) -> Path:
@@ -91,11 +72,14 @@ def main(argv: list[str] | None = None) -> None:
                               end=args.prompts) for title, flags in METHODS.items()}
     captions, pipe = next(iter(runs.values())).captions, load_pipeline(args.model_id)
     table = [table_line(title, run, pipe) for title, run in runs.items()]
-    report(args.out / "report.html", runs, table, captions, args.model_id, args.samples)
     picture(args.out / "picture.png", runs, captions)
     print(f"\n{len(captions)} memorized prompts x {args.samples} images of the embedded model {args.model_id!r} (not Stable Diffusion):\n")
     print_table(table)
-    print(f"\npage: {args.out / 'report.html'}")
+    print("\npage: ", end="")
+    code = make_report([*(str(run.folder.path) for run in runs.values()), "--out", str(args.out / "report.html"), "--max_prompts", str(len(captions)),
+                        "--samples", str(args.samples), "--title", f"Initial-noise adjustment on the embedded model {args.model_id}"])
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

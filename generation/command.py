@@ -5,6 +5,7 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -58,8 +59,11 @@ def plan_of(argv: list[str]) -> Plan:
     return plan_run(build_parser().parse_args(argv))
 
 
-def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
-    """Plan, folder, model, in the order in which they can go wrong; the folder is changed last. Raises ValueError for what the user can mend."""
+def prepare(args: argparse.Namespace, argv: list[str], load: Callable | None = None) -> Run | None:
+    """Plan, folder, model, in the order in which they can go wrong; the folder is changed last. Raises ValueError for what the user can mend.
+
+    load: in the place of `load_pipeline`. None when a finished folder has all that is asked for: then no model is loaded.
+    """
     plan = plan_run(args)
     from accelerate import PartialState
 
@@ -68,10 +72,15 @@ def prepare(args: argparse.Namespace, argv: list[str]) -> Run:
     if state.is_main_process:
         folder.check(identity, overwrite=args.overwrite)
         describe(plan)
-    from pipelines.loading import load_pipeline
+    if not args.overwrite and plan.is_finished(folder):
+        if state.is_main_process:
+            print(f"{len(plan.wanted(plan.prompts))} images in {folder.path} (nothing to make)")
+        return None
+    from pipelines import loading
 
     device = str(state.device) if state.num_processes > 1 else settings.device
-    pipe = load_pipeline(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
+    load = load or loading.load_pipeline
+    pipe = load(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
     if state.is_main_process:
         folder.start(identity, overwrite=args.overwrite, config={
             "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
@@ -102,8 +111,8 @@ def describe(plan: Plan) -> None:
     print(f"method {plan.mitigation.name}, preset {plan.preset}: {shown}", file=sys.stderr)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running."""
+def main(argv: list[str] | None = None, load: Callable | None = None) -> int:
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running. load: see `prepare`."""
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     if args.list_methods:
@@ -111,11 +120,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         try:
-            run = prepare(args, argv)
+            run = prepare(args, argv, load)
         except ValueError as error:
             print(f"generate_images.py: {error}", file=sys.stderr)
             return 2
-        generate(run, quiet=args.quiet)
+        if run:
+            generate(run, quiet=args.quiet)
     except OSError as error:
         print(f"generate_images.py: {error}. What is finished stays; the same command goes on.", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from mitigation.cli import method_from_args
 from mitigation.registry import methods
 from pipelines.models import EMBEDDED, ROOT, check_unet, fingerprint, load_preset, resolve_model
 from prompts.files import Prompt, read_prompts, sha256_of
-from results import Key
+from results import Key, RunFolder
 from results.environment import choose_device
 
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
@@ -93,6 +93,11 @@ class Plan:
         """Keys of the images that --start and --end ask for."""
         end = len(self.prompts) if self.settings.end is None else self.settings.end
         return [key for key in self.keys(prompts) if self.settings.start <= key.prompt < end]
+
+    def is_finished(self, folder: RunFolder) -> bool:
+        """Whether the run ended, and every image that is asked for is there."""
+        ended = (folder.manifest() or {}).get("finished")
+        return bool(ended) and folder.complete(latents=self.save_latents, trace=self.trace).issuperset(self.wanted(self.prompts))
 
 
 def plan_run(args: argparse.Namespace) -> Plan:

@@ -161,10 +161,16 @@ def say_empty(metrics: set[str], scores: dict[str, list], found: list[Result], r
 
 def fill_defaults(args: argparse.Namespace, run: Run) -> None:
     """Folders and device that were not typed. Raises ValueError for typed ones that are not there."""
-    downloaded = GROUND_TRUTH if GROUND_TRUTH.is_dir() else path_of("sdv1_500_mem_groundtruth")
-    args.gt_folder = existing(args.gt_folder, "--gt_folder", folder=True) or (EMBEDDED / "gt_images" if run.embedded else downloaded)
+    args.gt_folder = existing(args.gt_folder, "--gt_folder", folder=True) or training_images(run)
     args.masks = existing(getattr(args, "masks", None), "--masks", folder=True) or (EMBEDDED / "masks" if run.embedded else None)
     args.device = choose_device(args.device)
+
+
+def training_images(run: Run) -> Path:
+    """The folder of the training images of a run's prompts, if nobody says another."""
+    if run.embedded:
+        return EMBEDDED / "gt_images"
+    return GROUND_TRUTH if GROUND_TRUTH.is_dir() else path_of("sdv1_500_mem_groundtruth")
 
 
 def means(titles: dict[str, str]) -> Callable[[list[Result]], list[str]]:

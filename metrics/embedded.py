@@ -16,6 +16,7 @@ from metrics.references import References
 from metrics.runs import open_run
 from metrics.scores import run_scores
 from results import Key
+from results.files import write_csv
 from results.table import Result, add_results
 
 TINY = Path(__file__).parent.parent / "tiny"
@@ -63,8 +64,9 @@ def subjects_of(prompts: Path) -> dict[int, tuple[str, ...]]:
 def score_run(folder: Path, prompts: Path, samples: int) -> list[Result]:
     """Copy score (memorized captions) and whether the subject is shown, for every image; also stored in `results.csv`."""
     run, features = open_run(folder, prompts, num_samples=samples), EfficientNet()
-    scores = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))]
-    found = [row for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks") for row in rows]
+    scores, references = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))], References(TINY / "gt_images")
+    found = [row for rows in run_scores(run, scores, references, TINY / "masks") for row in rows]
+    write_csv(folder / "references.csv", (entry.row() for entry in references.coverage.values()))
     add_results(folder, found)
     return found
 

@@ -49,8 +49,8 @@ def pick(lines: dict[Path, dict], what: str, names: tuple[str, ...], flag: str) 
     raise ValueError(f"no {what} ({flag}) that all runs share: {why}")
 
 
-def draw(path: Path, x: str, y: str, rows: list[dict]) -> None:
-    """The figure. Methods keep one colour; their runs are joined in the order of x."""
+def draw(x: str, y: str, rows: list[dict], kind: str = "png") -> bytes:
+    """The figure as a file of that kind. Methods keep one colour; their runs are joined in the order of x."""
     import io
 
     import matplotlib
@@ -59,8 +59,9 @@ def draw(path: Path, x: str, y: str, rows: list[dict]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 6))
-    colours = pyplot.get_cmap("tab20").colors
-    for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    colours = pyplot.get_cmap("tab10" if len(methods) <= 10 else "tab20").colors
+    for i, method in enumerate(methods):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["x"])
         bars = [[[max(row[a] - row[f"{a}_low"], 0) for row in own], [max(row[f"{a}_high"] - row[a], 0) for row in own]] for a in "xy"]
         axes.errorbar([row["x"] for row in own], [row["y"] for row in own], xerr=bars[0], yerr=bars[1], marker="o", markersize=4, elinewidth=0.5,
@@ -68,9 +69,9 @@ def draw(path: Path, x: str, y: str, rows: list[dict]) -> None:
     axes.set(xlabel=f"{x} (less is less memorized)", ylabel=f"{y} (more is better)", title="means over prompts, 95 % intervals")
     axes.legend(fontsize=7, ncols=2)
     data = io.BytesIO()
-    figure.savefig(data, format=path.suffix.lstrip(".") or "png", dpi=120, bbox_inches="tight")
+    figure.savefig(data, format=kind, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
-    write_bytes(path, data.getvalue())
+    return data.getvalue()
 
 
 def plot(runs: list[Path], out: Path, x: str | None, y: str | None) -> None:
@@ -81,7 +82,7 @@ def plot(runs: list[Path], out: Path, x: str | None, y: str | None) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     x_name, y_name, rows = points(runs, x, y)
-    draw(out, x_name, y_name, rows)
+    write_bytes(out, draw(x_name, y_name, rows, out.suffix.lstrip(".") or "png"))
     write_csv(out.with_suffix(".csv"), rows)
     print(f"{out}: {y_name} against {x_name} of {len(rows)} runs")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = {"build", "demo", "generated_images"}            # made by tools, not part of the code
+OUTSIDE = {"build", "demo", "generated_images", "sweep_results"}            # made by tools, not part of the code
 ALLOWED = {
     "results": set(), "sampling": set(), "tiny": set(), "prompts": set(), "download": {"results"},
     "mitigation": {"sampling"}, "detection": {"sampling"},
@@ -16,7 +16,8 @@ ALLOWED = {
     "generation": {"sampling", "mitigation", "pipelines", "results", "prompts", "download", "detection", "screening"},
     "localization": {"sampling", "mitigation", "pipelines", "prompts", "results"},
     "calibration": {"sampling", "mitigation", "pipelines", "prompts", "results"},
-    "metrics": {"results", "tiny", "download", "prompts"}, "analysis": {"results", "tiny"},
+    "metrics": {"results", "tiny", "download", "prompts"}, "reporting": {"metrics", "results"},
+    "sweeping": {"generation", "metrics", "pipelines", "reporting", "results"},
 }
 TOP = {"examples", "benchmarks", "tests"}                  # these and the scripts import any package
 

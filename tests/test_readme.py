@@ -12,14 +12,17 @@ import generation
 import generation.plan
 import localization.command
 import metrics.command
+import reporting.command
 import screening.command
 import screening.evaluate
+import sweeping.command
 from detection import detectors
 from download.assets import read_assets
 from generation.command import build_parser
 from mitigation import methods
 from mitigation.base import flags
 from pipelines.models import EMBEDDED
+from sweeping.plan import plan_sweep, read_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,7 +34,8 @@ METRIC_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(
 
 OTHER_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
                   for line in block.replace("\\\n", " ").splitlines()
-                  if line.startswith(("python detect_memorization.py", "python calibrate.py", "python localize_neurons.py"))]
+                  if line.startswith(("python detect_memorization.py", "python calibrate.py", "python localize_neurons.py", "python make_report.py",
+                                      "python sweep.py"))]
 
 
 def metric_parser(path: str):
@@ -67,7 +71,8 @@ def test_the_table_names_every_method_and_its_flags():
 
 def test_every_flag_named_is_one():
     parsers = [build_parser(), *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}), screening.command.build_parser(),
-               screening.evaluate.build_parser(), *subparsers(calibration.command.build_parser()), *subparsers(localization.command.build_parser())]
+               screening.evaluate.build_parser(), *subparsers(calibration.command.build_parser()), *subparsers(localization.command.build_parser()),
+               reporting.command.build_parser(), sweeping.command.build_parser()]
     known = {option for parser in parsers for option in parser._option_string_actions}
     named = set(re.findall(r"`?(--[a-z_0-9]+)", README))
     assert named <= known, named - known
@@ -85,9 +90,19 @@ def test_other_commands_are_understood(argv):
     if script == "detect_memorization.py" and rest[0] in ("evaluate", "spectrum", "tokens"):
         parser, rest = importlib.import_module(f"screening.{rest[0]}").build_parser(), rest[1:]
     else:
-        parser = {"detect_memorization.py": screening.command, "calibrate.py": calibration.command,
-                  "localize_neurons.py": localization.command}[script].build_parser()
-    assert parser.parse_args(rest)
+        parser = {"detect_memorization.py": screening, "calibrate.py": calibration, "localize_neurons.py": localization,
+                  "make_report.py": reporting, "sweep.py": sweeping}[script].command.build_parser()
+    if script == "sweep.py":
+        _, more = parser.parse_known_args(rest)
+        assert build_parser().parse_args(more)
+    else:
+        assert parser.parse_args(rest)
+
+
+def test_sweep_files_are_sweeps(tmp_path):
+    (tmp_path / "readme.toml").write_text(re.search(r"```toml\n(.*?)```", README, re.S)[1])
+    assert len(read_sweep(tmp_path / "readme.toml")) == 6
+    assert len(plan_sweep(ROOT / "sweeps" / "example.toml", tmp_path, [])) == 11
 
 
 def test_the_table_names_every_detector():

@@ -1,0 +1,1 @@
+"""Many runs of generate_images.py from one file."""
