@@ -32,5 +32,4 @@ def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict
         "captain_noise": product(reference=["./../../reference.png"], cutoff=[0.1, 0.3]),
         "stability_regions": product(statistics=["./stability.json"], gamma_sd=[2.0, 3.0]),
         "sail": product(l_thres=targets[1:3], alpha=[0.0], max_steps=[20], restarts=[2]),
-        "nemo": product(neurons=["./neurons.json"]),
     }

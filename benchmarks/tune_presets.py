@@ -22,6 +22,7 @@ from pipelines.models import EMBEDDED, load_preset
 from results.files import write_bytes, write_json
 
 GENERAL = {"image_length": 32, "scheduler": "keep"}
+FILES = {"nemo": {"neurons": "./neurons.json"}, "stability": {"statistics": "./stability_7.5.json"}}       # nothing to choose: named if they are there
 
 
 def try_setting(args, method: str, settings: dict) -> dict:
@@ -74,6 +75,7 @@ def main() -> None:
     before = json.loads(file.read_text()) if file.exists() and args.methods else {}
     write_json(file, before | tried)
     header = f"# Written by benchmarks/tune_presets.py from the tuning split; ordinary captions have a mean magnitude of {level:.3f}.\n"
+    chosen |= {name: table for name, table in FILES.items() if not missing_file(args.model_id, [table])}
     tables = {"generate": GENERAL} | {name: relative(table, args.model_id) for name, table in sorted(chosen.items()) if name != "generate"}
     write_bytes(EMBEDDED[args.model_id] / "presets.toml", (header + toml(tables)).encode())
     print(toml(tables))

@@ -76,7 +76,7 @@ class RunFolder:
             if manifest["schema"] != SCHEMA or not isinstance(manifest["identity"], dict) or not isinstance(manifest["environments"], list):
                 raise ValueError(f"no run of schema {SCHEMA}")
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{file} is no manifest of a run ({error}). Use --overwrite to start over.") from error
+            raise ValueError(f"{file} is no manifest of a run ({error}): move the folder away, or make the run again with --overwrite") from error
         return manifest
 
     def check_identity(self, manifest: dict, identity: dict) -> None:
