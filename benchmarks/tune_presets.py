@@ -22,7 +22,7 @@ from pipelines.models import EMBEDDED, load_preset
 from results.files import write_bytes, write_json
 
 GENERAL = {"image_length": 32, "scheduler": "keep"}
-FILES = {"nemo": {"neurons": "./neurons.json"}, "stability": {"statistics": "./stability_7.5.json"}}       # nothing to choose: named if they are there
+FILES = {"nemo": {"neurons": "./neurons.json"}, "stability": {"statistics": "./stability_7.5.json"}}       # named if they are there
 
 
 def try_setting(args, method: str, settings: dict) -> dict:

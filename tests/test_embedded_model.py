@@ -16,6 +16,7 @@ from pipelines.models import EMBEDDED, load_preset
 from sampling import image_seed, initial_noise
 
 shipped = pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+both = pytest.mark.parametrize("model", ["tiny", "tiny-v"], indirect=True)
 PLAIN, PER_SAMPLE = "no_mitigation", "per_sample"
 
 
@@ -26,15 +27,26 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def captions():
-    """Two captions of each memorized kind and group."""
-    rows = read_captions(TINY / "prompts" / "tiny_memorized_test.csv")
+    return some_captions("tiny")
+
+
+@pytest.fixture(scope="module")
+def model(request):
+    """(name, pipeline, captions) of an embedded model."""
+    return request.param, load_pipeline(request.param), some_captions(request.param)
+
+
+def some_captions(name: str):
+    """Two captions of each memorized kind and group, as far as there are."""
+    rows = read_captions(TINY / "prompts" / f"{name}_memorized_test.csv")
     return [row for kind, group in (("VM", "A"), ("VM", "B"), ("TM", None), ("LM", None))
             for row in [row for row in rows if row.kind == kind and group in (None, row.group)][:2]]
 
 
-def share_of_copies(pipe, captions, method: str) -> float:
+def share_of_copies(model, method: str) -> float:
     """Two images of each caption, 25 steps."""
-    settings = load_preset("auto", "tiny")[1].get(method, {})
+    name, pipe, captions = model
+    settings = load_preset("auto", name)[1].get(method, {})
     seeds = [image_seed(2, caption.row, k) for caption in captions for k in range(2)]
     prompts, noise = [caption.text for caption in captions for _ in range(2)], initial_noise(seeds, (4, 16, 16))
     sample = pipe.sample(prompts, noise, build_mitigation(method, **settings), num_inference_steps=25, guidance_scale=7.0)
@@ -44,16 +56,28 @@ def share_of_copies(pipe, captions, method: str) -> float:
 
 
 @shipped
-def test_memorized_prompts_reproduce_their_training_images_and_the_method_lowers_that(tiny, captions):
-    plain = share_of_copies(tiny, captions, PLAIN)
-    assert plain >= 0.7 and share_of_copies(tiny, captions, PER_SAMPLE) <= plain / 2
+@both
+def test_memorized_prompts_reproduce_their_training_images_and_the_method_lowers_that(model):
+    plain = share_of_copies(model, PLAIN)
+    assert plain >= 0.7 and share_of_copies(model, PER_SAMPLE) <= plain / 2
 
 
 @shipped
-def test_memorized_prompts_have_larger_magnitudes(tiny, captions):
-    ordinary = read_captions(TINY / "prompts" / "tiny_ordinary_test.csv")[::9]
-    low, high = (magnitudes(tiny, rows, seeds=4).mean(1) for rows in (ordinary, captions))
+@both
+def test_memorized_prompts_have_larger_magnitudes(model):
+    name, pipe, captions = model
+    ordinary = read_captions(TINY / "prompts" / f"{name}_ordinary_test.csv")[::9]
+    low, high = (magnitudes(pipe, rows, seeds=4).mean(1) for rows in (ordinary, captions))
     assert high.median() > 1.3 * low.median() and (high[:, None] > low).float().mean() > 0.9
+
+
+@shipped
+@both
+def test_the_models_are_what_they_stand_for(model):
+    name, pipe, _ = model
+    kinds = {"tiny": ("epsilon", "DDIMScheduler"), "tiny-v": ("v_prediction", "EulerDiscreteScheduler")}
+    assert (pipe.scheduler.config.prediction_type, type(pipe.scheduler).__name__) == kinds[name]
+    assert sum(file.stat().st_size for file in EMBEDDED[name].rglob("*.safetensors")) < 12e6
 
 
 @shipped
