@@ -15,6 +15,7 @@ from generation.run import Run
 from mitigation.cli import add_method_arguments, list_methods
 from pipelines.models import EMBEDDED
 from results import RunFolder
+from results.files import write_json
 
 HELP = {
     "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}", "unet_id": "folder or hub id of another UNet",
@@ -72,8 +73,12 @@ def prepare(args: argparse.Namespace, argv: list[str], load: Callable | None = N
     if state.is_main_process:
         folder.check(identity, overwrite=args.overwrite)
         describe(plan)
+    config = {"command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
+              "prompts": str(Path(settings.prompts).resolve()), "method": plan.mitigation.name, **asdict(plan.mitigation), "screen": args.screen,
+              "save_latents": plan.save_latents, "trace": plan.trace}
     if not args.overwrite and plan.is_finished(folder):
         if state.is_main_process:
+            write_json(folder.path / "config.json", config)            # files may have moved
             print(f"{len(plan.wanted(plan.prompts))} images in {folder.path} (nothing to make)")
         return None
     from pipelines import loading
@@ -82,10 +87,7 @@ def prepare(args: argparse.Namespace, argv: list[str], load: Callable | None = N
     load = load or loading.load_pipeline
     pipe = load(settings.model_id, unet_id=settings.unet_id, dtype=settings.dtype, device=device, scheduler=settings.scheduler)
     if state.is_main_process:
-        folder.start(identity, overwrite=args.overwrite, config={
-            "command": shlex.join(["python", "generate_images.py", *argv]), "preset": plan.preset, **asdict(settings),
-            "prompts": str(Path(settings.prompts).resolve()), "method": plan.mitigation.name, **asdict(plan.mitigation), "screen": args.screen,
-            "save_latents": plan.save_latents, "trace": plan.trace})
+        folder.start(identity, overwrite=args.overwrite, config=config)
     state.wait_for_everyone()
     return Run(plan, pipe, folder, state)
 

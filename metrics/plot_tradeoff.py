@@ -17,7 +17,7 @@ def build_parser() -> Parser:
     """All flags."""
     parser = Parser(prog="plot_tradeoff.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="scored run folder")
-    parser.add_argument("--out", type=Path, default=Path("tradeoff.png"), help="the figure; its points go into a .csv beside it")
+    parser.add_argument("--out", type=Path, default=Path("tradeoff.png"), help="the figure; its points go into NAME_points.csv beside it")
     parser.add_argument("--x", help=f"copy similarity (default: the first of {', '.join(COPY)} that every run has)")
     parser.add_argument("--y", help=f"alignment (default: the first of {', '.join(ALIGNMENT)} that every run has)")
     return parser
@@ -31,11 +31,23 @@ def points(runs: list[Path], x: str | None, y: str | None) -> tuple[str, str, li
     chosen = [pick(lines, wanted, (name,) if name else defaults, flag)
               for name, defaults, flag, wanted in ((x, COPY, "--x", "copy similarity"), (y, ALIGNMENT, "--y", "alignment"))]
     rows = []
-    for own in lines.values():
+    series = series_of(runs)
+    for run, own in lines.items():
         a, b = own[chosen[0]], own[chosen[1]]
-        rows.append({"method": a.method, "run": a.run, f"{chosen[0]} variant": a.variant, "x": a.mean, "x_low": a.low, "x_high": a.high,
+        rows.append({"method": a.method, "series": series[run], "run": a.run,
+                     f"{chosen[0]} variant": a.variant, "x": a.mean, "x_low": a.low, "x_high": a.high,
                      f"{chosen[1]} variant": b.variant, "y": b.mean, "y_low": b.low, "y_high": b.high})
     return chosen[0], chosen[1], rows
+
+
+def series_of(runs: list[Path]) -> dict[Path, str]:
+    """What a run's line is of: its method, and general settings in which the runs differ."""
+    from metrics.runs import config_of
+
+    configs = {run: config_of(run) for run in runs}
+    general = ("model_id", "num_inference_steps", "guidance_scale", "seed")
+    differing = [name for name in general if len({repr(config.get(name)) for config in configs.values()}) > 1]
+    return {run: ", ".join([run.parent.name, *(f"{name} {config.get(name)}" for name in differing)]) for run, config in configs.items()}
 
 
 def pick(lines: dict[Path, dict], what: str, names: tuple[str, ...], flag: str) -> str:
@@ -50,7 +62,7 @@ def pick(lines: dict[Path, dict], what: str, names: tuple[str, ...], flag: str) 
 
 
 def draw(x: str, y: str, rows: list[dict], kind: str = "png") -> bytes:
-    """The figure as a file of that kind. Methods keep one colour; their runs are joined in the order of x."""
+    """The figure as a file of that kind. A series keeps one colour; its runs are joined in the order of x."""
     import io
 
     import matplotlib
@@ -59,13 +71,13 @@ def draw(x: str, y: str, rows: list[dict], kind: str = "png") -> bytes:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 6))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    colours = pyplot.get_cmap("tab10" if len(methods) <= 10 else "tab20").colors
-    for i, method in enumerate(methods):
-        own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["x"])
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    colours = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
+    for i, name in enumerate(series):
+        own = sorted((row for row in rows if row["series"] == name), key=lambda row: row["x"])
         bars = [[[max(row[a] - row[f"{a}_low"], 0) for row in own], [max(row[f"{a}_high"] - row[a], 0) for row in own]] for a in "xy"]
         axes.errorbar([row["x"] for row in own], [row["y"] for row in own], xerr=bars[0], yerr=bars[1], marker="o", markersize=4, elinewidth=0.5,
-                      label=method.replace("$", r"\$"), color=colours[i % len(colours)])
+                      label=name.replace("$", r"\$"), color=colours[i % len(colours)])
     axes.set(xlabel=f"{x} (less is less memorized)", ylabel=f"{y} (more is better)", title="means over prompts, 95 % intervals")
     axes.legend(fontsize=7, ncols=2)
     data = io.BytesIO()
@@ -83,7 +95,7 @@ def plot(runs: list[Path], out: Path, x: str | None, y: str | None) -> None:
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     x_name, y_name, rows = points(runs, x, y)
     write_bytes(out, draw(x_name, y_name, rows, out.suffix.lstrip(".") or "png"))
-    write_csv(out.with_suffix(".csv"), rows)
+    write_csv(out.with_name(f"{out.stem}_points.csv"), rows)
     print(f"{out}: {y_name} against {x_name} of {len(rows)} runs")
 
 

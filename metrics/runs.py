@@ -111,10 +111,12 @@ def open_run(folder: Path, prompts: Path | None = None, *, num_samples: int | No
 
 
 def unlike(first: Path, second: Path) -> str:
-    """Why images of two runs cannot be compared one by one: another seed, prompt file or way of drawing noise; empty when they can."""
+    """Why images of two runs cannot be compared one by one: another seed, prompt file, size or way of drawing noise; empty when they can."""
     manifests = [RunFolder(folder).manifest() for folder in (first, second)]
     a, b = ((manifest or {}).get("identity", {}) for manifest in manifests)
-    differing = [f"{name} {a[name]} and {b[name]}" for name in ("seed", "rng", "prompts_sha256") if name in a and name in b and a[name] != b[name]]
+    of_one_stream = ("batch_size", "n_samples_per_prompt", "dtype", "device") if a.get("rng") == "official" else ()
+    names = ("seed", "rng", "prompts_sha256", "image_length", *of_one_stream)
+    differing = [f"{name} {a[name]} and {b[name]}" for name in names if name in a and name in b and a[name] != b[name]]
     return f"{first} and {second} are not of equal seeds and prompts ({'; '.join(differing)})" if differing else ""
 
 

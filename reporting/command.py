@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from metrics.command import Parser, existing, guarded, positive
@@ -18,11 +17,13 @@ def build_parser() -> Parser:
     parser = Parser(prog="make_report.py", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR",
                         help="run folder, or a folder with run folders below it; others are shown beside the first one")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page; its numbers go into a .csv beside it (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("report.html"),
+                        help="the page; its scores go into NAME_scores.csv beside it (default %(default)s)")
     parser.add_argument("--title", default="Memorization report", help="heading of the page")
     parser.add_argument("-p", "--prompts", type=Path, help="prompt file of the runs (default: the one that each run names)")
     parser.add_argument("--gt_folder", type=Path, help="training images, <folder>/<Index>/*.png (default as for the metric scripts)")
     parser.add_argument("--max_prompts", type=positive, default=48, help="prompts in the gallery (default %(default)s)")
+    parser.add_argument("--max_runs", type=positive, default=12, help="runs in the gallery (default %(default)s)")
     parser.add_argument("--samples", type=positive, default=2, help="images of each prompt and run in the gallery (default %(default)s)")
     return parser
 
@@ -35,15 +36,14 @@ def report(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out} is no name of a page: it ends in .html")
     existing(args.gt_folder, "--gt_folder", folder=True)
     existing(args.prompts, "--prompts", folder=False)
-    from reporting.gather import find_runs, gather
-    from reporting.page import render
+    from reporting.gather import find_runs, gather, score_rows
+    from reporting.page import Limits, render
 
     runs = gather(find_runs(args.folders), args.prompts)
-    page = render(runs, title=args.title, gt_folder=args.gt_folder, prompts=args.max_prompts, samples=args.samples)
-    write_csv(args.out.with_suffix(".csv"), ({**asdict(line), "shares": " ".join(f">{limit:g}:{share:.4f}" for limit, share in line.shares.items())}
-                                             for one in runs for line in one.lines))
-    write_bytes(args.out, page.encode())
-    print(f"{args.out}: {len(runs)} runs, {len(page.encode()) / 1e6:.1f} MB")
+    page = render(runs, title=args.title, gt_folder=args.gt_folder, limits=Limits(args.max_prompts, args.max_runs, args.samples)).encode()
+    write_csv(args.out.with_name(f"{args.out.stem}_scores.csv"), (row for one in runs for row in score_rows(one)))
+    write_bytes(args.out, page)
+    print(f"{args.out}: {len(runs)} runs, {len(page) / 1e6:.1f} MB")
 
 
 def main(argv: list[str] | None = None) -> int:

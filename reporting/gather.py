@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,13 +75,18 @@ def is_run(manifest: Path) -> bool:
 def gather(folders: list[Path], prompts: Path | None = None) -> list[Reported]:
     """Everything that the folders say. prompts: in the place of the file that a run names. Raises ValueError."""
     names = [(folder.parent.name, folder.name) for folder in folders]
+    parents = [folder.parents[1] for folder in folders]
+    above = Path(os.path.commonpath(parents))
     found = []
-    for folder, name in zip(folders, names):
+    for folder, parent, name in zip(folders, parents, names):
         run, rows = open_run(folder, prompts, incomplete=True, flag="the run folder"), read_csv(folder / "images.csv")
         method, settings = name
         if names.count(name) > 1:
-            settings += f" in {folder.parent.parent.name}"
-        costs = {Key(int(row["prompt_index"]), int(row["sample_index"])): row for row in rows}
+            settings += f" in {parent.relative_to(above)}"
+        try:
+            costs = {Key(int(row["prompt_index"]), int(row["sample_index"])): row for row in rows}
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{folder / 'images.csv'} is no table of a run's images ({error})") from error
         found.append(Reported(method, settings, run, config_of(folder), bool((RunFolder(folder).manifest() or {}).get("finished")), costs,
                               summarise(folder), read_results(folder)))
     return found
@@ -107,10 +114,18 @@ def share_of_copies(one: Reported, quantity: str, variant: str, split: str) -> t
         return None
     kinds = {prompt.row: prompt.type for prompt in one.run.prompts}
     rows = [row for row in one.results if (row.quantity, row.variant) == (quantity, variant) and row.prompt_index is not None
-            and split in ("all", kinds[row.prompt_index])]
+            and math.isfinite(row.value) and split in ("all", kinds.get(row.prompt_index, ""))]
     limit = COPY_THRESHOLDS[quantity][-1]
     shares = list(prompt_means(Result(**{**vars(row), "value": float(row.value > limit)}) for row in rows).values())
     return (statistics.mean(shares), *interval(shares)) if shares else None
+
+
+def score_rows(one: Reported) -> Iterator[dict]:
+    """Lines for a file: every score of every split as on the page, and the share of copies where the quantity has one."""
+    for line in one.lines:
+        copies = share_of_copies(one, line.quantity, line.variant, line.split) or ("", "", "")
+        yield {"folder": str(one.run.folder), **{name: value for name, value in vars(line).items() if name != "shares"},
+               **dict(zip(("copies", "copies_low", "copies_high"), copies))}
 
 
 def first_of(names: Iterable[str], runs: list[Reported], score: Callable[[Reported, str], dict]) -> str | None:

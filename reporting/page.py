@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -19,6 +20,15 @@ from results import Key
 
 SIDE = 192                                                # of a thumbnail; smaller pictures stay as they are
 WIDE = 400                                                # caption characters shown
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of the gallery: how many prompts, runs, and images of each prompt and run."""
+
+    prompts: int
+    runs: int
+    samples: int
 
 
 def data_url(data: bytes, kind: str = "png") -> str:
@@ -82,24 +92,28 @@ def percent(share: tuple[float, float, float] | None) -> dict:
 
 def cost_table(runs: list[Reported]) -> dict:
     """What each run is, and what it cost."""
-    head = [{"name": name} for name in ("run", "model", "steps", "guidance", "seed", "prompts", "images", "UNet rows / image", "s / image")]
+    head = [{"name": name} for name in ("run", "model", "steps", "guidance", "seed", "prompt file", "prompts", "images", "UNet rows / image",
+                                        "s / image")]
     body = []
     for one in runs:
         settings = [str(one.config.get(name, "–")) for name in ("model_id", "num_inference_steps", "guidance_scale", "seed")]
-        counts = [str(len(one.run.prompts_scored)), str(len(one.run.files)), number(one.cost("unet_evals"), 1), number(one.cost("seconds"), 2)]
-        body.append([name_cell(one), *({"value": text} for text in [*settings, *counts])])
+        counts = [one.run.prompts_file.name, str(len(one.run.prompts_scored)), str(len(one.run.files))]
+        costs = [number(one.cost("unet_evals"), 1), number(one.cost("seconds"), 2)]
+        body.append([name_cell(one), *({"value": text} for text in [*settings, *counts, *costs])])
     return {"title": "runs", "head": head, "body": body}
 
 
-def gallery(runs: list[Reported], references: References, *, prompts: int, samples: int) -> dict:
+def gallery(equal: list[Reported], references: References, limits: Limits) -> dict:
     """A line a prompt of the first run: its training image, then each run's images on equal seeds, with copy score and alignment."""
+    runs = equal[:limits.runs]
+    samples = min(limits.samples, 1 + max(key.sample for one in runs for key in one.run.files))
     copy = first_of(COPY_THRESHOLDS, runs, Reported.score)
     aligned = first_of(ALIGNED, runs, Reported.score)
     scores = [(one.score(copy) if copy else {}, one.score(aligned) if aligned else {}) for one in runs]
     rows = sorted(runs[0].run.prompts_scored)
-    lines = [gallery_line(runs, scores, references, row, samples=samples, copy=copy, aligned=aligned) for row in rows[:prompts]]
+    lines = [gallery_line(runs, scores, references, row, samples=samples, copy=copy, aligned=aligned) for row in rows[:limits.prompts]]
     return {"runs": [name_cell(one) for one in runs], "lines": lines, "of": len(rows), "copy_score": copy, "aligned": aligned,
-            "samples": samples, "limit": COPY_THRESHOLDS[copy][-1] if copy else None}
+            "samples": samples, "of_runs": len(equal), "limit": COPY_THRESHOLDS[copy][-1] if copy else None}
 
 
 def gallery_line(runs: list[Reported], scores: list[tuple[dict, dict]], references: References, row: int, *, samples: int, copy: str | None,
@@ -117,7 +131,7 @@ def gallery_line(runs: list[Reported], scores: list[tuple[dict, dict]], referenc
 
 def picture(path: Path | None, score: float | None, alignment: float | None, *, copy: str | None, aligned: str | None) -> dict:
     """What the template needs to show one image."""
-    state = "unknown" if score is None or not copy else "copy" if score > COPY_THRESHOLDS[copy][-1] else "free"
+    state = "unknown" if score is None or math.isnan(score) or not copy else "copy" if score > COPY_THRESHOLDS[copy][-1] else "free"
     mark = "" if alignment is None else (" ✓" if alignment else "") if aligned == "subject_shown" else f" · {alignment:.2f}"
     note = ("" if score is None else f"{score:.2f}") + mark
     if path is None:
@@ -137,13 +151,13 @@ def tradeoff(runs: list[Reported]) -> tuple[str, str]:
         return "", str(error)
 
 
-def render(runs: list[Reported], *, title: str, gt_folder: Path | None, prompts: int, samples: int) -> str:
+def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: Limits) -> str:
     """The page's HTML; everything from files is escaped."""
     equal, notes = comparable(runs)
-    embedded = sorted({one.run.model_id for one in runs if one.run.embedded})
+    embedded, models = ({one.run.model_id for one in runs if one.run.embedded or every} for every in (False, True))
     plot, no_plot = tradeoff(equal)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html.j2").render(
-        title=title, embedded=embedded, models=sorted({one.run.model_id or "unknown" for one in runs}), costs=cost_table(runs), plot=plot,
+        title=title, embedded=sorted(embedded), models=sorted(name or "unknown" for name in models), costs=cost_table(runs), plot=plot,
         no_plot=no_plot, tables=[score_table(runs, split) for split in splits(runs)], unscored=[one.title for one in runs if not one.lines],
-        gallery=gallery(equal, References(gt_folder or training_images(runs[0].run), decode=False), prompts=prompts, samples=samples), notes=notes)
+        gallery=gallery(equal, References(gt_folder or training_images(runs[0].run), decode=False), limits), notes=notes)

@@ -47,43 +47,50 @@ def generate(entries: list[Entry], *, quiet: bool) -> None:
             raise (ValueError if code == 2 else OSError)(f"run {number} of {len(entries)} ({entry.name}) was not made, see above")
 
 
-def score(folders: list[Path], record: Path, *, again: bool) -> None:
+def score(entries: list[Entry], record: Path, *, again: bool) -> None:
     """Runs both metric scripts on the runs whose images they have not seen; what they say of missing checkpoints is said once.
 
-    record: a file that keeps, for each run, when the images were finished that were scored. Raises ValueError when a script fails.
+    record: a file that keeps, for each run, when the images were finished that were scored. Raises ValueError or OSError when a script fails.
     """
     from metrics.compute_lpips_imagereward import SCRIPT as DIVERSITY
     from metrics.compute_sscd_orig_clip_score import SCRIPT as COPIES
 
     seen = {} if again or not record.exists() else json.loads(record.read_text(encoding="utf-8"))
     told: set[str] = set()
-    for folder in folders:
+    for number, entry in enumerate(entries, 1):
+        folder, settings = entry.plan.folder, entry.plan.settings
         finished = (RunFolder(folder).manifest() or {}).get("finished")
         if seen.get(str(folder)) == finished and (folder / "results.csv").exists():
             continue
+        print(f"[{number}/{len(entries)}] scores of {entry.name}", flush=True)
         for script in (COPIES, DIVERSITY):
-            code, said = silently(lambda script=script, folder=folder: run_script(script, ["--gen_folder", str(folder), "--quiet"]))
-            for line in [line for line in said if line not in told]:
-                print(line, file=sys.stderr)
-            told.update(said)
+            argv = ["--gen_folder", str(folder), "--prompts", settings.prompts, "--device", settings.device, "--quiet"]
+            code = quietly(lambda script=script, argv=argv: run_script(script, argv), told)
             if code:
-                raise ValueError(f"{folder} could not be scored, see above")
+                raise (ValueError if code == 2 else OSError)(f"{folder} was not scored, see above")
         seen[str(folder)] = finished
         write_json(record, seen)
 
 
-def silently(work: Callable[[], int]) -> tuple[int, list[str]]:
-    """Runs it without its tables. Returns its code and the lines of its stderr."""
+def quietly(work: Callable[[], int], told: set[str]) -> int:
+    """Runs it without its tables, and without lines on stderr that were told before; adds the new ones. Returns its code."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-        code = work()
-    return code, [line for line in said.getvalue().splitlines() if line.strip()]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            return work()
+    finally:
+        for line in said.getvalue().splitlines():
+            if line.strip() and line not in told:
+                print(line, file=sys.stderr)
+            told.add(line)
 
 
 def sweep(args: argparse.Namespace, more: list[str]) -> None:
     """Everything. Raises ValueError for what the user can mend, OSError when a run failed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep is one process; divide the images of one run over GPUs with `accelerate launch generate_images.py ...`")
+    if args.file.suffix != ".toml":
+        raise ValueError(f"{args.file} is no sweep file: FILE.toml comes first, then the flags")
     out = args.output_path or Path("sweep_results") / args.file.stem
     entries = plan_sweep(args.file, out, more)
     if args.dry_run:
@@ -93,10 +100,10 @@ def sweep(args: argparse.Namespace, more: list[str]) -> None:
     generate(entries, quiet=args.quiet)
     if args.no_scores:
         return
-    folders = [entry.plan.folder for entry in entries]
-    score(folders, out / "scored.json", again=args.rescore)
-    if make_report([*map(str, folders), "--out", str(out / "report.html"), "--title", f"Sweep {args.file.stem}"]):
-        raise ValueError("the report could not be written, see above")
+    score(entries, out / "scored.json", again=args.rescore)
+    code = make_report([*(str(entry.plan.folder) for entry in entries), "--out", str(out / "report.html"), "--title", f"Sweep {args.file.stem}"])
+    if code:
+        raise (ValueError if code == 2 else OSError)("the report was not written, see above")
 
 
 def main(argv: list[str] | None = None) -> int:

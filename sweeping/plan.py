@@ -10,6 +10,8 @@
     [[run]]                         # lists: one run for every combination
     method = "batch_wise"
     gamma = [0, 3, 5]
+
+Runs lie in <method>/<settings>_seed<seed>; a general setting that varies and is not told there (steps, model, prompt file, ...) is a folder above.
 """
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def read_sweep(path: Path) -> list[tuple[str, dict]]:
         lists = {name: value if isinstance(value, list) else [value] for name, value in (tables[0] | own).items()}
         for chosen in itertools.product(*lists.values()):
             settings = dict(zip(lists, chosen))
-            found.append((" ".join(f"{name}={settings[name]}" for name in own) or "common settings alone", settings))
+            named = [name for name in lists if name in own or len(lists[name]) > 1]
+            found.append((" ".join(f"{name}={settings[name]}" for name in named) or "common settings alone", settings))
     return found
 
 
@@ -81,7 +84,10 @@ def arguments(settings: dict) -> list[str]:
 def plan_sweep(path: Path, out: Path, more: list[str]) -> list[Entry]:
     """Every run, once. more: flags for all of them, after the file's. Raises ValueError that says which run is wrong."""
     entries: dict[Path, Entry] = {}
-    runs = read_sweep(path)
+    typed = {"batch_size" if text == "-b" else text[2:].split("=")[0] for text in more if text.startswith("-")}
+    if typed & set(OF_THE_SWEEP):
+        raise ValueError(f"--{min(typed & set(OF_THE_SWEEP))} is no flag of a sweep (--help lists all)")
+    runs = [(name, {key: value for key, value in settings.items() if key not in typed}) for name, settings in read_sweep(path)]
     varying = sorted(name for name in APART if len({repr(settings.get(name)) for _, settings in runs}) > 1)
     for number, (label, settings) in enumerate(runs, 1):
         folder = "_".join(f"{name}{plain(settings.get(name, 'default'))}" for name in varying)
@@ -99,8 +105,8 @@ def plan_sweep(path: Path, out: Path, more: list[str]) -> list[Entry]:
 
 
 def what_is_made(plan: Plan) -> tuple:
-    """Images, and everything that decides their bytes."""
-    return plan.identity(), plan.settings.start, plan.settings.end
+    """Images, everything that decides their bytes, and what is kept beside them."""
+    return plan.identity(), plan.settings.start, plan.settings.end, plan.save_latents, plan.trace
 
 
 def plain(value: object) -> str:

@@ -1,5 +1,7 @@
 """sweep.py: grids, the same bytes as single commands, going on, and what it refuses before a model is loaded."""
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +57,7 @@ def swept(file, tmp_path, *more, code=0):
 def test_a_sweep_equals_its_commands_and_loads_one_model(file, tmp_path, loads, generate, capsys):
     runs = swept(file, tmp_path)
     assert list(runs) == ["batch_wise/g7_rho50_gamma0.7_M2_step1_seed2", "batch_wise/g7_rho50_gamma1_M2_step1_seed2", "no_mitigation/g7_seed2"]
-    assert len(loads) == 1 and (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "report.csv").exists()
+    assert len(loads) == 1 and (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "report_scores.csv").exists()
     for gamma in ("0.7", "1"):
         single = generate(tmp_path / gamma, "--method", "batch_wise", "--gamma", gamma, "--apply_cfg_step", "1", "--end", "2", "-b", "1")
         assert images(single) == images(runs[f"batch_wise/g7_rho50_gamma{gamma}_M2_step1_seed2"]) and len(images(single)) == 4
@@ -92,6 +94,22 @@ def test_settings_that_no_folder_name_tells_get_folders(file, tmp_path):
     assert {entry.plan.folder.parents[1].name for entry in entries} == {"num_inference_steps4", "num_inference_steps5"}
 
 
+def test_a_typed_flag_wins_over_a_list_and_its_folder(file, tmp_path):
+    file.write_text(file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]"))
+    entries = plan_sweep(file, tmp_path / "out", ["--num_inference_steps", "3"])
+    assert [entry.plan.settings.num_inference_steps for entry in entries] == [3] * 3 and all(e.plan.folder.parents[1].name == "out" for e in entries)
+
+
+def test_a_sweep_of_moved_prompts(file, tmp_path, loads, prompt_file, monkeypatch):
+    moved, again = tmp_path / "moved.txt", tmp_path / "again.txt"
+    moved.write_bytes(Path(prompt_file).read_bytes())
+    file.write_text(file.read_text().replace(prompt_file, str(moved)))
+    swept(file, tmp_path, "--no_scores")
+    moved.rename(again)
+    swept(file, tmp_path, "--prompts", str(again))
+    assert len(loads) == 1 and (tmp_path / "out" / "report.html").exists()
+
+
 def test_equal_runs_are_one(file, tmp_path):
     file.write_text(file.read_text().replace("[0.7, 1]", "[1, 1.0, 2]"))
     assert len(plan_sweep(file, tmp_path / "out", [])) == 3
@@ -99,7 +117,7 @@ def test_equal_runs_are_one(file, tmp_path):
 
 def test_the_last_list_changes_fastest(file):
     file.write_text('[common]\nseed = [1, 2]\n[[run]]\nrho = [5, 6]\ngamma = 1\n')
-    assert [name for name, _ in read_sweep(file)] == ["rho=5 gamma=1", "rho=6 gamma=1"] * 2
+    assert [name for name, _ in read_sweep(file)] == [f"seed={seed} rho={rho} gamma=1" for seed in (1, 2) for rho in (5, 6)]
     assert [settings["seed"] for _, settings in read_sweep(file)] == [1, 1, 2, 2]
 
 
@@ -108,7 +126,8 @@ def test_the_last_list_changes_fastest(file):
     ("gamma = [0.7, 1]", "gamma = []", "sets gamma to []"), ("gamma =", "gama =", "sets 'gama'"), ("end = 2", "end = {a = 1}", "sets end to"),
     ("end = 2", "output_path = 'x'", "'output_path', which is no flag"), ("[0.7, 1]", "'x'", "invalid float"), ("end = 2", "end = 99", "run 1 of 3"),
     ("[0.7, 1]", "[0.7, -1]", "run 3 of 3 (method=adj_init_noise batch_wise=True per_sample=False gamma=-1"),
-    ("gamma = [0.7, 1]", "gamma = 1\nend = [1, 2]", "would share the folder"), ("per_sample = false", "per_sample = true", "run 2 of 3")])
+    ("gamma = [0.7, 1]", "gamma = 1\nend = [1, 2]", "would share the folder"),
+    ("end = 2", "trace = [true, false]", "would share the folder"), ("per_sample = false", "per_sample = true", "run 2 of 3")])
 def test_refusals(file, tmp_path, no_model, capsys, before, after, told):
     assert before in file.read_text()
     file.write_text(file.read_text().replace(before, after))
@@ -121,9 +140,22 @@ def test_a_missing_file_and_a_wrong_flag(tmp_path, file, no_model, capsys, monke
     assert main([str(tmp_path / "none.toml")]) == 2 and "cannot be read" in capsys.readouterr().err
     swept(file, tmp_path, "--gama", "3", code=2)
     assert "unrecognized arguments: --gama" in capsys.readouterr().err
+    swept(file, tmp_path, "--list_methods", code=2)
+    assert main(["--end", "8", str(file)]) == 2
+    assert "no flag of a sweep" in (error := capsys.readouterr().err) and "FILE.toml comes first" in error
     monkeypatch.setenv("WORLD_SIZE", "2")
     swept(file, tmp_path, code=2)
     assert "one process" in capsys.readouterr().err
+
+
+def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monkeypatch, capsys):
+    def fail(*args):
+        print("no space left", file=sys.stderr)
+        return 1
+
+    monkeypatch.setattr(sweeping.command, "run_script", fail)
+    swept(file, tmp_path, code=1)
+    assert "no space left" in (error := capsys.readouterr().err) and "was not scored" in error
 
 
 def test_a_run_that_fails_stops_the_sweep(file, tmp_path, monkeypatch, capsys):

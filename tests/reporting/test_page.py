@@ -10,7 +10,7 @@ import pytest
 from metrics.command import run_script
 from metrics.compute_sscd_orig_clip_score import SCRIPT
 from reporting.command import main
-from reporting.gather import find_runs, gather, share_of_copies
+from reporting.gather import comparable, find_runs, gather, share_of_copies
 from results import Key, RunFolder
 from results.files import read_csv
 from results.table import Result, add_results
@@ -82,7 +82,7 @@ def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
 def test_numbers_stand_beside_the_page(tmp_path, runs):
     scored(tmp_path, runs)
     report(tmp_path, str(tmp_path / "runs"))
-    rows = read_csv(tmp_path / "page.csv")
+    rows = read_csv(tmp_path / "page_scores.csv")
     values = [float(row["value"]) for row in read_csv(runs[1].path / "results.csv")
               if row["quantity"] == "copy_score" and row["prompt_index"] == "0"]
     (own,) = (row for row in rows if row["method"] == "per_sample" and row["quantity"] == "copy_score" and row["split"] == "all")
@@ -107,8 +107,8 @@ def test_runs_of_other_seeds_are_not_shown_side_by_side(tmp_path, runs):
 
 
 def test_limits_of_the_gallery(tmp_path, runs):
-    page = report(tmp_path, str(runs[0].path), "--max_prompts", "1", "--samples", "1")
-    assert page.count("<figure") == 2 and "1 of 4 prompts, the first 1 image of each" in page
+    page = report(tmp_path, str(tmp_path / "runs"), "--max_prompts", "1", "--samples", "1", "--max_runs", "1")
+    assert page.count("<figure") == 2 and "1 of 2 runs, 1 of 4 prompts, the first 1 image of each" in page
 
 
 def test_a_missing_or_broken_image_has_its_place(tmp_path, runs):
@@ -116,6 +116,39 @@ def test_a_missing_or_broken_image_has_its_place(tmp_path, runs):
     runs[0].image_path(Key(0, 1)).write_bytes(b"\x89PNG broken")
     page = report(tmp_path, str(tmp_path / "runs"))
     assert page.count(">no image<") == 1 and page.count(">unreadable<") == 2
+
+
+def test_the_page_keeps_a_runs_own_tables(tmp_path, runs):
+    scored(tmp_path, runs)
+    before = (runs[0].path / "results.csv").read_bytes()
+    assert main([str(runs[0].path), "--out", str(runs[0].path / "results.html")]) == 0
+    assert (runs[0].path / "results.csv").read_bytes() == before and (runs[0].path / "results_scores.csv").exists()
+
+
+def test_equal_names_are_told_apart(tmp_path, runs):
+    shutil.copytree(tmp_path / "runs", tmp_path / "all" / "a" / "runs")
+    shutil.copytree(tmp_path / "runs", tmp_path / "all" / "b" / "runs")
+    page = report(tmp_path, str(tmp_path / "all"))
+    assert "g7_seed2 in a/runs" in page and "g7_seed2 in b/runs" in page
+
+
+def test_one_image_a_prompt_and_a_score_that_is_no_number(tmp_path, prompts):
+    folder = make_run(tmp_path / "runs" / "x" / "g7_seed2", prompts, seed=0, samples=1)
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    manifest["identity"]["method"] = "x"
+    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+    add_results(folder.path, [Result("g7_seed2", "x", 0, 0, "copy_score", "v", float("nan")), Result("g7_seed2", "x", 1, 0, "copy_score", "v", 0.9)])
+    page = report(tmp_path, str(tmp_path / "runs"))
+    assert "no image" not in page and "the first 1 image of each" in page
+    assert page.count('class="copy"') == 1 and page.count('class="free"') == 0 and page.count(">100.0<") == 1
+
+
+def test_noise_of_one_stream_depends_on_the_batch(runs):
+    for run, samples in zip(runs, (2, 3)):
+        manifest = json.loads((run.path / "manifest.json").read_text())
+        manifest["identity"] |= {"rng": "official", "batch_size": 1, "n_samples_per_prompt": samples}
+        (run.path / "manifest.json").write_text(json.dumps(manifest))
+    assert "n_samples_per_prompt 2 and 3" in comparable(gather([run.path for run in runs]))[1][0]
 
 
 def test_runs_are_found_below_a_folder_and_once(tmp_path, runs):
