@@ -1,7 +1,7 @@
 """Is an embedded model good enough? The figures of its model card, from the test split, without mitigation.
 
 python -m benchmarks.evaluate_tiny --model_id tiny          # about half an hour on two cores; goes on where it stopped
-Writes tiny/evaluation/<model>.json and contact sheets in --out.
+Writes tiny/evaluation/<model>.json and contact sheets beside it.
 """
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def contact_sheet(path: Path, run: ScoredRun, samples: int, columns: int = 4) ->
         generated = [run.folder.image_path(key) for key in run.rows if key.prompt == caption.row][:samples]
         for k, picture in enumerate([*pictures, *generated]):
             sheet.paste(Image.open(picture).resize((64, 64), Image.Resampling.LANCZOS), (x + k * cell + (4 if k and pictures else 0), y + 12))
-    sheet.save(path, optimize=True)
+    sheet.save(path, quality=70, optimize=True)
 
 
 def main() -> None:
@@ -123,8 +123,10 @@ def main() -> None:
     args = parser.parse_args()
     memorized = scored_run(args.model_id, "memorized_test", args.out, [], samples=args.samples)
     ordinary = scored_run(args.model_id, "ordinary_test", args.out, [], samples=args.samples)
-    contact_sheet(args.out / f"{args.model_id}_memorized.png", memorized, 4)
-    contact_sheet(args.out / f"{args.model_id}_ordinary.png", ordinary, 4)
+    path = TINY / "evaluation" / f"{args.model_id}.json"
+    path.parent.mkdir(exist_ok=True)
+    contact_sheet(path.with_name(f"{args.model_id}_memorized.jpg"), memorized, 2)
+    contact_sheet(path.with_name(f"{args.model_id}_ordinary.jpg"), ordinary, 3)
     figures = {
         "copies": {name: round(memorized.copies(is_kind(name)), 3) for name in KINDS},
         "ordinary": {"subject shown": round(ordinary.shown(), 3), "subject shown by layout": by_layout(ordinary),
@@ -133,8 +135,6 @@ def main() -> None:
     }
     if args.noises:
         figures["guidance from step k, group B"] = transitions(args, args.noises)
-    path = TINY / "evaluation" / f"{args.model_id}.json"
-    path.parent.mkdir(exist_ok=True)
     write_json(path, figures)
     print(path.read_text())
 
