@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -51,16 +52,22 @@ class Reported:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Run folders of generate_images.py: each given one, or all below it. Raises ValueError for a folder without any."""
+    """Run folders of generate_images.py: each given one, or all below it, unmitigated first. Raises ValueError for a folder without any."""
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-        own = [path.parent for path in [folder / "manifest.json", *sorted(folder.rglob("manifest.json"))] if is_run(path)]
+        own = [path.parent for path in [folder / "manifest.json", *sorted(folder.rglob("manifest.json"), key=order)] if is_run(path)]
         if not own:
             raise ValueError(f"{folder} is no run folder, and there is none below it: nothing has a manifest.json and images img_PPPP_SS.png")
         found |= dict.fromkeys(path.resolve() for path in own)
     return list(found)
+
+
+def order(manifest: Path) -> tuple:
+    """Unmitigated runs first, then by name, numbers by their size."""
+    words = re.split(r"(\d+)", str(manifest.parent))
+    return manifest.parents[1].name != "no_mitigation", [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def is_run(manifest: Path) -> bool:

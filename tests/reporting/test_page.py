@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from metrics.command import run_script
 from metrics.compute_sscd_orig_clip_score import SCRIPT
 from reporting.command import main
-from reporting.gather import comparable, find_runs, gather, share_of_copies
+from reporting.gather import comparable, find_runs, gather, order, share_of_copies
 from results import Key, RunFolder
 from results.files import read_csv
 from results.table import Result, add_results
@@ -149,6 +150,11 @@ def test_noise_of_one_stream_depends_on_the_batch(runs):
         manifest["identity"] |= {"rng": "official", "batch_size": 1, "n_samples_per_prompt": samples}
         (run.path / "manifest.json").write_text(json.dumps(manifest))
     assert "n_samples_per_prompt 2 and 3" in comparable(gather([run.path for run in runs]))[1][0]
+
+
+def test_unmitigated_runs_come_first_and_numbers_count():
+    paths = [Path(f"runs/{name}/manifest.json") for name in ("batch_wise/g7_rho10_seed2", "batch_wise/g7_rho5_seed2", "no_mitigation/g7_seed2")]
+    assert [path.parent.name for path in sorted(paths, key=order)] == ["g7_seed2", "g7_rho5_seed2", "g7_rho10_seed2"]
 
 
 def test_runs_are_found_below_a_folder_and_once(tmp_path, runs):
