@@ -55,6 +55,7 @@ evaluate-tiny: setup
 		--statistics build/$(EMBEDDED)_statistics.safetensors --seeds 4 --threshold 0.15 --out tiny/weights/$(EMBEDDED)/neurons.json
 	$(BIN)/python -m benchmarks.tune_presets --model_id $(EMBEDDED)
 	$(BIN)/python -m benchmarks.evaluate_tiny --model_id $(EMBEDDED)
+	$(BIN)/python -m benchmarks.initial_noise --model_id $(EMBEDDED)
 	$(BIN)/python -m benchmarks.compare_methods --model_id $(EMBEDDED)
 	$(BIN)/python -m benchmarks.compare_detectors --model_id $(EMBEDDED)
 
