@@ -49,6 +49,7 @@ evaluate-tiny: setup
 		--out tiny/weights/$(EMBEDDED)/stability.json
 	$(BIN)/python calibrate.py stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 --guidance_scale 7.5 \
 		--out tiny/weights/$(EMBEDDED)/stability_7.5.json
+	mkdir -p build
 	$(BIN)/python localize_neurons.py statistics --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv \
 		--out build/$(EMBEDDED)_statistics.safetensors
 	$(BIN)/python localize_neurons.py localize --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_memorized_test.csv --blocks all \

@@ -80,6 +80,8 @@ def prepare(args: argparse.Namespace, argv: list[str], load: Callable | None = N
         if state.is_main_process:
             write_json(folder.path / "config.json", config)            # files may have moved
             print(f"{len(plan.wanted(plan.prompts))} images in {folder.path} (nothing to make)")
+        if state.num_processes > 1:
+            state.destroy_process_group()
         return None
     from pipelines import loading
 

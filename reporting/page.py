@@ -11,7 +11,7 @@ import jinja2
 from PIL import Image
 
 from metrics.command import training_images
-from metrics.pictures import Unreadable
+from metrics.pictures import Picture, Unreadable
 from metrics.plot_tradeoff import draw, points
 from metrics.references import References
 from metrics.summary import COPY_THRESHOLDS
@@ -38,11 +38,7 @@ def data_url(data: bytes, kind: str = "png") -> str:
 
 def thumbnail(path: Path) -> str:
     """A small version of a picture file. Raises Unreadable."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{path} is no whole picture ({error})") from error
+    image = Picture(path).image
     kind = "jpeg" if max(image.size) > SIDE else "png"
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     data = io.BytesIO()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +33,18 @@ APART = set(Settings.__dataclass_fields__) - set(NEED_NO_FOLDER)                
 
 @dataclass(frozen=True)
 class Entry:
-    """One run. name: its own settings, without the common ones."""
+    """One run. name: its own settings, and common ones that vary."""
 
     name: str
     argv: list[str]
     plan: Plan
 
 
-def read_sweep(path: Path) -> list[tuple[str, dict]]:
-    """(name, settings) of every run, in the file's order; the last list changes fastest. Raises ValueError for a file that is no sweep."""
+def read_sweep(path: Path, typed: Collection[str] = ()) -> list[tuple[str, dict]]:
+    """(name, settings) of every run, in the file's order; the last list changes fastest. Raises ValueError for a file that is no sweep.
+
+    typed: flags of the command line, which win over the file's.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,7 +59,7 @@ def read_sweep(path: Path) -> list[tuple[str, dict]]:
         check_table(f"{path}: {f'run {number}' if number else '[common]'}", table)
     found = []
     for own in runs:
-        lists = {name: value if isinstance(value, list) else [value] for name, value in (tables[0] | own).items()}
+        lists = {name: value if isinstance(value, list) else [value] for name, value in (tables[0] | own).items() if name not in typed}
         for chosen in itertools.product(*lists.values()):
             settings = dict(zip(lists, chosen))
             named = [name for name in lists if name in own or len(lists[name]) > 1]
@@ -82,12 +86,12 @@ def arguments(settings: dict) -> list[str]:
 
 
 def plan_sweep(path: Path, out: Path, more: list[str]) -> list[Entry]:
-    """Every run, once. more: flags for all of them, after the file's. Raises ValueError that says which run is wrong."""
+    """Every run, once. more: flags of the command line, for all of them. Raises ValueError that says which run is wrong."""
     entries: dict[Path, Entry] = {}
     typed = {"batch_size" if text == "-b" else text[2:].split("=")[0] for text in more if text.startswith("-")}
     if typed & set(OF_THE_SWEEP):
         raise ValueError(f"--{min(typed & set(OF_THE_SWEEP))} is no flag of a sweep (--help lists all)")
-    runs = [(name, {key: value for key, value in settings.items() if key not in typed}) for name, settings in read_sweep(path)]
+    runs = read_sweep(path, typed)
     varying = sorted(name for name in APART if len({repr(settings.get(name)) for _, settings in runs}) > 1)
     for number, (label, settings) in enumerate(runs, 1):
         folder = "_".join(f"{name}{plain(settings.get(name, 'default'))}" for name in varying)

@@ -98,6 +98,7 @@ def test_a_typed_flag_wins_over_a_list_and_its_folder(file, tmp_path):
     file.write_text(file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]"))
     entries = plan_sweep(file, tmp_path / "out", ["--num_inference_steps", "3"])
     assert [entry.plan.settings.num_inference_steps for entry in entries] == [3] * 3 and all(e.plan.folder.parents[1].name == "out" for e in entries)
+    assert not any("num_inference_steps" in entry.name for entry in entries)
 
 
 def test_a_sweep_of_moved_prompts(file, tmp_path, loads, prompt_file, monkeypatch):
