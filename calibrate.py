@@ -1,7 +1,10 @@
-"""Reference values from ordinary prompts, for the methods that need them. See --help and the README.
+"""Reference values from ordinary prompts, for the methods that need them. See --help and the
+README.
 
-python calibrate.py stability --model_id tiny --prompts tiny/prompts/tiny_ordinary_tuning.csv --out stability.json
+python calibrate.py stability --model_id tiny --prompts tiny/prompts/tiny_ordinary_tuning.csv --out
+stability.json
 """
+
 import sys
 
 from calibration import main

@@ -3,6 +3,7 @@
 python detect_memorization.py --model_id tiny --detector noise_norm
 python detect_memorization.py evaluate detections/*
 """
+
 import sys
 
 from screening.command import main

@@ -1,7 +1,9 @@
-"""One self-contained HTML page of run folders: tables, trade-offs, images on equal seeds. See --help and the README.
+"""One self-contained HTML page of run folders: tables, trade-offs, images on equal seeds. See
+--help and the README.
 
 python make_report.py generated_images --out report.html
 """
+
 import sys
 
 from reporting.command import main

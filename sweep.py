@@ -2,6 +2,7 @@
 
 python sweep.py sweeps/example.toml
 """
+
 import sys
 
 from sweeping.command import main

@@ -1,9 +1,13 @@
-"""Every method on an embedded model's test split, on equal seeds, with the model's presets: one table.
+"""Every method on an embedded model's test split, on equal seeds, with the model's presets: one
+table.
 
-python -m benchmarks.compare_methods --model_id tiny        # prints the table; writes tiny/evaluation/<model>_methods.{json,md}
-Columns: share of copies and copy score, subject shown (alignment), diversity and realism (quality), each with its 95 % interval over
-prompts; share of copies by kind of memorization; UNet rows and seconds per image. Goes on where it stopped.
+python -m benchmarks.compare_methods --model_id tiny        # prints the table; writes
+tiny/evaluation/<model>_methods.{json,md}
+Columns: share of copies and copy score, subject shown (alignment), diversity and realism (quality),
+each with its 95 % interval over prompts; share of copies by kind of memorization; UNet rows and
+seconds per image. Goes on where it stopped.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,7 +25,12 @@ from results import Key
 from results.files import write_bytes, write_json
 
 KINDS = {"VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", ""), "LM": ("LM", "")}
-QUANTITIES = {"copy score": "copy_score", "subject shown": "subject_shown", "diversity": "feature_diversity", "realism": "realism"}
+QUANTITIES = {
+    "copy score": "copy_score",
+    "subject shown": "subject_shown",
+    "diversity": "feature_diversity",
+    "realism": "realism",
+}
 
 
 @dataclass
@@ -43,7 +52,9 @@ def figure(values: dict[Key, float]) -> Figure | None:
 
 
 def settings_of(model_id: str, name: str) -> list[str]:
-    """Flags of a method that the command needs beside the preset; guidance alone gets the batch-wise method's step."""
+    """Flags of a method that the command needs beside the preset; guidance alone gets the
+    batch-wise method's step.
+    """
     preset = load_preset("auto", model_id)[1]
     if name == "static_transition" and name not in preset:
         return ["--cfg_step", str(preset["batch_wise"]["apply_cfg_step"])]
@@ -51,7 +62,9 @@ def settings_of(model_id: str, name: str) -> list[str]:
 
 
 def cannot_run(model_id: str, name: str) -> str:
-    """Why the method cannot run with the model's preset, for example for want of a file; empty when it can."""
+    """Why the method cannot run with the model's preset, for example for want of a file; empty when
+    it can.
+    """
     try:
         generation.plan_of(["--model_id", model_id, "--method", name, *settings_of(model_id, name)])
     except ValueError as error:
@@ -65,26 +78,60 @@ def line_of(name: str, run: ScoredRun, values: dict[str, dict[Key, float]]) -> d
 
     def by_kind(found: dict[Key, float]) -> dict[str, float | None]:
         captions = run.captions
-        return {name: mean(value for key, value in found.items() if captions[key.prompt].kind == kind and group in ("", captions[key.prompt].group))
-                for name, (kind, group) in KINDS.items()}
+        return {
+            name: mean(
+                value
+                for key, value in found.items()
+                if captions[key.prompt].kind == kind and group in ("", captions[key.prompt].group)
+            )
+            for name, (kind, group) in KINDS.items()
+        }
 
-    figures = {"copies": figure(copies), **{title: figure(values.get(quantity, {})) for title, quantity in QUANTITIES.items()}}
-    return {"method": name, "folder": run.folder.path.name, **{title: vars(found) if found else None for title, found in figures.items()},
-            "copies by kind": by_kind(copies),
-            "subject by kind": by_kind(values["subject_shown"]), "UNet rows": run.column("unet_evals"), "seconds": run.column("seconds")}
+    figures = {
+        "copies": figure(copies),
+        **{title: figure(values.get(quantity, {})) for title, quantity in QUANTITIES.items()},
+    }
+    return {
+        "method": name,
+        "folder": run.folder.path.name,
+        **{title: vars(found) if found else None for title, found in figures.items()},
+        "copies by kind": by_kind(copies),
+        "subject by kind": by_kind(values["subject_shown"]),
+        "UNet rows": run.column("unet_evals"),
+        "seconds": run.column("seconds"),
+    }
 
 
 def shown(line: dict, plain: dict) -> dict[str, str]:
-    """A line as text; a method whose copies are not fewer than without any, beyond the interval, is marked."""
+    """A line as text; a method whose copies are not fewer than without any, beyond the interval, is
+    marked.
+    """
+
     def text(title: str, scale: float = 1.0, form: str = ".2f") -> str:
         found = line[title]
-        return "-" if found is None else f"{scale * found['mean']:{form}} [{scale * found['low']:{form}}, {scale * found['high']:{form}}]"
+        return (
+            "-"
+            if found is None
+            else f"{scale * found['mean']:{form}} [{scale * found['low']:{form}}, "
+            f"{scale * found['high']:{form}}]"
+        )
 
     no_effect = line is not plain and line["copies"]["high"] >= plain["copies"]["low"]
-    by_kind = {kind: "-" if value is None else f"{100 * value:.0f}" for kind, value in line["copies by kind"].items()}
-    return {"method": line["method"] + (" (*)" if no_effect else ""), "copies %": text("copies", 100, ".0f"), **by_kind,
-            "copy score": text("copy score"), "subject %": text("subject shown", 100, ".0f"), "diversity": text("diversity"),
-            "realism": text("realism"), "rows": f"{line['UNet rows']:.0f}", "s": f"{line['seconds']:.2f}"}
+    by_kind = {
+        kind: "-" if value is None else f"{100 * value:.0f}"
+        for kind, value in line["copies by kind"].items()
+    }
+    return {
+        "method": line["method"] + (" (*)" if no_effect else ""),
+        "copies %": text("copies", 100, ".0f"),
+        **by_kind,
+        "copy score": text("copy score"),
+        "subject %": text("subject shown", 100, ".0f"),
+        "diversity": text("diversity"),
+        "realism": text("realism"),
+        "rows": f"{line['UNet rows']:.0f}",
+        "s": f"{line['seconds']:.2f}",
+    }
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -95,21 +142,34 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--methods", nargs="+", help="only these, beside no_mitigation (default: all)")
+    parser.add_argument(
+        "--methods", nargs="+", help="only these, beside no_mitigation (default: all)"
+    )
     parser.add_argument("--samples", type=int, default=2, help="images per prompt")
     parser.add_argument("--end", type=int, help="row after the last prompt (default: all)")
     parser.add_argument("--out", type=Path, default=Path("build/comparison"))
     args = parser.parse_args()
     prompts = TINY / "prompts" / f"{args.model_id}_memorized_test.csv"
-    names, lines = ["no_mitigation", *(name for name in args.methods or methods() if name != "no_mitigation")], []
+    names, lines = (
+        ["no_mitigation", *(name for name in args.methods or methods() if name != "no_mitigation")],
+        [],
+    )
     for name in names:
         if problem := cannot_run(args.model_id, name):
             print(f"left out: {name}: {problem}")
             continue
-        run = scored_run(args.model_id, "memorized_test", args.out, ["--method", name, "--quiet", *settings_of(args.model_id, name)],
-                         samples=args.samples, end=args.end or len(read_captions(prompts)))
+        run = scored_run(
+            args.model_id,
+            "memorized_test",
+            args.out,
+            ["--method", name, "--quiet", *settings_of(args.model_id, name)],
+            samples=args.samples,
+            end=args.end or len(read_captions(prompts)),
+        )
         lines.append(line_of(name, run, score_all(run.folder.path, prompts, args.samples)))
     table = [shown(line, lines[0]) for line in lines]
     print(table_text(table))

@@ -1,7 +1,10 @@
-"""Writes the real pictures' features for metrics/realism.py: scenes, posters and products that are in no training set.
+"""Writes the real pictures' features for metrics/realism.py: scenes, posters and products that are
+in no training set.
 
-python -m benchmarks.make_realism        # writes tiny/realism.safetensors and prints how it tells real pictures from broken ones
+python -m benchmarks.make_realism        # writes tiny/realism.safetensors and prints how it tells
+real pictures from broken ones
 """
+
 import argparse
 from pathlib import Path
 
@@ -33,17 +36,34 @@ def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
     """The same pictures, made unreal in ways a failing sampler does."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=generator)
-    scrambled = images.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)[:, :, torch.randperm(16, generator=generator)]
-    tiles = scrambled.reshape(len(images), 3, 4, 4, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+    scrambled = (
+        images.unfold(2, 8, 8)
+        .unfold(3, 8, 8)
+        .flatten(2, 3)[:, :, torch.randperm(16, generator=generator)]
+    )
+    tiles = (
+        scrambled.reshape(len(images), 3, 4, 4, 8, 8)
+        .permute(0, 1, 2, 4, 3, 5)
+        .reshape(images.shape)
+    )
     small = torch.nn.functional.interpolate(images, (8, 8), mode="area")
     coarse = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1)
-    return {"noise of 0.2": (images + 0.2 * noise).clamp(0, 1), "scrambled": tiles, "8 pixels": coarse,
-            "pure noise": (0.5 + 0.25 * noise).clamp(0, 1), "one colour": images.mean((2, 3), keepdim=True).expand_as(images)}
+    return {
+        "noise of 0.2": (images + 0.2 * noise).clamp(0, 1),
+        "scrambled": tiles,
+        "8 pixels": coarse,
+        "pure noise": (0.5 + 0.25 * noise).clamp(0, 1),
+        "one colour": images.mean((2, 3), keepdim=True).expand_as(images),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
+    )
     args = parser.parse_args()
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     features = image_features(pictures(world, REAL_PICTURES, SEED))
@@ -54,7 +74,10 @@ def main() -> None:
     unseen = pictures(world, 200, SEED + 1)
     for name, images in {"real, unseen": unseen, **broken(unseen)}.items():
         scores = realism(image_features(images))
-        print(f"{name:14s} median {scores.median():.3f}  10 % {scores.quantile(0.1):.3f}  90 % {scores.quantile(0.9):.3f}")
+        print(
+            f"{name:14s} median {scores.median():.3f}  10 % {scores.quantile(0.1):.3f}  90 % "
+            f"{scores.quantile(0.9):.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Our scores against the plain way, one pair at a time, in one run with the same random weights of the real architectures.
+"""Our scores against the plain way, one pair at a time, in one run with the same random weights of
+the real architectures.
 
 python -m benchmarks.metrics                 # ratios; the seconds are this machine's
 """
+
 from __future__ import annotations
 
 import argparse
@@ -14,7 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-if not __package__:                                        # this folder comes first on the path then, and this file hides the package metrics
+if (
+    not __package__
+):  # this folder comes first on the path then, and this file hides the package metrics
     raise SystemExit("start a benchmark as python -m benchmarks.NAME")
 
 from metrics.clip_score import ClipScore
@@ -28,7 +32,7 @@ from results import Key
 from tests.reference import scores as plain
 from tests.reference.sscd_model import random_sscd, save_scripted
 
-PROMPTS, SAMPLES, REFERENCES = 4, 10, 3                    # the prompts share their references
+PROMPTS, SAMPLES, REFERENCES = 4, 10, 3  # the prompts share their references
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -46,7 +50,9 @@ def write_images(folder: Path, names: list[str], side: int, seed: int) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for name in names:
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC).save(folder / name)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        ).save(folder / name)
 
 
 def write_checkpoints(folder: Path) -> tuple[Path, Path, Path]:
@@ -63,18 +69,24 @@ def write_checkpoints(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def plain_sscd_clip(run: Run, references: list[Path], sscd, clip: tuple) -> None:
-    """Each image against each reference of its prompt, one at a time; the caption and the reference's CLIP score anew for each prompt."""
+    """Each image against each reference of its prompt, one at a time; the caption and the
+    reference's CLIP score anew for each prompt.
+    """
     for prompt in run.prompts:
         images = [Image.open(path) for key, path in run.files.items() if key.prompt == prompt.row]
         gt = [Image.open(path) for path in references]
-        found = [[plain.sscd_score(sscd, image, [one], "official320") for one in gt] for image in images]
+        found = [
+            [plain.sscd_score(sscd, image, [one], "official320") for one in gt] for image in images
+        ]
         for image in images:
             plain.clip_score(*clip, image, prompt.caption)
         plain.clip_score(*clip, gt[int(np.argmax(found[0]))], prompt.caption)
 
 
 def batched_plain_sscd_clip(run: Run, references: list[Path], sscd, clip: tuple) -> None:
-    """A fairer opponent: descriptors of a prompt's references once per prompt, then one image at a time."""
+    """A fairer opponent: descriptors of a prompt's references once per prompt, then one image at a
+    time.
+    """
     for prompt in run.prompts:
         gt = [plain.sscd_descriptor(sscd, Image.open(path), "official320") for path in references]
         found = []
@@ -86,7 +98,9 @@ def batched_plain_sscd_clip(run: Run, references: list[Path], sscd, clip: tuple)
         plain.clip_score(*clip, Image.open(references[int(np.argmax(found[0]))]), prompt.caption)
 
 
-def compare_sscd_clip(folder: Path, sscd_file: Path, clip_file: Path, args: argparse.Namespace) -> None:
+def compare_sscd_clip(
+    folder: Path, sscd_file: Path, clip_file: Path, args: argparse.Namespace
+) -> None:
     """Four prompts with shared references, and one alone."""
     names = [f"img_{Key(p, k)}.png" for p in range(PROMPTS) for k in range(SAMPLES)]
     write_images(folder / "no_mitigation" / "run", names, args.side, 1)
@@ -96,21 +110,39 @@ def compare_sscd_clip(folder: Path, sscd_file: Path, clip_file: Path, args: argp
     sscd, clip = SSCD(sscd_file), ClipScore(clip_file)
     plain_clip = (clip.model, clip.transform, clip.tokenizer)
     for some in (prompts, prompts[:1]):
-        files = {Key(p.row, k): folder / "no_mitigation" / "run" / f"img_{Key(p.row, k)}.png" for p in some for k in range(SAMPLES)}
+        files = {
+            Key(p.row, k): folder / "no_mitigation" / "run" / f"img_{Key(p.row, k)}.png"
+            for p in some
+            for k in range(SAMPLES)
+        }
         run = Run(folder / "no_mitigation" / "run", Path(), some, files, "")
 
         def ours(run: Run = run) -> None:
             clip.texts.clear()
             nearest = NearestReference("sscd", sscd)
             scores = [nearest, ClipGenerated(clip), ClipReference(clip, nearest)]
-            found = [row for rows in run_scores(run, scores, References(folder / "gt")) for row in rows]
-            assert len(found) == 2 * len(run.files) + len(run.prompts)         # run_scores is lazy: everything was computed
+            found = [
+                row for rows in run_scores(run, scores, References(folder / "gt")) for row in rows
+            ]
+            assert len(found) == 2 * len(run.files) + len(
+                run.prompts
+            )  # run_scores is lazy: everything was computed
 
         mine = seconds(ours, args.repeats)
-        for name, other in (("pair by pair", plain_sscd_clip), ("image by image", batched_plain_sscd_clip)):
-            theirs = seconds(lambda run=run, other=other: other(run, references, sscd.model, plain_clip), args.repeats)
-            print(f"SSCD + CLIP, {len(some)} prompts x {SAMPLES} images, {REFERENCES} shared references, {name}: "
-                  f"{theirs:.2f} s, ours {mine:.2f} s ({mine / len(files):.3f} s an image): {theirs / mine:.1f} times faster")
+        for name, other in (
+            ("pair by pair", plain_sscd_clip),
+            ("image by image", batched_plain_sscd_clip),
+        ):
+            theirs = seconds(
+                lambda run=run, other=other: other(run, references, sscd.model, plain_clip),
+                args.repeats,
+            )
+            print(
+                f"SSCD + CLIP, {len(some)} prompts x {SAMPLES} images, {REFERENCES} shared "
+                f"references, {name}: "
+                f"{theirs:.2f} s, ours {mine:.2f} s ({mine / len(files):.3f} s an image): "
+                f"{theirs / mine:.1f} times faster"
+            )
 
 
 def compare_lpips(folder: Path, alexnet_file: Path, args: argparse.Namespace) -> None:
@@ -122,14 +154,22 @@ def compare_lpips(folder: Path, alexnet_file: Path, args: argparse.Namespace) ->
     ours = LpipsDiversity(alexnet_file)
     package = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     package.load_state_dict(ours.model.state_dict())
-    mine, theirs = (seconds(work, args.repeats) for work in (lambda: ours.score(images), lambda: plain.lpips_diversity(package, images)))
+    mine, theirs = (
+        seconds(work, args.repeats)
+        for work in (lambda: ours.score(images), lambda: plain.lpips_diversity(package, images))
+    )
     difference = abs(ours.score(images).mean().item() - plain.lpips_diversity(package, images))
-    print(f"LPIPS, {SAMPLES} images of {args.side} pixels: pair by pair {theirs:.2f} s, ours {mine:.2f} s: {theirs / mine:.1f} times faster "
-          f"(results differ by {difference:.1e})")
+    print(
+        f"LPIPS, {SAMPLES} images of {args.side} pixels: pair by pair {theirs:.2f} s, ours "
+        f"{mine:.2f} s: {theirs / mine:.1f} times faster "
+        f"(results differ by {difference:.1e})"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=512, help="size of the images in pixels")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()

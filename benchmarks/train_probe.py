@@ -1,7 +1,10 @@
-"""Trains the subject classifier of the embedded world: logistic regression on EfficientNet features of rendered artwork.
+"""Trains the subject classifier of the embedded world: logistic regression on EfficientNet features
+of rendered artwork.
 
-python -m benchmarks.train_probe        # writes tiny/probe.safetensors and prints its accuracy on pictures it has not seen
+python -m benchmarks.train_probe        # writes tiny/probe.safetensors and prints its accuracy on
+pictures it has not seen
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -21,24 +24,37 @@ from tiny.world import PRODUCTS, WORDS, Concept, World, art_names, rng_of
 
 SEED = 17
 SCENE_LAYOUTS = ("one", "small", "big", "two")
-BOXES = [(0, 0, SIZE, 40), (0, 24, SIZE, SIZE), (0, 0, 40, SIZE), (24, 0, SIZE, SIZE)]      # beside a band
+BOXES = [
+    (0, 0, SIZE, 40),
+    (0, 24, SIZE, SIZE),
+    (0, 0, 40, SIZE),
+    (24, 0, SIZE, SIZE),
+]  # beside a band
 
 
 def compose(world: World, word: str, kind: int, rng) -> Image.Image:
-    """A picture of the subject in one of the world's layouts, with its own random seed: none is a picture of the training set."""
+    """A picture of the subject in one of the world's layouts, with its own random seed: none is a
+    picture of the training set.
+    """
     seed = int(rng.integers(2**31))
     if kind < 4:
         return world.scene(rng, SCENE_LAYOUTS[kind], word, word)
     if kind < 7:
         return world.verbatim(Concept("", "VM", "", word, seed))
     if kind == 7:
-        return world.template(Concept("", "TM", list(PRODUCTS)[rng.integers(len(PRODUCTS))], word, seed), rng)
+        return world.template(
+            Concept("", "TM", list(PRODUCTS)[rng.integers(len(PRODUCTS))], word, seed), rng
+        )
     return finished(world.scene_canvas(rng, "big", word, word, box=BOXES[rng.integers(len(BOXES))]))
 
 
 def soften(picture: Image.Image, rng) -> Image.Image:
     """Sometimes blurred, as a small decoder would."""
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8))) if rng.random() < 0.5 else picture
+    return (
+        picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+        if rng.random() < 0.5
+        else picture
+    )
 
 
 def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -53,8 +69,12 @@ def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
+    )
     parser.add_argument("--count", type=int, default=180, help="pictures per subject")
     parser.add_argument("--out", type=Path, default=PROBE)
     args = parser.parse_args()
@@ -62,9 +82,19 @@ def main() -> None:
     images, labels = render(world, args.count, SEED)
     model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
     unseen, truth = render(world, 18, SEED + 1)
-    print(f"accuracy on {len(truth)} unseen pictures: {model.score(image_features(unseen).numpy(), truth):.3f}")
-    tensors = {"weight": torch.tensor(model.coef_).half(), "bias": torch.tensor(model.intercept_).float()}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, args.out, metadata={"subjects": json.dumps(WORDS)})
+    print(
+        f"accuracy on {len(truth)} unseen pictures: "
+        f"{model.score(image_features(unseen).numpy(), truth):.3f}"
+    )
+    tensors = {
+        "weight": torch.tensor(model.coef_).half(),
+        "bias": torch.tensor(model.intercept_).float(),
+    }
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()},
+        args.out,
+        metadata={"subjects": json.dumps(WORDS)},
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The command line of calibrate.py: a module with HELP, add_flags(parser) and run(args) -> text for each subcommand."""
+"""The command line of calibrate.py: a module with HELP, add_flags(parser) and run(args) -> text for
+each subcommand.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -18,15 +21,25 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     """One parser for each subcommand."""
-    parser = Parser(prog="calibrate.py", description="Reference values from ordinary prompts.", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    parser = Parser(
+        prog="calibrate.py",
+        description="Reference values from ordinary prompts.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}"
+    )
     for name, module in COMMANDS.items():
-        module.add_flags(commands.add_parser(name, help=module.HELP, description=module.HELP, allow_abbrev=False))
+        module.add_flags(
+            commands.add_parser(name, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running."""
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while
+    running.
+    """
     args = build_parser().parse_args(argv)
     try:
         print(COMMANDS[args.command].run(args))
@@ -42,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        print(f"calibrate.py: {str(error).splitlines()[0]} Use a smaller --batch_size.", file=sys.stderr)
+        print(
+            f"calibrate.py: {str(error).splitlines()[0]} Use a smaller --batch_size.",
+            file=sys.stderr,
+        )
         return 1
     return 0

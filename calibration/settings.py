@@ -1,4 +1,7 @@
-"""What a calibration samples: model, prompts and sampler, with the same flags as generate_images.py."""
+"""What a calibration samples: model, prompts and sampler, with the same flags as
+generate_images.py.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -12,21 +15,35 @@ from results.environment import choose_device
 
 CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16")}
 FROM_PRESET = ("image_length", "scheduler", "num_inference_steps", "guidance_scale", "dtype")
-LIMITS = {"image_length": (8, 4096), "n_samples_per_prompt": (1, 10_000), "batch_size": (1, 10_000), "num_inference_steps": (1, 1000),
-          "seed": (0, 2**63 - 1)}
+LIMITS = {
+    "image_length": (8, 4096),
+    "n_samples_per_prompt": (1, 10_000),
+    "batch_size": (1, 10_000),
+    "num_inference_steps": (1, 1000),
+    "seed": (0, 2**63 - 1),
+}
 SHORT = {"n_samples_per_prompt": "-n", "batch_size": "-b"}
 HELP = {
-    "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}", "unet_id": "folder or hub id of another UNet",
-    "prompts": "ordinary prompts: .csv, .txt or .jsonl", "image_length": "height and width in pixels", "n_samples_per_prompt": "images per prompt",
-    "batch_size": "prompts per batch", "num_inference_steps": "sampling steps", "guidance_scale": "classifier-free guidance",
-    "seed": "seed of the noises", "scheduler": "keep: the model's own", "dtype": "default: bf16 on CUDA, fp32 on the CPU",
+    "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}",
+    "unet_id": "folder or hub id of another UNet",
+    "prompts": "ordinary prompts: .csv, .txt or .jsonl",
+    "image_length": "height and width in pixels",
+    "n_samples_per_prompt": "images per prompt",
+    "batch_size": "prompts per batch",
+    "num_inference_steps": "sampling steps",
+    "guidance_scale": "classifier-free guidance",
+    "seed": "seed of the noises",
+    "scheduler": "keep: the model's own",
+    "dtype": "default: bf16 on CUDA, fp32 on the CPU",
     "device": "default: cuda if there is one",
 }
 
 
 @dataclass
 class Settings:
-    """The flags. Those of the sampler have generate_images.py's defaults, so that the values are of its runs."""
+    """The flags. Those of the sampler have generate_images.py's defaults, so that the values are of
+    its runs.
+    """
 
     model_id: str = "CompVis/stable-diffusion-v1-4"
     unet_id: str | None = None
@@ -45,28 +62,56 @@ class Settings:
         """Raises ValueError for a number that makes no sense."""
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"--{name} {getattr(self, name)} is out of range: it must be a whole number from {low} to {high}")
+                raise ValueError(
+                    f"--{name} {getattr(self, name)} is out of range: it must be a whole number "
+                    f"from {low} to {high}"
+                )
         if self.image_length % 8:
             raise ValueError(f"--image_length {self.image_length} must be a multiple of 8")
         if not math.isfinite(self.guidance_scale) or self.guidance_scale < 0:
-            raise ValueError(f"--guidance_scale {self.guidance_scale} must be a finite number of at least 0")
+            raise ValueError(
+                f"--guidance_scale {self.guidance_scale} must be a finite number of at least 0"
+            )
 
     def identity(self) -> dict:
-        """What a run must share with this one, by the names that generate_images.py's identity has."""
-        return {"model_id": fingerprint(self.model_id)} | {name: getattr(self, name) for name in (
-            "unet_id", "scheduler", "num_inference_steps", "guidance_scale", "image_length", "dtype")}
+        """What a run must share with this one, by the names that generate_images.py's identity
+        has.
+        """
+        return {"model_id": fingerprint(self.model_id)} | {
+            name: getattr(self, name)
+            for name in (
+                "unet_id",
+                "scheduler",
+                "num_inference_steps",
+                "guidance_scale",
+                "image_length",
+                "dtype",
+            )
+        }
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `Settings`, --preset and --quiet; what is not typed is absent from the namespace, so that a preset can fill it."""
+    """The flags of `Settings`, --preset and --quiet; what is not typed is absent from the
+    namespace, so that a preset can fill it.
+    """
     kinds = {"int": int, "float": float, "str": str}
     for name, option in Settings.__dataclass_fields__.items():
         shown = f" (default {option.default})" if option.default not in ("", None) else ""
         names = [f"--{name}", *([SHORT[name]] if name in SHORT else [])]
-        parser.add_argument(*names, type=kinds[str(option.type).split(" ")[0]], choices=CHOICES.get(name), required=name == "prompts",
-                            help=HELP[name] + shown, default=argparse.SUPPRESS)
-    parser.add_argument("--preset", default="auto", metavar="{auto,none,FILE}",
-                        help="values of the sampler for flags that were not typed (default auto: the model's own)")
+        parser.add_argument(
+            *names,
+            type=kinds[str(option.type).split(" ")[0]],
+            choices=CHOICES.get(name),
+            required=name == "prompts",
+            help=HELP[name] + shown,
+            default=argparse.SUPPRESS,
+        )
+    parser.add_argument(
+        "--preset",
+        default="auto",
+        metavar="{auto,none,FILE}",
+        help="values of the sampler for flags that were not typed (default auto: the model's own)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -76,8 +121,12 @@ def plan_sampling(args: argparse.Namespace) -> tuple[Settings, list[Prompt]]:
     resolve_model(model_id)
     check_unet(getattr(args, "unet_id", None))
     preset = load_preset(args.preset, model_id)[1].get("generate", {})
-    typed = {name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)}
-    settings = Settings(**({name: value for name, value in preset.items() if name in FROM_PRESET} | typed))
+    typed = {
+        name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)
+    }
+    settings = Settings(
+        **({name: value for name, value in preset.items() if name in FROM_PRESET} | typed)
+    )
     settings.check()
     prompts = read_prompts(Path(settings.prompts))
     settings.device = choose_device(settings.device)

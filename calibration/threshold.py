@@ -1,4 +1,5 @@
 """calibrate.py threshold: the score that few ordinary images exceed, for --screen."""
+
 from __future__ import annotations
 
 import argparse
@@ -7,17 +8,31 @@ from pathlib import Path
 
 from results.files import read_csv
 
-HELP = "Threshold of a detector for generate_images.py --screen, from its scores of ordinary prompts."
+HELP = (
+    "Threshold of a detector for generate_images.py --screen, from its scores of ordinary prompts."
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of this subcommand."""
-    parser.add_argument("scores", type=Path, help="a detector's folder or scores.csv, made by detect_memorization.py with --nonmem_prompts")
-    parser.add_argument("--fpr", type=float, default=0.01, help="largest share of ordinary images that may lie above it (default 0.01)")
+    parser.add_argument(
+        "scores",
+        type=Path,
+        help="a detector's folder or scores.csv, made by detect_memorization.py with "
+        "--nonmem_prompts",
+    )
+    parser.add_argument(
+        "--fpr",
+        type=float,
+        default=0.01,
+        help="largest share of ordinary images that may lie above it (default 0.01)",
+    )
 
 
 def threshold(scores: list[float], fpr: float) -> float:
-    """The smallest of the scores that at most a share `fpr` of them exceeds. Raises ValueError without finite scores."""
+    """The smallest of the scores that at most a share `fpr` of them exceeds. Raises ValueError
+    without finite scores.
+    """
     found = sorted(score for score in scores if math.isfinite(score))
     if not found:
         raise ValueError("there is no finite score of an ordinary image")
@@ -34,9 +49,17 @@ def run(args: argparse.Namespace) -> str:
         raise ValueError(f"{path} is no scores.csv of a detector")
     ordinary = [float(row["score"]) for row in rows if row["set"] == "nonmem"]
     if not ordinary:
-        raise ValueError(f"{path} has no scores of ordinary prompts: give detect_memorization.py --nonmem_prompts")
+        raise ValueError(
+            f"{path} has no scores of ordinary prompts: give detect_memorization.py "
+            "--nonmem_prompts"
+        )
     limit = threshold(ordinary, args.fpr)
     memorized = [float(row["score"]) for row in rows if row["set"] == "mem"]
-    shares = [f"{sum(score > limit for score in scores) / len(scores):.1%} of {len(scores)} {name} images"
-              for name, scores in (("ordinary", ordinary), ("memorized", memorized)) if scores]
-    return f"above {limit:.6g}: {', '.join(shares)}\n--screen {path.resolve().parent.name}:{limit:.6g}"
+    shares = [
+        f"{sum(score > limit for score in scores) / len(scores):.1%} of {len(scores)} {name} images"
+        for name, scores in (("ordinary", ordinary), ("memorized", memorized))
+        if scores
+    ]
+    return (
+        f"above {limit:.6g}: {', '.join(shares)}\n--screen {path.resolve().parent.name}:{limit:.6g}"
+    )

@@ -1,4 +1,7 @@
-"""Norm and alignment of the conditional noise prediction on pure noise: Asthana and Belagiannis, ICLR 2026."""
+"""Norm and alignment of the conditional noise prediction on pure noise: Asthana and Belagiannis,
+ICLR 2026.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -17,7 +20,9 @@ class NormAndCosine(Watcher):
     def on_step(self, step: Step, prediction: Prediction) -> None:
         timesteps = self.predictor.scheduler.timesteps
         late = self.predictor.at(prediction.x, timesteps[LATE])
-        self.score = anisotropy(prediction, late, self.detector.norm_weight, self.detector.cosine_weight)
+        self.score = anisotropy(
+            prediction, late, self.detector.norm_weight, self.detector.cosine_weight
+        )
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
         return self.score
@@ -25,10 +30,14 @@ class NormAndCosine(Watcher):
 
 @register("anisotropy", paper="Asthana and Belagiannis, ICLR 2026", cost="4")
 class Anisotropy(Detector):
-    """norm_weight ||e(x, c) - e(x, "")|| at the first timestep + cosine_weight cos at a late one, on the same noise. Source: weights of SD 1.4."""
+    """norm_weight ||e(x, c) - e(x, "")|| at the first timestep + cosine_weight cos at a late one,
+    on the same noise. Source: weights of SD 1.4.
+    """
 
     watcher = NormAndCosine
-    norm_weight: float = flag(1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0)
+    norm_weight: float = flag(
+        1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0
+    )
     cosine_weight: float = flag(2.0, "weight of the cosine", short="cos", at_least=0.0)
 
     def steps(self, total: int) -> int:
@@ -36,4 +45,7 @@ class Anisotropy(Detector):
 
     def check(self, total: int) -> None:
         if total < -LATE:
-            raise ValueError(f"anisotropy looks at the third last timestep, so {total} steps are too few: at least {-LATE}")
+            raise ValueError(
+                f"anisotropy looks at the third last timestep, so {total} steps are too few: at "
+                f"least {-LATE}"
+            )

@@ -1,4 +1,5 @@
 """Entropy of cross-attention: Ren et al., ECCV 2024."""
+
 from __future__ import annotations
 
 import torch
@@ -15,7 +16,9 @@ def entropy(attention: torch.Tensor) -> torch.Tensor:
 
 
 class AttentionWatcher(Watcher):
-    """Keeps the newest attention of the text rows per layer: mean over heads and queries, (n, 77)."""
+    """Keeps the newest attention of the text rows per layer: mean over heads and queries, (n,
+    77).
+    """
 
     newest: dict[str, torch.Tensor]
 
@@ -36,22 +39,31 @@ class AverageEntropy(AttentionWatcher):
     """Ren's D, see `AttentionEntropy`."""
 
     def attention(self, index: int) -> dict[str, See]:
-        return super().attention(index) if index in (0, *range(self.total - self.detector.tail(self.total), self.total)) else {}
+        return (
+            super().attention(index)
+            if index in (0, *range(self.total - self.detector.tail(self.total), self.total))
+            else {}
+        )
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
         if not self.attention(step.index):
             return
-        attention = torch.stack(list(self.newest.values())).mean(0).cpu()                    # all layers: (n, 77)
+        attention = torch.stack(list(self.newest.values())).mean(0).cpu()  # all layers: (n, 77)
         if step.index == 0:
             tokenizer = self.batch.pipe.tokenizer
             ends = torch.tensor([last_token(tokenizer, prompt) for prompt in self.batch.prompts])
-            self.summary = torch.arange(attention.shape[1]) >= ends[:, None]                 # the end token and the padding after it
+            self.summary = (
+                torch.arange(attention.shape[1]) >= ends[:, None]
+            )  # the end token and the padding after it
             self.first = entropy(attention * self.summary)
             self.score = torch.zeros(len(attention))
         tail = self.detector.tail(self.total)
         if step.index >= self.total - tail:
             change = entropy(attention * self.summary) - self.first
-            self.score += (entropy(attention) + (change.abs() if self.detector.difference == "absolute" else change)) / tail
+            self.score += (
+                entropy(attention)
+                + (change.abs() if self.detector.difference == "absolute" else change)
+            ) / tail
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
         return self.score
@@ -74,13 +86,17 @@ class FirstEntropy(AttentionWatcher):
 
 @register("attention_entropy", paper="Ren et al., ECCV 2024, D", cost="2N")
 class AttentionEntropy(Detector):
-    """D: entropy of the layers' mean attention over the last fifth of the steps, plus the change of the summary tokens' part since step 0.
+    """D: entropy of the layers' mean attention over the last fifth of the steps, plus the change of
+    the summary tokens' part since step 0.
 
-    Source: the paper with absolute changes; the official code takes them with their sign. Summary tokens: the end token and the padding.
+    Source: the paper with absolute changes; the official code takes them with their sign. Summary
+    tokens: the end token and the padding.
     """
 
     watcher = AverageEntropy
-    difference: str = flag("absolute", "change of the summary tokens' entropy", choices=("absolute", "signed"))
+    difference: str = flag(
+        "absolute", "change of the summary tokens' entropy", choices=("absolute", "signed")
+    )
 
     def steps(self, total: int) -> int:
         return total
@@ -90,12 +106,20 @@ class AttentionEntropy(Detector):
         return max(total // 5, 1)
 
 
-@register("layer_entropy", paper="Ren et al., ECCV 2024, E", cost="2 (the text half alone would do)")
+@register(
+    "layer_entropy", paper="Ren et al., ECCV 2024, E", cost="2 (the text half alone would do)"
+)
 class LayerEntropy(Detector):
-    """E: entropy of one layer's attention at the first step. Source: layer 3 in the order of calls, down_blocks.1.attentions.1 of SD 1."""
+    """E: entropy of one layer's attention at the first step. Source: layer 3 in the order of calls,
+    down_blocks.1.attentions.1 of SD 1.
+    """
 
     watcher = FirstEntropy
-    layer: int = flag(3, "cross-attention layer in the order of calls; a smaller UNet's last one if it has fewer", at_least=0)
+    layer: int = flag(
+        3,
+        "cross-attention layer in the order of calls; a smaller UNet's last one if it has fewer",
+        at_least=0,
+    )
 
     def steps(self, total: int) -> int:
         return 1

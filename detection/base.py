@@ -1,4 +1,7 @@
-"""What a detector is: it watches a guided trajectory, or its start, and gives every image one score."""
+"""What a detector is: it watches a guided trajectory, or its start, and gives every image one
+score.
+"""
+
 from __future__ import annotations
 
 import importlib
@@ -17,7 +20,8 @@ See = Callable[[str, torch.Tensor], None]
 
 
 class Watcher:
-    """One detector's look at one batch. Methods are called in this order; images never see each other unless a score is about a prompt.
+    """One detector's look at one batch. Methods are called in this order; images never see each
+    other unless a score is about a prompt.
 
     predictor: for evaluations of its own, which are counted. total: steps of the sampler.
     """
@@ -30,21 +34,31 @@ class Watcher:
         """Prepares what the watcher collects."""
 
     def attention(self, index: int) -> dict[str, See]:
-        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in the trajectory's UNet call of this step."""
+        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in
+        the trajectory's UNet call of this step.
+        """
         return {}
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
-        """Once per watched step. prediction.x is what the UNet read, of unit variance at the first step."""
+        """Once per watched step. prediction.x is what the UNet read, of unit variance at the first
+        step.
+        """
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> None:
-        """What the scheduler made of the latents, in its own space; not called after the last watched step of a shortened trajectory."""
+        """What the scheduler made of the latents, in its own space; not called after the last
+        watched step of a shortened trajectory.
+        """
 
     def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
-        """Scores (n,), larger is more memorized. final: last latents. images: (n, 3, H, W) in [0, 1], if the detector asked for them."""
+        """Scores (n,), larger is more memorized. final: last latents. images: (n, 3, H, W) in [0,
+        1], if the detector asked for them.
+        """
         raise NotImplementedError
 
     def masks(self) -> torch.Tensor | None:
-        """Where the memorized part is, (n, h, w) of the latents' size and at least 0, for detectors that tell."""
+        """Where the memorized part is, (n, h, w) of the latents' size and at least 0, for detectors
+        that tell.
+        """
         return None
 
 
@@ -53,11 +67,11 @@ class Detector(Settings):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    cost: ClassVar[str]                            # UNet rows per image when it runs alone, N steps
+    cost: ClassVar[str]  # UNet rows per image when it runs alone, N steps
     watcher: ClassVar[type[Watcher]]
-    needs_final: ClassVar[bool] = False            # the last latents, so the trajectory goes to its end
-    needs_images: ClassVar[bool] = False           # the pictures too
-    spatial: ClassVar[bool] = False                # does it have masks?
+    needs_final: ClassVar[bool] = False  # the last latents, so the trajectory goes to its end
+    needs_images: ClassVar[bool] = False  # the pictures too
+    spatial: ClassVar[bool] = False  # does it have masks?
 
     def steps(self, total: int) -> int:
         """How many predictions of the trajectory it looks at: 0 none, `total` all of them."""
@@ -68,13 +82,17 @@ class Detector(Settings):
         return self.watcher(self, predictor, batch, total)
 
     def missing(self) -> str:
-        """What the detector cannot run without and was not given, as the end of a sentence; empty when nothing is."""
+        """What the detector cannot run without and was not given, as the end of a sentence; empty
+        when nothing is.
+        """
         return ""
 
     def check(self, total: int) -> None:
         """Raises ValueError for settings that make no sense with this number of steps."""
         if self.steps(total) > total:
-            raise ValueError(f"--num_steps {self.steps(total)} is more than the {total} steps of the sampler")
+            raise ValueError(
+                f"--num_steps {self.steps(total)} is more than the {total} steps of the sampler"
+            )
 
 
 DETECTORS: dict[str, type[Detector]] = {}
@@ -85,7 +103,10 @@ def register(name: str, *, paper: str, cost: str):
 
     def decorate(cls):
         if name in DETECTORS:
-            raise ValueError(f"two detectors are called {name!r}: {DETECTORS[name].__module__} and {cls.__module__}")
+            raise ValueError(
+                f"two detectors are called {name!r}: {DETECTORS[name].__module__} and "
+                f"{cls.__module__}"
+            )
         cls.name, cls.paper, cls.cost = name, paper, cost
         DETECTORS[name] = frozen_settings(cls)
         return DETECTORS[name]
@@ -107,11 +128,16 @@ def detectors() -> dict[str, type[Detector]]:
 
 
 def build_detector(name: str, **settings) -> Detector:
-    """A detector with its settings. Raises ValueError for an unknown name, an unknown setting or a value out of range."""
+    """A detector with its settings. Raises ValueError for an unknown name, an unknown setting or a
+    value out of range.
+    """
     known = detectors()
     if name not in known:
         raise ValueError(f"there is no detector {name!r}; there are {', '.join(known)}")
     unknown = sorted(set(settings) - {option.name for option in flags(known[name])})
     if unknown:
-        raise ValueError(f"{name} does not take {unknown[0]!r}; it takes {', '.join(o.name for o in flags(known[name])) or 'nothing'}")
+        raise ValueError(
+            f"{name} does not take {unknown[0]!r}; it takes "
+            f"{', '.join(o.name for o in flags(known[name])) or 'nothing'}"
+        )
     return known[name](**settings)

@@ -1,4 +1,7 @@
-"""Bright Ending: the magnitude where the end token is attended to at the last step. Chen et al., ICLR 2025."""
+"""Bright Ending: the magnitude where the end token is attended to at the last step. Chen et al.,
+ICLR 2025.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -18,7 +21,10 @@ class MaskedNorm(Watcher):
 
     def begin(self) -> None:
         self.roots = []
-        self.ending = BrightEnding(self.predictor, [last_token(self.batch.pipe.tokenizer, prompt) for prompt in self.batch.prompts])
+        self.ending = BrightEnding(
+            self.predictor,
+            [last_token(self.batch.pipe.tokenizer, prompt) for prompt in self.batch.prompts],
+        )
 
     def attention(self, index: int) -> dict[str, See]:
         return dict.fromkeys(self.ending.names, self.ending.see) if index == self.total - 1 else {}
@@ -39,14 +45,23 @@ class MaskedNorm(Watcher):
 
 @register("bright_ending", paper="Chen et al., ICLR 2025", cost="2N")
 class MaskedScore(Detector):
-    """Mean over all steps of ||(e(x, c) - e(x, "")) o m|| / mean(m), m the end token's attention at the last step.
+    """Mean over all steps of ||(e(x, c) - e(x, "")) o m|| / mean(m), m the end token's attention at
+    the last step.
 
-    Source: official code, which samples twice to have the mask; one pass gives the same, since only the squares per pixel are kept.
+    Source: official code, which samples twice to have the mask; one pass gives the same, since only
+    the squares per pixel are kept.
     """
 
     watcher, spatial = MaskedNorm, True
-    mask_binarise: str = flag("none", "the mask in the score: none (attention probabilities), otsu or quantile", short="mask", choices=BINARISE)
-    mask_quantile: float = flag(0.9, "with quantile: share of the pixels that are dark", short="q", above=0.0)
+    mask_binarise: str = flag(
+        "none",
+        "the mask in the score: none (attention probabilities), otsu or quantile",
+        short="mask",
+        choices=BINARISE,
+    )
+    mask_quantile: float = flag(
+        0.9, "with quantile: share of the pixels that are dark", short="q", above=0.0
+    )
 
     def steps(self, total: int) -> int:
         return total
@@ -54,4 +69,6 @@ class MaskedScore(Detector):
     def check(self, total: int) -> None:
         super().check(total)
         if self.mask_quantile >= 1:
-            raise ValueError(f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1")
+            raise ValueError(
+                f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1"
+            )

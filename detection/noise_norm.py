@@ -1,4 +1,5 @@
 """Magnitude of the conditional noise prediction: Wen et al., ICLR 2024."""
+
 from __future__ import annotations
 
 import torch
@@ -25,7 +26,9 @@ class NoiseNorm(Watcher):
         return torch.stack(self.magnitudes).mean(0)
 
     def masks(self) -> torch.Tensor:
-        """Mean over the watched steps of the squared conditional noise prediction, summed over channels."""
+        """Mean over the watched steps of the squared conditional noise prediction, summed over
+        channels.
+        """
         return torch.as_tensor(self.energy) / len(self.magnitudes)
 
 

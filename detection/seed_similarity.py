@@ -1,4 +1,7 @@
-"""How alike a prompt's images are: memorized prompts give one image from many seeds. Carlini et al. 2023 and a thumbnail correlation."""
+"""How alike a prompt's images are: memorized prompts give one image from many seeds. Carlini et al.
+2023 and a thumbnail correlation.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -9,14 +12,24 @@ from sampling.flags import flag
 
 
 def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:
-    """Equal, non-overlapping tiles, parts by parts; what does not fit at the right and the bottom is left out. (n, parts^2, values)."""
+    """Equal, non-overlapping tiles, parts by parts; what does not fit at the right and the bottom
+    is left out. (n, parts^2, values).
+    """
     height, width = (size // parts for size in images.shape[-2:])
-    cut = images[..., :height * parts, :width * parts]
-    return cut.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    cut = images[..., : height * parts, : width * parts]
+    return (
+        cut.unfold(2, height, height)
+        .unfold(3, width, width)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(3)
+        .flatten(1, 2)
+    )
 
 
 def tile_distance(images: torch.Tensor, parts: int) -> torch.Tensor:
-    """Largest L2 distance of two images' tiles, as the root mean square over a tile's values. images in [0, 1] -> (n, n)."""
+    """Largest L2 distance of two images' tiles, as the root mean square over a tile's values.
+    images in [0, 1] -> (n, n).
+    """
     each = tiles(images.float(), parts).transpose(0, 1)
     return (torch.cdist(each, each) / each.shape[2] ** 0.5).amax(0)
 
@@ -29,14 +42,16 @@ def thumbnail_similarity(images: torch.Tensor, side: int = 32) -> torch.Tensor:
 
 
 class AmongSeeds(Watcher):
-    """Each image's mean over the prompt's others; a single image has nothing to be compared with and scores nan."""
+    """Each image's mean over the prompt's others; a single image has nothing to be compared with
+    and scores nan.
+    """
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         """(n, n), larger is more alike."""
         raise NotImplementedError
 
     def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
-        assert images is not None                                                   # needs_images
+        assert images is not None  # needs_images
         scores = torch.full((len(images),), torch.nan)
         for group in self.batch.groups():
             if len(group) > 1:
@@ -61,7 +76,9 @@ class Thumbnails(AmongSeeds):
 
 @register("tile_distance", paper="Carlini et al., USENIX Security 2023", cost="2N")
 class Tiled(Detector):
-    """Minus the largest distance of corresponding tiles, mean over the prompt's other images. Source: tiles of 128 pixels of 512, so 4 by 4."""
+    """Minus the largest distance of corresponding tiles, mean over the prompt's other images.
+    Source: tiles of 128 pixels of 512, so 4 by 4.
+    """
 
     watcher, needs_images = TileDistance, True
     tiles: int = flag(4, "tiles along a side", at_least=1)

@@ -1,4 +1,7 @@
-"""How far a trajectory's updates are from those of ordinary prompts: Huang et al., "Broken Memories", KDD 2026."""
+"""How far a trajectory's updates are from those of ordinary prompts: Huang et al., "Broken
+Memories", KDD 2026.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,8 +14,11 @@ from sampling.flags import flag
 from sampling.noise_predictor import row_norm
 from sampling.stability import instability, read_statistics
 
-NO_FILE = ("needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py stability --guidance_scale 7.5 ... "
-           "with the settings of this run")
+NO_FILE = (
+    "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "
+    "stability --guidance_scale 7.5 ... "
+    "with the settings of this run"
+)
 
 
 class Updates(Watcher):
@@ -28,8 +34,13 @@ class Updates(Watcher):
     def on_step(self, step: Step, prediction: Prediction) -> None:
         if step.index == 0:
             scheduler = self.predictor.scheduler
-            self.statistics.check(num_inference_steps=step.num_steps, guidance_scale=step.guidance_scale, scheduler_class=type(scheduler).__name__,
-                                  timesteps=[round(float(t), 3) for t in scheduler.timesteps], latent_shape=list(prediction.x.shape[1:]))
+            self.statistics.check(
+                num_inference_steps=step.num_steps,
+                guidance_scale=step.guidance_scale,
+                scheduler_class=type(scheduler).__name__,
+                timesteps=[round(float(t), 3) for t in scheduler.timesteps],
+                latent_shape=list(prediction.x.shape[1:]),
+            )
         self.move_to(prediction.x.float())
 
     def move_to(self, z: torch.Tensor) -> None:
@@ -38,16 +49,25 @@ class Updates(Watcher):
         self.last = z
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        self.move_to(final.float())                        # no noise is left in them, so that they are of the UNet's scale
+        self.move_to(
+            final.float()
+        )  # no noise is left in them, so that they are of the UNet's scale
         return instability(self.statistics, torch.stack(self.norms, 1))
 
 
 @register("stability", paper="Huang et al., KDD 2026", cost="2N")
 class Stability(Detector):
-    """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, mean and sd of this step over ordinary prompts."""
+    """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, mean and sd of this step over
+    ordinary prompts.
+    """
 
     watcher, needs_final = Updates, True
-    statistics: str = flag("", "file with the norms of ordinary prompts, made by calibrate.py stability", short="stat", file=True)
+    statistics: str = flag(
+        "",
+        "file with the norms of ordinary prompts, made by calibrate.py stability",
+        short="stat",
+        file=True,
+    )
 
     def steps(self, total: int) -> int:
         return total

@@ -1,4 +1,7 @@
-"""Which tokens of a prompt pull at the noise: token-wise significance, Wen et al., ICLR 2024, section 3.3."""
+"""Which tokens of a prompt pull at the noise: token-wise significance, Wen et al., ICLR 2024,
+section 3.3.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -12,9 +15,11 @@ OFFICIAL = ("swapped",)
 
 
 class Significance(GuidanceSchedule):
-    """Guidance that differentiates the magnitude of each step by the prompt's embedding on the way. norms: (n, tokens) of each step.
+    """Guidance that differentiates the magnitude of each step by the prompt's embedding on the way.
+    norms: (n, tokens) of each step.
 
-    swapped: the images of each prompt, (k,) indices, for the official code's peculiarities; None without them.
+    swapped: the images of each prompt, (k,) indices, for the official code's peculiarities; None
+    without them.
     """
 
     def __init__(self, num_steps: int, swapped: list[torch.Tensor] | None):
@@ -34,7 +39,9 @@ class Significance(GuidanceSchedule):
             self.look(prediction)
 
     def look(self, prediction: Prediction) -> None:
-        """One step's gradient norms. Two UNet rows an image, which the step uses too, and a backward pass through the text half."""
+        """One step's gradient norms. Two UNet rows an image, which the step uses too, and a
+        backward pass through the text half.
+        """
         predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
         dtype = predictor.embeds["text"].dtype
         embeds = predictor.embeds["text"].detach().float().requires_grad_()
@@ -44,23 +51,38 @@ class Significance(GuidanceSchedule):
             text = predictor.at(prediction.x, prediction.t).text
             magnitude = row_norm(text.float() - prediction.uncond.float())
             if self.swapped is not None:
-                magnitude = torch.stack([torch.linalg.vector_norm(magnitude[group]) for group in self.swapped])
+                magnitude = torch.stack(
+                    [torch.linalg.vector_norm(magnitude[group]) for group in self.swapped]
+                )
             (gradient,) = torch.autograd.grad(magnitude.sum(), embeds)
         prediction.halves["text"] = text.detach()
         for group in self.swapped or []:
-            gradient[group] = gradient[group].sum(0) / (2 * len(group))              # one embedding for all, averaged over 2n stacked rows
+            gradient[group] = gradient[group].sum(0) / (
+                2 * len(group)
+            )  # one embedding for all, averaged over 2n stacked rows
         self.norms.append(torch.linalg.vector_norm(gradient, dim=2))
 
 
 @torch.no_grad()
-def token_significance(scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, *, num_steps: int | None = None,
-                       groups: list[torch.Tensor] | None = None, official: str = "") -> torch.Tensor:
-    """Mean over the first num_steps (None: all) of || d ||e(x, c) - e(x, "")|| / d c_i ||, (n, tokens) float32, begin token included.
+def token_significance(
+    scheduler,
+    predictor: NoisePredictor,
+    noise: torch.Tensor,
+    guidance_scale: float,
+    *,
+    num_steps: int | None = None,
+    groups: list[torch.Tensor] | None = None,
+    official: str = "",
+) -> torch.Tensor:
+    """Mean over the first num_steps (None: all) of || d ||e(x, c) - e(x, "")|| / d c_i ||, (n,
+    tokens) float32, begin token included.
 
-    Each image for itself, along its guided trajectory; a prompt's score is the mean over its images. noise: (n, 4, h, w) of unit variance; the
-    scheduler's timesteps are set. official="swapped" repeats the official code: the two embeddings change places, so that guidance is
-    reversed; the norm is joint over a prompt's images (groups: their indices, by default one prompt), the constant 1/(2n).
-    Raises ValueError for another quirk or a number of steps that the sampler does not have.
+    Each image for itself, along its guided trajectory; a prompt's score is the mean over its
+    images. noise: (n, 4, h, w) of unit variance; the scheduler's timesteps are set.
+    official="swapped" repeats the official code: the two embeddings change places, so that guidance
+    is reversed; the norm is joint over a prompt's images (groups: their indices, by default one
+    prompt), the constant 1/(2n). Raises ValueError for another quirk or a number of steps that the
+    sampler does not have.
     """
     total = len(scheduler.timesteps)
     wanted = total if num_steps is None else num_steps
@@ -69,12 +91,22 @@ def token_significance(scheduler, predictor: NoisePredictor, noise: torch.Tensor
     if official and official not in OFFICIAL:
         raise ValueError(f"official {official!r} is not possible; there are {', '.join(OFFICIAL)}")
     guidance = Significance(wanted, (groups or [torch.arange(len(noise))]) if official else None)
-    steps(scheduler, predictor, noise * scheduler.init_noise_sigma, guidance, guidance_scale, guidance.on_step, watched=wanted)
+    steps(
+        scheduler,
+        predictor,
+        noise * scheduler.init_noise_sigma,
+        guidance,
+        guidance_scale,
+        guidance.on_step,
+        watched=wanted,
+    )
     return torch.stack(guidance.norms).mean(0)
 
 
 def token_texts(tokenizer, prompt: str) -> list[str]:
-    """The prompt's tokens as they read, without begin and end token and cut to the tokenizer's length; parts of a character by their name."""
+    """The prompt's tokens as they read, without begin and end token and cut to the tokenizer's
+    length; parts of a character by their name.
+    """
     ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids[1:-1]
     texts = []
     for one, name in zip(ids, tokenizer.convert_ids_to_tokens(ids)):

@@ -1,4 +1,5 @@
 """One trajectory for several detectors."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from sampling.loop import steps
 
 @dataclass
 class Watched:
-    """What one detector found in a batch. scores: (n,). rows: UNet rows of each image if it had run alone (n,). masks: (n, h, w) or None."""
+    """What one detector found in a batch. scores: (n,). rows: UNet rows of each image if it had run
+    alone (n,). masks: (n, h, w) or None.
+    """
 
     scores: torch.Tensor
     rows: torch.Tensor
@@ -23,7 +26,8 @@ class Watched:
 
 @dataclass
 class Seen:
-    """One batch. found: a detector each. images: (n, 3, H, W) in [0, 1] if they were made. first: step 0's prediction, if it was made as
+    """One batch. found: a detector each. images: (n, 3, H, W) in [0, 1] if they were made. first:
+    step 0's prediction, if it was made as
     sampling makes it (without open attention, whose rounding differs)."""
 
     found: list[Watched]
@@ -32,7 +36,9 @@ class Seen:
 
 
 class OpenPredictor(NoisePredictor):
-    """A predictor whose UNet calls show their cross-attention to `sees`; rows are counted with those of the predictor it was made from."""
+    """A predictor whose UNet calls show their cross-attention to `sees`; rows are counted with
+    those of the predictor it was made from.
+    """
 
     def __init__(self, plain: NoisePredictor):
         self.__dict__.update(plain.__dict__)
@@ -52,7 +58,9 @@ class OpenPredictor(NoisePredictor):
 
         if not self.sees:
             return super().run(x, t, halves)
-        with patched_attention(self.unet, lambda name: OpenAttention(name, see=show), list(self.sees)):
+        with patched_attention(
+            self.unet, lambda name: OpenAttention(name, see=show), list(self.sees)
+        ):
             return super().run(x, t, halves)
 
 
@@ -70,12 +78,22 @@ class Watching(GuidanceSchedule):
 
 
 @torch.no_grad()
-def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, batch: Batch,
-           decode: Callable[[torch.Tensor], torch.Tensor], *, want_images: bool = False) -> Seen:
-    """Scores of every detector from one trajectory, no longer than the longest that one of them needs. The scheduler's timesteps are set.
+def detect(
+    detectors: Sequence[Detector],
+    scheduler,
+    predictor: NoisePredictor,
+    noise: torch.Tensor,
+    guidance_scale: float,
+    batch: Batch,
+    decode: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    want_images: bool = False,
+) -> Seen:
+    """Scores of every detector from one trajectory, no longer than the longest that one of them
+    needs. The scheduler's timesteps are set.
 
-    noise: (n, 4, h, w) of unit variance. decode: latents -> images (n, 3, H, W) in [0, 1]; the images are made and returned when a
-    detector needs them or want_images says so.
+    noise: (n, 4, h, w) of unit variance. decode: latents -> images (n, 3, H, W) in [0, 1]; the
+    images are made and returned when a detector needs them or want_images says so.
     """
     total = len(scheduler.timesteps)
     watchers = [detector.watch(predictor, batch, total) for detector in detectors]
@@ -100,12 +118,22 @@ def detect(detectors: Sequence[Detector], scheduler, predictor: NoisePredictor, 
     pictures = want_images or any(detector.needs_images for detector in detectors)
     whole = pictures or any(detector.needs_final for detector in detectors)
     if longest or whole:
-        final = steps(scheduler, shown, final, Watching(watchers, wanted), guidance_scale, on_step, watched=None if whole else longest)
+        final = steps(
+            scheduler,
+            shown,
+            final,
+            Watching(watchers, wanted),
+            guidance_scale,
+            on_step,
+            watched=None if whole else longest,
+        )
     images = decode(final) if pictures else None
     found = []
     for detector, watcher, length, own in zip(detectors, watchers, wanted, extra):
         before = predictor.unet_evals.clone()
         scores = watcher.finish(final, images if detector.needs_images else None).float().cpu()
-        rows = own + predictor.unet_evals - before + 2 * (total if detector.needs_images else length)
+        rows = (
+            own + predictor.unet_evals - before + 2 * (total if detector.needs_images else length)
+        )
         found.append(Watched(scores, rows, watcher.masks()))
     return Seen(found, images, kept[0] if kept else None)

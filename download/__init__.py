@@ -1,1 +1,3 @@
-"""What the suite does not ship: where it comes from, where it goes, whether it is whole. The command is `python download/fetch.py`."""
+"""What the suite does not ship: where it comes from, where it goes, whether it is whole. The
+command is `python download/fetch.py`.
+"""

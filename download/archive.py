@@ -1,4 +1,7 @@
-"""Unpacking an archive of strangers: nothing is written before every member is known to stay in the folder."""
+"""Unpacking an archive of strangers: nothing is written before every member is known to stay in the
+folder.
+"""
+
 from __future__ import annotations
 
 import gzip
@@ -14,17 +17,26 @@ from pathlib import Path, PurePosixPath
 from download.assets import is_inside
 from download.transfer import Refused, TransferError
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip or tar archive into `folder`, which must not exist.
 
-    Raises Refused for a file that is no archive or is damaged, and for members that lie outside the folder or are links or devices;
-    TransferError when it does not fit on the disk; OSError.
+    Raises Refused for a file that is no archive or is damaged, and for members that lie outside the
+    folder or are links or devices; TransferError when it does not fit on the disk; OSError.
     """
     try:
-        if tarfile.is_tarfile(archive):                  # first: a tar that holds a zip looks like a zip as well
+        if tarfile.is_tarfile(archive):  # first: a tar that holds a zip looks like a zip as well
             with tarfile.open(archive) as tarred:
                 check_members(tar_members(tarred), archive.parent)
                 tarred.extractall(folder, filter="data")
@@ -43,23 +55,35 @@ def zip_members(archive: zipfile.ZipFile) -> Iterator[tuple[str, str, int]]:
     for member in archive.infolist():
         kind = stat.S_IFMT(member.external_attr >> 16)
         plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-        yield member.orig_filename, "encrypted" if member.flag_bits & 1 else "" if plain else "a link or a device", member.file_size
+        yield (
+            member.orig_filename,
+            "encrypted" if member.flag_bits & 1 else "" if plain else "a link or a device",
+            member.file_size,
+        )
 
 
 def tar_members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, int]]:
     """As `zip_members`."""
     for member in archive.getmembers():
-        yield member.name, "" if member.isreg() or member.isdir() else "a link or a device", member.size
+        yield (
+            member.name,
+            "" if member.isreg() or member.isdir() else "a link or a device",
+            member.size,
+        )
 
 
 def check_members(members: Iterator[tuple[str, str, int]], folder: Path) -> None:
-    """Raises Refused for the first member that may not be unpacked, TransferError when all need more than the free bytes of the disk."""
+    """Raises Refused for the first member that may not be unpacked, TransferError when all need
+    more than the free bytes of the disk.
+    """
     total = 0
     for name, odd, size in members:
         if odd:
             raise Refused(f"the archive is refused: its member {name!r} is {odd}")
         if PurePosixPath(name).parts and not is_inside(name):
-            raise Refused(f"the archive is refused: its member {name!r} would lie outside the folder")
+            raise Refused(
+                f"the archive is refused: its member {name!r} would lie outside the folder"
+            )
         total += size
     free = shutil.disk_usage(folder).free
     if total > free:

@@ -1,4 +1,7 @@
-"""Whether an asset is there and whole, by checksums known in advance or recorded when they were first seen."""
+"""Whether an asset is there and whole, by checksums known in advance or recorded when they were
+first seen.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -11,19 +14,33 @@ from results.files import write_json
 
 
 def read_record(root: Path) -> dict[str, dict]:
-    """Asset -> {source, date, files: {file: sha256}} of what was first seen. Raises ValueError when the record is damaged."""
+    """Asset -> {source, date, files: {file: sha256}} of what was first seen. Raises ValueError when
+    the record is damaged.
+    """
     path = root / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {"source": str(entry["source"]), "date": str(entry["date"]), "files": dict(entry["files"])} for name, entry in record.items()}
+        return {
+            name: {
+                "source": str(entry["source"]),
+                "date": str(entry["date"]),
+                "files": dict(entry["files"]),
+            }
+            for name, entry in record.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path}, the record of checksums, cannot be read ({type(error).__name__}): mend it, or move it away") from error
+        raise ValueError(
+            f"{path}, the record of checksums, cannot be read ({type(error).__name__}): mend it, "
+            "or move it away"
+        ) from error
 
 
 def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
-    """Notes these checksums as the first seen. files: file -> sha256. Raises OSError, and ValueError as `read_record`."""
+    """Notes these checksums as the first seen. files: file -> sha256. Raises OSError, and
+    ValueError as `read_record`.
+    """
     entry = {"source": asset.address or "by hand", "date": date.today().isoformat(), "files": files}
     (root / RECORD).parent.mkdir(parents=True, exist_ok=True)
     write_json(root / RECORD, read_record(root) | {asset.name: entry})
@@ -36,7 +53,9 @@ def sha256_of(path: Path) -> str:
 
 
 def known(asset: Asset) -> dict[str, str]:
-    """File -> sha256 known in advance, else empty; the file "" is the asset itself. What is in an archive is not known."""
+    """File -> sha256 known in advance, else empty; the file "" is the asset itself. What is in an
+    archive is not known.
+    """
     if asset.kind == "hub":
         return asset.files
     return {"": asset.sha256} if asset.kind == "file" else {}
@@ -49,13 +68,21 @@ def expected(asset: Asset, record: dict[str, dict]) -> dict[str, str]:
 
 
 def files_of(asset: Asset, content: Path) -> dict[str, str]:
-    """File -> sha256 of what there is of the asset at `content`, its place or a copy beside it. Raises OSError."""
-    files = (path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))) if asset.kind == "archive" else known(asset)
+    """File -> sha256 of what there is of the asset at `content`, its place or a copy beside it.
+    Raises OSError.
+    """
+    files = (
+        (path.relative_to(content).as_posix() for path in sorted(content.rglob("*")))
+        if asset.kind == "archive"
+        else known(asset)
+    )
     return {file: sha256_of(content / file) for file in files if (content / file).is_file()}
 
 
 def problem(asset: Asset, found: dict[str, str], hashes: dict[str, str]) -> str:
-    """The first thing wrong with the files that were found, empty when nothing is. Both: file -> sha256."""
+    """The first thing wrong with the files that were found, empty when nothing is. Both: file ->
+    sha256.
+    """
     for file, sha256 in hashes.items():
         name = file or PurePosixPath(asset.path).name
         if file not in found:
@@ -68,7 +95,9 @@ def problem(asset: Asset, found: dict[str, str], hashes: dict[str, str]) -> str:
 
 
 def examine(asset: Asset, root: Path, record: dict[str, dict]) -> tuple[str, str]:
-    """(state, why): whole; missing; broken; or there, when no checksum is known yet. Raises OSError."""
+    """(state, why): whole; missing; broken; or there, when no checksum is known yet. Raises
+    OSError.
+    """
     path, hashes = root / asset.path, expected(asset, record)
     if not path.exists():
         return "missing", ""

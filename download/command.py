@@ -1,4 +1,5 @@
 """The command line of download/fetch.py."""
+
 from __future__ import annotations
 
 import argparse
@@ -23,13 +24,46 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
-    parser = Parser(prog="download/fetch.py", description="Lists, fetches, verifies and places what the suite does not ship.", allow_abbrev=False)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="assets or groups (metrics, prompts, groundtruth, models, all)")
-    parser.add_argument("--list", action="store_true", help="print the assets with size, place, state of the checksum and source, and leave")
-    parser.add_argument("--check", action="store_true", help="say what is there and whole (default: of all); nothing is fetched or written")
-    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="folder below which all have their place (default: the repository)")
-    parser.add_argument("--assets", type=Path, default=TABLE, metavar="FILE", help="another table, e.g. of mirrors (default: download/assets.toml)")
-    parser.add_argument("--overwrite", action="store_true", help="fetch anew and replace what is there but not whole")
+    parser = Parser(
+        prog="download/fetch.py",
+        description="Lists, fetches, verifies and places what the suite does not ship.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="assets or groups (metrics, prompts, groundtruth, models, all)",
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the assets with size, place, state of the checksum and source, and leave",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="say what is there and whole (default: of all); nothing is fetched or written",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help="folder below which all have their place (default: the repository)",
+    )
+    parser.add_argument(
+        "--assets",
+        type=Path,
+        default=TABLE,
+        metavar="FILE",
+        help="another table, e.g. of mirrors (default: download/assets.toml)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="fetch anew and replace what is there but not whole",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
 
@@ -37,20 +71,37 @@ def build_parser() -> argparse.ArgumentParser:
 def table(assets: Sequence[Asset], record: dict[str, dict]) -> str:
     """A line an asset."""
     rows = [("name", "size", "checksum", "goes to", "comes from")]
-    rows += [(asset.name, size_text(asset.size), checksum(asset, record), asset.where, asset.address or "by hand") for asset in assets]
+    rows += [
+        (
+            asset.name,
+            size_text(asset.size),
+            checksum(asset, record),
+            asset.where,
+            asset.address or "by hand",
+        )
+        for asset in assets
+    ]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows
+    )
 
 
 def check(assets: Sequence[Asset], root: Path) -> int:
-    """Prints a line an asset. Returns 1 when one is missing or broken, else 0. Raises ValueError and OSError."""
+    """Prints a line an asset. Returns 1 when one is missing or broken, else 0. Raises ValueError
+    and OSError.
+    """
     record, states = read_record(root), []
     width = max(len(asset.name) for asset in assets)
     for asset in assets:
         state, why = examine(asset, root, record)
         if state == "missing":
             here = arrived(work_folder(asset, root))
-            why = f"{size_text(here)} of it are here" if here else f"python download/fetch.py {asset.name}"
+            why = (
+                f"{size_text(here)} of it are here"
+                if here
+                else f"python download/fetch.py {asset.name}"
+            )
         elif state != "broken":
             why = f"checksum: {why}"
         print(f"{asset.name:<{width}}  {state:<7}  {asset.where}  ({why})")
@@ -59,14 +110,19 @@ def check(assets: Sequence[Asset], root: Path) -> int:
 
 
 def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) -> int:
-    """Gets one after the other; a fault of one does not keep the others. Returns 1 when there was a fault, else 0. Raises ValueError, Timeout."""
+    """Gets one after the other; a fault of one does not keep the others. Returns 1 when there was a
+    fault, else 0. Raises ValueError, Timeout.
+    """
     faults = 0
     lock = root / RECORD
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock.with_name(".fetch.lock"), timeout=0):
         for asset in assets:
             try:
-                print(f"{asset.name}: {get(asset, root, overwrite=overwrite, quiet=quiet)}", flush=True)
+                print(
+                    f"{asset.name}: {get(asset, root, overwrite=overwrite, quiet=quiet)}",
+                    flush=True,
+                )
             except (TransferError, OSError) as error:
                 complain(f"{asset.name}: {error}")
                 faults += 1
@@ -74,9 +130,13 @@ def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """What the flags ask for. Returns 0 or 1; raises ValueError for wrong arguments, Timeout when another fetch is running, OSError."""
+    """What the flags ask for. Returns 0 or 1; raises ValueError for wrong arguments, Timeout when
+    another fetch is running, OSError.
+    """
     if not (args.names or args.list or args.check):
-        raise ValueError("say what to fetch: names or groups, or all; --list shows them, --check what is there")
+        raise ValueError(
+            "say what to fetch: names or groups, or all; --list shows them, --check what is there"
+        )
     if not args.root.is_dir():
         raise ValueError(f"--root {args.root} is no folder")
     assets = select(read_assets(args.assets), args.names or ["all"])
@@ -94,7 +154,9 @@ def complain(message: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a transfer fault, or (--check) something not whole."""
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a transfer
+    fault, or (--check) something not whole.
+    """
     args = build_parser().parse_args(argv)
     try:
         return run(args)

@@ -1,7 +1,9 @@
-"""Lists, fetches and checks what the suite does not ship. See --help, --list and download/README.md.
+"""Lists, fetches and checks what the suite does not ship. See --help, --list and
+download/README.md.
 
 python download/fetch.py sscd_disc_mixup memorized_laion_prompts
 """
+
 import sys
 
 from download.command import main

@@ -1,4 +1,5 @@
 """Getting one asset: fetched beside its place, compared, and only then given its final name."""
+
 from __future__ import annotations
 
 import os
@@ -8,35 +9,57 @@ from pathlib import Path
 
 from download.archive import unpack
 from download.assets import RECORD, Asset
-from download.check import checksum, examine, files_of, known, problem, read_record, sha256_of, write_record
+from download.check import (
+    checksum,
+    examine,
+    files_of,
+    known,
+    problem,
+    read_record,
+    sha256_of,
+    write_record,
+)
 from download.transfer import Refused, TransferError, fetch_drive, fetch_hub, fetch_url
 
 DAMAGED = "The transfer was damaged, or the server has another file. Try again"
 
 
 def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = False) -> str:
-    """Makes sure that the asset is there and whole; says what was done. Raises TransferError, ValueError (damaged record) or OSError."""
+    """Makes sure that the asset is there and whole; says what was done. Raises TransferError,
+    ValueError (damaged record) or OSError.
+    """
     record = read_record(root)
     state, why = examine(asset, root, record)
     if state == "whole":
         return f"already there and whole (checksum: {why})"
     if state == "there":
         write_record(root, asset, files_of(asset, root / asset.path))
-        return f"already there; no checksum is known, and this one is recorded as the first seen in {RECORD}"
+        return (
+            "already there; no checksum is known, and this one is recorded as the first seen "
+            f"in {RECORD}"
+        )
     if state == "broken" and not overwrite:
-        raise TransferError(f"{asset.path} is there but not whole: {why}. --overwrite fetches it anew and replaces it")
+        raise TransferError(
+            f"{asset.path} is there but not whole: {why}. --overwrite fetches it anew and replaces "
+            "it"
+        )
     if not asset.address:
         raise TransferError(f"{asset.path} has to be fetched by hand: {asset.by_hand}")
     return bring(asset, root, record, quiet=quiet)
 
 
 def bring(asset: Asset, root: Path, record: dict[str, dict], *, quiet: bool) -> str:
-    """Fetches, compares, places and records. Raises as `get`; what came of an interrupted transfer is kept."""
+    """Fetches, compares, places and records. Raises as `get`; what came of an interrupted transfer
+    is kept.
+    """
     path, work = root / asset.path, work_folder(asset, root)
     work.mkdir(parents=True, exist_ok=True)
     check_space(asset, work)
     if not quiet:
-        print(f"{asset.name}: {size_text(asset.size)} from {asset.address}; licence: {asset.licence}", file=sys.stderr)
+        print(
+            f"{asset.name}: {size_text(asset.size)} from {asset.address}; licence: {asset.licence}",
+            file=sys.stderr,
+        )
     try:
         content = fetch(asset, work, progress=not quiet and sys.stderr.isatty())
         found = files_of(asset, content)
@@ -57,19 +80,26 @@ def bring(asset: Asset, root: Path, record: dict[str, dict], *, quiet: bool) -> 
 
 
 def work_folder(asset: Asset, root: Path) -> Path:
-    """Where its parts are until it is whole: beside its place, so that the last step is a renaming."""
+    """Where its parts are until it is whole: beside its place, so that the last step is a
+    renaming.
+    """
     path = root / asset.path
     return path.with_name(f".{path.name}.incoming")
 
 
 def arrived(work: Path) -> int:
     """Bytes that are here of what is on its way."""
-    return sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.suffix != ".etag")
+    return sum(
+        path.stat().st_size for path in work.rglob("*") if path.is_file() and path.suffix != ".etag"
+    )
 
 
 def size_text(size: int) -> str:
     """Bytes in a unit that suits them; 0: unknown."""
-    value, unit = next(((size / factor, unit) for factor, unit in ((1e9, "GB"), (1e6, "MB")) if size >= factor), (size / 1e3, "kB"))
+    value, unit = next(
+        ((size / factor, unit) for factor, unit in ((1e9, "GB"), (1e6, "MB")) if size >= factor),
+        (size / 1e3, "kB"),
+    )
     return f"{value:.3g} {unit}" if size else "? MB"
 
 
@@ -77,7 +107,10 @@ def check_space(asset: Asset, work: Path) -> None:
     """Raises TransferError when what is still to come has no room on the disk."""
     to_come, free = asset.size - arrived(work), shutil.disk_usage(work).free
     if to_come > free:
-        raise TransferError(f"no space: {size_text(to_come)} are to come, {size_text(free)} are free in {work.parent}")
+        raise TransferError(
+            f"no space: {size_text(to_come)} are to come, {size_text(free)} are free in "
+            f"{work.parent}"
+        )
 
 
 def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
@@ -96,9 +129,13 @@ def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
 
 
 def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
-    """What is to be placed of the archive: the folder in it that has the asset's name, or all. Raises TransferError or OSError."""
+    """What is to be placed of the archive: the folder in it that has the asset's name, or all.
+    Raises TransferError or OSError.
+    """
     if asset.sha256 not in ("", found := sha256_of(archive)):
-        raise Refused(f"the sha256 of the archive is {found}, not {asset.sha256}: thrown away. {DAMAGED}")
+        raise Refused(
+            f"the sha256 of the archive is {found}, not {asset.sha256}: thrown away. {DAMAGED}"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     unpack(archive, folder)
     named = folder / Path(asset.path).name
@@ -106,17 +143,24 @@ def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
 
 
 def compare(asset: Asset, found: dict[str, str], record: dict[str, dict]) -> None:
-    """Raises Refused when what came is not what is known in advance, or not what was first seen. found: file -> sha256."""
+    """Raises Refused when what came is not what is known in advance, or not what was first seen.
+    found: file -> sha256.
+    """
     seen = record.get(asset.name)
     if wrong := problem(asset, found, known(asset)):
         raise Refused(f"{wrong}: thrown away. {DAMAGED}")
     if seen and (wrong := problem(asset, found, seen["files"])):
-        raise Refused(f"{wrong}, which was first seen on {seen['date']} (from {seen['source']}): thrown away. "
-                      f"If the new one is meant, take {asset.name} out of {RECORD}")
+        raise Refused(
+            f"{wrong}, which was first seen on {seen['date']} (from {seen['source']}): thrown "
+            "away. "
+            f"If the new one is meant, take {asset.name} out of {RECORD}"
+        )
 
 
 def place(content: Path, path: Path, *, aside: Path) -> None:
-    """Gives the content its final name. What had the name is replaced; folders, which cannot be in one step, step aside first."""
+    """Gives the content its final name. What had the name is replaced; folders, which cannot be in
+    one step, step aside first.
+    """
     if path.exists() and (path.is_dir() or content.is_dir()):
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)

@@ -1,7 +1,10 @@
-"""Algorithm 1 of Han et al. (NeurIPS 2025) on the embedded model, without the suite: diffusers, torch and a loop.
+"""Algorithm 1 of Han et al. (NeurIPS 2025) on the embedded model, without the suite: diffusers,
+torch and a loop.
 
-python examples/algorithm1.py "The Broken Lantern and the Harlow Tale"      # writes algorithm1.png: without and with it
+python examples/algorithm1.py "The Broken Lantern and the Harlow Tale"      # writes algorithm1.png:
+without and with it
 """
+
 import argparse
 from pathlib import Path
 
@@ -14,14 +17,18 @@ MODEL = Path(__file__).parent.parent / "tiny" / "weights" / "tiny"
 
 def load(folder=MODEL):
     """The model in float32, its text encoder and UNet frozen."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+    )
     pipe.unet.requires_grad_(False)
     return pipe
 
 
 def encode(pipe, prompt):
     """Text embedding, (1, 77, dim)."""
-    ids = pipe.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = pipe.tokenizer(
+        prompt, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     return pipe.text_encoder(ids)[0]
 
 
@@ -36,12 +43,14 @@ def algorithm1(pipe, prompt, x, rho=50.0, gamma=0.7, M=2, tau=900, guidance_scal
         return unet(x, t, encoder_hidden_states=embeds).sample
 
     T = scheduler.timesteps[0]
-    for _ in range(M):                                                      # adjust the initial noise
-        g = e(x, T, c) - e(x, T, empty)                                     # conditional noise prediction
-        delta = rho * g / g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)     # ascent direction of its norm, length rho
+    for _ in range(M):  # adjust the initial noise
+        g = e(x, T, c) - e(x, T, empty)  # conditional noise prediction
+        delta = (
+            rho * g / g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        )  # ascent direction of its norm, length rho
         g_probe = e(x + delta, T, c) - e(x + delta, T, empty)
-        x = x - gamma * (g_probe - g)                                       # descend
-    for t in scheduler.timesteps:                                           # sample; guidance from tau on
+        x = x - gamma * (g_probe - g)  # descend
+    for t in scheduler.timesteps:  # sample; guidance from tau on
         noise_pred = e(x, t, empty)
         if t <= tau:
             noise_pred = noise_pred + guidance_scale * (e(x, t, c) - noise_pred)
@@ -52,11 +61,15 @@ def algorithm1(pipe, prompt, x, rho=50.0, gamma=0.7, M=2, tau=900, guidance_scal
 @torch.no_grad()
 def decode(pipe, latents):
     """PIL images."""
-    return pipe.image_processor.postprocess(pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample)
+    return pipe.image_processor.postprocess(
+        pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("prompt", nargs="?", default="The Broken Lantern and the Harlow Tale")
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--rho", type=float, default=5.0)
@@ -67,7 +80,9 @@ def main():
     pipe = load()
     noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed))
     plain = decode(pipe, algorithm1(pipe, args.prompt, noise, M=0, tau=1000))
-    adjusted = decode(pipe, algorithm1(pipe, args.prompt, noise, rho=args.rho, gamma=args.gamma, M=args.M))
+    adjusted = decode(
+        pipe, algorithm1(pipe, args.prompt, noise, rho=args.rho, gamma=args.gamma, M=args.M)
+    )
     sheet = Image.new("RGB", (args.images * 132, 264), "white")
     for row, images in enumerate((plain, adjusted)):
         for i, image in enumerate(images):

@@ -1,4 +1,7 @@
-"""CLIP score: cosine of an image's and a caption's embedding, neither scaled by 100 nor clipped at 0. Higher: the caption fits better."""
+"""CLIP score: cosine of an image's and a caption's embedding, neither scaled by 100 nor clipped at
+0. Higher: the caption fits better.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,24 +13,36 @@ from PIL import Image
 
 from metrics.pictures import Embedder, loading
 
-VARIANTS = {                                 # name -> open_clip's architecture and training
-    "vit_b_32_laion2b": ("ViT-B-32", "laion2b_s34b_b79k"),       # Han
-    "vit_h_14_laion2b": ("ViT-H-14", "laion2b_s32b_b79k"),       # SAIL
-    "vit_g_14_laion2b": ("ViT-g-14", "laion2b_s12b_b42k"),       # Wen, Bright Ending, GUARD
+VARIANTS = {  # name -> open_clip's architecture and training
+    "vit_b_32_laion2b": ("ViT-B-32", "laion2b_s34b_b79k"),  # Han
+    "vit_h_14_laion2b": ("ViT-H-14", "laion2b_s32b_b79k"),  # SAIL
+    "vit_g_14_laion2b": ("ViT-g-14", "laion2b_s12b_b42k"),  # Wen, Bright Ending, GUARD
 }
 
 
 class ClipScore(Embedder):
-    """An open_clip model in eval mode, from a local checkpoint. (Wen's and Bright Ending's scripts forget `eval()`.)"""
+    """An open_clip model in eval mode, from a local checkpoint. (Wen's and Bright Ending's scripts
+    forget `eval()`.)
+    """
 
-    def __init__(self, checkpoint: Path, *, variant: str = "vit_b_32_laion2b", name: str = "", device: str = "cpu", batch_size: int = 32):
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        variant: str = "vit_b_32_laion2b",
+        name: str = "",
+        device: str = "cpu",
+        batch_size: int = 32,
+    ):
         import open_clip
 
         super().__init__(device=device, batch_size=batch_size)
         self.name = name or variant
         architecture = VARIANTS[variant][0]
         with loading(checkpoint, f"open_clip's {architecture}"):
-            self.model, _, self.transform = open_clip.create_model_and_transforms(architecture, pretrained=str(checkpoint), device=device)
+            self.model, _, self.transform = open_clip.create_model_and_transforms(
+                architecture, pretrained=str(checkpoint), device=device
+            )
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(architecture)
         self.texts: dict[str, torch.Tensor] = {}
@@ -43,7 +58,9 @@ class ClipScore(Embedder):
         """(n, d) float32 on the CPU, of unit length; a caption is encoded once."""
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self.texts]
         for i in range(0, len(fresh), self.batch_size):
-            some = fresh[i:i + self.batch_size]
-            rows = F.normalize(self.model.encode_text(self.tokenizer(some).to(self.device)).float().cpu(), dim=1)
+            some = fresh[i : i + self.batch_size]
+            rows = F.normalize(
+                self.model.encode_text(self.tokenizer(some).to(self.device)).float().cpu(), dim=1
+            )
             self.texts.update(zip(some, rows))
         return torch.stack([self.texts[caption] for caption in captions])

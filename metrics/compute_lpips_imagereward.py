@@ -1,7 +1,9 @@
-"""Diversity among a prompt's images (LPIPS) and preference (ImageReward), with their counterparts that need no download.
+"""Diversity among a prompt's images (LPIPS) and preference (ImageReward), with their counterparts
+that need no download.
 
 python metrics/compute_lpips_imagereward.py --gen_folder DIR [--prompts CSV] [--num_samples 10]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -14,16 +16,32 @@ from metrics.runs import Run
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Checkpoints."""
-    parser.add_argument("--alexnet", type=Path, help="torchvision's AlexNet weights, for LPIPS (default: where download/ puts them)")
-    parser.add_argument("--image_reward_checkpoint", type=Path, help="ImageReward.pt (default: where download/ puts it)")
-    parser.add_argument("--image_reward_tokenizer", type=Path, help="folder of bert-base-uncased's tokenizer (default: where download/ puts it)")
+    parser.add_argument(
+        "--alexnet",
+        type=Path,
+        help="torchvision's AlexNet weights, for LPIPS (default: where download/ puts them)",
+    )
+    parser.add_argument(
+        "--image_reward_checkpoint",
+        type=Path,
+        help="ImageReward.pt (default: where download/ puts it)",
+    )
+    parser.add_argument(
+        "--image_reward_tokenizer",
+        type=Path,
+        help="folder of bert-base-uncased's tokenizer (default: where download/ puts it)",
+    )
 
 
 def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
     """What each metric needs; fills in the default places."""
     args.alexnet, lpips = checkpoint(args.alexnet, "--alexnet", "lpips_alexnet")
-    args.image_reward_checkpoint, reward = checkpoint(args.image_reward_checkpoint, "--image_reward_checkpoint", "image_reward")
-    args.image_reward_tokenizer, words = checkpoint(args.image_reward_tokenizer, "--image_reward_tokenizer", "bert_base_uncased", folder=True)
+    args.image_reward_checkpoint, reward = checkpoint(
+        args.image_reward_checkpoint, "--image_reward_checkpoint", "image_reward"
+    )
+    args.image_reward_tokenizer, words = checkpoint(
+        args.image_reward_tokenizer, "--image_reward_tokenizer", "bert_base_uncased", folder=True
+    )
     return {"lpips": lpips, "image_reward": reward | words, "diversity": {}, "quality": {}}
 
 
@@ -35,21 +53,45 @@ def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, l
 
     options = {"device": args.device, "batch_size": args.batch_size}
     features = EfficientNet(**options)
-    found: dict[str, list] = {"diversity": [FeatureDiversity(features)], "quality": [Realism(features)] if run.embedded else []}
+    found: dict[str, list] = {
+        "diversity": [FeatureDiversity(features)],
+        "quality": [Realism(features)] if run.embedded else [],
+    }
     if "lpips" in metrics:
         from metrics.lpips_diversity import LpipsDiversity
 
-        found["lpips"] = [LpipsScore(LpipsDiversity(args.alexnet, name=variant_of("alex_v0.1", args.alexnet, "lpips_alexnet"), **options))]
+        found["lpips"] = [
+            LpipsScore(
+                LpipsDiversity(
+                    args.alexnet,
+                    name=variant_of("alex_v0.1", args.alexnet, "lpips_alexnet"),
+                    **options,
+                )
+            )
+        ]
     if "image_reward" in metrics:
         from metrics.image_reward import ImageReward
 
         name = variant_of("v1.0", args.image_reward_checkpoint, "image_reward")
-        found["image_reward"] = [RewardScore(ImageReward(args.image_reward_checkpoint, args.image_reward_tokenizer, name=name, **options))]
+        found["image_reward"] = [
+            RewardScore(
+                ImageReward(
+                    args.image_reward_checkpoint, args.image_reward_tokenizer, name=name, **options
+                )
+            )
+        ]
     return found
 
 
-SCRIPT = Script("compute_lpips_imagereward.py", "Diversity and preference of a run.", add_flags, files, scores,
-                means({"LPIPS mean :  ": "lpips", "Mean Image-reward (gen, Overall): ": "image_reward"}), references=False)
+SCRIPT = Script(
+    "compute_lpips_imagereward.py",
+    "Diversity and preference of a run.",
+    add_flags,
+    files,
+    scores,
+    means({"LPIPS mean :  ": "lpips", "Mean Image-reward (gen, Overall): ": "image_reward"}),
+    references=False,
+)
 
 if __name__ == "__main__":
     sys.exit(run_script(SCRIPT))

@@ -1,26 +1,34 @@
-"""A simple copy score without a network: correlation of pixels after removing colour casts and small shifts.
+"""A simple copy score without a network: correlation of pixels after removing colour casts and
+small shifts.
 
-It is not SSCD. Its threshold was chosen on the embedded model's 32-pixel world: changed copies (JPEG, light blur, tint, noise, shifts by a pixel)
-score above it and other pictures below; tests/test_metrics.py holds it to that. Shifts by two pixels or more of the thumbnail are missed.
+It is not SSCD. Its threshold was chosen on the embedded model's 32-pixel world: changed copies
+(JPEG, light blur, tint, noise, shifts by a pixel) score above it and other pictures below;
+tests/test_metrics.py holds it to that. Shifts by two pixels or more of the thumbnail are missed.
 """
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-SIDE = 32                 # images are compared at this size: finer detail is the decoder's, not the memory's
-SHIFT = 1                 # largest shift in pixels of that size
-THRESHOLD = 0.75          # a copy scores above it
+SIDE = 32  # images are compared at this size: finer detail is the decoder's, not the memory's
+SHIFT = 1  # largest shift in pixels of that size
+THRESHOLD = 0.75  # a copy scores above it
 
 
-def copy_scores(images: torch.Tensor, references: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Similarity of every image to every reference: largest cosine over small shifts of the pixels minus channel means.
+def copy_scores(
+    images: torch.Tensor, references: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Similarity of every image to every reference: largest cosine over small shifts of the pixels
+    minus channel means.
 
-    images: (n, 3, h, w), references: (r, 3, h, w), both in [0, 1]; mask: (h, w) bool, what is compared (default: all).
-    Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under another brightness, contrast or colour cast; 0 for one
-    of a single colour.
+    images: (n, 3, h, w), references: (r, 3, h, w), both in [0, 1]; mask: (h, w) bool, what is
+    compared (default: all). Returns (n, r) float32 in [-1, 1]; 1 for the same picture, also under
+    another brightness, contrast or colour cast; 0 for one of a single colour.
     """
-    small, wanted = (F.interpolate(x.float(), (SIDE, SIDE), mode="area") for x in (images, references))
+    small, wanted = (
+        F.interpolate(x.float(), (SIDE, SIDE), mode="area") for x in (images, references)
+    )
     whole = torch.ones(images.shape[-2:]) if mask is None else mask
     weight = F.interpolate(whole[None, None].to(small), (SIDE, SIDE), mode="area")[0, 0]
     target = standardised(wanted, weight)
@@ -28,7 +36,7 @@ def copy_scores(images: torch.Tensor, references: torch.Tensor, mask: torch.Tens
     for dy in range(-SHIFT, SHIFT + 1):
         for dx in range(-SHIFT, SHIFT + 1):
             padded = F.pad(small, (SHIFT,) * 4, mode="replicate")
-            moved = padded[..., SHIFT + dy:SHIFT + dy + SIDE, SHIFT + dx:SHIFT + dx + SIDE]
+            moved = padded[..., SHIFT + dy : SHIFT + dy + SIDE, SHIFT + dx : SHIFT + dx + SIDE]
             best = torch.maximum(best, standardised(moved, weight) @ target.T)
     return best
 

@@ -1,4 +1,7 @@
-"""Scores of a run on an embedded model: is an image a copy of its training image, does it show the caption's subject?"""
+"""Scores of a run on an embedded model: is an image a copy of its training image, does it show the
+caption's subject?
+"""
+
 from __future__ import annotations
 
 import csv
@@ -24,7 +27,9 @@ TINY = Path(__file__).parent.parent / "tiny"
 
 @dataclass(frozen=True)
 class Caption:
-    """A row of an embedded model's prompt file. kind: VM, TM, LM, or empty for an ordinary caption."""
+    """A row of an embedded model's prompt file. kind: VM, TM, LM, or empty for an ordinary
+    caption.
+    """
 
     row: int
     text: str
@@ -41,7 +46,11 @@ class Caption:
         """(32, 32) bool, the memorized region of a local caption."""
         import numpy as np
 
-        return torch.from_numpy(np.array(Image.open(TINY / "masks" / f"{self.index}.png"))) if self.kind == "LM" else None
+        return (
+            torch.from_numpy(np.array(Image.open(TINY / "masks" / f"{self.index}.png")))
+            if self.kind == "LM"
+            else None
+        )
 
 
 def read_captions(path: Path) -> list[Caption]:
@@ -49,8 +58,20 @@ def read_captions(path: Path) -> list[Caption]:
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, delimiter=";")
         if "subject" not in (reader.fieldnames or []):
-            raise ValueError(f"{path} is not a prompt file of the embedded models: it has no column 'subject'")
-        return [Caption(i, row["Caption"], row["type"], row["group"], row["Index"], tuple(row["subject"].split(","))) for i, row in enumerate(reader)]
+            raise ValueError(
+                f"{path} is not a prompt file of the embedded models: it has no column 'subject'"
+            )
+        return [
+            Caption(
+                i,
+                row["Caption"],
+                row["type"],
+                row["group"],
+                row["Index"],
+                tuple(row["subject"].split(",")),
+            )
+            for i, row in enumerate(reader)
+        ]
 
 
 def subjects_of(prompts: Path) -> dict[int, tuple[str, ...]]:
@@ -62,9 +83,14 @@ def subjects_of(prompts: Path) -> dict[int, tuple[str, ...]]:
 
 
 def score_run(folder: Path, prompts: Path, samples: int) -> list[Result]:
-    """Copy score (memorized captions) and whether the subject is shown, for every image; also stored in `results.csv`."""
+    """Copy score (memorized captions) and whether the subject is shown, for every image; also
+    stored in `results.csv`.
+    """
     run, features = open_run(folder, prompts, num_samples=samples), EfficientNet()
-    scores, references = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))], References(TINY / "gt_images")
+    scores, references = (
+        [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts))],
+        References(TINY / "gt_images"),
+    )
     found = [row for rows in run_scores(run, scores, references, TINY / "masks") for row in rows]
     write_csv(folder / "references.csv", (entry.row() for entry in references.coverage.values()))
     add_results(folder, found)
@@ -72,10 +98,21 @@ def score_run(folder: Path, prompts: Path, samples: int) -> list[Result]:
 
 
 def score_all(folder: Path, prompts: Path, samples: int) -> dict[str, dict[Key, float]]:
-    """quantity -> value of each image: copy score, subject shown, diversity, realism; also stored in `results.csv`."""
+    """quantity -> value of each image: copy score, subject shown, diversity, realism; also stored
+    in `results.csv`.
+    """
     run, features = open_run(folder, prompts, num_samples=samples), EfficientNet()
-    scores = [CopyScore(masked=True), SubjectShown(features, subjects_of(prompts)), FeatureDiversity(features), Realism(features)]
-    rows = [row for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks") for row in rows]
+    scores = [
+        CopyScore(masked=True),
+        SubjectShown(features, subjects_of(prompts)),
+        FeatureDiversity(features),
+        Realism(features),
+    ]
+    rows = [
+        row
+        for rows in run_scores(run, scores, References(TINY / "gt_images"), TINY / "masks")
+        for row in rows
+    ]
     add_results(folder, rows)
     found: dict[str, dict[Key, float]] = {score.quantity: {} for score in scores}
     for row in rows:

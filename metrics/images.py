@@ -1,4 +1,5 @@
 """Images as tensors."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -11,7 +12,12 @@ from PIL import Image
 
 def to_tensor(images: Iterable[Image.Image]) -> torch.Tensor:
     """PIL images of one size -> (n, 3, h, w) float32 in [0, 1]."""
-    return torch.stack([torch.from_numpy(np.array(image.convert("RGB"))) for image in images]).permute(0, 3, 1, 2).float() / 255
+    return (
+        torch.stack([torch.from_numpy(np.array(image.convert("RGB"))) for image in images])
+        .permute(0, 3, 1, 2)
+        .float()
+        / 255
+    )
 
 
 def read_images(paths: Iterable[Path]) -> torch.Tensor:

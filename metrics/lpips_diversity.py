@@ -1,8 +1,11 @@
-"""LPIPS diversity: how different the images of one prompt are. Higher means more diverse. Zhang et al., CVPR 2018; Han et al. 2025.
+"""LPIPS diversity: how different the images of one prompt are. Higher means more diverse. Zhang et
+al., CVPR 2018; Han et al. 2025.
 
-LPIPS(f, g) = sum over layers of the mean over places of sum_c w_c (f_c - g_c)^2 on unit-normalised features. The features of an
-image, scaled by sqrt(w), are computed once; a pair is then a squared distance, so n images cost n passes instead of n (n - 1).
+LPIPS(f, g) = sum over layers of the mean over places of sum_c w_c (f_c - g_c)^2 on unit-normalised
+features. The features of an image, scaled by sqrt(w), are computed once; a pair is then a squared
+distance, so n images cost n passes instead of n (n - 1).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +21,9 @@ from metrics.pictures import equal_shapes, loading
 class LpipsDiversity:
     """Package `lpips`, AlexNet, its own linear heads (v0.1). alexnet: torchvision's state dict."""
 
-    def __init__(self, alexnet: Path, *, name: str = "alex_v0.1", device: str = "cpu", batch_size: int = 32):
+    def __init__(
+        self, alexnet: Path, *, name: str = "alex_v0.1", device: str = "cpu", batch_size: int = 32
+    ):
         import lpips
 
         self.name, self.device, self.batch_size = name, device, batch_size
@@ -29,7 +34,8 @@ class LpipsDiversity:
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """Per layer (n, c * h * w): scaled so that LPIPS is the sum over layers of squared distances. images: RGB.
+        """Per layer (n, c * h * w): scaled so that LPIPS is the sum over layers of squared
+        distances. images: RGB.
 
         Raises ValueError when their sizes differ.
         """
@@ -51,17 +57,25 @@ class LpipsDiversity:
         total = torch.zeros(len(images), len(images))
         for layer in self.features(images):
             for i in range(len(images) - 1):
-                row = (layer[i + 1:] - layer[i]).square().sum(1).cpu()
-                total[i, i + 1:] += row
-                total[i + 1:, i] += row
+                row = (layer[i + 1 :] - layer[i]).square().sum(1).cpu()
+                total[i, i + 1 :] += row
+                total[i + 1 :, i] += row
         return total
 
     def score(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Mean distance of each image to the others, (n,); their mean is the mean over all pairs. Needs two images or more."""
+        """Mean distance of each image to the others, (n,); their mean is the mean over all pairs.
+        Needs two images or more.
+        """
         return self.distances(images).sum(1) / (len(images) - 1)
 
 
 def load_alexnet(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """torchvision's `features.N.*` into lpips' `sliceK.N.*`. Raises RuntimeError for other keys."""
     places = {name.split(".", 1)[1]: name for name in net.state_dict()}
-    net.load_state_dict({places[name]: value for key, value in state.items() if (name := key.removeprefix("features.")) != key and name in places})
+    net.load_state_dict(
+        {
+            places[name]: value
+            for key, value in state.items()
+            if (name := key.removeprefix("features.")) != key and name in places
+        }
+    )

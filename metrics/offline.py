@@ -1,8 +1,10 @@
 """Scores that need no download: classic measures, and ones on a network that a package carries.
 
-They are the embedded model's counterparts of SSCD, CLIP, LPIPS and ImageReward, and are never called so. The two copy similarities and
-the diversity can be computed for any images; subject and realism are judged by what is known of the embedded world.
+They are the embedded model's counterparts of SSCD, CLIP, LPIPS and ImageReward, and are never
+called so. The two copy similarities and the diversity can be computed for any images; subject and
+realism are judged by what is known of the embedded world.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +27,16 @@ def thumbnail(picture: Picture) -> torch.Tensor:
     """(3, SIDE, SIDE) in [0, 1], area-averaged; kept with the picture."""
     name = f"thumbnail_{SIDE}"
     if name not in picture.features:
-        picture.features[name] = torch.nn.functional.interpolate(to_tensor([picture.image]), (SIDE, SIDE), mode="area")[0]
+        picture.features[name] = torch.nn.functional.interpolate(
+            to_tensor([picture.image]), (SIDE, SIDE), mode="area"
+        )[0]
     return picture.features[name]
 
 
 class CopyScore(Score):
-    """Largest correlation with a reference of the prompt. masked: of a caption with a mask only the memorized region is compared."""
+    """Largest correlation with a reference of the prompt. masked: of a caption with a mask only the
+    memorized region is compared.
+    """
 
     quantity = "copy_score"
 
@@ -40,7 +46,10 @@ class CopyScore(Score):
     def values(self, group: Group) -> Values:
         if not group.references:
             return {}
-        images, references = (torch.stack([thumbnail(picture) for picture in pictures]) for pictures in (group.pictures, group.references))
+        images, references = (
+            torch.stack([thumbnail(picture) for picture in pictures])
+            for pictures in (group.pictures, group.references)
+        )
         mask = read_mask(group.mask) > 0.5 if self.masked and group.mask else None
         return by_sample(group, copy_scores(images, references, mask).amax(1))
 
@@ -73,7 +82,9 @@ class FeatureDiversity(OfImages):
 
 
 class SubjectProbability(OfImages):
-    """How surely a classifier that never saw a generated image sees the caption's subjects. subjects: prompt row -> names."""
+    """How surely a classifier that never saw a generated image sees the caption's subjects.
+    subjects: prompt row -> names.
+    """
 
     quantity, variant = "subject_probability", PROBE
 
@@ -82,7 +93,12 @@ class SubjectProbability(OfImages):
         self.subjects = subjects
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, self.of(logits_of(self.embedder.matrix(group.pictures)), self.subjects[group.prompt.row]))
+        return by_sample(
+            group,
+            self.of(
+                logits_of(self.embedder.matrix(group.pictures)), self.subjects[group.prompt.row]
+            ),
+        )
 
     def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
         """(n, all subjects) -> (n,)."""

@@ -1,4 +1,5 @@
 """Pictures: files that are decoded once, and embedded once by each network."""
+
 from __future__ import annotations
 
 import contextlib
@@ -33,11 +34,19 @@ class Picture:
             try:
                 with Image.open(self.path) as file:
                     if file.mode.startswith("I"):
-                        raise Unreadable(f"{self.path} has more than 8 bits a channel: convert it first")
+                        raise Unreadable(
+                            f"{self.path} has more than 8 bits a channel: convert it first"
+                        )
                     self.decoded = file.convert("RGB")
             except Unreadable:
                 raise
-            except (OSError, ValueError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+            except (
+                OSError,
+                ValueError,
+                UnidentifiedImageError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:
                 raise Unreadable(f"{self.path} is no whole picture ({error})") from error
         return self.decoded
 
@@ -47,10 +56,12 @@ class Picture:
 
 
 class Embedder:
-    """A network that turns pictures into vectors. A subclass sets `name` and gives `preprocess` and `forward`."""
+    """A network that turns pictures into vectors. A subclass sets `name` and gives `preprocess` and
+    `forward`.
+    """
 
     name: str
-    unit = True                                            # scale vectors to length one, so that a product is a cosine
+    unit = True  # scale vectors to length one, so that a product is a cosine
 
     def __init__(self, *, device: str = "cpu", batch_size: int = 32):
         self.device, self.batch_size = device, batch_size
@@ -67,12 +78,18 @@ class Embedder:
         """(n, d) float32 on the CPU. images: RGB, one or more."""
         with torch.inference_mode():
             batches = equal_shapes((self.preprocess(image) for image in images), self.batch_size)
-            found = torch.cat([self.forward(batch.to(self.device)).float().cpu() for batch in batches])
+            found = torch.cat(
+                [self.forward(batch.to(self.device)).float().cpu() for batch in batches]
+            )
         return F.normalize(found, dim=1) if self.unit else found
 
     def embed(self, pictures: Iterable[Picture]) -> None:
         """Gives every picture its features, if it has none of this network yet."""
-        fresh = list({id(picture): picture for picture in pictures if self.name not in picture.features}.values())
+        fresh = list(
+            {
+                id(picture): picture for picture in pictures if self.name not in picture.features
+            }.values()
+        )
         if fresh:
             for picture, row in zip(fresh, self.features([picture.image for picture in fresh])):
                 picture.features[self.name] = row
@@ -84,16 +101,30 @@ class Embedder:
 
 @contextlib.contextmanager
 def loading(path: Path, what: str) -> Iterator[None]:
-    """Raises ValueError that names the file when its content is not what is to be loaded from it; libraries' deprecations stay quiet."""
+    """Raises ValueError that names the file when its content is not what is to be loaded from it;
+    libraries' deprecations stay quiet.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
-    except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be loaded as {what}: {str(error).strip().splitlines()[0].split('. ')[0]}") from error
+    except (
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be loaded as {what}: "
+            f"{str(error).strip().splitlines()[0].split('. ')[0]}"
+        ) from error
 
 
 def read_mask(path: Path) -> torch.Tensor:
-    """(h, w) float32 in [0, 1] of a grey picture. Raises ValueError when it is none, or marks nothing (all 0.5 or less)."""
+    """(h, w) float32 in [0, 1] of a grey picture. Raises ValueError when it is none, or marks
+    nothing (all 0.5 or less).
+    """
     mask = torch.from_numpy(np.array(Picture(path).image.convert("L"))).float() / 255
     if mask.max() <= 0.5:
         raise ValueError(f"the mask {path} marks nothing: it is black everywhere")

@@ -1,9 +1,12 @@
-"""Realism of an image of the embedded world: how near it is to pictures that the world's script drew.
+"""Realism of an image of the embedded world: how near it is to pictures that the world's script
+drew.
 
-Minus the distance to the third nearest of 1,000 real pictures, in EfficientNet-lite0's features on the principal axes of those pictures
-(benchmarks/make_realism.py). A ratio to the real pictures' own radii (Kynkäänniemi et al., NeurIPS 2019, section 5) was tried: its
-pruning drops the rarer kinds of pictures, and it took flat or noisy images for real ones.
+Minus the distance to the third nearest of 1,000 real pictures, in EfficientNet-lite0's features on
+the principal axes of those pictures (benchmarks/make_realism.py). A ratio to the real pictures' own
+radii (Kynkäänniemi et al., NeurIPS 2019, section 5) was tried: its pruning drops the rarer kinds of
+pictures, and it took flat or noisy images for real ones.
 """
+
 from __future__ import annotations
 
 import functools
@@ -25,6 +28,8 @@ def real_pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def realism(features: torch.Tensor) -> torch.Tensor:
-    """(n, 1280) EfficientNet features of unit length -> (n,), at most 0. Higher is more like the world's pictures."""
+    """(n, 1280) EfficientNet features of unit length -> (n,), at most 0. Higher is more like the
+    world's pictures.
+    """
     mean, axes, real = real_pictures()
     return -torch.cdist((features - mean) @ axes, real).kthvalue(NEIGHBOUR, dim=1).values

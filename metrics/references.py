@@ -1,4 +1,7 @@
-"""The training images of prompts: `<gt_folder>/<Index>/*.png`, and which of them are missing or broken."""
+"""The training images of prompts: `<gt_folder>/<Index>/*.png`, and which of them are missing or
+broken.
+"""
+
 from __future__ import annotations
 
 import re
@@ -10,12 +13,14 @@ from metrics.pictures import Picture, Unreadable
 from prompts.files import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-INDEX = re.compile(r"[\w-][\w.-]*")                       # what may become part of a path
+INDEX = re.compile(r"[\w-][\w.-]*")  # what may become part of a path
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is there for one prompt. sha256: of its readable files, in order; problem: empty when all is well."""
+    """What is there for one prompt. sha256: of its readable files, in order; problem: empty when
+    all is well.
+    """
 
     prompt: Prompt
     sha256: tuple[str, ...]
@@ -23,12 +28,20 @@ class Coverage:
 
     def row(self) -> dict:
         """A line of references.csv."""
-        return {"prompt_index": self.prompt.row, "caption": self.prompt.caption, "index": self.prompt.index, "type": self.prompt.type,
-                "references": len(self.sha256), "sha256": " ".join(self.sha256), "problem": self.problem}
+        return {
+            "prompt_index": self.prompt.row,
+            "caption": self.prompt.caption,
+            "index": self.prompt.index,
+            "type": self.prompt.type,
+            "references": len(self.sha256),
+            "sha256": " ".join(self.sha256),
+            "problem": self.problem,
+        }
 
 
 class References:
-    """Finds, decodes and remembers references; files of the same content are one picture, embedded once.
+    """Finds, decodes and remembers references; files of the same content are one picture, embedded
+    once.
 
     decode: whether the pictures are wanted, or only which ones they are.
     """
@@ -39,7 +52,9 @@ class References:
         self.coverage: dict[int, Coverage] = {}
 
     def of(self, prompt: Prompt) -> list[Picture]:
-        """The readable references of a prompt. What is missing is noted in `coverage`; a prompt without `Index` has none by intent."""
+        """The readable references of a prompt. What is missing is noted in `coverage`; a prompt
+        without `Index` has none by intent.
+        """
         found: dict[str, Picture] = {}
         problems = []
         for path in self.files(prompt.index):
@@ -54,24 +69,46 @@ class References:
         return list(found.values())
 
     def files(self, index: str) -> list[Path]:
-        """Image files of an index, by name. An index that is no plain folder name has none: it comes from a file of strangers."""
+        """Image files of an index, by name. An index that is no plain folder name has none: it
+        comes from a file of strangers.
+        """
         if not INDEX.fullmatch(index):
             return []
-        return sorted(path for path in (self.folder / index).glob("*") if path.suffix.lower() in SUFFIXES)
+        return sorted(
+            path for path in (self.folder / index).glob("*") if path.suffix.lower() in SUFFIXES
+        )
 
     def picture(self, path: Path) -> tuple[str, Picture]:
         """Content hash and decoded picture. Raises Unreadable or OSError."""
         digest = sha256_of(path)
         picture = self.pictures.get(digest) or Picture(path)
         if self.decode and not picture.features:
-            picture.image                                  # noqa: B018  a broken file is found here, not in a network's batch
+            picture.image  # noqa: B018  a broken file is found here, not in a network's batch
         self.pictures[digest] = picture
         return digest, picture
 
     def report(self, most: int = 20) -> list[str]:
-        """Lines for people: how many prompts have references, and what is wrong with the others; the first so many by name."""
+        """Lines for people: how many prompts have references, and what is wrong with the others;
+        the first so many by name.
+        """
         wanted = [entry for entry in self.coverage.values() if entry.prompt.index]
-        problems = [f"  prompt {entry.prompt.row} ({entry.prompt.index}): {entry.problem}" for entry in wanted if entry.problem]
+        problems = [
+            f"  prompt {entry.prompt.row} ({entry.prompt.index}): {entry.problem}"
+            for entry in wanted
+            if entry.problem
+        ]
         have = sum(bool(entry.sha256) for entry in wanted)
-        more = [f"  and {len(problems) - most} more: see references.csv"] if len(problems) > most else []
-        return [f"references: {have} of {len(wanted)} prompts have one or more in {self.folder}", *problems[:most], *more] if wanted else []
+        more = (
+            [f"  and {len(problems) - most} more: see references.csv"]
+            if len(problems) > most
+            else []
+        )
+        return (
+            [
+                f"references: {have} of {len(wanted)} prompts have one or more in {self.folder}",
+                *problems[:most],
+                *more,
+            ]
+            if wanted
+            else []
+        )

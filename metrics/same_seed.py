@@ -1,7 +1,9 @@
-"""How much a mitigation changes images, and how alike a prompt's images are (NeMo, Hintersdorf et al., NeurIPS 2024).
+"""How much a mitigation changes images, and how alike a prompt's images are (NeMo, Hintersdorf et
+al., NeurIPS 2024).
 
 As in their code, medians of an even number of values are the lower middle one.
 """
+
 from __future__ import annotations
 
 import statistics
@@ -27,7 +29,10 @@ class Unmitigated:
             raise ValueError(f"--unmitigated: {problem}")
         missing = sorted(set(run.files) - set(unmitigated.files))
         if missing:
-            raise ValueError(f"--unmitigated {unmitigated.folder} has no img_{missing[0]}.png: it must have every image of {run.folder}")
+            raise ValueError(
+                f"--unmitigated {unmitigated.folder} has no img_{missing[0]}.png: it must have "
+                f"every image of {run.folder}"
+            )
         self.name = f"{unmitigated.method}_{unmitigated.name}"
         self.embedders = embedders
         self.pictures = {key: Picture(path) for key, path in unmitigated.files.items()}
@@ -57,7 +62,13 @@ class SameSeed(Score):
         self.unmitigated.embed(groups)
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, (self.embedder.matrix(group.pictures) * self.embedder.matrix(self.unmitigated.of(group))).sum(1))
+        return by_sample(
+            group,
+            (
+                self.embedder.matrix(group.pictures)
+                * self.embedder.matrix(self.unmitigated.of(group))
+            ).sum(1),
+        )
 
 
 class PairwiseSimilarity(Score):
@@ -72,7 +83,11 @@ class PairwiseSimilarity(Score):
     def values(self, group: Group) -> Values:
         features = self.embedder.matrix(group.pictures)
         rows, columns = torch.tril_indices(len(features), len(features), offset=-1)
-        return {None: (features @ features.T)[rows, columns].median().item()} if len(features) > 1 else {}
+        return (
+            {None: (features @ features.T)[rows, columns].median().item()}
+            if len(features) > 1
+            else {}
+        )
 
 
 def median_and_deviation(values_by_prompt: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Scores of a run, prompt by prompt: what a metric script computes for each group of images.
 
-A score's `values(group)` maps samples to numbers; None as a sample is a number of the whole prompt. No number where it cannot be known.
+A score's `values(group)` maps samples to numbers; None as a sample is a number of the whole prompt.
+No number where it cannot be known.
 """
+
 from __future__ import annotations
 
 import math
@@ -41,14 +43,24 @@ def by_sample(group: Group, numbers: torch.Tensor) -> Values:
     return dict(zip(group.samples, numbers.tolist()))
 
 
-def run_scores(run: Run, scores: Sequence[Score], references: References, masks: Path | None = None) -> Iterator[list[Result]]:
-    """The finite values of all scores, a chunk of prompts at a time. Raises Unreadable for a broken generated image."""
+def run_scores(
+    run: Run, scores: Sequence[Score], references: References, masks: Path | None = None
+) -> Iterator[list[Result]]:
+    """The finite values of all scores, a chunk of prompts at a time. Raises Unreadable for a broken
+    generated image.
+    """
     for groups in run.groups(references, masks):
         found = []
         for one in scores:
             one.prepare(groups)
-            found += [Result(run.name, run.method, group.prompt.row, sample, one.quantity, one.variant, value)
-                      for group in groups for sample, value in one.values(group).items() if math.isfinite(value)]
+            found += [
+                Result(
+                    run.name, run.method, group.prompt.row, sample, one.quantity, one.variant, value
+                )
+                for group in groups
+                for sample, value in one.values(group).items()
+                if math.isfinite(value)
+            ]
         yield found
 
 
@@ -59,7 +71,12 @@ class NearestReference(Score):
         self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder
 
     def prepare(self, groups: Sequence[Group]) -> None:
-        self.embedder.embed(picture for group in groups if group.references for picture in group.pictures + group.references)
+        self.embedder.embed(
+            picture
+            for group in groups
+            if group.references
+            for picture in group.pictures + group.references
+        )
 
     def similarities(self, group: Group) -> torch.Tensor:
         """(images, references)."""
@@ -82,16 +99,25 @@ class ClipGenerated(Score):
         self.clip.embed(picture for group in groups for picture in group.pictures)
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, self.clip.matrix(group.pictures) @ self.clip.text_features([group.prompt.caption])[0])
+        return by_sample(
+            group,
+            self.clip.matrix(group.pictures) @ self.clip.text_features([group.prompt.caption])[0],
+        )
 
 
 class ClipReference(Score):
-    """Cosine of the caption and its training image: the reference nearest to the first generated image, as the official script chooses."""
+    """Cosine of the caption and its training image: the reference nearest to the first generated
+    image, as the official script chooses.
+    """
 
     quantity = "clip_gt"
 
     def __init__(self, clip: ClipScore, nearest: NearestReference):
-        self.variant, self.clip, self.nearest = f"{clip.name}_nearest_{nearest.variant}", clip, nearest
+        self.variant, self.clip, self.nearest = (
+            f"{clip.name}_nearest_{nearest.variant}",
+            clip,
+            nearest,
+        )
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.nearest.prepare(groups)
@@ -101,7 +127,12 @@ class ClipReference(Score):
         if not group.references:
             return {}
         chosen = int(self.nearest.similarities(group)[0].argmax())
-        return {None: (self.clip.matrix(group.references)[chosen] @ self.clip.text_features([group.prompt.caption])[0]).item()}
+        return {
+            None: (
+                self.clip.matrix(group.references)[chosen]
+                @ self.clip.text_features([group.prompt.caption])[0]
+            ).item()
+        }
 
 
 class LpipsScore(Score):
@@ -113,7 +144,11 @@ class LpipsScore(Score):
         self.variant, self.lpips = lpips.name, lpips
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, self.lpips.score([picture.image for picture in group.pictures])) if len(group.pictures) > 1 else {}
+        return (
+            by_sample(group, self.lpips.score([picture.image for picture in group.pictures]))
+            if len(group.pictures) > 1
+            else {}
+        )
 
 
 class RewardScore(Score):
@@ -125,20 +160,37 @@ class RewardScore(Score):
         self.variant, self.reward = reward.name, reward
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, self.reward.score([picture.image for picture in group.pictures], [group.prompt.caption] * len(group.pictures)))
+        return by_sample(
+            group,
+            self.reward.score(
+                [picture.image for picture in group.pictures],
+                [group.prompt.caption] * len(group.pictures),
+            ),
+        )
 
 
 class Localized(Score):
-    """Largest similarity to a reference of the prompt inside its mask (metrics/localized.py): negative distance of the pixels."""
+    """Largest similarity to a reference of the prompt inside its mask (metrics/localized.py):
+    negative distance of the pixels.
+    """
 
     quantity, variant = "ls_l2", "pixels"
 
     def values(self, group: Group) -> Values:
-        return by_sample(group, self.matrix(group, read_mask(group.mask)).amax(1)) if group.mask and group.references else {}
+        return (
+            by_sample(group, self.matrix(group, read_mask(group.mask)).amax(1))
+            if group.mask and group.references
+            else {}
+        )
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         """(images, references)."""
-        return torch.tensor([[ls_l2(picture.image, reference.image, mask) for reference in group.references] for picture in group.pictures])
+        return torch.tensor(
+            [
+                [ls_l2(picture.image, reference.image, mask) for reference in group.references]
+                for picture in group.pictures
+            ]
+        )
 
 
 class LocalizedGated(Localized):
@@ -154,7 +206,9 @@ class LocalizedGated(Localized):
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         l2, whole = super().matrix(group, mask), self.nearest.similarities(group)
-        return torch.tensor([[ls_gated(a, b) for a, b in zip(*rows)] for rows in zip(l2.tolist(), whole.tolist())]).nan_to_num(-math.inf)
+        return torch.tensor(
+            [[ls_gated(a, b) for a, b in zip(*rows)] for rows in zip(l2.tolist(), whole.tolist())]
+        ).nan_to_num(-math.inf)
 
 
 class LocalizedFeatures(Localized):
@@ -166,5 +220,7 @@ class LocalizedFeatures(Localized):
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         images = [picture.image for picture in group.pictures]
         references = [at_size_of(images[0], reference.image) for reference in group.references]
-        features = self.embedder.features([masked_out(image, mask) for image in [*images, *references]])
-        return features[:len(images)] @ features[len(images):].T
+        features = self.embedder.features(
+            [masked_out(image, mask) for image in [*images, *references]]
+        )
+        return features[: len(images)] @ features[len(images) :].T

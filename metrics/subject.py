@@ -1,7 +1,9 @@
-"""Which subject of the embedded model's world does an image show? A linear probe on EfficientNet features.
+"""Which subject of the embedded model's world does an image show? A linear probe on EfficientNet
+features.
 
 The probe saw artwork on random backgrounds, never a generated image (benchmarks/train_probe.py).
 """
+
 from __future__ import annotations
 
 import functools
@@ -22,7 +24,11 @@ PROBE = Path(__file__).parent.parent / "tiny" / "probe.safetensors"
 def probe() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Weight (subjects, 1280), bias and the subjects' names."""
     with safe_open(PROBE, framework="pt") as file:
-        return file.get_tensor("weight").float(), file.get_tensor("bias").float(), json.loads(file.metadata()["subjects"])
+        return (
+            file.get_tensor("weight").float(),
+            file.get_tensor("bias").float(),
+            json.loads(file.metadata()["subjects"]),
+        )
 
 
 def subject_logits(images: torch.Tensor) -> torch.Tensor:
@@ -37,17 +43,21 @@ def logits_of(features: torch.Tensor) -> torch.Tensor:
 
 
 def subject_probability(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
-    """How well an image fits a caption that names `subjects`: exp(-KL) from an even share for each of them to the probe's probabilities.
+    """How well an image fits a caption that names `subjects`: exp(-KL) from an even share for each
+    of them to the probe's probabilities.
 
-    logits: (n, all subjects) -> (n,) in [0, 1]. 1: the probe sees each of them equally often and nothing else. For one subject
-    it is its probability; a caption of two needs both. Raises ValueError for a subject the probe does not know.
+    logits: (n, all subjects) -> (n,) in [0, 1]. 1: the probe sees each of them equally often and
+    nothing else. For one subject it is its probability; a caption of two needs both. Raises
+    ValueError for a subject the probe does not know.
     """
     wanted = logits.log_softmax(1)[:, columns(subjects)] + math.log(len(subjects))
     return wanted.mean(1).exp().clamp(max=1)
 
 
 def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
-    """(n,) bool: an image's likeliest subject is one of `subjects`. Raises ValueError for a subject the probe does not know."""
+    """(n,) bool: an image's likeliest subject is one of `subjects`. Raises ValueError for a subject
+    the probe does not know.
+    """
     return torch.isin(subject_logits(images).argmax(1), columns(subjects))
 
 

@@ -1,4 +1,5 @@
 """Prompt-embedding adjustment by norm and alignment: Asthana and Belagiannis, ICLR 2026."""
+
 from __future__ import annotations
 
 import torch
@@ -9,20 +10,35 @@ from sampling import Batch, NoisePredictor, Prediction
 from sampling.anisotropy import LATE, anisotropy
 
 
-@register("anisotropy_embedding", paper="Asthana and Belagiannis, ICLR 2026",
-          cost="2N + 2J + 4 and 2J backward passes, J updates; 2N + 2 without any")
+@register(
+    "anisotropy_embedding",
+    paper="Asthana and Belagiannis, ICLR 2026",
+    cost="2N + 2J + 4 and 2J backward passes, J updates; 2N + 2 without any",
+)
 class AnisotropyEmbedding(EmbeddingSearch):
-    """As prompt_embedding with the loss g1 ||e(x, c) - e(x, "")|| + g2 cos: the detector's score on the image's own noise.
+    """As prompt_embedding with the loss g1 ||e(x, c) - e(x, "")|| + g2 cos: the detector's score on
+    the image's own noise.
 
-    cos: mean cosine over pixels of e(x, "") and e(x, c) - e(x, "") at the third last timestep, on the same x as the UNet reads it.
-    Source: the paper, which gives no code and no target for this; weights: the official detector's for SD 1.4 (SD 2: 1 and 0.1).
+    cos: mean cosine over pixels of e(x, "") and e(x, c) - e(x, "") at the third last timestep, on
+    the same x as the UNet reads it.
+    Source: the paper, which gives no code and no target for this; weights: the official detector's
+    for SD 1.4 (SD 2: 1 and 0.1).
     """
 
     optim_target_loss: float = flag(1.5, "target of the weighted sum; not published", short="tl")
-    norm_weight: float = flag(1.0, "g1: weight of the magnitude at the first timestep, epsilon units", short="g1", at_least=0.0)
-    cosine_weight: float = flag(2.0, "g2: weight of the mean cosine at the third last timestep", short="g2", at_least=0.0)
+    norm_weight: float = flag(
+        1.0,
+        "g1: weight of the magnitude at the first timestep, epsilon units",
+        short="g1",
+        at_least=0.0,
+    )
+    cosine_weight: float = flag(
+        2.0, "g2: weight of the mean cosine at the third last timestep", short="g2", at_least=0.0
+    )
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
+    def edit_embeddings(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> dict[str, torch.Tensor]:
         def loss(predictions: list[Prediction], images: torch.Tensor) -> torch.Tensor:
             return anisotropy(predictions[0], predictions[1], self.norm_weight, self.cosine_weight)
 
@@ -30,4 +46,7 @@ class AnisotropyEmbedding(EmbeddingSearch):
 
     def check(self, num_steps: int) -> None:
         if num_steps < -LATE:
-            raise ValueError(f"anisotropy_embedding looks at the third last timestep, so {num_steps} steps are too few: at least {-LATE}")
+            raise ValueError(
+                f"anisotropy_embedding looks at the third last timestep, so {num_steps} steps are "
+                f"too few: at least {-LATE}"
+            )

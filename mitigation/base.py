@@ -1,4 +1,5 @@
 """What a mitigation is: five hooks of the sampler, and flags declared beside the method."""
+
 from __future__ import annotations
 
 import contextlib
@@ -10,7 +11,18 @@ import torch
 from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction
 from sampling.flags import Settings, flag, flags, frozen_settings, quirks, value_type
 
-__all__ = ["HOOKS", "METHODS", "Adjustment", "Mitigation", "check_guided_step", "flag", "flags", "quirks", "register", "value_type"]
+__all__ = [
+    "HOOKS",
+    "METHODS",
+    "Adjustment",
+    "Mitigation",
+    "check_guided_step",
+    "flag",
+    "flags",
+    "quirks",
+    "register",
+    "value_type",
+]
 HOOKS = ("edit_prompts", "edit_embeddings", "adjust_initial_noise", "guidance", "patch")
 
 
@@ -18,8 +30,9 @@ HOOKS = ("edit_prompts", "edit_embeddings", "adjust_initial_noise", "guidance", 
 class Adjustment:
     """What `adjust_initial_noise` returns.
 
-    x: (n, 4, h, w) float32, where sampling starts. prediction: e at x, if it was computed, so that step 0 need not run
-    the UNet again. numbers: the method's own figures, one per image (n,); they become columns of images.csv.
+    x: (n, 4, h, w) float32, where sampling starts. prediction: e at x, if it was computed, so that
+    step 0 need not run the UNet again. numbers: the method's own figures, one per image (n,); they
+    become columns of images.csv.
     """
 
     x: torch.Tensor
@@ -31,23 +44,32 @@ class Adjustment:
 class Mitigation(Settings):
     """Does nothing. A method overrides the hooks it needs; images of a batch never see each other.
 
-    x is what the UNet reads at the first timestep t, (n, 4, h, w) float32 of unit variance, for every scheduler.
+    x is what the UNet reads at the first timestep t, (n, 4, h, w) float32 of unit variance, for
+    every scheduler.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    cost: ClassVar[str] = "2N"                     # UNet rows per image, N steps
+    cost: ClassVar[str] = "2N"  # UNet rows per image, N steps
 
     def edit_prompts(self, batch: Batch) -> list[str]:
         """The prompts to encode."""
         return batch.prompts
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
-        """May replace or add entries of predictor.embeds; returns figures as in `Adjustment.numbers`."""
+    def edit_embeddings(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """May replace or add entries of predictor.embeds; returns figures as in
+        `Adjustment.numbers`.
+        """
         return {}
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
-        """The noise to start from. As drawn, with what edit_embeddings left of step 0 in batch.state["first_prediction"]."""
+    def adjust_initial_noise(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> Adjustment:
+        """The noise to start from. As drawn, with what edit_embeddings left of step 0 in
+        batch.state["first_prediction"].
+        """
         return Adjustment(x, batch.state.get("first_prediction"))
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
@@ -55,21 +77,28 @@ class Mitigation(Settings):
         return GuidanceSchedule()
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        """Changes to the UNet while one batch is sampled, also during the hooks above; predictor.call tells what its rows are."""
+        """Changes to the UNet while one batch is sampled, also during the hooks above;
+        predictor.call tells what its rows are.
+        """
         return contextlib.nullcontext()
 
     def check(self, num_steps: int) -> None:
         """Raises ValueError for settings that make no sense with this number of steps."""
 
     def check_run(self, identity: dict) -> None:
-        """Raises ValueError when a file that the method reads was made for another run. identity: model_id, scheduler, guidance_scale, ..."""
+        """Raises ValueError when a file that the method reads was made for another run. identity:
+        model_id, scheduler, guidance_scale, ...
+        """
 
 
 def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
     """Raises ValueError when no step would be guided."""
     if last_off >= num_steps - 1:
-        raise ValueError(f"--{flag_name} {last_off} leaves no step with guidance: the run has {num_steps} steps (0..{num_steps - 1}). "
-                         f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run.")
+        raise ValueError(
+            f"--{flag_name} {last_off} leaves no step with guidance: the run has {num_steps} steps "
+            f"(0..{num_steps - 1}). "
+            f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run."
+        )
 
 
 METHODS: dict[str, type[Mitigation]] = {}
@@ -80,7 +109,9 @@ def register(name: str, *, paper: str, cost: str = Mitigation.cost):
 
     def decorate(cls):
         if name in METHODS:
-            raise ValueError(f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}")
+            raise ValueError(
+                f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}"
+            )
         cls.name, cls.paper, cls.cost = name, paper, cost
         METHODS[name] = frozen_settings(cls)
         return METHODS[name]

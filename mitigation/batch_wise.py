@@ -1,4 +1,5 @@
 """Batch-wise adjustment of the initial noise: Han et al., NeurIPS 2025, Algorithm 1."""
+
 from __future__ import annotations
 
 import torch
@@ -18,17 +19,30 @@ def unit(e: torch.Tensor) -> torch.Tensor:
 class BatchWise(Mitigation):
     """A few sharpness-aware steps lower ||e(x, c) - e(x, "")||; guidance starts after tau.
 
-    Source: Algorithm 1, Eq. 8 and 10. Differs from the official code: `rho` is a length in unit-variance latents for every
-    scheduler (the official function reads Euler's latents unscaled), and the unused text half is not computed.
+    Source: Algorithm 1, Eq. 8 and 10. Differs from the official code: `rho` is a length in
+    unit-variance latents for every scheduler (the official function reads Euler's latents
+    unscaled), and the unused text half is not computed.
     """
 
     rho: float = flag(50.0, "length of the probe: L2 norm over one latent", above=0.0)
     gamma: float = flag(0.7, "step size", at_least=0.0)
     adj_iters: int = flag(2, "number of adjustments M", short="M", at_least=0)
-    apply_cfg_step: int = flag(4, "last step index without guidance; -1: guidance from the start", short="step", at_least=-1)
-    tau: float | None = flag(None, "no guidance while t > tau, instead of --apply_cfg_step", at_least=1.0, excludes="apply_cfg_step")
+    apply_cfg_step: int = flag(
+        4,
+        "last step index without guidance; -1: guidance from the start",
+        short="step",
+        at_least=-1,
+    )
+    tau: float | None = flag(
+        None,
+        "no guidance while t > tau, instead of --apply_cfg_step",
+        at_least=1.0,
+        excludes="apply_cfg_step",
+    )
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
+    def adjust_initial_noise(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> Adjustment:
         numbers: dict[str, torch.Tensor] = {}
         start = x
         for i in range(self.adj_iters):
@@ -46,7 +60,9 @@ class BatchWise(Mitigation):
         return Deferred(self.apply_cfg_step) if self.tau is None else BelowTimestep(self.tau)
 
     def check(self, num_steps: int) -> None:
-        check_guided_step("apply_cfg_step", self.apply_cfg_step if self.tau is None else -1, num_steps)
+        check_guided_step(
+            "apply_cfg_step", self.apply_cfg_step if self.tau is None else -1, num_steps
+        )
 
     def settings(self) -> dict:
         used = super().settings()

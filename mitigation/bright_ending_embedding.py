@@ -1,4 +1,7 @@
-"""Prompt-embedding adjustment where the image is memorized: Chen et al., ICLR 2025 (Bright Ending)."""
+"""Prompt-embedding adjustment where the image is memorized: Chen et al., ICLR 2025 (Bright
+Ending).
+"""
+
 from __future__ import annotations
 
 import torch
@@ -9,27 +12,49 @@ from sampling import Batch, NoisePredictor, Prediction
 from sampling.bright_ending import BINARISE, binarise, look_ahead, masked_norm
 
 
-@register("bright_ending_embedding", paper="Chen et al., ICLR 2025", cost="4N + J - 1 and J backward passes, J updates; 4N - 2 without any")
+@register(
+    "bright_ending_embedding",
+    paper="Chen et al., ICLR 2025",
+    cost="4N + J - 1 and J backward passes, J updates; 4N - 2 without any",
+)
 class BrightEndingEmbedding(EmbeddingSearch):
-    """As prompt_embedding with the loss ||(e(x, c) - e(x, "")) o m|| / mean(m): m is the image's Bright Ending mask from a first run.
+    """As prompt_embedding with the loss ||(e(x, c) - e(x, "")) o m|| / mean(m): m is the image's
+    Bright Ending mask from a first run.
 
-    Source: official code. The first run (plain guidance, same noise) costs 2N; its step 0 is the search's first evaluation. Differs from the
+    Source: official code. The first run (plain guidance, same noise) costs 2N; its step 0 is the
+    search's first evaluation. Differs from the
     official code, which reads masks from a file of an earlier run: as prompt_embedding does.
-    --official joint_norm: one embedding a prompt, norm and mean(m) over all its images in the batch, and decay of the begin token's row;
+    --official joint_norm: one embedding a prompt, norm and mean(m) over all its images in the
+    batch, and decay of the begin token's row;
     last_iterate: at the cap the last embedding, not the best.
     """
 
-    optim_target_loss: float = flag(1.0, "target of the masked magnitude, epsilon units", short="tl", above=0.0)
-    mask_binarise: str = flag("none", "the mask: none (attention probabilities), otsu or quantile (0 and 1)", short="mask", choices=BINARISE,
-                              always_named=False)
-    mask_quantile: float = flag(0.9, "with --mask_binarise quantile: share of the pixels that are dark", short="q", above=0.0, always_named=False)
+    optim_target_loss: float = flag(
+        1.0, "target of the masked magnitude, epsilon units", short="tl", above=0.0
+    )
+    mask_binarise: str = flag(
+        "none",
+        "the mask: none (attention probabilities), otsu or quantile (0 and 1)",
+        short="mask",
+        choices=BINARISE,
+        always_named=False,
+    )
+    mask_quantile: float = flag(
+        0.9,
+        "with --mask_binarise quantile: share of the pixels that are dark",
+        short="q",
+        above=0.0,
+        always_named=False,
+    )
     official: str = quirks("joint_norm", "last_iterate")
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
+    def edit_embeddings(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> dict[str, torch.Tensor]:
         masks, first = look_ahead(predictor, batch)
         masks = binarise(masks, self.mask_binarise, self.mask_quantile)
         mean = masks.mean((1, 2, 3))
-        share = torch.ones_like(mean)                      # of the images' own mean in the mean that divides
+        share = torch.ones_like(mean)  # of the images' own mean in the mean that divides
         if "joint_norm" in self.official:
             for group in batch.groups():
                 share[group] = mean[group] / mean[group].mean()
@@ -41,4 +66,6 @@ class BrightEndingEmbedding(EmbeddingSearch):
 
     def check(self, num_steps: int) -> None:
         if self.mask_quantile >= 1:
-            raise ValueError(f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1")
+            raise ValueError(
+                f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1"
+            )

@@ -1,4 +1,7 @@
-"""Initial noise with a reference image's low frequencies: Zhang, Hinojosa, Ghanem 2025 (CAPTAIN)."""
+"""Initial noise with a reference image's low frequencies: Zhang, Hinojosa, Ghanem 2025
+(CAPTAIN).
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +14,9 @@ from sampling.noise_predictor import row_norm
 
 
 def low_frequencies(height: int, width: int, cutoff: float) -> torch.Tensor:
-    """M_low in the order of torch.fft, (height, width) bool: radius below cutoff, in units of the highest frequency along an axis."""
+    """M_low in the order of torch.fft, (height, width) bool: radius below cutoff, in units of the
+    highest frequency along an axis.
+    """
     radius = 2 * torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
     return radius < cutoff
 
@@ -24,25 +29,47 @@ def low_pass(x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
 def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """||a|| / ||b|| per image, (n, 1, 1, 1); 1 where b is zero."""
     above, below = row_norm(a), row_norm(b)
-    return torch.where(below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 1.0).reshape(-1, 1, 1, 1)
+    return torch.where(
+        below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 1.0
+    ).reshape(-1, 1, 1, 1)
 
 
-@register("captain_noise", paper="Zhang, Hinojosa, Ghanem 2025 (CAPTAIN, its initial noise)", cost="2N")
+@register(
+    "captain_noise", paper="Zhang, Hinojosa, Ghanem 2025 (CAPTAIN, its initial noise)", cost="2N"
+)
 class CaptainNoise(Mitigation):
-    """x_T = IFFT(M_high FFT(eps) + M_low FFT(x_r)) with x_r the VAE latent of one given image, which should be no training image.
+    """x_T = IFFT(M_high FFT(eps) + M_low FFT(x_r)) with x_r the VAE latent of one given image,
+    which should be no training image.
 
-    Source: the paper's formula; no code is published. Of CAPTAIN it is the initial noise only: no retrieval of references, no window of steps, no
-    memorized region, no injection of features. Ours, since the paper's masks and scale are not known: M_low is a disc; x_r is the latent's mode
-    times the VAE's scaling factor, without noise; the result gets the length of the noise as drawn, so unit variance. A clean latent's low
-    frequencies are far stronger than noise's, so the image takes on the reference's colours, and its high frequencies start weaker than the
-    model expects: --rescale band gives the replaced band the length that it had in the noise, and leaves the rest as drawn.
+    Source: the paper's formula; no code is published. Of CAPTAIN it is the initial noise only: no
+    retrieval of references, no window of steps, no memorized region, no injection of features.
+    Ours, since the paper's masks and scale are not known: M_low is a disc; x_r is the latent's mode
+    times the VAE's scaling factor, without noise; the result gets the length of the noise as drawn,
+    so unit variance. A clean latent's low frequencies are far stronger than noise's, so the image
+    takes on the reference's colours, and its high frequencies start weaker than the
+    model expects: --rescale band gives the replaced band the length that it had in the noise, and
+    leaves the rest as drawn.
     """
 
-    reference: str = flag("", "image file, cut to the latent's shape and resized", short="ref", file=True)
-    cutoff: float = flag(0.1, "radius of the low frequencies; 1: the highest along an axis", short="cut", at_least=0.0)
-    rescale: str = flag("image", "what is rescaled: the image, or the band that was replaced", choices=("image", "band"), always_named=False)
+    reference: str = flag(
+        "", "image file, cut to the latent's shape and resized", short="ref", file=True
+    )
+    cutoff: float = flag(
+        0.1,
+        "radius of the low frequencies; 1: the highest along an axis",
+        short="cut",
+        at_least=0.0,
+    )
+    rescale: str = flag(
+        "image",
+        "what is rescaled: the image, or the band that was replaced",
+        choices=("image", "band"),
+        always_named=False,
+    )
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
+    def adjust_initial_noise(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> Adjustment:
         low = low_frequencies(x.shape[-2], x.shape[-1], self.cutoff)
         if not low.any():
             return Adjustment(x, numbers={"moved": torch.zeros(len(x))})
@@ -55,19 +82,31 @@ class CaptainNoise(Mitigation):
 
     @torch.no_grad()
     def latent(self, pipe, x: torch.Tensor) -> torch.Tensor:
-        """x_r, (1, 4, h, w) float32. Raises ValueError for a file that is no image or whose latent is not finite."""
+        """x_r, (1, 4, h, w) float32. Raises ValueError for a file that is no image or whose latent
+        is not finite.
+        """
         height, width = (size * pipe.vae_scale_factor for size in x.shape[-2:])
         try:
             with Image.open(self.reference) as opened:
-                picture = ImageOps.fit(opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+                picture = ImageOps.fit(
+                    opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS
+                )
         except OSError as error:
             raise ValueError(f"--reference: {self.reference} cannot be read as an image") from error
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-        latent = pipe.vae.encode(pixels.to(x.device, pipe.vae.dtype)).latent_dist.mode().float() * pipe.vae.config.scaling_factor
+        latent = (
+            pipe.vae.encode(pixels.to(x.device, pipe.vae.dtype)).latent_dist.mode().float()
+            * pipe.vae.config.scaling_factor
+        )
         if not latent.isfinite().all():
-            raise ValueError(f"--reference: the VAE's latent of {self.reference} is not finite; --dtype fp32 helps")
+            raise ValueError(
+                f"--reference: the VAE's latent of {self.reference} is not finite; --dtype fp32 "
+                "helps"
+            )
         return latent
 
     def check(self, num_steps: int) -> None:
         if not self.reference:
-            raise ValueError("captain_noise needs --reference FILE: an image that the model has not memorized")
+            raise ValueError(
+                "captain_noise needs --reference FILE: an image that the model has not memorized"
+            )

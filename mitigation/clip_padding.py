@@ -1,4 +1,5 @@
 """Another padding token and masked end token: Kim and No, CVPR Findings 2026."""
+
 from __future__ import annotations
 
 import contextlib
@@ -12,24 +13,42 @@ from sampling.attention import OpenAttention, attention_names, last_token, patch
 
 @register("clip_padding", paper="Kim and No, CVPR Findings 2026", cost="2N")
 class ClipPadding(Mitigation):
-    """The prompt is padded with "!" instead of the end token, whose embedding is masked; or part of the padding is masked.
+    """The prompt is padded with "!" instead of the end token, whose embedding is masked; or part of
+    the padding is masked.
 
-    CLIP learned the end token as the summary of a text, and Stable Diffusion 1 pads with it, so that one summary fills most of the 77 positions.
-    Source: abstract (both strategies) and official code: masked embeddings are set to zero, of the padding the first `mask_padding` of what follows
-    the end token, rounded down. Strategy 1: the defaults. Strategy 2: --padding end --mask_end 0 --mask_padding 0.7 (the code also names 0.4).
-    Ours: the two can be mixed; --mask_by attention takes masked tokens out of the conditional rows' cross-attention (a zero embedding stays in
-    it: logit 0, value 0); the empty prompt keeps its own padding (official code: that is "!" too, see --official). Stable Diffusion 2 pads with
-    "!" already.
+    CLIP learned the end token as the summary of a text, and Stable Diffusion 1 pads with it, so
+    that one summary fills most of the 77 positions.
+    Source: abstract (both strategies) and official code: masked embeddings are set to zero, of the
+    padding the first `mask_padding` of what follows the end token, rounded down. Strategy 1: the
+    defaults. Strategy 2: --padding end --mask_end 0 --mask_padding 0.7 (the code also names 0.4).
+    Ours: the two can be mixed; --mask_by attention takes masked tokens out of the conditional rows'
+    cross-attention (a zero embedding stays in
+    it: logit 0, value 0); the empty prompt keeps its own padding (official code: that is "!" too,
+    see --official). Stable Diffusion 2 pads with "!" already.
     """
 
-    padding: str = flag("exclamation", "padding: the token '!' or the end token", short="pad", choices=("exclamation", "end"))
+    padding: str = flag(
+        "exclamation",
+        "padding: the token '!' or the end token",
+        short="pad",
+        choices=("exclamation", "end"),
+    )
     mask_end: int = flag(1, "1: mask the end token; 0: leave it", short="end", at_least=0)
-    mask_padding: float = flag(0.0, "share of the padding that is masked, 0 to 1", short="share", at_least=0.0)
-    mask_by: str = flag("zero", "zero: embeddings set to zero; attention: no attention to them", short="by", choices=("zero", "attention"),
-                        always_named=False)
+    mask_padding: float = flag(
+        0.0, "share of the padding that is masked, 0 to 1", short="share", at_least=0.0
+    )
+    mask_by: str = flag(
+        "zero",
+        "zero: embeddings set to zero; attention: no attention to them",
+        short="by",
+        choices=("zero", "attention"),
+        always_named=False,
+    )
     official: str = quirks("padded_uncond")
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
+    def edit_embeddings(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> dict[str, torch.Tensor]:
         text, uncond = predictor.embeds["text"], predictor.embeds["uncond"]
         masked, embeds = self.masked(batch), self.encode(batch.pipe, texts(batch), text)
         if self.mask_by == "zero":
@@ -37,7 +56,10 @@ class ClipPadding(Mitigation):
         predictor.embeds["text"] = embeds
         if self.official:
             if not torch.allclose(uncond, batch.pipe.encode([""]).to(uncond), atol=1e-2):
-                raise ValueError("--official padded_uncond pads the empty prompt anew, so it does not go with a negative prompt")
+                raise ValueError(
+                    "--official padded_uncond pads the empty prompt anew, so it does not go with a "
+                    "negative prompt"
+                )
             predictor.embeds["uncond"] = self.encode(batch.pipe, [""] * len(batch), uncond)
         return {"masked_tokens": masked.sum(1)}
 
@@ -51,27 +73,47 @@ class ClipPadding(Mitigation):
             hidden = masked[predictor.call.image_of_row()] & predictor.call.rows_of("text")[:, None]
             return logits.masked_fill(hidden.to(logits.device)[:, None, None], -torch.inf)
 
-        return patched_attention(predictor.unet, lambda name: OpenAttention(name, edit=hide), attention_names(predictor.unet))
+        return patched_attention(
+            predictor.unet,
+            lambda name: OpenAttention(name, edit=hide),
+            attention_names(predictor.unet),
+        )
 
     def masked(self, batch: Batch) -> torch.Tensor:
-        """Which positions of each image's prompt are masked, (n, tokens) bool. Raises ValueError without a tokenizer."""
+        """Which positions of each image's prompt are masked, (n, tokens) bool. Raises ValueError
+        without a tokenizer.
+        """
         if batch.pipe is None:
-            raise ValueError("clip_padding needs the tokenizer and the text encoder: sample with a pipeline")
+            raise ValueError(
+                "clip_padding needs the tokenizer and the text encoder: sample with a pipeline"
+            )
         masked = torch.zeros(len(batch), batch.pipe.tokenizer.model_max_length, dtype=torch.bool)
         for row, text in zip(masked, texts(batch)):
             end = last_token(batch.pipe.tokenizer, text)
             row[end] = bool(self.mask_end)
-            row[end + 1: end + 1 + int((len(row) - end - 1) * self.mask_padding)] = True
+            row[end + 1 : end + 1 + int((len(row) - end - 1) * self.mask_padding)] = True
         return masked
 
     @torch.no_grad()
     def encode(self, pipe, prompts: list[str], like: torch.Tensor) -> torch.Tensor:
-        """Embeddings (n, tokens, dim) of the prompts with our padding, each encoded once, as diffusers' `encode_prompt` does it."""
+        """Embeddings (n, tokens, dim) of the prompts with our padding, each encoded once, as
+        diffusers' `encode_prompt` does it.
+        """
         different = list(dict.fromkeys(prompts))
-        tokens = pipe.tokenizer(different, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt")
+        tokens = pipe.tokenizer(
+            different,
+            padding="max_length",
+            max_length=pipe.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
         for ids, prompt in zip(tokens.input_ids, different):
-            ids[last_token(pipe.tokenizer, prompt) + 1:] = self.padding_id(pipe.tokenizer)
-        attention = tokens.attention_mask.to(like.device) if getattr(pipe.text_encoder.config, "use_attention_mask", False) else None
+            ids[last_token(pipe.tokenizer, prompt) + 1 :] = self.padding_id(pipe.tokenizer)
+        attention = (
+            tokens.attention_mask.to(like.device)
+            if getattr(pipe.text_encoder.config, "use_attention_mask", False)
+            else None
+        )
         embeds = pipe.text_encoder(tokens.input_ids.to(like.device), attention_mask=attention)[0]
         return embeds[[different.index(prompt) for prompt in prompts]].to(like)
 
@@ -81,13 +123,19 @@ class ClipPadding(Mitigation):
             return tokenizer.eos_token_id
         token = tokenizer.convert_tokens_to_ids("!")
         if token is None or token == tokenizer.unk_token_id:
-            raise ValueError("--padding exclamation: this model's tokenizer has no token '!'; --padding end is possible")
+            raise ValueError(
+                "--padding exclamation: this model's tokenizer has no token '!'; --padding end is "
+                "possible"
+            )
         return token
 
     def check(self, num_steps: int) -> None:
         for name in ("mask_end", "mask_padding"):
             if getattr(self, name) > 1:
-                raise ValueError(f"--{name} {getattr(self, name):g} is not possible; it is {'0 or 1' if name == 'mask_end' else 'a share of 0 to 1'}")
+                raise ValueError(
+                    f"--{name} {getattr(self, name):g} is not possible; it is "
+                    f"{'0 or 1' if name == 'mask_end' else 'a share of 0 to 1'}"
+                )
 
 
 def texts(batch: Batch) -> list[str]:

@@ -1,4 +1,5 @@
 """Several methods at once, `A+B`: their hooks must not collide."""
+
 from __future__ import annotations
 
 import contextlib
@@ -29,17 +30,28 @@ class Composite(Mitigation):
         for hook in HOOKS:
             owners = [method.name for method in self.methods if overrides(method, hook)]
             if len(owners) > 1:
-                raise ValueError(f"{' and '.join(owners)} cannot be combined: both have the hook {hook}")
+                raise ValueError(
+                    f"{' and '.join(owners)} cannot be combined: both have the hook {hook}"
+                )
 
     def edit_prompts(self, batch: Batch) -> list[str]:
         return owner(self.methods, "edit_prompts").edit_prompts(batch)
 
     def edit_embeddings(self, predictor: NoisePredictor, x, t, batch: Batch) -> dict:
-        return self.labelled("edit_embeddings", owner(self.methods, "edit_embeddings").edit_embeddings(predictor, x, t, batch))
+        return self.labelled(
+            "edit_embeddings",
+            owner(self.methods, "edit_embeddings").edit_embeddings(predictor, x, t, batch),
+        )
 
     def adjust_initial_noise(self, predictor: NoisePredictor, x, t, batch: Batch) -> Adjustment:
-        adjustment = owner(self.methods, "adjust_initial_noise").adjust_initial_noise(predictor, x, t, batch)
-        return Adjustment(adjustment.x, adjustment.prediction, self.labelled("adjust_initial_noise", adjustment.numbers))
+        adjustment = owner(self.methods, "adjust_initial_noise").adjust_initial_noise(
+            predictor, x, t, batch
+        )
+        return Adjustment(
+            adjustment.x,
+            adjustment.prediction,
+            self.labelled("adjust_initial_noise", adjustment.numbers),
+        )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return owner(self.methods, "guidance").guidance(batch)
@@ -48,9 +60,18 @@ class Composite(Mitigation):
         return owner(self.methods, "patch").patch(predictor, batch)
 
     def labelled(self, hook: str, numbers: dict) -> dict:
-        """Figures under the method's name where two methods adjust something, since both may call theirs `iterations`."""
-        clash = all(any(overrides(method, one) for method in self.methods) for one in ("edit_embeddings", "adjust_initial_noise"))
-        return {f"{owner(self.methods, hook).name}.{name}": value for name, value in numbers.items()} if clash else numbers
+        """Figures under the method's name where two methods adjust something, since both may call
+        theirs `iterations`.
+        """
+        clash = all(
+            any(overrides(method, one) for method in self.methods)
+            for one in ("edit_embeddings", "adjust_initial_noise")
+        )
+        return (
+            {f"{owner(self.methods, hook).name}.{name}": value for name, value in numbers.items()}
+            if clash
+            else numbers
+        )
 
     def check(self, num_steps: int) -> None:
         for method in self.methods:
@@ -63,5 +84,8 @@ class Composite(Mitigation):
     def settings(self) -> dict:
         used: dict = {}
         for i, method in enumerate(self.methods, 1):
-            used |= {name if name not in used else f"{name}{i}": value for name, value in method.settings().items()}
+            used |= {
+                name if name not in used else f"{name}{i}": value
+                for name, value in method.settings().items()
+            }
         return used

@@ -1,4 +1,5 @@
 """Cross-attention scaling: Ren et al., ECCV 2024."""
+
 from __future__ import annotations
 
 import contextlib
@@ -13,17 +14,38 @@ from sampling.attention import OpenAttention, attention_names, last_token, patch
 
 @register("cross_attention", paper="Ren et al., ECCV 2024", cost="2N")
 class CrossAttention(Mitigation):
-    """Conditional rows attend more to the begin token; no row attends to the padding behind the prompt's end token.
+    """Conditional rows attend more to the begin token; no row attends to the padding behind the
+    prompt's end token.
 
-    In every cross-attention and step, logits l = Q K^T / sqrt(d): l_0 <- C l_0 for rows with a prompt, and l_k <- -inf for k >= the prompt's
-    length, also for the empty prompt. Differs from the official code: rows are chosen by what they are (official: every second one, right for one
-    image per call). Source quirk, kept: a negative l_0 times C > 1 attends less; --bos_mode add does not have it, and is not the paper's.
+    In every cross-attention and step, logits l = Q K^T / sqrt(d): l_0 <- C l_0 for rows with a
+    prompt, and l_k <- -inf for k >= the prompt's length, also for the empty prompt. Differs from
+    the official code: rows are chosen by what they are (official: every second one, right for one
+    image per call). Source quirk, kept: a negative l_0 times C > 1 attends less; --bos_mode add
+    does not have it, and is not the paper's.
     """
 
-    bos_scale: float = flag(1.25, "C: the begin token's logit times C (official: --c1), or with --bos_mode add plus ln C", short="C", above=0.0)
-    bos_mode: str = flag("multiply", "multiply: as published; add: right for negative logits too", choices=("multiply", "add"), always_named=False)
-    cross_attn_mask: int = flag(1, "1: no attention to padding; 0: leave it", short="mask", at_least=0)
-    mask_length_minis1: int = flag(0, "1: none to the end token either (the official name)", short="noend", at_least=0, always_named=False)
+    bos_scale: float = flag(
+        1.25,
+        "C: the begin token's logit times C (official: --c1), or with --bos_mode add plus ln C",
+        short="C",
+        above=0.0,
+    )
+    bos_mode: str = flag(
+        "multiply",
+        "multiply: as published; add: right for negative logits too",
+        choices=("multiply", "add"),
+        always_named=False,
+    )
+    cross_attn_mask: int = flag(
+        1, "1: no attention to padding; 0: leave it", short="mask", at_least=0
+    )
+    mask_length_minis1: int = flag(
+        0,
+        "1: none to the end token either (the official name)",
+        short="noend",
+        at_least=0,
+        always_named=False,
+    )
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
         lengths = self.lengths(batch) if self.cross_attn_mask else None
@@ -33,18 +55,31 @@ class CrossAttention(Mitigation):
             factor, shift = self.factor_and_shift(predictor, lengths, logits.shape[-1])
             return logits * factor.to(logits.device) + shift.to(logits.device)
 
-        return patched_attention(predictor.unet, lambda name: OpenAttention(name, edit=edit), attention_names(predictor.unet))
+        return patched_attention(
+            predictor.unet,
+            lambda name: OpenAttention(name, edit=edit),
+            attention_names(predictor.unet),
+        )
 
     def lengths(self, batch: Batch) -> torch.Tensor:
-        """Tokens that each image's rows may attend to, (n,). Raises ValueError without a tokenizer."""
+        """Tokens that each image's rows may attend to, (n,). Raises ValueError without a
+        tokenizer.
+        """
         if batch.pipe is None:
-            raise ValueError("cross_attention needs the tokenizer to find the padding: sample with a pipeline, or use --cross_attn_mask 0")
+            raise ValueError(
+                "cross_attention needs the tokenizer to find the padding: sample with a pipeline, "
+                "or use --cross_attn_mask 0"
+            )
         texts = batch.encoded or batch.prompts
         ends = {text: last_token(batch.pipe.tokenizer, text) for text in set(texts)}
         return torch.tensor([ends[text] + 1 - self.mask_length_minis1 for text in texts])
 
-    def factor_and_shift(self, predictor: NoisePredictor, lengths: torch.Tensor | None, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the logits of the running call are multiplied by and what is added, (rows, 1, 1, tokens) each."""
+    def factor_and_shift(
+        self, predictor: NoisePredictor, lengths: torch.Tensor | None, tokens: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the logits of the running call are multiplied by and what is added, (rows, 1, 1,
+        tokens) each.
+        """
         conditional = ~predictor.call.rows_of("uncond")
         factor, shift = torch.ones(len(conditional), tokens), torch.zeros(len(conditional), tokens)
         if self.bos_mode == "multiply":
@@ -52,7 +87,9 @@ class CrossAttention(Mitigation):
         else:
             shift[conditional, 0] = math.log(self.bos_scale)
         if lengths is not None:
-            shift[torch.arange(tokens) >= lengths[predictor.call.image_of_row()][:, None]] = -torch.inf
+            shift[
+                torch.arange(tokens) >= lengths[predictor.call.image_of_row()][:, None]
+            ] = -torch.inf
         return factor[:, None, None], shift[:, None, None]
 
     def check(self, num_steps: int) -> None:
@@ -60,4 +97,7 @@ class CrossAttention(Mitigation):
             if getattr(self, name) > 1:
                 raise ValueError(f"--{name} {getattr(self, name)} is not possible; it is 0 or 1")
         if self.mask_length_minis1 and not self.cross_attn_mask:
-            raise ValueError("--mask_length_minis1 1 needs --cross_attn_mask 1: without a mask there is nothing to shorten")
+            raise ValueError(
+                "--mask_length_minis1 1 needs --cross_attn_mask 1: without a mask there is nothing "
+                "to shorten"
+            )

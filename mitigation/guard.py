@@ -1,4 +1,7 @@
-"""GUARD: away from the memorized prediction, towards one with attenuated attention. Zhao et al., ICML 2026."""
+"""GUARD: away from the memorized prediction, towards one with attenuated attention. Zhao et al.,
+ICML 2026.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -11,12 +14,17 @@ from mitigation.base import Mitigation, flag, quirks, register
 from mitigation.spikes import BLOCKS, attenuated_spikes
 from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 
-HALF = "attenuated"                              # the text embedding again, with attenuated attention
-PARALLEL, MOST = 0.9, 2.0                        # official: cosine from which directions count as parallel, and the most that is taken off
+HALF = "attenuated"  # the text embedding again, with attenuated attention
+PARALLEL, MOST = (
+    0.9,
+    2.0,
+)  # official: cosine from which directions count as parallel, and the most that is taken off
 
 
 def without_parallel(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch.Tensor:
-    """attraction minus its part along repulsion, for images where their cosine is above 0.9; (n, 4, h, w) float32, per image."""
+    """attraction minus its part along repulsion, for images where their cosine is above 0.9; (n, 4,
+    h, w) float32, per image.
+    """
     a, b = attraction.flatten(1), repulsion.flatten(1)
     dot, square = (a * b).sum(1), (b * b).sum(1) + 1e-8
     cosine = dot / (((a * a).sum(1) + 1e-8) * square).sqrt()
@@ -25,9 +33,11 @@ def without_parallel(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch
 
 
 class Repulsive(GuidanceSchedule):
-    """e("") + s (e+ - e("")) - r_i (e(c) - e("")), r_i = r cos(pi i / 2N); e+ is e(c) with attenuated attention. One UNet call of three rows.
+    """e("") + s (e+ - e("")) - r_i (e(c) - e("")), r_i = r cos(pi i / 2N); e+ is e(c) with
+    attenuated attention. One UNet call of three rows.
 
-    orthogonal: e+ - e("") goes without its part along e(c) - e("") where the two are nearly parallel.
+    orthogonal: e+ - e("") goes without its part along e(c) - e("") where the two are nearly
+    parallel.
     """
 
     def __init__(self, repulsion: float, *, orthogonal: bool = False):
@@ -43,21 +53,31 @@ class Repulsive(GuidanceSchedule):
             attraction = without_parallel(attraction, repulsion)
         step.applied = step.guidance_scale
         strength = self.repulsion * math.cos(math.pi * step.index / (2 * step.num_steps))
-        return (uncond + step.guidance_scale * attraction - strength * repulsion).to(pred.uncond.dtype)
+        return (uncond + step.guidance_scale * attraction - strength * repulsion).to(
+            pred.uncond.dtype
+        )
 
 
 @register("guard", paper="Zhao et al., ICML 2026", cost="3N")
 class Guard(Mitigation):
-    """Attraction to the prompt with attenuated attention spikes, repulsion from the ordinary prediction; both from step 0.
+    """Attraction to the prompt with attenuated attention spikes, repulsion from the ordinary
+    prediction; both from step 0.
 
-    Source: the paper's guidance rule. Differs from the official code, which by a default also takes the part along e(c) - e("") off the attraction
-    where the two are nearly parallel (--official orthogonal), and whose released script stops with a TypeError.
+    Source: the paper's guidance rule. Differs from the official code, which by a default also takes
+    the part along e(c) - e("") off the attraction where the two are nearly parallel (--official
+    orthogonal), and whose released script stops with a TypeError.
     """
 
-    repulsion: float = flag(2.0, "r: repulsion from e(c), falling as a quarter of a cosine", short="r", at_least=0.0)
+    repulsion: float = flag(
+        2.0, "r: repulsion from e(c), falling as a quarter of a cosine", short="r", at_least=0.0
+    )
     spike_threshold: float = flag(0.1, "tau: z-score above which a token is a spike", short="tau")
-    attenuation: float = flag(0.3, "a: what the logits of spikes are multiplied by", short="a", at_least=0.0)
-    blocks: str = flag("early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False)
+    attenuation: float = flag(
+        0.3, "a: what the logits of spikes are multiplied by", short="a", at_least=0.0
+    )
+    blocks: str = flag(
+        "early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False
+    )
     official: str = quirks("orthogonal")
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
@@ -66,7 +86,13 @@ class Guard(Mitigation):
     @contextlib.contextmanager
     def patch(self, predictor: NoisePredictor, batch: Batch) -> Iterator[None]:
         try:
-            with attenuated_spikes(predictor, HALF, threshold=self.spike_threshold, attenuation=self.attenuation, blocks=self.blocks):
+            with attenuated_spikes(
+                predictor,
+                HALF,
+                threshold=self.spike_threshold,
+                attenuation=self.attenuation,
+                blocks=self.blocks,
+            ):
                 yield
         finally:
             predictor.embeds.pop(HALF, None)
@@ -77,8 +103,18 @@ class CaAttenuation(Mitigation):
     """Plain guidance with attenuated attention spikes in the rows of the prompt."""
 
     spike_threshold: float = flag(0.01, "tau: z-score above which a token is a spike", short="tau")
-    attenuation: float = flag(0.3, "a: what the logits of spikes are multiplied by", short="a", at_least=0.0)
-    blocks: str = flag("early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False)
+    attenuation: float = flag(
+        0.3, "a: what the logits of spikes are multiplied by", short="a", at_least=0.0
+    )
+    blocks: str = flag(
+        "early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False
+    )
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        return attenuated_spikes(predictor, "text", threshold=self.spike_threshold, attenuation=self.attenuation, blocks=self.blocks)
+        return attenuated_spikes(
+            predictor,
+            "text",
+            threshold=self.spike_threshold,
+            attenuation=self.attenuation,
+            blocks=self.blocks,
+        )

@@ -1,4 +1,7 @@
-"""Value neurons of cross-attention: outputs of `to_v`, one a channel, and the file that lists some of them for each prompt."""
+"""Value neurons of cross-attention: outputs of `to_v`, one a channel, and the file that lists some
+of them for each prompt.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -10,26 +13,33 @@ import torch
 
 from sampling.attention import attention_names
 
-Neurons = dict[str, list[int]]                   # name of a cross-attention -> channels of its to_v
+Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its to_v
 
 
 def read_neurons(path: Path) -> dict[str, Neurons]:
-    """Caption -> neurons, of a file by localize_neurons.py: {"model": ..., "settings": ..., "prompts": {caption: {layer: [channels]}}}.
+    """Caption -> neurons, of a file by localize_neurons.py: {"model": ..., "settings": ...,
+    "prompts": {caption: {layer: [channels]}}}.
 
     Raises ValueError when it is none.
     """
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"]
         listed = [channels for layers in prompts.values() for channels in layers.values()]
-        if not all(isinstance(channels, list) and all(type(c) is int and c >= 0 for c in channels) for channels in listed):
+        if not all(
+            isinstance(channels, list) and all(type(c) is int and c >= 0 for c in channels)
+            for channels in listed
+        ):
             raise ValueError("neurons are whole numbers of at least 0")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no neuron file of localize_neurons.py ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{path} is no neuron file of localize_neurons.py ({type(error).__name__}: {error})"
+        ) from error
     return prompts
 
 
 def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torch.Tensor]:
-    """Name of a cross-attention -> (n, width): `factor` for the neurons blocked[i] of image i, else 1; layers without any are left out.
+    """Name of a cross-attention -> (n, width): `factor` for the neurons blocked[i] of image i, else
+    1; layers without any are left out.
 
     Raises ValueError for a layer or channel that the UNet does not have.
     """
@@ -41,26 +51,39 @@ def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torc
             if name not in factors:
                 factors[name] = torch.ones(len(blocked), width_of(unet, name))
             if max(channels) >= factors[name].shape[1]:
-                raise ValueError(f"the neuron list names channel {max(channels)} of {name}, which has {factors[name].shape[1]}: "
-                                 "it belongs to another model")
+                raise ValueError(
+                    f"the neuron list names channel {max(channels)} of {name}, which has "
+                    f"{factors[name].shape[1]}: "
+                    "it belongs to another model"
+                )
             factors[name][i, channels] = factor
     return factors
 
 
 def width_of(unet, name: str) -> int:
-    """Channels of a cross-attention's to_v. Raises ValueError for a layer that the UNet does not have."""
+    """Channels of a cross-attention's to_v. Raises ValueError for a layer that the UNet does not
+    have.
+    """
     if name not in attention_names(unet):
-        raise ValueError(f"the neuron list names the layer {name}, which this UNet does not have: it belongs to another model")
+        raise ValueError(
+            f"the neuron list names the layer {name}, which this UNet does not have: it belongs to "
+            "another model"
+        )
     return unet.get_submodule(f"{name}.to_v").out_features
 
 
 @contextlib.contextmanager
-def scaled_values(unet, factors: dict[str, torch.Tensor], images: Callable[[], torch.Tensor]) -> Iterator[None]:
-    """Inside the block, values of image i are multiplied by factors[layer][i], at every token. images(): each UNet row's image, (rows,)."""
+def scaled_values(
+    unet, factors: dict[str, torch.Tensor], images: Callable[[], torch.Tensor]
+) -> Iterator[None]:
+    """Inside the block, values of image i are multiplied by factors[layer][i], at every token.
+    images(): each UNet row's image, (rows,).
+    """
 
     def scale(name: str):
         def hook(module, args, values: torch.Tensor) -> torch.Tensor:
             return values * factors[name][images()].to(values.device, values.dtype)[:, None]
+
         return hook
 
     with contextlib.ExitStack() as stack:

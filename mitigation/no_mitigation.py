@@ -1,4 +1,5 @@
 """Plain sampling with classifier-free guidance."""
+
 from mitigation.base import Mitigation, register
 
 

@@ -1,4 +1,5 @@
 """Opposite guidance: away from the prompt first, then towards it. Jain et al., CVPR 2025."""
+
 from __future__ import annotations
 
 from mitigation.base import Mitigation, flag, register
@@ -11,19 +12,38 @@ from sampling.transition import FirstMinimum
 class OppositeGuidance(Mitigation):
     """e(x, "") - s (e(x, c) - e(x, "")) before the transition, plain guidance after it. One pass.
 
-    The transition is the first local minimum on this trajectory (see dynamic_transition), or fixed by tau. Source: the paper; s = 2 is the
-    scale of its static command (650 is that command's tau), Han et al. 2025 try 1, 3, 5, 7, 9. The released script is not followed: it
-    finds the minimum of 1 - cos(x_{i+1}, x_i) in a pass of its own, flips the sign at every early step, and stops at the transition;
-    `signal` cosine is its signal, in the same pass and so one step later.
+    The transition is the first local minimum on this trajectory (see dynamic_transition), or fixed
+    by tau. Source: the paper; s = 2 is the scale of its static command (650 is that command's tau),
+    Han et al. 2025 try 1, 3, 5, 7, 9. The released script is not followed: it finds the minimum of
+    1 - cos(x_{i+1}, x_i) in a pass of its own, flips the sign at every early step, and stops at the
+    transition; `signal` cosine is its signal, in the same pass and so one step later.
     """
 
-    opposite_scale: float = flag(2.0, "scale s away from the prompt before the transition", short="opposite", at_least=0.0)
-    tau: float | None = flag(None, "fixed transition: opposite while t > tau", at_least=1.0, excludes="fallback_step")
-    fallback_step: int | None = flag(None, "guide from this step on at the latest, the number of steps: never; not given: half of them",
-                                     short="fallback", at_least=0)
-    drop: float = flag(0.0, "how far the minimum must lie below the largest earlier value, as a share of it", at_least=0.0, always_named=False)
-    signal: str = flag("magnitude", "what has the minimum: the conditional noise, or the change of the latents", choices=("magnitude", "cosine"),
-                       always_named=False)
+    opposite_scale: float = flag(
+        2.0, "scale s away from the prompt before the transition", short="opposite", at_least=0.0
+    )
+    tau: float | None = flag(
+        None, "fixed transition: opposite while t > tau", at_least=1.0, excludes="fallback_step"
+    )
+    fallback_step: int | None = flag(
+        None,
+        "guide from this step on at the latest, the number of steps: never; not given: half of "
+        "them",
+        short="fallback",
+        at_least=0,
+    )
+    drop: float = flag(
+        0.0,
+        "how far the minimum must lie below the largest earlier value, as a share of it",
+        at_least=0.0,
+        always_named=False,
+    )
+    signal: str = flag(
+        "magnitude",
+        "what has the minimum: the conditional noise, or the change of the latents",
+        choices=("magnitude", "cosine"),
+        always_named=False,
+    )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         if self.tau is not None:
@@ -35,4 +55,8 @@ class OppositeGuidance(Mitigation):
 
     def settings(self) -> dict:
         used = super().settings()
-        return used if self.tau is None else {name: value for name, value in used.items() if name in ("opposite", "tau")}
+        return (
+            used
+            if self.tau is None
+            else {name: value for name, value in used.items() if name in ("opposite", "tau")}
+        )

@@ -1,4 +1,5 @@
 """Prompt-embedding adjustment: Wen et al., ICLR 2024."""
+
 from __future__ import annotations
 
 import torch
@@ -8,20 +9,44 @@ from mitigation.embedding_search import EmbeddingSearch
 from sampling import Batch, NoisePredictor
 
 
-@register("prompt_embedding", paper="Wen et al., ICLR 2024", cost="2N + J + 1 and J backward passes, J updates; 2N without any")
+@register(
+    "prompt_embedding",
+    paper="Wen et al., ICLR 2024",
+    cost="2N + J + 1 and J backward passes, J updates; 2N without any",
+)
 class PromptEmbedding(EmbeddingSearch):
-    """AdamW on the prompt embedding until ||e(x, c) - e(x, "")|| <= target on the image's own noise; padding and end token take part.
+    """AdamW on the prompt embedding until ||e(x, c) - e(x, "")|| <= target on the image's own
+    noise; padding and end token take part.
 
-    Source: official code. Differs from it: every image has its own embedding and magnitude, so the target does not depend on how many images a
-    prompt has (official: 3 over 4 images, which is 1.5 for each); the begin token's row is not decayed; the unconditional half is computed once.
-    --official joint_norm: one embedding a prompt, the joint norm over its images in the batch (keep them in one), and the decay;
+    Source: official code. Differs from it: every image has its own embedding and magnitude, so the
+    target does not depend on how many images a prompt has (official: 3 over 4 images, which is 1.5
+    for each); the begin token's row is not decayed; the unconditional half is computed once.
+    --official joint_norm: one embedding a prompt, the joint norm over its images in the batch (keep
+    them in one), and the decay;
     last_iterate: at the cap the last embedding, not the best.
     """
 
-    optim_target_loss: float = flag(1.5, "target of the magnitude, epsilon units; with --official joint_norm of the norm over all images of a "
-                                    "prompt", short="tl", above=0.0)
+    optim_target_loss: float = flag(
+        1.5,
+        "target of the magnitude, epsilon units; with --official joint_norm of the norm over all "
+        "images of a "
+        "prompt",
+        short="tl",
+        above=0.0,
+    )
     official: str = quirks("joint_norm", "last_iterate")
 
-    def edit_embeddings(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> dict[str, torch.Tensor]:
-        numbers = self.optimise(predictor, x, [t], lambda predictions, images: predictions[0].magnitude(), batch, official=self.official)
-        return {name: value for name, value in numbers.items() if "loss" not in name}                   # the loss is the magnitude
+    def edit_embeddings(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        numbers = self.optimise(
+            predictor,
+            x,
+            [t],
+            lambda predictions, images: predictions[0].magnitude(),
+            batch,
+            official=self.official,
+        )
+        return {
+            name: value for name, value in numbers.items() if "loss" not in name
+        }  # the loss is the magnitude

@@ -1,4 +1,5 @@
 """Random insertions into the prompt: Somepalli et al., NeurIPS 2023."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,18 +10,25 @@ import torch
 from mitigation.base import Mitigation, flag, register
 from sampling import Batch
 
-CLIP_VOCABULARY, CLIP_DRAWN = 49408, 49400           # the official code draws from the first 49400 of CLIP's tokens
+CLIP_VOCABULARY, CLIP_DRAWN = (
+    49408,
+    49400,
+)  # the official code draws from the first 49400 of CLIP's tokens
 
 
 def drawn_tokens(tokenizer) -> Sequence[int]:
-    """Ids that a random token is drawn from: 0..49399 of CLIP's own vocabulary, all but the special ones of another."""
+    """Ids that a random token is drawn from: 0..49399 of CLIP's own vocabulary, all but the special
+    ones of another.
+    """
     if len(tokenizer) == CLIP_VOCABULARY:
         return range(CLIP_DRAWN)
     return sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
 
 
 def insert_word(prompt: str, word: str, rng: np.random.Generator) -> str:
-    """The prompt with one more word: at the front, between any two words or at the end, all places alike."""
+    """The prompt with one more word: at the front, between any two words or at the end, all places
+    alike.
+    """
     words = prompt.split(" ")
     words.insert(int(rng.integers(len(words) + 1)), word)
     return " ".join(words)
@@ -28,24 +36,45 @@ def insert_word(prompt: str, word: str, rng: np.random.Generator) -> str:
 
 @register("random_tokens", paper="Somepalli et al., NeurIPS 2023 (RT, RNA, CWR)", cost="2N")
 class RandomTokens(Mitigation):
-    """Inserts strings into the prompt, one after the other, each at a random place among the words as they then are.
+    """Inserts strings into the prompt, one after the other, each at a random place among the words
+    as they then are.
 
-    rand_word_add (RT): a token of the vocabulary as the tokenizer spells it; rand_numb_add (RNA): a number of 0..99999; rand_word_repeat (CWR):
-    a word of the caption. Source: official code, `prompt_augmentation` (repeats: 4 in its mitigation script, 2 at generation). Differs: one generator
-    per prompt or image instead of the process's, drawn from in the official order (string, then place). A string is tokenized again as part of the
-    prompt, so a piece of a word may become several tokens; tokens_lost counts what does not fit into the text encoder.
+    rand_word_add (RT): a token of the vocabulary as the tokenizer spells it; rand_numb_add (RNA): a
+    number of 0..99999; rand_word_repeat (CWR): a word of the caption. Source: official code,
+    `prompt_augmentation` (repeats: 4 in its mitigation script, 2 at generation). Differs: one
+    generator per prompt or image instead of the process's, drawn from in the official order
+    (string, then place). A string is tokenized again as part of the prompt, so a piece of a word
+    may become several tokens; tokens_lost counts what does not fit into the text encoder.
     """
 
-    augment: str = flag("rand_word_add", "what is inserted", short="aug", choices=("rand_word_add", "rand_numb_add", "rand_word_repeat"))
+    augment: str = flag(
+        "rand_word_add",
+        "what is inserted",
+        short="aug",
+        choices=("rand_word_add", "rand_numb_add", "rand_word_repeat"),
+    )
     repeat_num: int = flag(4, "insertions", short="rep", at_least=0)
-    augment_per: str = flag("prompt", "prompt: its images share one text; image: each has its own", short="per", choices=("prompt", "image"),
-                            always_named=False)
+    augment_per: str = flag(
+        "prompt",
+        "prompt: its images share one text; image: each has its own",
+        short="per",
+        choices=("prompt", "image"),
+        always_named=False,
+    )
 
     def edit_prompts(self, batch: Batch) -> list[str]:
-        tokenizer, seeds = batch.pipe.tokenizer, batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds
-        edited = [self.augmented(prompt, tokenizer, np.random.default_rng(seed)) for prompt, seed in zip(batch.prompts, seeds)]
+        tokenizer, seeds = (
+            batch.pipe.tokenizer,
+            batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds,
+        )
+        edited = [
+            self.augmented(prompt, tokenizer, np.random.default_rng(seed))
+            for prompt, seed in zip(batch.prompts, seeds)
+        ]
         lengths = [len(tokenizer(text, verbose=False).input_ids) for text in edited]
-        batch.numbers["tokens_lost"] = torch.tensor([max(length - tokenizer.model_max_length, 0) for length in lengths])
+        batch.numbers["tokens_lost"] = torch.tensor(
+            [max(length - tokenizer.model_max_length, 0) for length in lengths]
+        )
         return edited
 
     def augmented(self, prompt: str, tokenizer, rng: np.random.Generator) -> str:

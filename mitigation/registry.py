@@ -1,4 +1,5 @@
 """Methods by name: every module in this folder is looked at, there is no list to edit."""
+
 from __future__ import annotations
 
 import importlib
@@ -24,10 +25,12 @@ def methods() -> dict[str, type[Mitigation]]:
 
 
 def build_mitigation(name: str, **settings) -> Mitigation:
-    """A method with its settings, e.g. build_mitigation("batch_wise", rho=50.0), or several: build_mitigation("per_sample+cross_attention").
+    """A method with its settings, e.g. build_mitigation("batch_wise", rho=50.0), or several:
+    build_mitigation("per_sample+cross_attention").
 
-    Of several methods each takes the settings that it has. Raises ValueError for an unknown name, an unknown setting, one that more than
-    one of them has, a value out of range, or methods that cannot be combined.
+    Of several methods each takes the settings that it has. Raises ValueError for an unknown name,
+    an unknown setting, one that more than one of them has, a value out of range, or methods that
+    cannot be combined.
     """
     if "+" in name:
         return combine({part: {} for part in name.split("+")}, settings)
@@ -37,17 +40,31 @@ def build_mitigation(name: str, **settings) -> Mitigation:
     cls = known[name]
     unknown = sorted(set(settings) - {option.name for option in flags(cls)})
     if unknown:
-        raise ValueError(f"{name} does not take {unknown[0]!r}; it takes {', '.join(o.name for o in flags(cls)) or 'nothing'}")
+        raise ValueError(
+            f"{name} does not take {unknown[0]!r}; it takes "
+            f"{', '.join(o.name for o in flags(cls)) or 'nothing'}"
+        )
     return cls(**settings)
 
 
-
 def combine(tables: dict[str, dict], settings: dict) -> Mitigation:
-    """Several methods, each with its own table of settings; `settings` go to the one method that has them. Raises ValueError."""
+    """Several methods, each with its own table of settings; `settings` go to the one method that
+    has them. Raises ValueError.
+    """
     for setting in settings:
-        owners = [name for name in tables if name in methods() and setting in {option.name for option in flags(methods()[name])}]
+        owners = [
+            name
+            for name in tables
+            if name in methods() and setting in {option.name for option in flags(methods()[name])}
+        ]
         if len(owners) != 1:
-            which = f"both {' and '.join(owners)} take it: give each its own in a preset file" if owners else "none of them takes it"
+            which = (
+                f"both {' and '.join(owners)} take it: give each its own in a preset file"
+                if owners
+                else "none of them takes it"
+            )
             raise ValueError(f"--{setting} with --method {'+'.join(tables)}: {which}")
         tables[owners[0]] = tables[owners[0]] | {setting: settings[setting]}
-    return Composite(methods=tuple(build_mitigation(name, **table) for name, table in tables.items()))
+    return Composite(
+        methods=tuple(build_mitigation(name, **table) for name, table in tables.items())
+    )

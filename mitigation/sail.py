@@ -1,4 +1,5 @@
 """Sharpness-aware initialization (SAIL): Jeon et al., ICML 2025."""
+
 from __future__ import annotations
 
 import math
@@ -15,12 +16,18 @@ from sampling.gradients import frozen, in_parts
 from sampling.loop import input_scale
 from sampling.noise_predictor import HALVES, row_norm
 
-THRESHOLD_STEP, RESTARTS_PER_STEP, SEEDS = 0.1, 3, 50_000          # every third restart the threshold grows; the official new seed is below 50000
+THRESHOLD_STEP, RESTARTS_PER_STEP, SEEDS = (
+    0.1,
+    3,
+    50_000,
+)  # every third restart the threshold grows; the official new seed is below 50000
 
 
 @dataclass
 class Candidate:
-    """A noise as it was evaluated. x: (4, h, w); loss; magnitude: ||e(x, c) - e(x, "")||; halves: e(x, ...) by name, (4, h, w)."""
+    """A noise as it was evaluated. x: (4, h, w); loss; magnitude: ||e(x, c) - e(x, "")||; halves:
+    e(x, ...) by name, (4, h, w).
+    """
 
     x: torch.Tensor
     loss: float
@@ -29,7 +36,9 @@ class Candidate:
 
 
 class Attempt:
-    """Noises that are optimised from `start`, (k, 4, h, w); row i belongs to image i of the predictor and has its own Adam state."""
+    """Noises that are optimised from `start`, (k, 4, h, w); row i belongs to image i of the
+    predictor and has its own Adam state.
+    """
 
     def __init__(self, method: Sail, predictor: NoisePredictor, start: torch.Tensor, t):
         self.method, self.predictor, self.start, self.t = method, predictor, start, t
@@ -37,14 +46,27 @@ class Attempt:
         self.optimizer = torch.optim.Adam(self.rows, lr=method.lr)
         self.found: dict[int, Candidate] = {}
 
-    def evaluate(self, part: torch.Tensor, *, threshold: float, differentiate: bool) -> torch.Tensor:
-        """Evaluates the rows `part` and returns those that go on, with their gradients: the loss is above the threshold. part, result: indices."""
-        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_(differentiate)
+    def evaluate(
+        self, part: torch.Tensor, *, threshold: float, differentiate: bool
+    ) -> torch.Tensor:
+        """Evaluates the rows `part` and returns those that go on, with their gradients: the loss is
+        above the threshold. part, result: indices.
+        """
+        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_(
+            differentiate
+        )
         with torch.set_grad_enabled(differentiate):
-            loss, prediction = self.method.loss(self.predictor.select(part), x, self.start[part], self.t)
+            loss, prediction = self.method.loss(
+                self.predictor.select(part), x, self.start[part], self.t
+            )
         seen, magnitude = loss.detach().cpu(), prediction.magnitude().tolist()
         for k, i in enumerate(part.tolist()):
-            self.found[i] = Candidate(x[k].detach(), float(seen[k]), magnitude[k], {name: prediction.halves[name][k].detach() for name in HALVES})
+            self.found[i] = Candidate(
+                x[k].detach(),
+                float(seen[k]),
+                magnitude[k],
+                {name: prediction.halves[name][k].detach() for name in HALVES},
+            )
         going = torch.isfinite(seen) & (seen > threshold)
         if differentiate and going.any():
             (gradient,) = torch.autograd.grad(loss, x, grad_outputs=going.to(loss))
@@ -80,66 +102,138 @@ class Kept:
         self.failed[image] |= not math.isfinite(made.loss)
 
     def result(self, predictor: NoisePredictor, t, *, with_prediction: bool) -> Adjustment:
-        """The noises; an image with a loss that was not finite, or without a candidate, gets its own back, evaluated once more."""
-        again = torch.tensor([i for i, best in enumerate(self.best) if best is None or self.failed[i]], dtype=torch.long)
+        """The noises; an image with a loss that was not finite, or without a candidate, gets its
+        own back, evaluated once more.
+        """
+        again = torch.tensor(
+            [i for i, best in enumerate(self.best) if best is None or self.failed[i]],
+            dtype=torch.long,
+        )
         if len(again):
             own = predictor.select(again).at(self.start[again], t)
             for k, (i, magnitude) in enumerate(zip(again.tolist(), own.magnitude().tolist())):
-                self.best[i] = Candidate(self.start[i], math.nan, magnitude, {name: own.halves[name][k] for name in HALVES})
+                self.best[i] = Candidate(
+                    self.start[i],
+                    math.nan,
+                    magnitude,
+                    {name: own.halves[name][k] for name in HALVES},
+                )
                 self.attempt[i], self.reached[i] = 0, False
         best = [one for one in self.best if one is not None]
         x = torch.stack([one.x for one in best])
         prediction = predictor.at(x, t)
-        prediction.halves = {name: torch.stack([one.halves[name] for one in best]) for name in HALVES}
-        last = {"last_magnitude": torch.tensor([one.magnitude for one in best])} if with_prediction else {}
-        return Adjustment(x, prediction if with_prediction else None, {
-            "iterations": self.updates, "restarts": self.restarts, "attempt": self.attempt, "first_magnitude": self.first_magnitude, **last,
-            "loss": torch.tensor([one.loss for one in best]), "reached": self.reached, "failed": self.failed, "norm": row_norm(x),
-            "moved": row_norm(x - self.start)})
+        prediction.halves = {
+            name: torch.stack([one.halves[name] for one in best]) for name in HALVES
+        }
+        last = (
+            {"last_magnitude": torch.tensor([one.magnitude for one in best])}
+            if with_prediction
+            else {}
+        )
+        return Adjustment(
+            x,
+            prediction if with_prediction else None,
+            {
+                "iterations": self.updates,
+                "restarts": self.restarts,
+                "attempt": self.attempt,
+                "first_magnitude": self.first_magnitude,
+                **last,
+                "loss": torch.tensor([one.loss for one in best]),
+                "reached": self.reached,
+                "failed": self.failed,
+                "norm": row_norm(x),
+                "moved": row_norm(x - self.start),
+            },
+        )
 
 
-@register("sail", paper="Jeon et al., ICML 2025, Algorithm 2", cost="4E + 2N - 2 and J backward passes: E evaluations, J = E - attempts updates")
+@register(
+    "sail",
+    paper="Jeon et al., ICML 2025, Algorithm 2",
+    cost="4E + 2N - 2 and J backward passes: E evaluations, J = E - attempts updates",
+)
 class Sail(Mitigation):
-    """Adam on each initial noise x until the loss is at most l_thres; a fresh noise when max_steps evaluations did not suffice.
+    """Adam on each initial noise x until the loss is at most l_thres; a fresh noise when max_steps
+    evaluations did not suffice.
 
-    With e(x) = e(x, c) - e(x, "") and u = e(x) / ||e(x)||: loss = ||e(x + delta u)|| + alpha ||x|| (the official code's; SD 2: alpha 0.01,
-    l_thres 4 to 6, in units of its v quirk), or with s = -e / sigma the paper's ||s(x + delta s / ||s||) - s(x)||^2 + alpha ||x||^2,
-    for which no threshold is published. The gradient flows through u. Differs from the code: every image optimises its own noise, so
-    that images are paired with other methods' (code: eight candidates of one seed for a prompt, first come); u is that of the iterate
-    (code: of the start); after the last restart the best noise is kept (code: goes on for ever). A fresh noise is drawn from
-    SeedSequence([the image's seed, restart]); every third restart l_thres grows by 0.1. attempt in the figures: the restart whose noise is kept.
+    With e(x) = e(x, c) - e(x, "") and u = e(x) / ||e(x)||: loss = ||e(x + delta u)|| + alpha ||x||
+    (the official code's; SD 2: alpha 0.01, l_thres 4 to 6, in units of its v quirk), or with s = -e
+    / sigma the paper's ||s(x + delta s / ||s||) - s(x)||^2 + alpha ||x||^2, for which no threshold
+    is published. The gradient flows through u. Differs from the code: every image optimises its own
+    noise, so that images are paired with other methods' (code: eight candidates of one seed for a
+    prompt, first come); u is that of the iterate (code: of the start); after the last restart the
+    best noise is kept (code: goes on for ever). A fresh noise is drawn from SeedSequence([the
+    image's seed, restart]); every third restart l_thres grows by 0.1. attempt in the figures: the
+    restart whose noise is kept.
     """
 
     lr: float = flag(0.05, "learning rate of Adam, in unit-variance latents", above=0.0)
     max_steps: int = flag(10, "most evaluations of one noise", short="ms", at_least=1)
     l_thres: float = flag(8.2, "the loss at which a noise is accepted", above=0.0)
     alpha: float = flag(0.05, "weight of the noise's length", at_least=0.0)
-    restarts: int = flag(8, "most fresh noises of one image, then its best one is kept", short="re", at_least=0)
-    delta: float = flag(1.0, "length of the probe, in unit-variance latents", above=0.0, always_named=False)
-    objective: str = flag("code", "the official code's loss or the paper's", choices=("code", "paper"), always_named=False)
-    stop_gradient: int = flag(0, "1: no gradient through the probe's direction", short="stopgrad", at_least=0, always_named=False)
-    budget: int = flag(8, "with --official same_candidates: candidates of a prompt", at_least=1, always_named=False)
-    grad_rows: int = flag(0, "images per backward pass; 0: as many as fit into memory", at_least=0, changes_result=False)
+    restarts: int = flag(
+        8, "most fresh noises of one image, then its best one is kept", short="re", at_least=0
+    )
+    delta: float = flag(
+        1.0, "length of the probe, in unit-variance latents", above=0.0, always_named=False
+    )
+    objective: str = flag(
+        "code",
+        "the official code's loss or the paper's",
+        choices=("code", "paper"),
+        always_named=False,
+    )
+    stop_gradient: int = flag(
+        0,
+        "1: no gradient through the probe's direction",
+        short="stopgrad",
+        at_least=0,
+        always_named=False,
+    )
+    budget: int = flag(
+        8, "with --official same_candidates: candidates of a prompt", at_least=1, always_named=False
+    )
+    grad_rows: int = flag(
+        0,
+        "images per backward pass; 0: as many as fit into memory",
+        at_least=0,
+        changes_result=False,
+    )
     official: str = quirks("fixed_direction", "same_candidates", "v_as_x0")
 
-    def loss(self, predictor: NoisePredictor, x: torch.Tensor, start: torch.Tensor, t) -> tuple[torch.Tensor, Prediction]:
-        """Loss (k,) and the prediction that gave the direction: at x, under `fixed_direction` at start with the gradient handed to x."""
+    def loss(
+        self, predictor: NoisePredictor, x: torch.Tensor, start: torch.Tensor, t
+    ) -> tuple[torch.Tensor, Prediction]:
+        """Loss (k,) and the prediction that gave the direction: at x, under `fixed_direction` at
+        start with the gradient handed to x.
+        """
         sigma = alpha_sigma(predictor.scheduler, t)[1]
-        factor = -1 / sigma if "v_as_x0" in self.official and not predictor.is_epsilon else 1.0     # e = (x - alpha v) / sigma, read so
-        prediction = predictor.at(start + (x - x.detach()) if "fixed_direction" in self.official else x, t)
+        factor = (
+            -1 / sigma if "v_as_x0" in self.official and not predictor.is_epsilon else 1.0
+        )  # e = (x - alpha v) / sigma, read so
+        prediction = predictor.at(
+            start + (x - x.detach()) if "fixed_direction" in self.official else x, t
+        )
         e = factor * prediction.conditional
         u = unit(e.detach() if self.stop_gradient else e)
         if self.objective == "code":
-            return row_norm(factor * predictor.conditional_noise(x + self.delta * u, t)) + self.alpha * row_norm(x), prediction
+            return row_norm(
+                factor * predictor.conditional_noise(x + self.delta * u, t)
+            ) + self.alpha * row_norm(x), prediction
         change = factor * predictor.conditional_noise(x - self.delta * u, t) - e
         return row_norm(change).square() / sigma**2 + self.alpha * row_norm(x).square(), prediction
 
     def threshold(self, attempt: int) -> float:
         return self.l_thres + THRESHOLD_STEP * (attempt // RESTARTS_PER_STEP)
 
-    def adjust_initial_noise(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Adjustment:
+    def adjust_initial_noise(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> Adjustment:
         with frozen(predictor.unet):
-            kept = (self.fill if "same_candidates" in self.official else self.search)(predictor, x, t, batch)
+            kept = (self.fill if "same_candidates" in self.official else self.search)(
+                predictor, x, t, batch
+            )
         return kept.result(predictor, t, with_prediction="fixed_direction" not in self.official)
 
     def search(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Kept:
@@ -147,14 +241,33 @@ class Sail(Mitigation):
         kept, active, size = Kept(x), torch.arange(len(x)), self.grad_rows or len(x)
         for restart in range(self.restarts + 1):
             kept.restarts[active] = restart
-            start = x[active] if restart == 0 else fresh_noise([batch.seeds[i] for i in active.tolist()], restart, predictor, x, t)
-            attempt, going, threshold = Attempt(self, predictor.select(active), start, t), torch.arange(len(active)), self.threshold(restart)
+            start = (
+                x[active]
+                if restart == 0
+                else fresh_noise(
+                    [batch.seeds[i] for i in active.tolist()], restart, predictor, x, t
+                )
+            )
+            attempt, going, threshold = (
+                Attempt(self, predictor.select(active), start, t),
+                torch.arange(len(active)),
+                self.threshold(restart),
+            )
             for k in range(self.max_steps):
                 last, seen = k + 1 == self.max_steps, going.tolist()
-                parts, size = in_parts(partial(attempt.evaluate, threshold=threshold, differentiate=not last), going, size)
+                parts, size = in_parts(
+                    partial(attempt.evaluate, threshold=threshold, differentiate=not last),
+                    going,
+                    size,
+                )
                 going = torch.cat([on for _, on in parts])
                 for i in seen:
-                    kept.take(int(active[i]), attempt.found[i], restart, accepted=attempt.found[i].loss <= threshold)
+                    kept.take(
+                        int(active[i]),
+                        attempt.found[i],
+                        restart,
+                        accepted=attempt.found[i].loss <= threshold,
+                    )
                 if last or not len(going):
                     break
                 attempt.step()
@@ -165,18 +278,31 @@ class Sail(Mitigation):
         return kept
 
     def fill(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Kept:
-        """--official same_candidates: a prompt's images are filled from candidates of the prompt's seed."""
+        """--official same_candidates: a prompt's images are filled from candidates of the prompt's
+        seed.
+        """
         kept = Kept(x)
         for group in batch.groups():
-            owners = group[torch.arange(self.budget) % len(group)]                     # whose rows the candidates' count as
-            pool = self.pool(predictor.select(owners), len(group), batch.prompt_seeds[int(group[0])], x, t)
+            owners = group[
+                torch.arange(self.budget) % len(group)
+            ]  # whose rows the candidates' count as
+            pool = self.pool(
+                predictor.select(owners), len(group), batch.prompt_seeds[int(group[0])], x, t
+            )
             for image, (candidate, updates, restart, accepted) in zip(group.tolist(), pool):
                 kept.take(image, candidate, restart, accepted=accepted)
-                kept.updates[image], kept.restarts[image] = updates, restart if accepted else self.restarts
+                kept.updates[image], kept.restarts[image] = (
+                    updates,
+                    restart if accepted else self.restarts,
+                )
         return kept
 
-    def pool(self, predictor: NoisePredictor, wanted: int, seed: int, x: torch.Tensor, t) -> list[tuple[Candidate, int, int, bool]]:
-        """(candidate, its updates, restarts before it, accepted?) of up to `wanted` candidates, first come; then the best of the others."""
+    def pool(
+        self, predictor: NoisePredictor, wanted: int, seed: int, x: torch.Tensor, t
+    ) -> list[tuple[Candidate, int, int, bool]]:
+        """(candidate, its updates, restarts before it, accepted?) of up to `wanted` candidates,
+        first come; then the best of the others.
+        """
         pool: list[tuple[Candidate, int, int, bool]] = []
         others: list[tuple[Candidate, int, int, bool]] = []
         size = self.grad_rows or self.budget
@@ -186,30 +312,55 @@ class Sail(Mitigation):
             attempt = Attempt(self, predictor, as_read(noise, predictor, x, t), t)
             for k in range(self.max_steps):
                 last = k + 1 == self.max_steps
-                _, size = in_parts(partial(attempt.evaluate, threshold=-math.inf, differentiate=not last), torch.arange(self.budget), size)
-                fresh = [i for i, one in sorted(attempt.found.items()) if i not in taken and one.loss <= self.threshold(restart)]
+                _, size = in_parts(
+                    partial(attempt.evaluate, threshold=-math.inf, differentiate=not last),
+                    torch.arange(self.budget),
+                    size,
+                )
+                fresh = [
+                    i
+                    for i, one in sorted(attempt.found.items())
+                    if i not in taken and one.loss <= self.threshold(restart)
+                ]
                 pool += [(attempt.found[i], k, restart, True) for i in fresh]
                 taken |= set(fresh)
                 if len(pool) >= wanted:
                     return pool[:wanted]
                 if not last:
                     attempt.step()
-            others += [(one, k, restart, False) for i, one in attempt.found.items() if i not in taken and math.isfinite(one.loss)]
+            others += [
+                (one, k, restart, False)
+                for i, one in attempt.found.items()
+                if i not in taken and math.isfinite(one.loss)
+            ]
             if (restart + 1) % RESTARTS_PER_STEP == 0:
                 seed = int(torch.randint(0, SEEDS, (1,), generator=generator))
-        return pool + sorted(others, key=lambda other: other[0].loss)[:wanted - len(pool)]
+        return pool + sorted(others, key=lambda other: other[0].loss)[: wanted - len(pool)]
 
     def check(self, num_steps: int) -> None:
         if self.stop_gradient > 1:
             raise ValueError(f"--stop_gradient {self.stop_gradient} is neither 0 nor 1")
 
 
-def fresh_noise(seeds: list[int], restart: int, predictor: NoisePredictor, like: torch.Tensor, t) -> torch.Tensor:
+def fresh_noise(
+    seeds: list[int], restart: int, predictor: NoisePredictor, like: torch.Tensor, t
+) -> torch.Tensor:
     """Noise of images that start anew, as the UNet reads it, (len(seeds), 4, h, w)."""
-    derived = [int(np.random.SeedSequence([seed, restart]).generate_state(1, np.uint64)[0] >> 1) for seed in seeds]
-    return as_read(initial_noise(derived, (like.shape[1], like.shape[2], like.shape[3])), predictor, like, t)
+    derived = [
+        int(np.random.SeedSequence([seed, restart]).generate_state(1, np.uint64)[0] >> 1)
+        for seed in seeds
+    ]
+    return as_read(
+        initial_noise(derived, (like.shape[1], like.shape[2], like.shape[3])), predictor, like, t
+    )
 
 
 def as_read(noise: torch.Tensor, predictor: NoisePredictor, like: torch.Tensor, t) -> torch.Tensor:
-    """Drawn noise as the UNet reads it at the first timestep: Euler's is a quarter of a percent shorter."""
-    return noise.to(like) * float(predictor.scheduler.init_noise_sigma) / input_scale(predictor.scheduler, t)
+    """Drawn noise as the UNet reads it at the first timestep: Euler's is a quarter of a percent
+    shorter.
+    """
+    return (
+        noise.to(like)
+        * float(predictor.scheduler.init_noise_sigma)
+        / input_scale(predictor.scheduler, t)
+    )

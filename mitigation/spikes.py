@@ -1,4 +1,7 @@
-"""Spike attenuation: tokens that draw far more cross-attention than the others are held back. Zhao et al., ICML 2026."""
+"""Spike attenuation: tokens that draw far more cross-attention than the others are held back. Zhao
+et al., ICML 2026.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,7 +11,7 @@ import torch
 from sampling import NoisePredictor
 from sampling.attention import OpenAttention, attention_names, patched_attention
 
-BLOCKS = ("early", "all")                         # down blocks and the middle; every cross-attention
+BLOCKS = ("early", "all")  # down blocks and the middle; every cross-attention
 
 
 def names_in(unet, blocks: str) -> list[str]:
@@ -17,10 +20,12 @@ def names_in(unet, blocks: str) -> list[str]:
 
 
 def spikes(logits: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which tokens stand out, per row and head: (rows, heads, queries, tokens) -> (rows, heads, 1, tokens) bool.
+    """Which tokens stand out, per row and head: (rows, heads, queries, tokens) -> (rows, heads, 1,
+    tokens) bool.
 
-    M_k = max over queries of the logits; k is a spike when (M_k - mean) / (std + 1e-6) > threshold. Mean and unbiased std run over the tokens
-    k >= 1, padding included; the begin token is never one.
+    M_k = max over queries of the logits; k is a spike when (M_k - mean) / (std + 1e-6) > threshold.
+    Mean and unbiased std run over the tokens k >= 1, padding included; the begin token is never
+    one.
     """
     highest = logits.amax(dim=2, keepdim=True)
     others = highest[..., 1:]
@@ -29,11 +34,14 @@ def spikes(logits: torch.Tensor, threshold: float) -> torch.Tensor:
     return z > threshold
 
 
-def attenuated_spikes(predictor: NoisePredictor, half: str, *, threshold: float, attenuation: float,
-                      blocks: str) -> contextlib.AbstractContextManager:
-    """Inside the block, the logits of spike tokens are multiplied by `attenuation` in the rows of one half.
+def attenuated_spikes(
+    predictor: NoisePredictor, half: str, *, threshold: float, attenuation: float, blocks: str
+) -> contextlib.AbstractContextManager:
+    """Inside the block, the logits of spike tokens are multiplied by `attenuation` in the rows of
+    one half.
 
-    blocks: 'early' (down blocks and the middle) or 'all'. As in the official code, multiplying raises a logit that is negative.
+    blocks: 'early' (down blocks and the middle) or 'all'. As in the official code, multiplying
+    raises a logit that is negative.
     """
 
     def edit(name: str, logits: torch.Tensor) -> torch.Tensor:
@@ -43,4 +51,8 @@ def attenuated_spikes(predictor: NoisePredictor, half: str, *, threshold: float,
         chosen = spikes(logits.detach(), threshold) & rows.to(logits.device).reshape(-1, 1, 1, 1)
         return torch.where(chosen, logits * attenuation, logits)
 
-    return patched_attention(predictor.unet, lambda name: OpenAttention(name, edit=edit), names_in(predictor.unet, blocks))
+    return patched_attention(
+        predictor.unet,
+        lambda name: OpenAttention(name, edit=edit),
+        names_in(predictor.unet, blocks),
+    )

@@ -1,4 +1,7 @@
-"""Trajectories held inside the region of ordinary ones: Huang et al., "Broken Memories", KDD 2026."""
+"""Trajectories held inside the region of ordinary ones: Huang et al., "Broken Memories", KDD
+2026.
+"""
+
 from __future__ import annotations
 
 import copy
@@ -13,8 +16,10 @@ from sampling.loop import input_scale
 from sampling.noise_predictor import row_norm
 from sampling.stability import Statistics, clean_estimate, read_statistics
 
-NO_FILE = ("--statistics is not given: it names a file with the norms of ordinary prompts, made by "
-           "python calibrate.py stability --model_id ... --prompts ORDINARY.csv --out FILE")
+NO_FILE = (
+    "--statistics is not given: it names a file with the norms of ordinary prompts, made by "
+    "python calibrate.py stability --model_id ... --prompts ORDINARY.csv --out FILE"
+)
 
 
 def as_columns(values: torch.Tensor) -> torch.Tensor:
@@ -23,7 +28,9 @@ def as_columns(values: torch.Tensor) -> torch.Tensor:
 
 
 class InsideRegions(GuidanceSchedule):
-    """Plain guidance; steps whose update would leave the region are corrected, see `StabilityRegions`. Images do not see each other."""
+    """Plain guidance; steps whose update would leave the region are corrected, see
+    `StabilityRegions`. Images do not see each other.
+    """
 
     def __init__(self, statistics: Statistics, gamma: float, severe: float):
         self.statistics, self.gamma, self.severe_from = statistics, gamma, severe
@@ -31,10 +38,17 @@ class InsideRegions(GuidanceSchedule):
 
     def begin(self, step: Step, pred: Prediction) -> None:
         scheduler, n = pred.predictor.scheduler, len(pred.x)
-        self.statistics.check(num_inference_steps=step.num_steps, guidance_scale=step.guidance_scale, scheduler_class=type(scheduler).__name__,
-                              timesteps=[round(float(t), 3) for t in scheduler.timesteps], latent_shape=list(pred.x.shape[1:]))
+        self.statistics.check(
+            num_inference_steps=step.num_steps,
+            guidance_scale=step.guidance_scale,
+            scheduler_class=type(scheduler).__name__,
+            timesteps=[round(float(t), 3) for t in scheduler.timesteps],
+            latent_shape=list(pred.x.shape[1:]),
+        )
         self.largest = torch.zeros(n, device=pred.x.device)
-        self.mild_steps, self.severe_steps = torch.zeros((2, n), dtype=torch.long, device=pred.x.device)
+        self.mild_steps, self.severe_steps = torch.zeros(
+            (2, n), dtype=torch.long, device=pred.x.device
+        )
         self.first = torch.full((n,), -1, device=pred.x.device)
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:
@@ -42,29 +56,50 @@ class InsideRegions(GuidanceSchedule):
             self.begin(step, pred)
         noise = super().combine(step, pred)
         self.z, self.scheduler = pred.x.float(), pred.predictor.scheduler
-        outside_by = self.statistics.deviation("update", step.index, row_norm(self.look_ahead(pred, noise) - self.z)).abs()
+        outside_by = self.statistics.deviation(
+            "update", step.index, row_norm(self.look_ahead(pred, noise) - self.z)
+        ).abs()
         outside, self.severe = outside_by > self.gamma, outside_by > self.severe_from
         self.largest = torch.maximum(self.largest, outside_by)
         self.mild_steps += outside & ~self.severe
         self.severe_steps += self.severe
         self.first = torch.where(outside & (self.first < 0), step.index, self.first)
-        return torch.where(as_columns(outside), self.rescaled(step, pred, noise).to(noise.dtype), noise) if outside.any() else noise
+        return (
+            torch.where(
+                as_columns(outside), self.rescaled(step, pred, noise).to(noise.dtype), noise
+            )
+            if outside.any()
+            else noise
+        )
 
     def look_ahead(self, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
-        """z after the step that this noise would give, float32; the scheduler's own state is left alone."""
+        """z after the step that this noise would give, float32; the scheduler's own state is left
+        alone.
+        """
         scheduler = copy.deepcopy(self.scheduler)
-        draws = {"generator": torch.Generator().manual_seed(0)} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        draws = (
+            {"generator": torch.Generator().manual_seed(0)}
+            if "generator" in inspect.signature(scheduler.step).parameters
+            else {}
+        )
         latents = self.z * input_scale(scheduler, pred.t)
         output = pred.predictor.to_model_output(noise.float(), self.z, pred.t)
         after = scheduler.step(output, pred.t, latents, return_dict=False, **draws)[0]
         return after.float() / input_scale(scheduler, pred.t)
 
     def rescaled(self, step: Step, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
-        """The noise whose z0_hat is the given one's at the reference length, float32; zero stays zero."""
+        """The noise whose z0_hat is the given one's at the reference length, float32; zero stays
+        zero.
+        """
         alpha, sigma = alpha_sigma(self.scheduler, pred.t)
         clean = clean_estimate(pred, noise)
         length = row_norm(clean)
-        factor = torch.where(length > 0, float(self.statistics.mean["clean"][step.index]) / length.clamp(min=torch.finfo(length.dtype).tiny), 1.0)
+        factor = torch.where(
+            length > 0,
+            float(self.statistics.mean["clean"][step.index])
+            / length.clamp(min=torch.finfo(length.dtype).tiny),
+            1.0,
+        )
         return (self.z - alpha * as_columns(factor) * clean) / sigma
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -73,34 +108,61 @@ class InsideRegions(GuidanceSchedule):
         scale = input_scale(self.scheduler, step.t)
         update = after.float() / scale - self.z
         z = self.z + self.clamp("update", step, update)
-        return torch.where(as_columns(self.severe), (self.clamp("latent", step, z) * scale).to(after.dtype), after)
+        return torch.where(
+            as_columns(self.severe), (self.clamp("latent", step, z) * scale).to(after.dtype), after
+        )
 
     def clamp(self, name: str, step: Step, x: torch.Tensor) -> torch.Tensor:
         """x at a length inside the region; zero stays zero."""
         length = row_norm(x)
         wanted = self.statistics.clamped(name, step.index, length, self.gamma)
-        return x * as_columns(torch.where(length > 0, wanted / length.clamp(min=torch.finfo(length.dtype).tiny), 1.0))
+        return x * as_columns(
+            torch.where(length > 0, wanted / length.clamp(min=torch.finfo(length.dtype).tiny), 1.0)
+        )
 
     def numbers(self) -> dict[str, torch.Tensor]:
-        """instability: largest deviation in sd before its correction; steps corrected by severity; the first of them, -1: none."""
-        return {"instability": self.largest, "mild_steps": self.mild_steps, "severe_steps": self.severe_steps, "first_outside": self.first}
+        """instability: largest deviation in sd before its correction; steps corrected by severity;
+        the first of them, -1: none.
+        """
+        return {
+            "instability": self.largest,
+            "mild_steps": self.mild_steps,
+            "severe_steps": self.severe_steps,
+            "first_outside": self.first,
+        }
 
 
 @register("stability_regions", paper="Huang et al., KDD 2026", cost="2N")
 class StabilityRegions(Mitigation):
-    """Steps that ordinary prompts do not make are corrected on the way; prompts, noise and guidance are left alone.
+    """Steps that ordinary prompts do not make are corrected on the way; prompts, noise and guidance
+    are left alone.
 
-    With delta = z_{i+1} - z_i and mean and sd of its norm over ordinary prompts, a step is outside when | ||delta|| - mean | > gamma sd.
-    Fixed by the paper: these norms and their statistics (50 ordinary prompts), the region, the two corrections (z0_hat rescaled to the
-    reference norm; ||z|| and ||delta|| clamped into their regions), and that there are two severities. Ours, since no code is released and the
-    text was not at hand: gamma 3; severe from twice that on; mild: z0_hat alone; severe: z0_hat, then delta, then z, once each; the norm of delta
-    is that of the step as it would be without correction, found without a UNet call; norms in unit-variance latents (paper: SD 1.4,
-    PNDM). A file made with another model, sampler or guidance is refused.
+    With delta = z_{i+1} - z_i and mean and sd of its norm over ordinary prompts, a step is outside
+    when | ||delta|| - mean | > gamma sd.
+    Fixed by the paper: these norms and their statistics (50 ordinary prompts), the region, the two
+    corrections (z0_hat rescaled to the reference norm; ||z|| and ||delta|| clamped into their
+    regions), and that there are two severities. Ours, since no code is released and the
+    text was not at hand: gamma 3; severe from twice that on; mild: z0_hat alone; severe: z0_hat,
+    then delta, then z, once each; the norm of delta is that of the step as it would be without
+    correction, found without a UNet call; norms in unit-variance latents (paper: SD 1.4, PNDM). A
+    file made with another model, sampler or guidance is refused.
     """
 
-    statistics: str = flag("", "file with the norms of ordinary prompts, made by calibrate.py stability", short="stats", file=True)
-    gamma_sd: float = flag(3.0, "half width of the region, in standard deviations", short="sd", above=0.0)
-    severe_sd: float = flag(6.0, "deviation from which lengths are clamped too, in standard deviations", short="severe", above=0.0)
+    statistics: str = flag(
+        "",
+        "file with the norms of ordinary prompts, made by calibrate.py stability",
+        short="stats",
+        file=True,
+    )
+    gamma_sd: float = flag(
+        3.0, "half width of the region, in standard deviations", short="sd", above=0.0
+    )
+    severe_sd: float = flag(
+        6.0,
+        "deviation from which lengths are clamped too, in standard deviations",
+        short="severe",
+        above=0.0,
+    )
 
     def reference(self) -> Statistics:
         """The statistics. Raises ValueError when the file is not given or is none."""
@@ -114,7 +176,10 @@ class StabilityRegions(Mitigation):
     def check(self, num_steps: int) -> None:
         self.reference().check(num_inference_steps=num_steps)
         if self.severe_sd < self.gamma_sd:
-            raise ValueError(f"--severe_sd {self.severe_sd:g} is below --gamma_sd {self.gamma_sd:g}: a severe deviation is outside the region")
+            raise ValueError(
+                f"--severe_sd {self.severe_sd:g} is below --gamma_sd {self.gamma_sd:g}: a severe "
+                "deviation is outside the region"
+            )
 
     def check_run(self, identity: dict) -> None:
         known = ("model_id", "unet_id", "scheduler", "guidance_scale", "image_length", "dtype")

@@ -1,4 +1,5 @@
 """Static transition point: guidance off until a fixed step. Jain et al., CVPR 2025."""
+
 from __future__ import annotations
 
 from mitigation.base import Mitigation, check_guided_step, flag, register
@@ -7,10 +8,18 @@ from sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
 
 @register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")
 class StaticTransition(Mitigation):
-    """Unconditional sampling (scale 0) while t > tau, then plain guidance, from the noise as drawn."""
+    """Unconditional sampling (scale 0) while t > tau, then plain guidance, from the noise as
+    drawn.
+    """
 
     tau: float = flag(500.0, "no guidance while t > tau", at_least=1.0)
-    cfg_step: int | None = flag(None, "last step index without guidance, instead of --tau", short="step", at_least=-1, excludes="tau")
+    cfg_step: int | None = flag(
+        None,
+        "last step index without guidance, instead of --tau",
+        short="step",
+        at_least=-1,
+        excludes="tau",
+    )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return BelowTimestep(self.tau) if self.cfg_step is None else Deferred(self.cfg_step)

@@ -1,4 +1,5 @@
 """The StableDiffusionPipeline subclass, and loading models by name or folder."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ __all__ = ["MemorizationPipeline", "Sample", "denoise"]
 
 
 def __getattr__(name: str):
-    """Imports diffusers when it is first needed: --help and argument errors need not wait for it."""
+    """Imports diffusers when it is first needed: --help and argument errors need not wait for
+    it.
+    """
     if name in __all__:
         from pipelines import memorization_pipeline
 

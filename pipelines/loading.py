@@ -1,21 +1,40 @@
 """Loading a model, and saying plainly why it cannot be loaded or run."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipelines.models import resolve_model
 
-# --scheduler -> class, and what its grid and steps must be whatever the model's config says or omits
+# --scheduler -> class, and what its grid and steps must be whatever the model's config says or
+# omits
 SCHEDULERS = {
-    "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}),
+    "ddim": (
+        "DDIMScheduler",
+        {
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+        },
+    ),
     "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
 }
 
 
-def load_pipeline(model_id: str, *, unet_id: str | None = None, dtype: str = "fp32", device: str = "cpu", scheduler: str = "keep"):
-    """A MemorizationPipeline, frozen, without a safety checker. dtype: fp32, bf16, fp16; scheduler: ddim, euler, keep.
+def load_pipeline(
+    model_id: str,
+    *,
+    unet_id: str | None = None,
+    dtype: str = "fp32",
+    device: str = "cpu",
+    scheduler: str = "keep",
+):
+    """A MemorizationPipeline, frozen, without a safety checker. dtype: fp32, bf16, fp16; scheduler:
+    ddim, euler, keep.
 
-    Raises ValueError when the model is neither here nor can be fetched, or is none that the suite can run.
+    Raises ValueError when the model is neither here nor can be fetched, or is none that the suite
+    can run.
     """
     import diffusers
     import torch
@@ -28,8 +47,10 @@ def load_pipeline(model_id: str, *, unet_id: str | None = None, dtype: str = "fp
         library.utils.logging.set_verbosity_error()
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     try:
-        pipe = MemorizationPipeline.from_pretrained(resolve_model(model_id), dtype=kind, safety_checker=None, requires_safety_checker=False)
-    except Exception as error:                                              # the libraries raise a dozen kinds for one fact
+        pipe = MemorizationPipeline.from_pretrained(
+            resolve_model(model_id), dtype=kind, safety_checker=None, requires_safety_checker=False
+        )
+    except Exception as error:  # the libraries raise a dozen kinds for one fact
         raise ValueError(missing_model("--model_id", model_id, error)) from error
     if unet_id:
         pipe.register_modules(unet=load_unet(unet_id, kind))
@@ -37,7 +58,7 @@ def load_pipeline(model_id: str, *, unet_id: str | None = None, dtype: str = "fp
         name, settings = SCHEDULERS[scheduler]
         pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
     check_architecture(pipe)
-    torch.backends.cudnn.deterministic = True                               # a resumed run repeats its images
+    torch.backends.cudnn.deterministic = True  # a resumed run repeats its images
     pipe.unet.requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
@@ -57,20 +78,30 @@ def load_unet(unet_id: str, dtype):
             return load("unet")
         except OSError:
             return load(None)
-    except Exception as error:                                              # as in load_pipeline
+    except Exception as error:  # as in load_pipeline
         raise ValueError(missing_model("--unet_id", unet_id, error)) from error
 
 
 def check_architecture(pipe) -> None:
     """Raises ValueError for what loads but cannot be run as a Stable Diffusion 1 or 2."""
     unet, config = pipe.unet.config, pipe.scheduler.config
-    kind, text, latent = config.get("prediction_type"), pipe.text_encoder.config.hidden_size, pipe.vae.config.latent_channels
+    kind, text, latent = (
+        config.get("prediction_type"),
+        pipe.text_encoder.config.hidden_size,
+        pipe.vae.config.latent_channels,
+    )
     facts = {
-        f"its scheduler's prediction_type is {kind!r}, not 'epsilon' or 'v_prediction'": kind not in ("epsilon", "v_prediction"),
-        "its schedule ends at zero signal-to-noise, where v cannot be turned into noise": bool(config.get("rescale_betas_zero_snr")),
-        f"its UNet reads {unet.in_channels} channels, its VAE gives {latent}": unet.in_channels != latent,
-        f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives {text}": unet.cross_attention_dim != text,
-        "its UNet wants additional embeddings (Stable Diffusion XL?)": unet.addition_embed_type is not None,
+        f"its scheduler's prediction_type is {kind!r}, not 'epsilon' or 'v_prediction'": kind
+        not in ("epsilon", "v_prediction"),
+        "its schedule ends at zero signal-to-noise, where v cannot be turned into noise": bool(
+            config.get("rescale_betas_zero_snr")
+        ),
+        f"its UNet reads {unet.in_channels} channels, its VAE gives {latent}": unet.in_channels
+        != latent,
+        f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives "
+        f"{text}": unet.cross_attention_dim != text,
+        "its UNet wants additional embeddings (Stable Diffusion XL?)": unet.addition_embed_type
+        is not None,
     }
     wrong = [fact for fact, true in facts.items() if true]
     if wrong:
@@ -79,6 +110,13 @@ def check_architecture(pipe) -> None:
 
 def missing_model(flag: str, model_id: str, error: Exception) -> str:
     """The message for a model that cannot be loaded."""
-    where = "it is not complete" if Path(model_id).exists() else "it is not on this machine and the hub cannot be reached, or has no such model"
-    return (f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). "
-            "Give a local diffusers folder (download/README.md tells how to get one), or use the embedded model with --model_id tiny.")
+    where = (
+        "it is not complete"
+        if Path(model_id).exists()
+        else "it is not on this machine and the hub cannot be reached, or has no such model"
+    )
+    return (
+        f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). "
+        "Give a local diffusers folder (download/README.md tells how to get one), or use the "
+        "embedded model with --model_id tiny."
+    )

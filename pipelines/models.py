@@ -1,4 +1,7 @@
-"""Models by name: the embedded ones, a local diffusers folder, or a hub id. Checks that need no heavy import come first."""
+"""Models by name: the embedded ones, a local diffusers folder, or a hub id. Checks that need no
+heavy import come first.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -13,17 +16,24 @@ PRESETS = ROOT / "pipelines" / "presets"
 
 
 def resolve_model(model_id: str) -> str:
-    """Folder or hub id to load from. Raises ValueError for a folder that is no diffusers model, or a name that is neither."""
+    """Folder or hub id to load from. Raises ValueError for a folder that is no diffusers model, or
+    a name that is neither.
+    """
     if model_id in EMBEDDED:
         if not EMBEDDED[model_id].is_dir():
-            raise ValueError(f"the embedded model {model_id} is not in {EMBEDDED[model_id]}: this checkout lacks it (make train-tiny builds it)")
+            raise ValueError(
+                f"the embedded model {model_id} is not in {EMBEDDED[model_id]}: this checkout "
+                "lacks it (make train-tiny builds it)"
+            )
         model_id = str(EMBEDDED[model_id])
     if Path(model_id).exists():
         check_model_folder(Path(model_id))
         return model_id
     if model_id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
-        raise ValueError(f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, "
-                         f"or an embedded model ({', '.join(EMBEDDED)})")
+        raise ValueError(
+            f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, "
+            f"or an embedded model ({', '.join(EMBEDDED)})"
+        )
     return model_id
 
 
@@ -33,28 +43,49 @@ def check_model_folder(folder: Path) -> None:
     try:
         parts = dict(json.loads(index.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder} is no diffusers model: it has no readable model_index.json") from error
-    missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if part not in parts or not (folder / part).is_dir()]
+        raise ValueError(
+            f"{folder} is no diffusers model: it has no readable model_index.json"
+        ) from error
+    missing = [
+        part
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        if part not in parts or not (folder / part).is_dir()
+    ]
     if missing:
         raise ValueError(f"{folder} is no Stable Diffusion model: it has no {', '.join(missing)}")
 
 
 def check_unet(unet_id: str | None) -> None:
     """Raises ValueError when --unet_id looks like a folder and is none with a UNet in it."""
-    if unet_id is None or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id) and not Path(unet_id).exists():
+    if (
+        unet_id is None
+        or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id)
+        and not Path(unet_id).exists()
+    ):
         return
     if not any((Path(unet_id) / place / "config.json").is_file() for place in ("", "unet")):
-        raise ValueError(f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor unet/config.json")
+        raise ValueError(
+            f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor "
+            "unet/config.json"
+        )
 
 
 def fingerprint(model_id: str) -> str:
-    """Tells two models apart: a hub id, or a hash over the files of a folder's parts (names, sizes, first bytes), not of what lies beside."""
+    """Tells two models apart: a hub id, or a hash over the files of a folder's parts (names, sizes,
+    first bytes), not of what lies beside.
+    """
     folder = Path(resolve_model(model_id))
     if not folder.is_dir():
         return model_id
     digest = hashlib.sha256()
-    parts = [path for path in folder.rglob("*") if path.parent != folder or path.name == "model_index.json"]
-    for path in sorted(path for path in parts if path.suffix in (".json", ".txt", ".safetensors", ".bin")):
+    parts = [
+        path
+        for path in folder.rglob("*")
+        if path.parent != folder or path.name == "model_index.json"
+    ]
+    for path in sorted(
+        path for path in parts if path.suffix in (".json", ".txt", ".safetensors", ".bin")
+    ):
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
         with open(path, "rb") as file:
             digest.update(file.read(2**20))
@@ -62,9 +93,11 @@ def fingerprint(model_id: str) -> str:
 
 
 def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
-    """(where it is from, tables `generate` and one a method) for --preset. Raises ValueError for an unreadable file.
+    """(where it is from, tables `generate` and one a method) for --preset. Raises ValueError for an
+    unreadable file.
 
-    `auto`: presets.toml in the model's folder, else ours for known hub ids, else nothing. `none`: nothing. Else a file.
+    `auto`: presets.toml in the model's folder, else ours for known hub ids, else nothing. `none`:
+    nothing. Else a file.
     """
     if preset == "none":
         return "none", {}
@@ -81,7 +114,9 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
 
 
 def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
-    """(`models`: the hub ids it is for, tables) of a preset file. A text that begins with ./ is a file beside it. Raises ValueError."""
+    """(`models`: the hub ids it is for, tables) of a preset file. A text that begins with ./ is a
+    file beside it. Raises ValueError.
+    """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -89,5 +124,9 @@ def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
     models = tables.pop("models", [])
     for table in tables.values():
         if isinstance(table, dict):
-            table |= {name: str(path.parent / value) for name, value in table.items() if isinstance(value, str) and value.startswith("./")}
+            table |= {
+                name: str(path.parent / value)
+                for name, value in table.items()
+                if isinstance(value, str) and value.startswith("./")
+            }
     return models, tables

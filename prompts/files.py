@@ -1,4 +1,5 @@
 """Reading prompt files: CSV, text and JSON lines."""
+
 from __future__ import annotations
 
 import csv
@@ -12,9 +13,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Prompt:
-    """row: position in the file. index, type: the columns `Index` and `type`, empty when there are none.
+    """row: position in the file. index, type: the columns `Index` and `type`, empty when there are
+    none.
 
-    alternatives: the columns caption1, caption2, ...: other captions of the same meaning, for prompt search.
+    alternatives: the columns caption1, caption2, ...: other captions of the same meaning, for
+    prompt search.
     """
 
     row: int
@@ -25,7 +28,8 @@ class Prompt:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a .csv (`;` or `,`; column Caption), .txt (one a line) or .jsonl (field caption) file.
+    """Prompts of a .csv (`;` or `,`; column Caption), .txt (one a line) or .jsonl (field caption)
+    file.
 
     Raises ValueError naming the file and what is wrong with it.
     """
@@ -64,11 +68,26 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
     prompts: list[Prompt] = []
     try:
         if "Caption" not in (reader.fieldnames or []):
-            raise ValueError(f"{path} has no column 'Caption'; its columns are {', '.join(reader.fieldnames or []) or 'none'}")
+            raise ValueError(
+                f"{path} has no column 'Caption'; its columns are "
+                f"{', '.join(reader.fieldnames or []) or 'none'}"
+            )
         for row in reader:
             if None in row:
-                raise ValueError(f"{path}, line {reader.line_num}: more fields than the header has; is a caption with {delimiter!r} not quoted?")
-            prompts.append(checked(path, len(prompts), row["Caption"], row.get("Index"), row.get("type"), alternatives(row)))
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: more fields than the header has; is a "
+                    f"caption with {delimiter!r} not quoted?"
+                )
+            prompts.append(
+                checked(
+                    path,
+                    len(prompts),
+                    row["Caption"],
+                    row.get("Index"),
+                    row.get("type"),
+                    alternatives(row),
+                )
+            )
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     return prompts
@@ -76,7 +95,10 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
 
 def read_txt(path: Path, text: str) -> list[Prompt]:
     """A prompt a line; empty lines are passed over."""
-    return [checked(path, row, line) for row, line in enumerate(line.rstrip("\r") for line in text.split("\n") if line.strip())]
+    return [
+        checked(path, row, line)
+        for row, line in enumerate(line.rstrip("\r") for line in text.split("\n") if line.strip())
+    ]
 
 
 def read_jsonl(path: Path, text: str) -> list[Prompt]:
@@ -91,17 +113,36 @@ def read_jsonl(path: Path, text: str) -> list[Prompt]:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
             raise ValueError(f"{path}, line {number}: no text field 'caption'")
-        prompts.append(checked(path, len(prompts), entry["caption"], entry.get("index"), entry.get("type"), alternatives(entry)))
+        prompts.append(
+            checked(
+                path,
+                len(prompts),
+                entry["caption"],
+                entry.get("index"),
+                entry.get("type"),
+                alternatives(entry),
+            )
+        )
     return prompts
 
 
 def alternatives(row: dict) -> tuple[str, ...]:
-    """The texts in caption1, caption2, ... in the order of their numbers; empty ones are passed over."""
-    numbered = {int(name[7:]): value for name, value in row.items() if re.fullmatch(r"caption[0-9]{1,4}", str(name))}
-    return tuple(value for _, value in sorted(numbered.items()) if isinstance(value, str) and value.strip())
+    """The texts in caption1, caption2, ... in the order of their numbers; empty ones are passed
+    over.
+    """
+    numbered = {
+        int(name[7:]): value
+        for name, value in row.items()
+        if re.fullmatch(r"caption[0-9]{1,4}", str(name))
+    }
+    return tuple(
+        value for _, value in sorted(numbered.items()) if isinstance(value, str) and value.strip()
+    )
 
 
-def checked(path: Path, row: int, caption: str | None, index=None, kind=None, others: tuple[str, ...] = ()) -> Prompt:
+def checked(
+    path: Path, row: int, caption: str | None, index=None, kind=None, others: tuple[str, ...] = ()
+) -> Prompt:
     """A prompt; raises ValueError when its caption is empty."""
     if caption is None or not caption.strip():
         raise ValueError(f"{path}: prompt {row} is empty")

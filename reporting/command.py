@@ -1,4 +1,5 @@
 """The command line of make_report.py."""
+
 from __future__ import annotations
 
 import argparse
@@ -8,23 +9,57 @@ from pathlib import Path
 from metrics.command import Parser, existing, guarded, positive
 from results.files import write_bytes, write_csv
 
-DESCRIPTION = ("One self-contained HTML page of run folders: costs, scores with intervals, the trade-off, and images on equal seeds beside their "
-               "training images.")
+DESCRIPTION = (
+    "One self-contained HTML page of run folders: costs, scores with intervals, the trade-off, and "
+    "images on equal seeds beside their "
+    "training images."
+)
 
 
 def build_parser() -> Parser:
     """All flags."""
     parser = Parser(prog="make_report.py", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR",
-                        help="run folder, or a folder with run folders below it; others are shown beside the first one")
-    parser.add_argument("--out", type=Path, default=Path("report.html"),
-                        help="the page; its scores go into NAME_scores.csv beside it (default %(default)s)")
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="run folder, or a folder with run folders below it; others are shown beside the first "
+        "one",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        help="the page; its scores go into NAME_scores.csv beside it (default %(default)s)",
+    )
     parser.add_argument("--title", default="Memorization report", help="heading of the page")
-    parser.add_argument("-p", "--prompts", type=Path, help="prompt file of the runs (default: the one that each run names)")
-    parser.add_argument("--gt_folder", type=Path, help="training images, <folder>/<Index>/*.png (default as for the metric scripts)")
-    parser.add_argument("--max_prompts", type=positive, default=48, help="prompts in the gallery (default %(default)s)")
-    parser.add_argument("--max_runs", type=positive, default=12, help="runs in the gallery (default %(default)s)")
-    parser.add_argument("--samples", type=positive, default=2, help="images of each prompt and run in the gallery (default %(default)s)")
+    parser.add_argument(
+        "-p",
+        "--prompts",
+        type=Path,
+        help="prompt file of the runs (default: the one that each run names)",
+    )
+    parser.add_argument(
+        "--gt_folder",
+        type=Path,
+        help="training images, <folder>/<Index>/*.png (default as for the metric scripts)",
+    )
+    parser.add_argument(
+        "--max_prompts",
+        type=positive,
+        default=48,
+        help="prompts in the gallery (default %(default)s)",
+    )
+    parser.add_argument(
+        "--max_runs", type=positive, default=12, help="runs in the gallery (default %(default)s)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=2,
+        help="images of each prompt and run in the gallery (default %(default)s)",
+    )
     return parser
 
 
@@ -40,8 +75,16 @@ def report(args: argparse.Namespace) -> None:
     from reporting.page import Limits, render
 
     runs = gather(find_runs(args.folders), args.prompts)
-    page = render(runs, title=args.title, gt_folder=args.gt_folder, limits=Limits(args.max_prompts, args.max_runs, args.samples)).encode()
-    write_csv(args.out.with_name(f"{args.out.stem}_scores.csv"), (row for one in runs for row in score_rows(one)))
+    page = render(
+        runs,
+        title=args.title,
+        gt_folder=args.gt_folder,
+        limits=Limits(args.max_prompts, args.max_runs, args.samples),
+    ).encode()
+    write_csv(
+        args.out.with_name(f"{args.out.stem}_scores.csv"),
+        (row for one in runs for row in score_rows(one)),
+    )
     write_bytes(args.out, page)
     print(f"{args.out}: {len(runs)} runs, {len(page) / 1e6:.1f} MB")
 

@@ -1,4 +1,5 @@
 """What a run was made with: versions, commit, time."""
+
 from __future__ import annotations
 
 import platform
@@ -11,7 +12,9 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow
 
 
 def choose_device(device: str) -> str:
-    """The device as given, or a GPU if there is one. Raises ValueError for one that is not there."""
+    """The device as given, or a GPU if there is one. Raises ValueError for one that is not
+    there.
+    """
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -19,9 +22,16 @@ def choose_device(device: str) -> str:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    usable = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(wanted.type, 0)
+    usable = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(wanted.type, 0)
     if (wanted.index or 0) >= usable:
-        raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu" + (f" or cuda:0..{usable - 1}" if usable else ""))
+        raise ValueError(
+            f"--device {device} is not here; leave the flag out, or give cpu"
+            + (f" or cuda:0..{usable - 1}" if usable else "")
+        )
     return device
 
 
@@ -34,7 +44,9 @@ def git_commit() -> str | None:
     """Commit of the suite, or None outside a checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -1,4 +1,5 @@
 """Writing files so that nothing half-written ever has a final name."""
+
 from __future__ import annotations
 
 import csv
@@ -10,7 +11,9 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes to a temporary name in the same folder, then renames. Raises OSError, e.g. on a full disk."""
+    """Writes to a temporary name in the same folder, then renames. Raises OSError, e.g. on a full
+    disk.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
@@ -33,8 +36,12 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    lone_cr = any("\r" in str(value) for row in rows for value in row.values())       # which the csv module would not quote
-    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL if lone_cr else csv.QUOTE_MINIMAL)
+    lone_cr = any(
+        "\r" in str(value) for row in rows for value in row.values()
+    )  # which the csv module would not quote
+    writer = csv.DictWriter(
+        text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL if lone_cr else csv.QUOTE_MINIMAL
+    )
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

@@ -1,4 +1,5 @@
 """The folder of one run: images by key, what made them, and what is still missing."""
+
 from __future__ import annotations
 
 import io
@@ -13,8 +14,18 @@ from results.environment import environment, now
 from results.files import read_csv, write_bytes, write_csv, write_json
 
 SCHEMA = 1
-OWN = ("manifest.json", "config.json", "img_*.png", "images.csv", "trace.csv", "latents", ".parts", ".*.part",     # what a run writes
-       "results.csv", "references.csv")                                                                         # and its scores
+OWN = (
+    "manifest.json",
+    "config.json",
+    "img_*.png",
+    "images.csv",
+    "trace.csv",
+    "latents",
+    ".parts",
+    ".*.part",  # what a run writes
+    "results.csv",
+    "references.csv",
+)  # and its scores
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +42,8 @@ class Key:
 class RunFolder:
     """`img_PPPP_SS.png`, `latents/`, `images.csv`, `trace.csv`, `config.json`, `manifest.json`.
 
-    A batch is saved whole: images first, then its rows in `.parts/`, which mark it as done. `publish` puts the rows into the tables.
+    A batch is saved whole: images first, then its rows in `.parts/`, which mark it as done.
+    `publish` puts the rows into the tables.
     """
 
     own = OWN
@@ -40,7 +52,8 @@ class RunFolder:
         self.path = path
 
     def check(self, identity: dict, *, overwrite: bool = False) -> None:
-        """Makes the folder if need be, and changes nothing in it. identity: every setting that decides the images' bytes.
+        """Makes the folder if need be, and changes nothing in it. identity: every setting that
+        decides the images' bytes.
 
         Raises ValueError when the folder cannot be used, or holds another run or other files.
         """
@@ -49,21 +62,35 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise ValueError(f"cannot write to the run folder {self.path}: {error.strerror}. Give another --output_path.") from error
+            raise ValueError(
+                f"cannot write to the run folder {self.path}: {error.strerror}. Give another "
+                "--output_path."
+            ) from error
         if not (self.path / "manifest.json").exists():
             self.check_no_foreign_files()
         elif not overwrite:
             self.check_identity(self.manifest() or {}, identity)
 
     def start(self, identity: dict, *, config: dict, overwrite: bool = False) -> None:
-        """Begins a run in a checked folder, or goes on with it. config: all arguments and the command, for people. Raises OSError."""
+        """Begins a run in a checked folder, or goes on with it. config: all arguments and the
+        command, for people. Raises OSError.
+        """
         manifest = None if overwrite else self.manifest()
         if manifest is None:
             self.clear()
-            manifest = {"schema": SCHEMA, "identity": identity, "started": now(), "environments": []}
+            manifest = {
+                "schema": SCHEMA,
+                "identity": identity,
+                "started": now(),
+                "environments": [],
+            }
         used = environment()
-        environments = manifest["environments"] + ([used] if used not in manifest["environments"] else [])
-        write_json(self.path / "manifest.json", manifest | {"environments": environments, "finished": None})
+        environments = manifest["environments"] + (
+            [used] if used not in manifest["environments"] else []
+        )
+        write_json(
+            self.path / "manifest.json", manifest | {"environments": environments, "finished": None}
+        )
         write_json(self.path / "config.json", config)
 
     def manifest(self) -> dict | None:
@@ -73,10 +100,17 @@ class RunFolder:
             return None
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            if manifest["schema"] != SCHEMA or not isinstance(manifest["identity"], dict) or not isinstance(manifest["environments"], list):
+            if (
+                manifest["schema"] != SCHEMA
+                or not isinstance(manifest["identity"], dict)
+                or not isinstance(manifest["environments"], list)
+            ):
                 raise ValueError(f"no run of schema {SCHEMA}")
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{file} is no manifest of a run ({error}): move the folder away, or make the run again with --overwrite") from error
+            raise ValueError(
+                f"{file} is no manifest of a run ({error}): move the folder away, or make the run "
+                "again with --overwrite"
+            ) from error
         return manifest
 
     def check_identity(self, manifest: dict, identity: dict) -> None:
@@ -85,13 +119,23 @@ class RunFolder:
         names = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
         changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in names]
         if changed:
-            raise ValueError(f"{self.path} holds another run ({'; '.join(changed)}). Give another --output_path, or --overwrite to start over.")
+            raise ValueError(
+                f"{self.path} holds another run ({'; '.join(changed)}). Give another "
+                "--output_path, or --overwrite to start over."
+            )
 
     def check_no_foreign_files(self) -> None:
         """Raises ValueError when something lies in the folder that no run writes."""
-        foreign = sorted(entry.name for entry in self.path.iterdir() if not any(entry.match(pattern) for pattern in self.own))
+        foreign = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if not any(entry.match(pattern) for pattern in self.own)
+        )
         if foreign:
-            raise ValueError(f"{self.path} holds files that are of no run ({foreign[0]}). Give another --output_path.")
+            raise ValueError(
+                f"{self.path} holds files that are of no run ({foreign[0]}). Give another "
+                "--output_path."
+            )
 
     def clear(self) -> None:
         """Removes what a run writes, and nothing else."""
@@ -102,7 +146,7 @@ class RunFolder:
                 else:
                     entry.unlink(missing_ok=True)
 
-    # --- images ---------------------------------------------------------------------------------------------------------------
+    # --- images
 
     def image_path(self, key: Key) -> Path:
         return self.path / f"img_{key}.png"
@@ -121,12 +165,17 @@ class RunFolder:
         from safetensors.torch import save
 
         self.latents_path(key).parent.mkdir(exist_ok=True)
-        write_bytes(self.latents_path(key), save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        write_bytes(
+            self.latents_path(key),
+            save({name: tensor.contiguous() for name, tensor in tensors.items()}),
+        )
 
-    # --- tables ---------------------------------------------------------------------------------------------------------------
+    # --- tables
 
     def save_rows(self, table: str, rows: list[dict]) -> None:
-        """Rows of one batch for `images` or `trace`; save `images` last, it marks the batch as done."""
+        """Rows of one batch for `images` or `trace`; save `images` last, it marks the batch as
+        done.
+        """
         (self.path / ".parts").mkdir(exist_ok=True)
         write_csv(self.path / ".parts" / f"{table}_{rows[0]['key']}.csv", rows)
 
@@ -145,26 +194,46 @@ class RunFolder:
             for row in read_csv(file):
                 fresh.setdefault(row["key"], []).append(row)
             found |= fresh
-        return [row for key in sorted(found, key=lambda key: [int(part) for part in key.split("_")]) for row in found[key]]
+        return [
+            row
+            for key in sorted(found, key=lambda key: [int(part) for part in key.split("_")])
+            for row in found[key]
+        ]
 
     def publish(self, tables: Iterable[str]) -> None:
-        """Writes `images.csv` (and `trace.csv`) from all batches so far, and drops the parts that are in them now."""
+        """Writes `images.csv` (and `trace.csv`) from all batches so far, and drops the parts that
+        are in them now.
+        """
         for table in tables:
             parts = self.parts(table)
             if parts:
-                write_csv(self.path / f"{table}.csv", self.merged([self.path / f"{table}.csv", *parts]))
+                write_csv(
+                    self.path / f"{table}.csv", self.merged([self.path / f"{table}.csv", *parts])
+                )
             for part in parts:
                 part.unlink(missing_ok=True)
 
     def complete(self, *, latents: bool, trace: bool) -> set[Key]:
         """Keys of the images that are whole: picture, row, and what else was asked for."""
-        keys = {Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("images")}
+        keys = {
+            Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("images")
+        }
         if trace:
-            keys &= {Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("trace")}
-        return {key for key in keys if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())}
+            keys &= {
+                Key(int(row["prompt_index"]), int(row["sample_index"]))
+                for row in self.rows("trace")
+            }
+        return {
+            key
+            for key in keys
+            if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())
+        }
 
     def finish(self, *, images: int, of: int) -> None:
         """Notes the end of a run, and how many of the prompt file's images are there now."""
         if (self.path / ".parts").is_dir() and not any((self.path / ".parts").iterdir()):
             (self.path / ".parts").rmdir()
-        write_json(self.path / "manifest.json", (self.manifest() or {}) | {"finished": now(), "images": images, "of": of})
+        write_json(
+            self.path / "manifest.json",
+            (self.manifest() or {}) | {"finished": now(), "images": images, "of": of},
+        )

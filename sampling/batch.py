@@ -1,4 +1,5 @@
 """The images that are sampled together, as a method sees them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
 class Batch:
     """Entry i of every list belongs to image i.
 
-    seeds: for what a method draws for one image. prompt_seeds: for what all images of a prompt share; equal seeds mean one prompt.
-    alternatives: other captions of the same meaning, if the prompt file has some. pipe: tokenizer, text_encoder, vae and `encode`.
-    plain_run(on_step): samples the batch once with plain guidance from the noise as drawn, for methods that look before they act; its
-    UNet rows count. state: what one hook of a method leaves for its next, by the method's name. encoded: the texts that were encoded, one an
-    image, once the hook edit_prompts has been asked. numbers: where that hook leaves its figures, one per image (n,), for images.csv.
+    seeds: for what a method draws for one image. prompt_seeds: for what all images of a prompt
+    share; equal seeds mean one prompt.
+    alternatives: other captions of the same meaning, if the prompt file has some. pipe: tokenizer,
+    text_encoder, vae and `encode`. plain_run(on_step): samples the batch once with plain guidance
+    from the noise as drawn, for methods that look before they act; its UNet rows count. state: what
+    one hook of a method leaves for its next, by the method's name. encoded: the texts that were
+    encoded, one an image, once the hook edit_prompts has been asked. numbers: where that hook
+    leaves its figures, one per image (n,), for images.csv.
     """
 
     prompts: list[str]

@@ -1,4 +1,7 @@
-"""Bright Ending: at the last step the end token's cross-attention is bright where the image is memorized. Chen et al., ICLR 2025."""
+"""Bright Ending: at the last step the end token's cross-attention is bright where the image is
+memorized. Chen et al., ICLR 2025.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,10 +21,13 @@ BINARISE = ("none", "otsu", "quantile")
 
 
 class BrightEnding:
-    """Keeps how much each pixel attends to the end token: half "text", the down path's cross-attentions of the finest resolution, newest call.
+    """Keeps how much each pixel attends to the end token: half "text", the down path's
+    cross-attentions of the finest resolution, newest call.
 
-    ends: position of each image's end token, see `last_token`. names: the modules whose probabilities `see` has to be shown.
-    Source: official code, 64 x 64 layers of SD 1.4. Differs from it: layers are found by their number of queries, for every model and size.
+    ends: position of each image's end token, see `last_token`. names: the modules whose
+    probabilities `see` has to be shown.
+    Source: official code, 64 x 64 layers of SD 1.4. Differs from it: layers are found by their
+    number of queries, for every model and size.
     """
 
     def __init__(self, predictor: NoisePredictor, ends: list[int]):
@@ -31,20 +37,25 @@ class BrightEnding:
         self.layers: dict[str, torch.Tensor] = {}
 
     def see(self, name: str, probs: torch.Tensor) -> None:
-        """probs: (rows, heads, queries, tokens). Averages the heads; coarser layers than another are left out."""
+        """probs: (rows, heads, queries, tokens). Averages the heads; coarser layers than another
+        are left out.
+        """
         queries, call = probs.shape[2], self.predictor.call
         if queries < self.queries:
             return
         if queries > self.queries:
             self.queries, self.layers = queries, {}
-        layer = self.layers.setdefault(name, torch.zeros(len(self.ends), queries, device=probs.device))
+        layer = self.layers.setdefault(
+            name, torch.zeros(len(self.ends), queries, device=probs.device)
+        )
         images = call.image_of_row()
         for row in call.rows_of("text").nonzero().flatten().tolist():
             image = int(images[row])
             layer[image] = probs[row, :, :, self.ends[image]].detach().float().mean(0)
 
     def mask(self, height: int, width: int) -> torch.Tensor:
-        """Attention probabilities (n, 1, height, width), mean over the layers. height, width: of the latents.
+        """Attention probabilities (n, 1, height, width), mean over the layers. height, width: of
+        the latents.
 
         Raises ValueError when no attention was seen, or none of this aspect ratio.
         """
@@ -52,14 +63,27 @@ class BrightEnding:
             raise ValueError("no cross-attention of the UNet's down path was seen")
         small = grid(self.queries, height, width)
         mask = torch.stack(list(self.layers.values())).mean(0).reshape(-1, 1, *small)
-        return mask if small == (height, width) else torch.nn.functional.interpolate(mask, (height, width), mode="bilinear")
+        return (
+            mask
+            if small == (height, width)
+            else torch.nn.functional.interpolate(mask, (height, width), mode="bilinear")
+        )
 
     @contextmanager
     def last_step(self, total: int) -> Iterator[OnStep]:
-        """on_step for a run of `total` steps; attention is open in its last step only. An unguided run computes the text half there."""
+        """on_step for a run of `total` steps; attention is open in its last step only. An unguided
+        run computes the text half there.
+        """
         with ExitStack() as stack:
+
             def look() -> None:
-                stack.enter_context(patched_attention(self.predictor.unet, lambda name: OpenAttention(name, see=self.see), self.names))
+                stack.enter_context(
+                    patched_attention(
+                        self.predictor.unet,
+                        lambda name: OpenAttention(name, see=self.see),
+                        self.names,
+                    )
+                )
 
             def on_step(step: Step, prediction: Prediction) -> None:
                 if step.index == total - 2:
@@ -73,7 +97,9 @@ class BrightEnding:
 
 
 def grid(queries: int, height: int, width: int) -> tuple[int, int]:
-    """Height and width of a layer with so many queries: the latents' size, halved (rounding up) as often as it takes."""
+    """Height and width of a layer with so many queries: the latents' size, halved (rounding up) as
+    often as it takes.
+    """
     h, w = height, width
     while h * w > queries:
         h, w = (h + 1) // 2, (w + 1) // 2
@@ -83,15 +109,23 @@ def grid(queries: int, height: int, width: int) -> tuple[int, int]:
 
 
 def look_ahead(predictor: NoisePredictor, batch: Batch) -> tuple[torch.Tensor, Prediction]:
-    """Masks (n, 1, h, w) from a plain run on the batch's own noise, which costs what a run costs, and that run's prediction at step 0.
+    """Masks (n, 1, h, w) from a plain run on the batch's own noise, which costs what a run costs,
+    and that run's prediction at step 0.
 
     Raises ValueError without a tokenizer.
     """
     if batch.pipe is None or batch.plain_run is None:
-        raise ValueError("a Bright Ending mask needs the tokenizer to find the end token and a first run: sample with a pipeline")
+        raise ValueError(
+            "a Bright Ending mask needs the tokenizer to find the end token and a first run: "
+            "sample with a pipeline"
+        )
     first: list[Prediction] = []
-    ending = BrightEnding(predictor, [last_token(batch.pipe.tokenizer, prompt) for prompt in batch.encoded or batch.prompts])
+    ending = BrightEnding(
+        predictor,
+        [last_token(batch.pipe.tokenizer, prompt) for prompt in batch.encoded or batch.prompts],
+    )
     with ending.last_step(len(predictor.scheduler.timesteps)) as on_step:
+
         def watch(step: Step, prediction: Prediction) -> None:
             if step.index == 0:
                 first.append(prediction)
@@ -109,18 +143,23 @@ def relative(mask: torch.Tensor) -> torch.Tensor:
 def masked_norm(e: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """||e o m|| / mean(m) for each image, (n,) float32: the plain norm where the mask is constant.
 
-    e: (n, c, h, w), or (n, 1, h, w) the root of its squares' sum over channels, which is enough to keep. mask: (n, 1, h, w).
+    e: (n, c, h, w), or (n, 1, h, w) the root of its squares' sum over channels, which is enough to
+    keep. mask: (n, 1, h, w).
     """
     return row_norm(e.float() * relative(mask.float()))
 
 
 def binarise(mask: torch.Tensor, how: str = "otsu", quantile: float = 0.9) -> torch.Tensor:
-    """1 where the mask is bright and 0 elsewhere, for each image; a constant mask becomes all ones. (n, 1, h, w) -> the same, float32.
+    """1 where the mask is bright and 0 elsewhere, for each image; a constant mask becomes all ones.
+    (n, 1, h, w) -> the same, float32.
 
-    how: "otsu" (threshold between two classes of brightness), "quantile" (the brightest 1 - quantile of the pixels), "none" (as it is).
+    how: "otsu" (threshold between two classes of brightness), "quantile" (the brightest 1 -
+    quantile of the pixels), "none" (as it is).
     """
     if how not in BINARISE:
-        raise ValueError(f"a mask cannot be made binary by {how!r}; there are {', '.join(BINARISE)}")
+        raise ValueError(
+            f"a mask cannot be made binary by {how!r}; there are {', '.join(BINARISE)}"
+        )
     if how == "none":
         return mask.float()
     return torch.stack([bright(one.float(), how, quantile) for one in mask]).float()
@@ -129,7 +168,7 @@ def binarise(mask: torch.Tensor, how: str = "otsu", quantile: float = 0.9) -> to
 def bright(mask: torch.Tensor, how: str, quantile: float) -> torch.Tensor:
     """The bright pixels of one mask, bool."""
     low, high = mask.min(), mask.max()
-    if not high > low:                                     # constant, or not a number
+    if not high > low:  # constant, or not a number
         return torch.ones_like(mask, dtype=torch.bool)
     if how == "quantile":
         return mask >= torch.quantile(mask.flatten(), quantile)

@@ -1,4 +1,5 @@
 """Gradients with respect to inputs only."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -23,8 +24,12 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def in_parts(evaluate: Callable[[torch.Tensor], T], rows: torch.Tensor, size: int) -> tuple[list[tuple[torch.Tensor, T]], int]:
-    """`evaluate` over all rows, `size` at once, fewer when the memory does not suffice; each part with its result, and that number."""
+def in_parts(
+    evaluate: Callable[[torch.Tensor], T], rows: torch.Tensor, size: int
+) -> tuple[list[tuple[torch.Tensor, T]], int]:
+    """`evaluate` over all rows, `size` at once, fewer when the memory does not suffice; each part
+    with its result, and that number.
+    """
     while True:
         try:
             return [(part, evaluate(part)) for part in rows.split(size)], size

@@ -1,4 +1,5 @@
 """Guidance schedules: how strong classifier-free guidance is at each step."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from sampling.noise_predictor import Prediction
 
 @dataclass
 class Step:
-    """Where the sampler is. guidance_scale: what the user asked for; applied: what the schedule made of it (number or (n,))."""
+    """Where the sampler is. guidance_scale: what the user asked for; applied: what the schedule
+    made of it (number or (n,)).
+    """
 
     index: int
     t: torch.Tensor
@@ -20,7 +23,9 @@ class Step:
 
 
 class GuidanceSchedule:
-    """Guidance as asked for at every step. Made anew for each batch, so a schedule may remember what it saw."""
+    """Guidance as asked for at every step. Made anew for each batch, so a schedule may remember
+    what it saw.
+    """
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:
         """Guidance scale, a number or one per image (n,). Reading `pred` costs UNet rows."""
@@ -32,17 +37,23 @@ class GuidanceSchedule:
         return pred.guided(step.applied)
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """May correct what the scheduler made of the latents. before, after: (n, 4, h, w) in the scheduler's space."""
+        """May correct what the scheduler made of the latents. before, after: (n, 4, h, w) in the
+        scheduler's space.
+        """
         return after
 
     def numbers(self) -> dict[str, torch.Tensor]:
-        """The schedule's own figures when the batch is done, one per image (n,); they become columns of images.csv."""
+        """The schedule's own figures when the batch is done, one per image (n,); they become
+        columns of images.csv.
+        """
         return {}
 
 
 @dataclass
 class Deferred(GuidanceSchedule):
-    """No guidance (scale 0) in steps 0..last_off, both included: the official --apply_cfg_step. -1 is never off."""
+    """No guidance (scale 0) in steps 0..last_off, both included: the official --apply_cfg_step. -1
+    is never off.
+    """
 
     last_off: int
 
@@ -54,8 +65,8 @@ class Deferred(GuidanceSchedule):
 class BelowTimestep(GuidanceSchedule):
     """Scale `before` (0: no guidance) while t > tau: the paper's delayed guidance.
 
-    Published values of tau are rounded to four decimals, some below the grid point they mean (Euler's 978.612245 as
-    978.6122), so a timestep within `tolerance` above tau counts as reached.
+    Published values of tau are rounded to four decimals, some below the grid point they mean
+    (Euler's 978.612245 as 978.6122), so a timestep within `tolerance` above tau counts as reached.
     """
 
     tau: float

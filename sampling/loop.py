@@ -1,4 +1,5 @@
 """The sampling loop: one for all methods and detectors."""
+
 from __future__ import annotations
 
 import copy
@@ -13,13 +14,28 @@ from sampling.noise_predictor import NoisePredictor, Prediction
 OnStep = Callable[[Step, Prediction], None]
 
 
-def steps(scheduler, predictor: NoisePredictor, latents: torch.Tensor, guidance: GuidanceSchedule, guidance_scale: float,
-          on_step: OnStep | None = None, generator=None, known: Prediction | None = None, watched: int | None = None) -> torch.Tensor:
-    """The loop: from latents in the scheduler's space to the last ones. known: the prediction of step 0, if there is one.
+def steps(
+    scheduler,
+    predictor: NoisePredictor,
+    latents: torch.Tensor,
+    guidance: GuidanceSchedule,
+    guidance_scale: float,
+    on_step: OnStep | None = None,
+    generator=None,
+    known: Prediction | None = None,
+    watched: int | None = None,
+) -> torch.Tensor:
+    """The loop: from latents in the scheduler's space to the last ones. known: the prediction of
+    step 0, if there is one.
 
-    watched: ends when so many predictions were shown to on_step, before the step that the last one would give.
+    watched: ends when so many predictions were shown to on_step, before the step that the last one
+    would give.
     """
-    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    draws = (
+        {"generator": generator}
+        if "generator" in inspect.signature(scheduler.step).parameters
+        else {}
+    )
     for i, t in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(latents, t)
         prediction = known if i == 0 and known else predictor.at(x, t)
@@ -37,11 +53,19 @@ def steps(scheduler, predictor: NoisePredictor, latents: torch.Tensor, guidance:
 
 
 @torch.no_grad()
-def plain_run(scheduler, predictor: NoisePredictor, noise: torch.Tensor, guidance_scale: float, on_step: OnStep | None = None) -> torch.Tensor:
+def plain_run(
+    scheduler,
+    predictor: NoisePredictor,
+    noise: torch.Tensor,
+    guidance_scale: float,
+    on_step: OnStep | None = None,
+) -> torch.Tensor:
     """Final latents of plain guidance from this noise; the scheduler's own state is left alone."""
     own = copy.deepcopy(scheduler)
     own.set_timesteps(len(scheduler.timesteps), device=scheduler.timesteps.device)
-    return steps(own, predictor, noise * own.init_noise_sigma, GuidanceSchedule(), guidance_scale, on_step)
+    return steps(
+        own, predictor, noise * own.init_noise_sigma, GuidanceSchedule(), guidance_scale, on_step
+    )
 
 
 def input_scale(scheduler, t) -> float:

@@ -1,4 +1,5 @@
 """Guidance that begins when the pull towards a training image weakens: Jain et al., CVPR 2025."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from sampling.noise_predictor import Prediction
 
 @dataclass
 class FirstMinimum(GuidanceSchedule):
-    """Scale `before` until an image's signal has passed its first strict local minimum, then guidance as asked for, for good.
+    """Scale `before` until an image's signal has passed its first strict local minimum, then
+    guidance as asked for, for good.
 
-    signal: "magnitude", d_i = ||e(x, c) - e(x, "")|| of step i, so that a minimum at i - 1 is known, and guidance begins, at i;
-    "cosine", 1 - cos(x_{i+1}, x_i) of the latents, known one step later. drop: how far below the largest earlier value the minimum must
-    lie, as a share of it. fallback_step: guided from there at the latest; None: half way. Images do not see each other.
+    signal: "magnitude", d_i = ||e(x, c) - e(x, "")|| of step i, so that a minimum at i - 1 is
+    known, and guidance begins, at i; "cosine", 1 - cos(x_{i+1}, x_i) of the latents, known one step
+    later. drop: how far below the largest earlier value the minimum must lie, as a share of it.
+    fallback_step: guided from there at the latest; None: half way. Images do not see each other.
     """
 
     before: float
@@ -34,7 +37,9 @@ class FirstMinimum(GuidanceSchedule):
             self.start = torch.full((len(pred.x),), -1, device=pred.x.device)
         if self.signal == "magnitude" and not self.passed.all():
             self.observe(pred.magnitude())
-        if step.index >= (step.num_steps // 2 if self.fallback_step is None else self.fallback_step):
+        if step.index >= (
+            step.num_steps // 2 if self.fallback_step is None else self.fallback_step
+        ):
             self.passed = torch.ones_like(self.passed)
         self.start = torch.where(self.passed & (self.start < 0), step.index, self.start)
         return torch.where(self.passed, step.guidance_scale, self.before)
@@ -44,11 +49,15 @@ class FirstMinimum(GuidanceSchedule):
         self.values.append(value)
         if len(self.values) >= 3:
             *earlier, last, now = self.values
-            self.passed = self.passed | (last < earlier[-1]) & (last < now) & (last <= (1 - self.drop) * torch.stack(earlier).amax(0))
+            self.passed = self.passed | (last < earlier[-1]) & (last < now) & (
+                last <= (1 - self.drop) * torch.stack(earlier).amax(0)
+            )
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         if self.signal == "cosine" and not self.passed.all():
-            self.observe(1 - F.cosine_similarity(after.float().flatten(1), before.float().flatten(1)))
+            self.observe(
+                1 - F.cosine_similarity(after.float().flatten(1), before.float().flatten(1))
+            )
         return after
 
     def numbers(self) -> dict[str, torch.Tensor]:

@@ -1,1 +1,3 @@
-"""Running detectors on prompt sets, and comparing their scores. `main(argv)` is the command line of detect_memorization.py."""
+"""Running detectors on prompt sets, and comparing their scores. `main(argv)` is the command line of
+detect_memorization.py.
+"""

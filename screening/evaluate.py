@@ -1,4 +1,7 @@
-"""Comparing detectors by their score files: `python detect_memorization.py evaluate FILE_OR_FOLDER ...`."""
+"""Comparing detectors by their score files: `python detect_memorization.py evaluate FILE_OR_FOLDER
+...`.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -13,7 +16,17 @@ from results.files import write_csv
 from screening.command import Parser
 from screening.roc import RESAMPLES, RULES, check
 from screening.score_files import FORMATS, SETS, PromptScore, read_scores
-from screening.summary import RATES, figure_text, percent, report_line, scores_of, summarise, table_text, tpr_name, warnings_of
+from screening.summary import (
+    RATES,
+    figure_text,
+    percent,
+    report_line,
+    scores_of,
+    summarise,
+    table_text,
+    tpr_name,
+    warnings_of,
+)
 
 __all__ = ["main", "report_line", "summarise"]
 PROG = "detect_memorization.py evaluate"
@@ -21,7 +34,9 @@ PROG = "detect_memorization.py evaluate"
 
 @dataclass(frozen=True)
 class Scored:
-    """A detector's scores of both sets. sources: where the memorized and the ordinary prompts came from, empty if that is not known."""
+    """A detector's scores of both sets. sources: where the memorized and the ordinary prompts came
+    from, empty if that is not known.
+    """
 
     name: str
     memorized: list[PromptScore]
@@ -31,31 +46,88 @@ class Scored:
 
 def build_parser() -> Parser:
     """All flags."""
-    parser = Parser(prog=PROG, description="AUC and TPR of detectors from their score files; larger scores mean more memorized.", allow_abbrev=False)
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE_OR_FOLDER", help="scores.csv, its folder, or a folder of such folders")
-    parser.add_argument("--memorized", type=Path, action="append", default=[], metavar="FILE",
-                        help="scores of memorized prompts: a .jsonl of Wen et al., a .pt of SAIL, or a scores.csv; may be given again, each with its "
-                             "--ordinary")
-    parser.add_argument("--ordinary", type=Path, action="append", default=[], metavar="FILE", help="the scores of ordinary prompts to go with it")
-    parser.add_argument("--rule", choices=RULES, default="at_most", help="how TPR at a false-positive rate is read off (default at_most: TPR with at "
-                        "most that rate; wen_strict: less than that rate; nearest: SAIL's and Ren's; interp)")
-    parser.add_argument("--fpr", type=float, nargs="+", default=list(RATES), metavar="RATE", help="false-positive rates (default 0.01 0.03)")
-    parser.add_argument("--by", choices=("type",), help="also a line for each type of memorized prompts; needs --prompts")
-    parser.add_argument("--prompts", type=Path, help="the file of the memorized prompts, with a column type")
-    parser.add_argument("--steps", type=int, help="use the first so many steps of a .jsonl or .pt (default: all)")
-    parser.add_argument("--field", default="text_noise_norm", help="field of a .jsonl (default text_noise_norm)")
-    parser.add_argument("--out", type=Path, help="also write evaluation.csv, ROC curves and histograms into this folder")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals (default 0)")
+    parser = Parser(
+        prog=PROG,
+        description="AUC and TPR of detectors from their score files; larger scores mean more "
+        "memorized.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="scores.csv, its folder, or a folder of such folders",
+    )
+    parser.add_argument(
+        "--memorized",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="scores of memorized prompts: a .jsonl of Wen et al., a .pt of SAIL, or a scores.csv; "
+        "may be given again, each with its "
+        "--ordinary",
+    )
+    parser.add_argument(
+        "--ordinary",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the scores of ordinary prompts to go with it",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default="at_most",
+        help="how TPR at a false-positive rate is read off (default at_most: TPR with at "
+        "most that rate; wen_strict: less than that rate; nearest: SAIL's and Ren's; interp)",
+    )
+    parser.add_argument(
+        "--fpr",
+        type=float,
+        nargs="+",
+        default=list(RATES),
+        metavar="RATE",
+        help="false-positive rates (default 0.01 0.03)",
+    )
+    parser.add_argument(
+        "--by",
+        choices=("type",),
+        help="also a line for each type of memorized prompts; needs --prompts",
+    )
+    parser.add_argument(
+        "--prompts", type=Path, help="the file of the memorized prompts, with a column type"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="use the first so many steps of a .jsonl or .pt (default: all)"
+    )
+    parser.add_argument(
+        "--field", default="text_noise_norm", help="field of a .jsonl (default text_noise_norm)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="also write evaluation.csv, ROC curves and histograms into this folder",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the bootstrap intervals (default 0)"
+    )
     return parser
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Score files of the files and folders given, each once; a folder without one is told on stderr. Raises ValueError for a missing path."""
+    """Score files of the files and folders given, each once; a folder without one is told on
+    stderr. Raises ValueError for a missing path.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there")
-        inside = [path / "scores.csv", *sorted(path.glob("*/scores.csv"))] if path.is_dir() else [path]
+        inside = (
+            [path / "scores.csv", *sorted(path.glob("*/scores.csv"))] if path.is_dir() else [path]
+        )
         inside = inside[:1] if inside[0].exists() else inside[1:]
         if not inside:
             print(f"{path} holds no scores.csv: left out", file=sys.stderr)
@@ -64,14 +136,24 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """Folder name of a scores.csv, else the file's own name; with as many folders before it as tell the files apart, or a number."""
-    parts = [path.resolve().with_suffix("").parts if path.name != "scores.csv" else path.resolve().parent.parts for path in files]
+    """Folder name of a scores.csv, else the file's own name; with as many folders before it as tell
+    the files apart, or a number.
+    """
+    parts = [
+        path.resolve().with_suffix("").parts
+        if path.name != "scores.csv"
+        else path.resolve().parent.parts
+        for path in files
+    ]
     depth = [1] * len(files)
     for _ in range(max(map(len, parts), default=0)):
         names = ["/".join(part[-size:]) for part, size in zip(parts, depth)]
         depth = [size + (names.count(name) > 1) for name, size in zip(names, depth)]
     names = [printable("/".join(part[-size:])) for part, size in zip(parts, depth)]
-    return [name + (f" ({names[:i].count(name) + 1})" if name in names[:i] else "") for i, name in enumerate(names)]
+    return [
+        name + (f" ({names[:i].count(name) + 1})" if name in names[:i] else "")
+        for i, name in enumerate(names)
+    ]
 
 
 def printable(text: object) -> str:
@@ -80,9 +162,15 @@ def printable(text: object) -> str:
 
 
 def source_names(file: Path) -> tuple[str, str]:
-    """Prompt sources as the detector's config.json beside the scores has them; empty where there is none."""
+    """Prompt sources as the detector's config.json beside the scores has them; empty where there is
+    none.
+    """
     try:
-        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8")) if file.name == "scores.csv" else {}
+        config = (
+            json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+            if file.name == "scores.csv"
+            else {}
+        )
         first, second = (config.get(name, "") for name in ("prompts", "nonmem_prompts"))
     except (OSError, ValueError, AttributeError, RecursionError):
         return "", ""
@@ -93,16 +181,24 @@ def read_both(file: Path, name: str, args: argparse.Namespace) -> Scored:
     """Both sets of one file. Raises ValueError."""
     sets = read_scores(file, steps=args.steps, field=args.field)
     if "" in sets:
-        raise ValueError(f"{file} holds one set of prompts: give it with --memorized or --ordinary, and the other set with the other flag")
+        raise ValueError(
+            f"{file} holds one set of prompts: give it with --memorized or --ordinary, and the "
+            "other set with the other flag"
+        )
     for key, kind in SETS.items():
         if key not in sets:
-            raise ValueError(f"{file} holds no scores of {kind} prompts (set {key}): AUC and TPR need both sets; two files that hold a set each are "
-                             "given with --memorized and --ordinary")
+            raise ValueError(
+                f"{file} holds no scores of {kind} prompts (set {key}): AUC and TPR need both "
+                "sets; two files that hold a set each are "
+                "given with --memorized and --ordinary"
+            )
     return Scored(name, sets["mem"], sets["nonmem"], source_names(file))
 
 
 def read_set(file: Path, key: str, args: argparse.Namespace) -> list[PromptScore]:
-    """One set: the file's own if it holds one alone, else the one that was asked for. Raises ValueError."""
+    """One set: the file's own if it holds one alone, else the one that was asked for. Raises
+    ValueError.
+    """
     sets = read_scores(file, steps=args.steps, field=args.field)
     return sets[key] if len(sets) > 1 else next(iter(sets.values()))
 
@@ -114,37 +210,70 @@ def read_all(args: argparse.Namespace) -> list[Scored]:
     files, pairs = files_of(args.files), list(zip(args.memorized, args.ordinary))
     for first, second in pairs:
         if first.resolve() == second.resolve():
-            raise ValueError(f"--memorized and --ordinary are the same file {first}; one that holds both sets is given without these flags")
+            raise ValueError(
+                f"--memorized and --ordinary are the same file {first}; one that holds both sets "
+                "is given without these flags"
+            )
     if not files and not pairs:
         raise ValueError(f"give score files: {FORMATS}, or folders with a scores.csv")
     names = names_of([*files, *args.memorized])
-    return [*(read_both(file, name, args) for file, name in zip(files, names)),
-            *(Scored(name, read_set(first, "mem", args), read_set(second, "nonmem", args), (names_of([first])[0], names_of([second])[0]))
-              for (first, second), name in zip(pairs, names[len(files):]))]
+    return [
+        *(read_both(file, name, args) for file, name in zip(files, names)),
+        *(
+            Scored(
+                name,
+                read_set(first, "mem", args),
+                read_set(second, "nonmem", args),
+                (names_of([first])[0], names_of([second])[0]),
+            )
+            for (first, second), name in zip(pairs, names[len(files) :])
+        ),
+    ]
 
 
 def split_by_type(one: Scored, file: Path) -> dict[str, list[PromptScore]]:
-    """Type -> scores of the memorized prompts of that type. Raises ValueError when the prompt file is another one than the detector saw."""
+    """Type -> scores of the memorized prompts of that type. Raises ValueError when the prompt file
+    is another one than the detector saw.
+    """
     prompts = read_prompts(file)
     if not any(prompt.type for prompt in prompts):
         raise ValueError(f"{file} has no types: --by type needs a column 'type'")
     found: dict[str, list[PromptScore]] = {}
     for score in one.memorized:
-        if score.row >= len(prompts) or (score.prompt and score.prompt.strip() != prompts[score.row].caption.strip()):
-            seen = repr(prompts[score.row].caption[:60]) if score.row < len(prompts) else f"none, as the file has {len(prompts)} prompts"
-            raise ValueError(f"--prompts {file} is not what {one.name} saw: row {score.row} is {score.prompt[:60]!r} in the scores, but {seen}")
+        if score.row >= len(prompts) or (
+            score.prompt and score.prompt.strip() != prompts[score.row].caption.strip()
+        ):
+            seen = (
+                repr(prompts[score.row].caption[:60])
+                if score.row < len(prompts)
+                else f"none, as the file has {len(prompts)} prompts"
+            )
+            raise ValueError(
+                f"--prompts {file} is not what {one.name} saw: row {score.row} is "
+                f"{score.prompt[:60]!r} in the scores, but {seen}"
+            )
         found.setdefault(printable(prompts[score.row].type) or "none", []).append(score)
     return dict(sorted(found.items()))
 
 
 def tell_other_prompts(detections: Sequence[Scored]) -> None:
-    """Says on stderr which detectors were not scored on the prompts of the first, as far as the files tell."""
+    """Says on stderr which detectors were not scored on the prompts of the first, as far as the
+    files tell.
+    """
     first = detections[0]
     for other in detections[1:]:
         for ours, theirs in ((first.memorized, other.memorized), (first.ordinary, other.ordinary)):
             known = all(score.prompt for score in [*ours, *theirs])
-            if len(ours) != len(theirs) or (known and sorted(score.prompt for score in ours) != sorted(score.prompt for score in theirs)):
-                print(f"{other.name} was not scored on the same prompts as {first.name}: their figures are not comparable", file=sys.stderr)
+            if len(ours) != len(theirs) or (
+                known
+                and sorted(score.prompt for score in ours)
+                != sorted(score.prompt for score in theirs)
+            ):
+                print(
+                    f"{other.name} was not scored on the same prompts as {first.name}: their "
+                    "figures are not comparable",
+                    file=sys.stderr,
+                )
                 break
 
 
@@ -152,9 +281,16 @@ def evaluate(args: argparse.Namespace) -> None:
     """Reads, computes, prints, writes. Raises ValueError for what the user can mend."""
     check(args.rule, args.fpr)
     if args.seed < 0 or (args.steps is not None and args.steps < 1):
-        raise ValueError("--seed must be at least 0" if args.seed < 0 else f"--steps {args.steps} must be at least 1")
+        raise ValueError(
+            "--seed must be at least 0"
+            if args.seed < 0
+            else f"--steps {args.steps} must be at least 1"
+        )
     if (args.by is None) != (args.prompts is None):
-        raise ValueError("--by type and --prompts go together: the types stand in the file of the memorized prompts")
+        raise ValueError(
+            "--by type and --prompts go together: the types stand in the file of the memorized "
+            "prompts"
+        )
     detections, fprs = read_all(args), list(dict.fromkeys(args.fpr))
     rows = [row for one in detections for row in rows_of(one, args, fprs)]
     if args.out:
@@ -164,20 +300,36 @@ def evaluate(args: argparse.Namespace) -> None:
         for warning in warnings_of(row):
             print(f"{label_of(row)}: {warning}", file=sys.stderr)
     print(table_text([shown(row, fprs) for row in rows]))
-    print(f"TPR by the rule {args.rule}; [95 % interval] from {RESAMPLES} resamples of the prompts of each set")
+    print(
+        f"TPR by the rule {args.rule}; [95 % interval] from {RESAMPLES} resamples of the prompts "
+        "of each set"
+    )
     if args.out:
         from screening.roc_plots import write_plots
 
         write_csv(args.out / "evaluation.csv", rows)
-        write_plots(args.out, {one.name: (scores_of(one.memorized), scores_of(one.ordinary)) for one in detections})
+        write_plots(
+            args.out,
+            {one.name: (scores_of(one.memorized), scores_of(one.ordinary)) for one in detections},
+        )
 
 
 def rows_of(one: Scored, args: argparse.Namespace, fprs: list[float]) -> list[dict]:
-    """Rows of evaluation.csv: all prompts, whose type is empty, then each type. Raises ValueError."""
+    """Rows of evaluation.csv: all prompts, whose type is empty, then each type. Raises
+    ValueError.
+    """
     groups = {"": one.memorized, **(split_by_type(one, args.prompts) if args.by else {})}
     ordinary, sources = scores_of(one.ordinary), one.sources
-    return [{"detector": one.name, "type": kind, "memorized_prompts": sources[0], "ordinary_prompts": sources[1],
-             **summarise(scores_of(scores), ordinary, args.rule, fprs, args.seed)} for kind, scores in groups.items()]
+    return [
+        {
+            "detector": one.name,
+            "type": kind,
+            "memorized_prompts": sources[0],
+            "ordinary_prompts": sources[1],
+            **summarise(scores_of(scores), ordinary, args.rule, fprs, args.seed),
+        }
+        for kind, scores in groups.items()
+    ]
 
 
 def label_of(row: dict) -> str:
@@ -187,10 +339,17 @@ def label_of(row: dict) -> str:
 
 def shown(row: dict, fprs: Sequence[float]) -> dict[str, str]:
     """A line of the printed table."""
-    return {"detector": row["detector"], "type": row["type"], "positives": str(row["positives"]),
-            "negatives": str(row["negatives"]), "resolution": f"{row['resolution']:.4f}" if row["resolution"] else "-",
-            "AUC": figure_text(row, "auc"), **{percent(fpr): figure_text(row, tpr_name(fpr)) for fpr in fprs},
-            "accuracy": figure_text(row, "accuracy"), "ordinary prompts": Path(row["ordinary_prompts"]).name}
+    return {
+        "detector": row["detector"],
+        "type": row["type"],
+        "positives": str(row["positives"]),
+        "negatives": str(row["negatives"]),
+        "resolution": f"{row['resolution']:.4f}" if row["resolution"] else "-",
+        "AUC": figure_text(row, "auc"),
+        **{percent(fpr): figure_text(row, tpr_name(fpr)) for fpr in fprs},
+        "accuracy": figure_text(row, "accuracy"),
+        "ordinary prompts": Path(row["ordinary_prompts"]).name,
+    }
 
 
 def make_folder(folder: Path) -> None:
@@ -202,7 +361,9 @@ def make_folder(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running."""
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while
+    running.
+    """
     args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         evaluate(args)

@@ -1,4 +1,5 @@
 """The folder of one detector's scores."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,13 +9,24 @@ from results.files import read_csv, write_csv
 from results.run_folder import RunFolder
 
 SETS = ("mem", "nonmem")
-Batch = tuple[str, int]                                  # a set, and the row of the batch's first prompt
+Batch = tuple[str, int]  # a set, and the row of the batch's first prompt
 
 
 class ScoreFolder(RunFolder):
-    """`scores.csv`, `cost.csv`, `masks/`, `overlays/`, `config.json`, `manifest.json`. A batch is saved whole; a stopped run goes on."""
+    """`scores.csv`, `cost.csv`, `masks/`, `overlays/`, `config.json`, `manifest.json`. A batch is
+    saved whole; a stopped run goes on.
+    """
 
-    own = ("manifest.json", "config.json", "scores.csv", "cost.csv", "masks", "overlays", ".parts", ".*.part")
+    own = (
+        "manifest.json",
+        "config.json",
+        "scores.csv",
+        "cost.csv",
+        "masks",
+        "overlays",
+        ".parts",
+        ".*.part",
+    )
 
     def save_batch(self, batch: Batch, scores: list[dict], cost: list[dict]) -> None:
         """Rows of one batch; the scores last, they mark it as done."""
@@ -33,7 +45,14 @@ class ScoreFolder(RunFolder):
         """Rows of the table and of the parts that are not in it yet, in order."""
         files = [self.path / f"{table}.csv", *sorted((self.path / ".parts").glob(f"{table}_*.csv"))]
         rows = (row for file in files for row in read_csv(file))
-        found = {(SETS.index(row["set"]), int(row["prompt_index"]), int(row.get("sample_index") or 0)): row for row in rows}
+        found = {
+            (
+                SETS.index(row["set"]),
+                int(row["prompt_index"]),
+                int(row.get("sample_index") or 0),
+            ): row
+            for row in rows
+        }
         return [row for _, row in sorted(found.items())]
 
     def publish_scores(self) -> None:
@@ -50,8 +69,17 @@ class ScoreFolder(RunFolder):
 
 def score_rows(name: str, prompts: list[Prompt], samples: int, scores: list[float]) -> list[dict]:
     """Rows of scores.csv for a batch; scores in the order of the images."""
-    return [{"set": name, "prompt_index": prompt.row, "prompt": prompt.caption, "sample_index": k, "score": f"{scores[i * samples + k]:.7g}"}
-            for i, prompt in enumerate(prompts) for k in range(samples)]
+    return [
+        {
+            "set": name,
+            "prompt_index": prompt.row,
+            "prompt": prompt.caption,
+            "sample_index": k,
+            "score": f"{scores[i * samples + k]:.7g}",
+        }
+        for i, prompt in enumerate(prompts)
+        for k in range(samples)
+    ]
 
 
 def split_scores(rows: list[dict[str, str]]) -> dict[str, list[float]]:
@@ -59,4 +87,7 @@ def split_scores(rows: list[dict[str, str]]) -> dict[str, list[float]]:
     found: dict[str, dict[int, list[float]]] = {name: {} for name in SETS}
     for row in rows:
         found[row["set"]].setdefault(int(row["prompt_index"]), []).append(float(row["score"]))
-    return {name: [sum(values) / len(values) for values in prompts.values()] for name, prompts in found.items()}
+    return {
+        name: [sum(values) / len(values) for values in prompts.values()]
+        for name, prompts in found.items()
+    }

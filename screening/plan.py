@@ -1,4 +1,5 @@
 """A detection run, checked as far as is possible without a model."""
+
 from __future__ import annotations
 
 import argparse
@@ -14,7 +15,11 @@ from sampling.flags import flag_owners, flags
 from screening.folder import ScoreFolder
 from screening.prompt_sets import check_source, read_source
 
-CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16"), "rng": ("per_image", "official")}
+CHOICES = {
+    "scheduler": ("ddim", "euler", "keep"),
+    "dtype": ("fp32", "bf16", "fp16"),
+    "rng": ("per_image", "official"),
+}
 FROM_PRESET = ("image_length", "scheduler", "num_inference_steps", "dtype")
 NOT_IDENTITY = ("output_path", "prompts", "nonmem_prompts", "device", "batch_size", "end")
 
@@ -42,15 +47,27 @@ class Settings:
 
     def check(self) -> None:
         """Raises ValueError for a number that makes no sense."""
-        for name, low, high in (("image_length", 8, 4096), ("batch_size", 1, 10_000), ("n_samples_per_prompt", 1, 10_000), ("nonmem_count", 1, 10**7),
-                                ("num_inference_steps", 1, 1000), ("seed", 0, 2**63 - 1), ("end", 1, 10**9)):
+        for name, low, high in (
+            ("image_length", 8, 4096),
+            ("batch_size", 1, 10_000),
+            ("n_samples_per_prompt", 1, 10_000),
+            ("nonmem_count", 1, 10**7),
+            ("num_inference_steps", 1, 1000),
+            ("seed", 0, 2**63 - 1),
+            ("end", 1, 10**9),
+        ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise ValueError(f"--{name} {value!r} is out of range: it must be a whole number from {low} to {high}")
+                raise ValueError(
+                    f"--{name} {value!r} is out of range: it must be a whole number from {low} to "
+                    f"{high}"
+                )
         if self.image_length % 8:
             raise ValueError(f"--image_length {self.image_length} must be a multiple of 8")
         if not math.isfinite(self.guidance_scale) or self.guidance_scale < 0:
-            raise ValueError(f"--guidance_scale {self.guidance_scale} must be a finite number of at least 0")
+            raise ValueError(
+                f"--guidance_scale {self.guidance_scale} must be a finite number of at least 0"
+            )
 
 
 @dataclass
@@ -59,8 +76,8 @@ class Plan:
 
     settings: Settings
     detectors: list[Detector]
-    left_out: dict[str, str]                                 # with --detector all: name -> why
-    sets: dict[str, list[Prompt]]                            # mem, and nonmem if it was given
+    left_out: dict[str, str]  # with --detector all: name -> why
+    sets: dict[str, list[Prompt]]  # mem, and nonmem if it was given
     save_masks: bool
 
     def folder(self, detector: Detector) -> ScoreFolder:
@@ -68,11 +85,20 @@ class Plan:
 
     def identity(self, detector: Detector) -> dict:
         """Everything that decides a detector's scores."""
-        general = {name: value for name, value in asdict(self.settings).items() if name not in NOT_IDENTITY}
+        general = {
+            name: value for name, value in asdict(self.settings).items() if name not in NOT_IDENTITY
+        }
         general["model_id"] = fingerprint(self.settings.model_id)
-        sources = {name: [prompt.caption for prompt in prompts] for name, prompts in self.sets.items()}
-        return {**general, "detector": detector.name, "detector_settings": detector.settings(), "device": self.settings.device.split(":")[0],
-                **{f"{name}_prompts": text_hash(captions) for name, captions in sources.items()}}
+        sources = {
+            name: [prompt.caption for prompt in prompts] for name, prompts in self.sets.items()
+        }
+        return {
+            **general,
+            "detector": detector.name,
+            "detector_settings": detector.settings(),
+            "device": self.settings.device.split(":")[0],
+            **{f"{name}_prompts": text_hash(captions) for name, captions in sources.items()},
+        }
 
 
 def text_hash(captions: list[str]) -> str:
@@ -87,8 +113,12 @@ def plan_detection(args: argparse.Namespace) -> Plan:
     model_id = getattr(args, "model_id", Settings.model_id)
     resolve_model(model_id)
     _, preset = load_preset(args.preset, model_id)
-    general = {name: value for name, value in preset.get("generate", {}).items() if name in FROM_PRESET}
-    typed = {name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)}
+    general = {
+        name: value for name, value in preset.get("generate", {}).items() if name in FROM_PRESET
+    }
+    typed = {
+        name: getattr(args, name) for name in Settings.__dataclass_fields__ if hasattr(args, name)
+    }
     settings = Settings(**(general | typed))
     settings.check()
     chosen, left_out = choose(args, preset, settings.num_inference_steps)
@@ -100,7 +130,11 @@ def plan_detection(args: argparse.Namespace) -> Plan:
     settings.dtype = settings.dtype or ("bf16" if settings.device.startswith("cuda") else "fp32")
     folder = Path(settings.output_path) / "prompt_sets"
     sources = {"mem": settings.prompts, "nonmem": settings.nonmem_prompts}
-    sets = {name: read_source(source, folder, settings.nonmem_count, settings.seed)[:settings.end] for name, source in sources.items() if source}
+    sets = {
+        name: read_source(source, folder, settings.nonmem_count, settings.seed)[: settings.end]
+        for name, source in sources.items()
+        if source
+    }
     return Plan(settings, chosen, left_out, sets, args.save_masks)
 
 
@@ -108,29 +142,50 @@ def prompt_sources(settings: Settings) -> tuple[str, str]:
     """The two prompt sets; an embedded model has its own. Raises ValueError when there is none."""
     if settings.prompts or settings.model_id not in EMBEDDED:
         if not settings.prompts:
-            raise ValueError("give the prompts to be looked at with --prompts (and ordinary ones to compare with --nonmem_prompts), "
-                             "or use the embedded model with --model_id tiny")
+            raise ValueError(
+                "give the prompts to be looked at with --prompts (and ordinary ones to compare "
+                "with --nonmem_prompts), "
+                "or use the embedded model with --model_id tiny"
+            )
         return settings.prompts, settings.nonmem_prompts
-    own = [str(ROOT / "tiny" / "prompts" / f"{settings.model_id}_{kind}_test.csv") for kind in ("memorized", "ordinary")]
+    own = [
+        str(ROOT / "tiny" / "prompts" / f"{settings.model_id}_{kind}_test.csv")
+        for kind in ("memorized", "ordinary")
+    ]
     return own[0], settings.nonmem_prompts or own[1]
 
 
-def choose(args: argparse.Namespace, preset: dict, steps: int) -> tuple[list[Detector], dict[str, str]]:
-    """The detectors with what was typed, else the preset's values, else their defaults. Raises ValueError."""
+def choose(
+    args: argparse.Namespace, preset: dict, steps: int
+) -> tuple[list[Detector], dict[str, str]]:
+    """The detectors with what was typed, else the preset's values, else their defaults. Raises
+    ValueError.
+    """
     known, owners = detectors(), flag_owners(detectors())
     everything = args.detector == "all"
     names = list(known) if everything else list(dict.fromkeys(args.detector.split(",")))
     for name in names:
         if name not in known:
-            raise ValueError(f"there is no detector {name!r}; there are all, {', '.join(known)} (--list_detectors tells more)")
+            raise ValueError(
+                f"there is no detector {name!r}; there are all, {', '.join(known)} "
+                "(--list_detectors tells more)"
+            )
     typed = {flag: getattr(args, flag) for flag in owners if hasattr(args, flag)}
     for flag in typed:
         if not any(name in names for name, _ in owners[flag]):
-            raise ValueError(f"--detector {args.detector} does not take --{flag} (a flag of {', '.join(name for name, _ in owners[flag])})")
+            raise ValueError(
+                f"--detector {args.detector} does not take --{flag} (a flag of "
+                f"{', '.join(name for name, _ in owners[flag])})"
+            )
     chosen, left_out = [], {}
     for name in names:
         own = {option.name for option in flags(known[name])}
-        detector = build_detector(name, **(preset.get(name, {}) | {flag: value for flag, value in typed.items() if flag in own}))
+        detector = build_detector(
+            name,
+            **(
+                preset.get(name, {}) | {flag: value for flag, value in typed.items() if flag in own}
+            ),
+        )
         reason = detector.missing()
         if reason and not everything:
             raise ValueError(f"--detector {name} {reason}")

@@ -1,8 +1,10 @@
-"""How well scores tell two sets of prompts apart: AUC, TPR at a false-positive rate, accuracy, and their bootstrap intervals.
+"""How well scores tell two sets of prompts apart: AUC, TPR at a false-positive rate, accuracy, and
+their bootstrap intervals.
 
-Scores: one per prompt, larger means more memorized; positives are memorized prompts. Labels are never flipped: a detector whose sign is
-wrong has an AUC below 0.5.
+Scores: one per prompt, larger means more memorized; positives are memorized prompts. Labels are
+never flipped: a detector whose sign is wrong has an AUC below 0.5.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,16 +14,19 @@ import numpy as np
 from scipy.stats import bootstrap
 
 Scores = Sequence[float] | np.ndarray
-Figure = Callable[["Curves"], np.ndarray]                 # (rows,)
+Figure = Callable[["Curves"], np.ndarray]  # (rows,)
 RULES = ("at_most", "wen_strict", "nearest", "interp")
 RESAMPLES = 2000
-BATCH_VALUES = 100_000                                     # ROC points that are in memory at once
+BATCH_VALUES = 100_000  # ROC points that are in memory at once
 
 
 @dataclass(frozen=True)
 class Curves:
-    """ROC curves, one a row, from the highest threshold down. hits, alarms: (rows, points) positives and negatives at or above each
-    threshold, the first point is (0, 0). corners: the points that scikit-learn's `roc_curve` keeps with its default drop_intermediate."""
+    """ROC curves, one a row, from the highest threshold down. hits, alarms: (rows, points)
+    positives and negatives at or above each
+    threshold, the first point is (0, 0). corners: the points that scikit-learn's `roc_curve` keeps
+    with its default drop_intermediate.
+    """
 
     hits: np.ndarray
     alarms: np.ndarray
@@ -53,57 +58,81 @@ class Curves:
         rows = np.arange(len(self.hits))
         if rule == "nearest":
             return self.tpr[rows, np.where(self.corners, np.abs(self.fpr - fpr), np.inf).argmin(1)]
-        last = (self.fpr <= fpr).sum(1) - 1                # never the end of the curve, as fpr < 1
+        last = (self.fpr <= fpr).sum(1) - 1  # never the end of the curve, as fpr < 1
         below, above = self.fpr[rows, last], self.fpr[rows, last + 1]
-        return self.tpr[rows, last] + (self.tpr[rows, last + 1] - self.tpr[rows, last]) * (fpr - below) / (above - below)
+        return self.tpr[rows, last] + (self.tpr[rows, last + 1] - self.tpr[rows, last]) * (
+            fpr - below
+        ) / (above - below)
 
 
 def curves_of(positives: np.ndarray, negatives: np.ndarray, size: int) -> Curves:
-    """positives: (rows, n), negatives: (rows, m), each score as its place among `size` values, 0 the largest."""
+    """positives: (rows, n), negatives: (rows, m), each score as its place among `size` values, 0
+    the largest.
+    """
     hits, alarms = counts(positives, size), counts(negatives, size)
-    missing = hits + alarms == 0                           # values that a resample did not draw go to the end, where they add nothing
+    missing = (
+        hits + alarms == 0
+    )  # values that a resample did not draw go to the end, where they add nothing
     order = np.argsort(missing, axis=1, kind="stable")
-    missing, hits, alarms = (np.take_along_axis(table, order, axis=1) for table in (missing, hits, alarms))
+    missing, hits, alarms = (
+        np.take_along_axis(table, order, axis=1) for table in (missing, hits, alarms)
+    )
     corners = np.ones((len(hits), size + 1), dtype=bool)
-    corners[:, 2:-1] = (np.diff(hits) != 0)[:, 1:] | (np.diff(alarms) != 0)[:, 1:]       # the next step is another one
+    corners[:, 2:-1] = (np.diff(hits) != 0)[:, 1:] | (np.diff(alarms) != 0)[
+        :, 1:
+    ]  # the next step is another one
     corners[:, 1:] &= ~missing
     start = np.zeros((len(hits), 1), dtype=int)
-    return Curves(np.concatenate([start, hits.cumsum(1)], axis=1), np.concatenate([start, alarms.cumsum(1)], axis=1), corners)
+    return Curves(
+        np.concatenate([start, hits.cumsum(1)], axis=1),
+        np.concatenate([start, alarms.cumsum(1)], axis=1),
+        corners,
+    )
 
 
 def counts(places: np.ndarray, size: int) -> np.ndarray:
     """(rows, n) numbers below `size` -> (rows, size), how often each occurs in its row."""
     rows = len(places)
-    return np.bincount((places + size * np.arange(rows)[:, None]).ravel(), minlength=rows * size).reshape(rows, size)
+    return np.bincount(
+        (places + size * np.arange(rows)[:, None]).ravel(), minlength=rows * size
+    ).reshape(rows, size)
 
 
 def places_of(positives: Scores, negatives: Scores) -> tuple[np.ndarray, np.ndarray, int]:
-    """Each score's place among the distinct values, 0 the largest, and their number. Raises ValueError for an empty set or a score that is
+    """Each score's place among the distinct values, 0 the largest, and their number. Raises
+    ValueError for an empty set or a score that is
     not a finite number."""
     found = [np.asarray(scores, dtype=float).reshape(-1) for scores in (positives, negatives)]
     for name, scores in zip(("memorized", "ordinary"), found):
         if not len(scores):
             raise ValueError(f"there are no scores of {name} prompts: AUC and TPR need both sets")
         if not np.isfinite(scores).all():
-            raise ValueError(f"{int((~np.isfinite(scores)).sum())} scores of {name} prompts are not finite numbers")
+            raise ValueError(
+                f"{int((~np.isfinite(scores)).sum())} scores of {name} prompts are not finite "
+                "numbers"
+            )
     values, places = np.unique(-np.concatenate(found), return_inverse=True)
-    return places[:len(found[0])], places[len(found[0]):], len(values)
+    return places[: len(found[0])], places[len(found[0]) :], len(values)
 
 
 def curve(positives: Scores, negatives: Scores) -> Curves:
-    """The ROC curve of two sets, a single row with every point. Raises ValueError, see `places_of`."""
+    """The ROC curve of two sets, a single row with every point. Raises ValueError, see
+    `places_of`.
+    """
     first, second, size = places_of(positives, negatives)
     return curves_of(first[None], second[None], size)
 
 
 def auc(positives: Scores, negatives: Scores) -> float:
-    """Share of pairs in which the memorized prompt has the larger score, ties count one half (Mann-Whitney; equals the area under the
+    """Share of pairs in which the memorized prompt has the larger score, ties count one half
+    (Mann-Whitney; equals the area under the
     ROC curve). Raises ValueError, see `places_of`."""
     return float(curve(positives, negatives).auc()[0])
 
 
 def accuracy(positives: Scores, negatives: Scores) -> float:
-    """Largest 1 - (FPR + FNR) / 2 of any threshold. The threshold is chosen on the same scores, so it is a best case.
+    """Largest 1 - (FPR + FNR) / 2 of any threshold. The threshold is chosen on the same scores, so
+    it is a best case.
     Source: `det_mem_viz.ipynb` of Wen et al., ICLR 2024. Raises ValueError, see `places_of`."""
     return float(curve(positives, negatives).accuracy()[0])
 
@@ -111,10 +140,12 @@ def accuracy(positives: Scores, negatives: Scores) -> float:
 def tpr_at(positives: Scores, negatives: Scores, fpr: float, rule: str = "at_most") -> float:
     """True-positive rate at a false-positive rate in (0, 1).
 
-    at_most: the largest TPR with FPR <= fpr; wen_strict: TPR of the last point with FPR < fpr (Wen et al., ICLR 2024); nearest: TPR of the
-    point with the least |FPR - fpr|, the first of equally near ones, so that the true FPR may be larger (Ren et al., ECCV 2024; Jeon et al.,
-    ICML 2025); interp: linear between the points, at a step its upper end. wen_strict and nearest look at the points that scikit-learn's
-    `roc_curve` keeps by default, as the official scripts do. Raises ValueError for another rule or rate, and see `places_of`.
+    at_most: the largest TPR with FPR <= fpr; wen_strict: TPR of the last point with FPR < fpr (Wen
+    et al., ICLR 2024); nearest: TPR of the point with the least |FPR - fpr|, the first of equally
+    near ones, so that the true FPR may be larger (Ren et al., ECCV 2024; Jeon et al., ICML 2025);
+    interp: linear between the points, at a step its upper end. wen_strict and nearest look at the
+    points that scikit-learn's `roc_curve` keeps by default, as the official scripts do. Raises
+    ValueError for another rule or rate, and see `places_of`.
     """
     check(rule, [fpr])
     return float(curve(positives, negatives).tpr_at(fpr, rule)[0])
@@ -126,15 +157,25 @@ def check(rule: str, rates: Sequence[float]) -> None:
         raise ValueError(f"there is no rule {rule!r}; there are {', '.join(RULES)}")
     for rate in rates:
         if not 0 < rate < 1:
-            raise ValueError(f"a false-positive rate of {rate} makes no sense: it must be between 0 and 1, e.g. 0.01")
+            raise ValueError(
+                f"a false-positive rate of {rate} makes no sense: it must be between 0 and 1, e.g. "
+                "0.01"
+            )
 
 
-def intervals(positives: Scores, negatives: Scores, figures: Sequence[Figure], *,
-              resamples: int = RESAMPLES, seed: int = 0) -> list[tuple[float, float]]:
+def intervals(
+    positives: Scores,
+    negatives: Scores,
+    figures: Sequence[Figure],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[tuple[float, float]]:
     """95 % percentile bootstrap interval of each figure, all from the same resamples.
 
-    The prompts of each set are resampled separately. The interval tells how much the figure would move with other prompts of the same kinds;
-    with perfectly separated sets it has no width. A set of one prompt has no interval: (nan, nan). Raises ValueError, see `places_of`.
+    The prompts of each set are resampled separately. The interval tells how much the figure would
+    move with other prompts of the same kinds; with perfectly separated sets it has no width. A set
+    of one prompt has no interval: (nan, nan). Raises ValueError, see `places_of`.
     """
     first, second, size = places_of(positives, negatives)
     if min(len(first), len(second)) < 2:
@@ -144,6 +185,13 @@ def intervals(positives: Scores, negatives: Scores, figures: Sequence[Figure], *
         curves = curves_of(some, others, size)
         return np.stack([figure(curves) for figure in figures])
 
-    found = bootstrap((first, second), statistic, vectorized=True, n_resamples=resamples, batch=max(1, BATCH_VALUES // size),
-                      method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    found = bootstrap(
+        (first, second),
+        statistic,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, BATCH_VALUES // size),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return [(float(low), float(high)) for low, high in zip(found.low, found.high)]

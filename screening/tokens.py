@@ -1,4 +1,5 @@
 """The subcommand tokens: which tokens of a prompt pull at the noise. Wen et al., ICLR 2024."""
+
 from __future__ import annotations
 
 import argparse
@@ -14,11 +15,27 @@ Row = dict[str, str]
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags of the subcommand."""
-    parser = study_parser("tokens", "Token-wise significance: how strongly the magnitude of the text-conditional noise depends on each token's "
-                          "embedding, in the mean over steps and images.", SAMPLES)
-    parser.add_argument("--num_steps", type=int, metavar="K", help="steps that are averaged, from the first (default all)")
-    parser.add_argument("--official", default="", choices=("", *OFFICIAL), metavar="{swapped}",
-                        help="repeat the official code: reversed guidance, one norm over a prompt's images, the constant 1/(2n)")
+    parser = study_parser(
+        "tokens",
+        "Token-wise significance: how strongly the magnitude of the text-conditional noise depends "
+        "on each token's "
+        "embedding, in the mean over steps and images.",
+        SAMPLES,
+    )
+    parser.add_argument(
+        "--num_steps",
+        type=int,
+        metavar="K",
+        help="steps that are averaged, from the first (default all)",
+    )
+    parser.add_argument(
+        "--official",
+        default="",
+        choices=("", *OFFICIAL),
+        metavar="{swapped}",
+        help="repeat the official code: reversed guidance, one norm over a prompt's images, the "
+        "constant 1/(2n)",
+    )
     return parser
 
 
@@ -40,9 +57,18 @@ class Tokens:
             if prompt.row not in self.rows:
                 made += 1
                 texts, scores = self.look(prompt)
-                self.study.folder.save_figure(f"tokens_{prompt.row:04d}.png", bars(texts, scores, prompt.caption))
-                self.rows[prompt.row] = [{"prompt_index": str(prompt.row), "token_index": str(i), "token": text, "score": f"{score:.7g}"}
-                                         for i, (text, score) in enumerate(zip(texts, scores), 1)]
+                self.study.folder.save_figure(
+                    f"tokens_{prompt.row:04d}.png", bars(texts, scores, prompt.caption)
+                )
+                self.rows[prompt.row] = [
+                    {
+                        "prompt_index": str(prompt.row),
+                        "token_index": str(i),
+                        "token": text,
+                        "score": f"{score:.7g}",
+                    }
+                    for i, (text, score) in enumerate(zip(texts, scores), 1)
+                ]
                 write_csv(path, (row for _, rows in sorted(self.rows.items()) for row in rows))
         print(f"{path}: {len(self.study.wanted)} prompts, {made} made now")
 
@@ -51,10 +77,16 @@ class Tokens:
         from detection.tokens import token_significance, token_texts
 
         predictor, noise, _ = self.study.sample_start(self.pipe, prompt)
-        scores = token_significance(self.pipe.scheduler, predictor, noise, self.study.settings.guidance_scale, num_steps=self.args.num_steps,
-                                    official=self.args.official).mean(0)
+        scores = token_significance(
+            self.pipe.scheduler,
+            predictor,
+            noise,
+            self.study.settings.guidance_scale,
+            num_steps=self.args.num_steps,
+            official=self.args.official,
+        ).mean(0)
         texts = token_texts(self.pipe.tokenizer, prompt.caption)
-        return texts, scores[1:1 + len(texts)].tolist()
+        return texts, scores[1 : 1 + len(texts)].tolist()
 
 
 def bars(texts: list[str], scores: list[float], caption: str):
@@ -72,7 +104,9 @@ def bars(texts: list[str], scores: list[float], caption: str):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while running."""
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault while
+    running.
+    """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
 
@@ -80,8 +114,14 @@ def main(argv: list[str] | None = None) -> int:
         study = plan_study("tokens", args, SAMPLES)
         total = study.settings.num_inference_steps
         if args.num_steps is not None and not 1 <= args.num_steps <= total:
-            raise ValueError(f"--num_steps {args.num_steps} is not possible: the sampler has {total} steps")
-        own = {"n_samples_per_prompt": study.settings.n_samples_per_prompt, "num_steps": args.num_steps or total, "official": args.official}
+            raise ValueError(
+                f"--num_steps {args.num_steps} is not possible: the sampler has {total} steps"
+            )
+        own = {
+            "n_samples_per_prompt": study.settings.n_samples_per_prompt,
+            "num_steps": args.num_steps or total,
+            "official": args.official,
+        }
         return Tokens(study, args, study.begin(args, argv, own))
 
     return exit_code("detect_memorization.py tokens", prepare, Tokens.go, "-n")

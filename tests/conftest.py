@@ -1,4 +1,7 @@
-"""A small random Stable Diffusion of the real classes, made without a download; torch on one thread, so that results repeat."""
+"""A small random Stable Diffusion of the real classes, made without a download; torch on one
+thread, so that results repeat.
+"""
+
 import copy
 
 import pytest
@@ -11,9 +14,17 @@ from tiny.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 
-PROMPTS = ["a red square above a blue circle", "the great wave", "two cats, in the style of an old master"]
-CAPTIONS = PROMPTS + [f"a {colour} {shape} and {count} stars" for colour in ("red", "blue", "green") for shape in ("square", "circle", "ring")
-                      for count in ("two", "three", "many")]
+PROMPTS = [
+    "a red square above a blue circle",
+    "the great wave",
+    "two cats, in the style of an old master",
+]
+CAPTIONS = PROMPTS + [
+    f"a {colour} {shape} and {count} stars"
+    for colour in ("red", "blue", "green")
+    for shape in ("square", "circle", "ring")
+    for count in ("two", "three", "many")
+]
 LATENT = (4, 8, 8)
 
 
@@ -29,28 +40,47 @@ def prompts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def components(tmp_path_factory) -> dict:
-    """Modules of the random model, float32; shared by all tests, so they may not be changed for good."""
+    """Modules of the random model, float32; shared by all tests, so they may not be changed for
+    good.
+    """
     torch.manual_seed(0)
     tokenizer = train_tokenizer(CAPTIONS, 640, tmp_path_factory.mktemp("tokenizer"))
     unet = build_unet(channels=(32, 64, 64, 64), heads=(1, 2, 2, 2))
-    with torch.no_grad():                                  # make predictions of size one that listen to the prompt: ||e(c) - e("")|| of 1 to 10
+    with (
+        torch.no_grad()
+    ):  # make predictions of size one that listen to the prompt: ||e(c) - e("")|| of 1 to 10
         unet.conv_out.weight.mul_(4.0)
         for name, parameter in unet.named_parameters():
             if "attn2.to_out" in name and name.endswith("weight"):
                 parameter.mul_(60.0)
     vae = build_vae((16, 32, 64))
-    modules = {"vae": vae, "text_encoder": build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id), "unet": unet}
+    modules = {
+        "vae": vae,
+        "text_encoder": build_text_encoder(
+            len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+        ),
+        "unet": unet,
+    }
     return {"tokenizer": tokenizer} | {name: module.eval() for name, module in modules.items()}
 
 
 @pytest.fixture(scope="session")
 def make_pipe(components):
-    """make_pipe("ddim" | "euler", prediction_type, dtype): a pipeline with its own scheduler; other dtypes than float32 get copies of the modules."""
+    """make_pipe("ddim" | "euler", prediction_type, dtype): a pipeline with its own scheduler; other
+    dtypes than float32 get copies of the modules.
+    """
 
-    def make(kind="ddim", prediction_type="epsilon", *, dtype=torch.float32, cls=MemorizationPipeline):
+    def make(
+        kind="ddim", prediction_type="epsilon", *, dtype=torch.float32, cls=MemorizationPipeline
+    ):
         parts = components if dtype == torch.float32 else copy.deepcopy(components)
-        made = cls(**parts, scheduler=build_scheduler(kind, prediction_type), safety_checker=None, feature_extractor=None,
-                   requires_safety_checker=False)
+        made = cls(
+            **parts,
+            scheduler=build_scheduler(kind, prediction_type),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
         made.set_progress_bar_config(disable=True)
         return made.to(dtype=dtype) if dtype != torch.float32 else made
 

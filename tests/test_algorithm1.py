@@ -1,4 +1,5 @@
 """examples/algorithm1.py is short, and does what the suite does."""
+
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,19 @@ def test_fits_on_a_page():
     assert len(EXAMPLE.read_text().splitlines()) < 100
 
 
-@pytest.mark.parametrize("settings", [{"rho": 5.0, "gamma": 0.7, "M": 2}, {"rho": 1.0, "gamma": 2.0, "M": 3}])
+@pytest.mark.parametrize(
+    "settings", [{"rho": 5.0, "gamma": 0.7, "M": 2}, {"rho": 1.0, "gamma": 2.0, "M": 3}]
+)
 def test_equals_the_suite(pipe, noise, prompts, settings):
-    suite = build_mitigation("batch_wise", rho=settings["rho"], gamma=settings["gamma"], adj_iters=settings["M"], tau=900.0)
-    expected = pipe.sample([prompts[0]] * len(noise), noise, suite, num_inference_steps=20, guidance_scale=7.0).final
+    suite = build_mitigation(
+        "batch_wise",
+        rho=settings["rho"],
+        gamma=settings["gamma"],
+        adj_iters=settings["M"],
+        tau=900.0,
+    )
+    expected = pipe.sample(
+        [prompts[0]] * len(noise), noise, suite, num_inference_steps=20, guidance_scale=7.0
+    ).final
     latents = algorithm1(pipe, prompts[0], noise, **settings, tau=900, guidance_scale=7.0, steps=20)
     assert (latents - expected).norm() <= 1e-4 * expected.norm()

@@ -1,4 +1,7 @@
-"""The embedded model is what its card says, in small: it memorized, prompts that it memorized stand out, the paper's methods help."""
+"""The embedded model is what its card says, in small: it memorized, prompts that it memorized stand
+out, the paper's methods help.
+"""
+
 import re
 
 import pytest
@@ -15,7 +18,9 @@ from pipelines.loading import load_pipeline
 from pipelines.models import EMBEDDED, load_preset
 from sampling import image_seed, initial_noise
 
-shipped = pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+shipped = pytest.mark.skipif(
+    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+)
 both = pytest.mark.parametrize("model", ["tiny", "tiny-v"], indirect=True)
 PLAIN, PER_SAMPLE = "no_mitigation", "per_sample"
 
@@ -39,8 +44,11 @@ def model(request):
 def some_captions(name: str):
     """Two captions of each memorized kind and group, as far as there are."""
     rows = read_captions(TINY / "prompts" / f"{name}_memorized_test.csv")
-    return [row for kind, group in (("VM", "A"), ("VM", "B"), ("TM", None), ("LM", None))
-            for row in [row for row in rows if row.kind == kind and group in (None, row.group)][:2]]
+    return [
+        row
+        for kind, group in (("VM", "A"), ("VM", "B"), ("TM", None), ("LM", None))
+        for row in [row for row in rows if row.kind == kind and group in (None, row.group)][:2]
+    ]
 
 
 def share_of_copies(model, method: str) -> float:
@@ -48,10 +56,24 @@ def share_of_copies(model, method: str) -> float:
     name, pipe, captions = model
     settings = load_preset("auto", name)[1].get(method, {})
     seeds = [image_seed(2, caption.row, k) for caption in captions for k in range(2)]
-    prompts, noise = [caption.text for caption in captions for _ in range(2)], initial_noise(seeds, (4, 16, 16))
-    sample = pipe.sample(prompts, noise, build_mitigation(method, **settings), num_inference_steps=25, guidance_scale=7.0)
+    prompts, noise = (
+        [caption.text for caption in captions for _ in range(2)],
+        initial_noise(seeds, (4, 16, 16)),
+    )
+    sample = pipe.sample(
+        prompts,
+        noise,
+        build_mitigation(method, **settings),
+        num_inference_steps=25,
+        guidance_scale=7.0,
+    )
     images = to_tensor(pipe.decode(sample.final)[0]).reshape(len(captions), 2, 3, 32, 32)
-    scores = torch.stack([copy_scores(pair, caption.references(), caption.mask()).amax(1) for caption, pair in zip(captions, images)])
+    scores = torch.stack(
+        [
+            copy_scores(pair, caption.references(), caption.mask()).amax(1)
+            for caption, pair in zip(captions, images)
+        ]
+    )
     return sum(copied(score) for score in scores.flatten().tolist()) / scores.numel()
 
 
@@ -75,7 +97,10 @@ def test_memorized_prompts_have_larger_magnitudes(model):
 @both
 def test_the_models_are_what_they_stand_for(model):
     name, pipe, _ = model
-    kinds = {"tiny": ("epsilon", "DDIMScheduler"), "tiny-v": ("v_prediction", "EulerDiscreteScheduler")}
+    kinds = {
+        "tiny": ("epsilon", "DDIMScheduler"),
+        "tiny-v": ("v_prediction", "EulerDiscreteScheduler"),
+    }
     assert (pipe.scheduler.config.prediction_type, type(pipe.scheduler).__name__) == kinds[name]
     assert sum(file.stat().st_size for file in EMBEDDED[name].rglob("*.safetensors")) < 12e6
 
@@ -85,31 +110,56 @@ def test_demo_writes_a_page_that_says_what_it_is(tmp_path, capsys):
     demo.main(["--prompts", "2", "--samples", "1", "--batch", "2", "--out", str(tmp_path)])
     page, printed = (tmp_path / "report.html").read_text(), capsys.readouterr().out
     scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
-    assert page.count("<figure") == 2 * (1 + 3) and page.count('class="copy"') == sum(copied(score) for score in scores) and len(scores) == 6
+    assert (
+        page.count("<figure") == 2 * (1 + 3)
+        and page.count('class="copy"') == sum(copied(score) for score in scores)
+        and len(scores) == 6
+    )
     assert page.count('class="free"') == 6 - page.count('class="copy"')
     assert "not Stable Diffusion" in printed and "They are not Stable Diffusion's" in page
-    assert all(title in printed for title in demo.METHODS) and all(name in page for name in ("no_mitigation", "batch_wise", "per_sample"))
+    assert all(title in printed for title in demo.METHODS) and all(
+        name in page for name in ("no_mitigation", "batch_wise", "per_sample")
+    )
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
 def test_first_escape_is_for_good():
     copies = [True] * 3 + [False] + [True] + [False] * (len(STARTS) - 5)
-    assert first_escape(copies) == STARTS[5] and first_escape([False] * len(STARTS)) == 0 and first_escape([True] * len(STARTS)) is None
+    assert (
+        first_escape(copies) == STARTS[5]
+        and first_escape([False] * len(STARTS)) == 0
+        and first_escape([True] * len(STARTS)) is None
+    )
 
 
 def test_the_rule_for_presets_weighs_subject_against_copies():
-    tried = [{"copies": copies, "subject shown": shown} for copies, shown in ((0.0, 0.2), (0.3, 0.76), (0.3, 0.9), (0.6, 1.0))]
+    tried = [
+        {"copies": copies, "subject shown": shown}
+        for copies, shown in ((0.0, 0.2), (0.3, 0.76), (0.3, 0.9), (0.6, 1.0))
+    ]
     assert choose(tried) is tried[2]
-    assert toml({"generate": {"scheduler": "keep", "image_length": 64}}) == '[generate]\nscheduler = "keep"\nimage_length = 64\n'
+    assert (
+        toml({"generate": {"scheduler": "keep", "image_length": 64}})
+        == '[generate]\nscheduler = "keep"\nimage_length = 64\n'
+    )
 
 
 @shipped
 def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(tiny, captions):
     method = build_mitigation("per_sample", lr=0.05, target_loss=0.8, optim_iters=20, grad_rows=1)
-    texts, noise = [caption.text for caption in captions[:3]], initial_noise([image_seed(2, k, 0) for k in range(3)], (4, 16, 16))
+    texts, noise = (
+        [caption.text for caption in captions[:3]],
+        initial_noise([image_seed(2, k, 0) for k in range(3)], (4, 16, 16)),
+    )
 
     def pictures(rows):
-        sample = tiny.sample([texts[i] for i in rows], noise[rows], method, num_inference_steps=10, guidance_scale=7.0)
+        sample = tiny.sample(
+            [texts[i] for i in rows],
+            noise[rows],
+            method,
+            num_inference_steps=10,
+            guidance_scale=7.0,
+        )
         return to_tensor(tiny.decode(sample.final)[0])
 
     alone = torch.cat([pictures([i]) for i in range(3)])

@@ -1,7 +1,10 @@
-"""Results that were seen once must be seen again: latents of every method on the random model, stored with six digits.
+"""Results that were seen once must be seen again: latents of every method on the random model,
+stored with six digits.
 
-After a change that is meant to move them: pytest tests/test_golden.py --write-golden, and a line under *Changed numbers* in CHANGELOG.md.
+After a change that is meant to move them: pytest tests/test_golden.py --write-golden, and a line
+under *Changed numbers* in CHANGELOG.md.
 """
+
 import json
 from pathlib import Path
 
@@ -12,14 +15,22 @@ from mitigation import build_mitigation
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SETTINGS = {
-    "no_mitigation": {}, "batch_wise": {"rho": 5.0}, "static_transition": {"tau": 900.0},
+    "no_mitigation": {},
+    "batch_wise": {"rho": 5.0},
+    "static_transition": {"tau": 900.0},
     "per_sample": {"lr": 0.05, "target_loss": 1.0, "optim_iters": 5},
 }
 
 
 def latents(pipe, noise, prompts, name: str) -> list[float]:
     """First image's first latent channel, 8 x 8, after ten steps."""
-    final = pipe.sample(prompts, noise, build_mitigation(name, **SETTINGS[name]), num_inference_steps=10, guidance_scale=7.0).final
+    final = pipe.sample(
+        prompts,
+        noise,
+        build_mitigation(name, **SETTINGS[name]),
+        num_inference_steps=10,
+        guidance_scale=7.0,
+    ).final
     return [round(value, 6) for value in final[0, 0].flatten().tolist()]
 
 
@@ -29,4 +40,9 @@ def test_latents_are_as_before(pipe, noise, prompts, name, request):
     if request.config.getoption("--write-golden"):
         stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
         GOLDEN.write_text(json.dumps(stored | {name: found}) + "\n")
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(json.loads(GOLDEN.read_text())[name]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        torch.tensor(found),
+        torch.tensor(json.loads(GOLDEN.read_text())[name]),
+        rtol=1e-3,
+        atol=1e-3,
+    )

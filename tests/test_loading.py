@@ -1,4 +1,5 @@
 """Models as people have them: other schedulers, other UNets, and folders that cannot be run."""
+
 import json
 import shutil
 import tomllib
@@ -20,21 +21,35 @@ def edited(folder: str, out: Path, file: str, **values) -> Path:
     """A copy of a model folder with some values of a config changed; None removes one."""
     shutil.copytree(folder, out)
     config = json.loads((out / file).read_text()) | values
-    (out / file).write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    (out / file).write_text(
+        json.dumps({name: value for name, value in config.items() if value is not None})
+    )
     return out
 
 
 def test_ddim_is_stable_diffusions_whatever_the_config_omits(random_v_folder):
-    """An Euler folder has no clip_sample and another spacing; diffusers' defaults would clip the latents."""
+    """An Euler folder has no clip_sample and another spacing; diffusers' defaults would clip the
+    latents.
+    """
     scheduler = load_pipeline(random_v_folder, scheduler="ddim").scheduler
     scheduler.set_timesteps(50)
     assert scheduler.timesteps[:5].tolist() == GRID and scheduler.timesteps[-1] == 1
-    assert not scheduler.config.clip_sample and not scheduler.config.set_alpha_to_one and scheduler.config.prediction_type == "v_prediction"
+    assert (
+        not scheduler.config.clip_sample
+        and not scheduler.config.set_alpha_to_one
+        and scheduler.config.prediction_type == "v_prediction"
+    )
 
 
 def test_ddim_of_a_pndm_folder_is_the_official_one(make_pipe, tmp_path):
     pipe = make_pipe()
-    pipe.scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1)
+    pipe.scheduler = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
     pipe.save_pretrained(tmp_path)
     scheduler = load_pipeline(str(tmp_path), scheduler="ddim").scheduler
     scheduler.set_timesteps(50)
@@ -50,12 +65,14 @@ def test_euler_has_its_own_grid(random_sd_folder):
 
 def test_the_model_is_frozen_and_of_the_dtype_asked_for(random_sd_folder):
     pipe = load_pipeline(random_sd_folder, dtype="bf16")
-    assert pipe.unet.dtype == torch.bfloat16 and not any(p.requires_grad for p in pipe.unet.parameters())
+    assert pipe.unet.dtype == torch.bfloat16 and not any(
+        p.requires_grad for p in pipe.unet.parameters()
+    )
 
 
 @pytest.mark.parametrize("place", ["unet", "."])
 def test_another_unet(make_pipe, random_sd_folder, tmp_path, place):
-    unet = make_pipe(dtype=torch.bfloat16).unet.float()                   # a copy, which may be changed
+    unet = make_pipe(dtype=torch.bfloat16).unet.float()  # a copy, which may be changed
     with torch.no_grad():
         unet.conv_out.weight.zero_()
     unet.save_pretrained(tmp_path / place)
@@ -68,9 +85,21 @@ def test_a_unet_that_is_none_is_named(unet, tmp_path):
         check_unet(str(tmp_path / unet))
 
 
-@pytest.mark.parametrize(("file", "values", "told"), [
-    ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type is 'sample'"),
-    ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero signal-to-noise")])
+@pytest.mark.parametrize(
+    ("file", "values", "told"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": "sample"},
+            "prediction_type is 'sample'",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            {"rescale_betas_zero_snr": True},
+            "zero signal-to-noise",
+        ),
+    ],
+)
 def test_what_loads_but_cannot_be_run_is_refused(random_sd_folder, tmp_path, file, values, told):
     with pytest.raises(ValueError, match=told):
         load_pipeline(str(edited(random_sd_folder, tmp_path / "model", file, **values)))
@@ -85,8 +114,12 @@ def test_an_incomplete_model_is_named(random_sd_folder, tmp_path):
 
 def test_fingerprints_know_the_weights_not_the_path(random_sd_folder, random_v_folder, tmp_path):
     copy = shutil.copytree(random_sd_folder, tmp_path / Path(random_sd_folder).name)
-    (copy / "stability.json").write_text("{}")                               # lies beside the model, is no part of it
-    assert fingerprint(str(copy)) == fingerprint(random_sd_folder + "/") != fingerprint(random_v_folder)
+    (copy / "stability.json").write_text("{}")  # lies beside the model, is no part of it
+    assert (
+        fingerprint(str(copy))
+        == fingerprint(random_sd_folder + "/")
+        != fingerprint(random_v_folder)
+    )
     assert fingerprint("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
 
 
@@ -101,13 +134,50 @@ def test_our_presets_are_found_by_every_id_and_build(path):
 
 def arguments(folder: str, tmp_path: Path, *more: str) -> list[str]:
     (tmp_path / "p.txt").write_text("two cats\n")
-    return ["--model_id", folder, "--prompts", str(tmp_path / "p.txt"), "--image_length", "32", "--num_inference_steps", "4",
-            "--n_samples_per_prompt", "2", "--output_path", str(tmp_path / "out"), "--quiet", *more]
+    return [
+        "--model_id",
+        folder,
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--image_length",
+        "32",
+        "--num_inference_steps",
+        "4",
+        "--n_samples_per_prompt",
+        "2",
+        "--output_path",
+        str(tmp_path / "out"),
+        "--quiet",
+        *more,
+    ]
 
 
-@pytest.mark.parametrize("more", [("--scheduler", "keep"), ("--scheduler", "euler"), ("--scheduler", "ddim"), ("--dtype", "bf16")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--scheduler", "keep"),
+        ("--scheduler", "euler"),
+        ("--scheduler", "ddim"),
+        ("--dtype", "bf16"),
+    ],
+)
 def test_a_v_model_runs_from_the_command_line(random_v_folder, tmp_path, more):
-    assert generation.main(arguments(random_v_folder, tmp_path, *more, "--method", "batch_wise", "--rho", "2", "--apply_cfg_step", "1")) == 0
+    assert (
+        generation.main(
+            arguments(
+                random_v_folder,
+                tmp_path,
+                *more,
+                "--method",
+                "batch_wise",
+                "--rho",
+                "2",
+                "--apply_cfg_step",
+                "1",
+            )
+        )
+        == 0
+    )
 
 
 def test_a_scheduler_that_draws_noise_repeats_itself(make_pipe, tmp_path):
@@ -118,21 +188,37 @@ def test_a_scheduler_that_draws_noise_repeats_itself(make_pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
     pictures = []
     for out in ("a", "b"):
-        argv = arguments(str(tmp_path / "model"), tmp_path, "--scheduler", "keep", "--output_path", str(tmp_path / out))
+        argv = arguments(
+            str(tmp_path / "model"),
+            tmp_path,
+            "--scheduler",
+            "keep",
+            "--output_path",
+            str(tmp_path / out),
+        )
         assert generation.main(argv) == 0
         pictures.append([path.read_bytes() for path in sorted((tmp_path / out).rglob("*.png"))])
     assert pictures[0] == pictures[1] and pictures[0][0] != pictures[0][1]
 
 
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
-def test_a_model_that_cannot_be_loaded_changes_no_folder(random_sd_folder, tmp_path, overwrite, capsys):
+def test_a_model_that_cannot_be_loaded_changes_no_folder(
+    random_sd_folder, tmp_path, overwrite, capsys
+):
     """Not the run that is there, and not the folder of the next attempt."""
-    broken = edited(random_sd_folder, tmp_path / "broken", "scheduler/scheduler_config.json", prediction_type="sample")
+    broken = edited(
+        random_sd_folder,
+        tmp_path / "broken",
+        "scheduler/scheduler_config.json",
+        prediction_type="sample",
+    )
     assert generation.main(arguments(str(broken), tmp_path)) == 2
     assert generation.main(arguments(random_sd_folder, tmp_path)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert generation.main(arguments(str(broken), tmp_path, *overwrite)) == 2
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    } == before
 
 
 def test_out_of_memory_says_what_to_type(random_sd_folder, tmp_path, monkeypatch, capsys):
@@ -146,15 +232,23 @@ def test_out_of_memory_says_what_to_type(random_sd_folder, tmp_path, monkeypatch
 
 def test_odd_captions_survive_a_run_and_its_resume(random_sd_folder, tmp_path):
     argv = arguments(random_sd_folder, tmp_path)
-    caption = "a\rb; \"quoted\", <b>bold</b> =1+1 \u2028 \u00fc"
+    caption = 'a\rb; "quoted", <b>bold</b> =1+1 \u2028 \u00fc'
     (tmp_path / "odd.jsonl").write_text(json.dumps({"caption": caption}) + "\n")
     argv[3] = str(tmp_path / "odd.jsonl")
     assert generation.main(argv) == 0 and generation.main(argv) == 0
     from results.files import read_csv
-    assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [caption] * 2
+
+    assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [
+        caption
+    ] * 2
 
 
 def test_a_preset_names_files_beside_it(tmp_path):
-    (tmp_path / "preset.toml").write_text('[stability_regions]\nstatistics = "./a.json"\ngamma_sd = 2.0\n[nemo]\nneurons = "/b.json"\n')
+    (tmp_path / "preset.toml").write_text(
+        '[stability_regions]\nstatistics = "./a.json"\ngamma_sd = 2.0\n[nemo]\nneurons = '
+        '"/b.json"\n'
+    )
     assert load_preset(str(tmp_path / "preset.toml"), "any")[1] == {
-        "stability_regions": {"statistics": str(tmp_path / "a.json"), "gamma_sd": 2.0}, "nemo": {"neurons": "/b.json"}}
+        "stability_regions": {"statistics": str(tmp_path / "a.json"), "gamma_sd": 2.0},
+        "nemo": {"neurons": "/b.json"},
+    }

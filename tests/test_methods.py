@@ -1,4 +1,7 @@
-"""Properties of whole methods: images never see each other, UNet rows are as stated, edge cases fail softly. float32."""
+"""Properties of whole methods: images never see each other, UNet rows are as stated, edge cases
+fail softly. float32.
+"""
+
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,19 @@ from tests.methods.pictures import reference_image
 from tests.methods.statistics_file import statistics_file
 
 close = torch.testing.assert_close
-QUICK = {"nemo": {"neurons": str(Path(__file__).parent / "methods" / "neurons.json")},
-         "captain_noise": {"reference": reference_image()}, "batch_wise": {"rho": 5.0, "apply_cfg_step": 1}, "static_transition": {"cfg_step": 0},
-         "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3}, "stability_regions": {"statistics": statistics_file(4)},
-         "sail": {"l_thres": 8.0, "max_steps": 3, "restarts": 1},
-         **{name: {"optim_lr": 0.01, "optim_iters": 2} for name in ("prompt_embedding", "bright_ending_embedding", "anisotropy_embedding")}}
+QUICK = {
+    "nemo": {"neurons": str(Path(__file__).parent / "methods" / "neurons.json")},
+    "captain_noise": {"reference": reference_image()},
+    "batch_wise": {"rho": 5.0, "apply_cfg_step": 1},
+    "static_transition": {"cfg_step": 0},
+    "per_sample": {"lr": 0.05, "target_loss": 7.0, "optim_iters": 3},
+    "stability_regions": {"statistics": statistics_file(4)},
+    "sail": {"l_thres": 8.0, "max_steps": 3, "restarts": 1},
+    **{
+        name: {"optim_lr": 0.01, "optim_iters": 2}
+        for name in ("prompt_embedding", "bright_ending_embedding", "anisotropy_embedding")
+    },
+}
 
 
 def quick(name: str):
@@ -25,7 +36,13 @@ def quick(name: str):
 
 
 def make_predictor(pipe, prompts, unet=None, **settings) -> NoisePredictor:
-    return NoisePredictor(unet or pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts)), **settings)
+    return NoisePredictor(
+        unet or pipe.unet,
+        pipe.scheduler,
+        pipe.encode(prompts),
+        pipe.encode([""] * len(prompts)),
+        **settings,
+    )
 
 
 def adjust(method, predictor, noise, t=981):
@@ -34,32 +51,47 @@ def adjust(method, predictor, noise, t=981):
 
 
 def sample(pipe, prompts, noise, method, steps=4, **settings):
-    return pipe.sample(prompts, noise, method, num_inference_steps=steps, guidance_scale=7.0, **settings)
+    return pipe.sample(
+        prompts, noise, method, num_inference_steps=steps, guidance_scale=7.0, **settings
+    )
 
 
 def rows_close(ours, theirs, tolerance=1e-4):
-    """||ours - theirs|| <= tolerance ||theirs|| for every image: latents of a random model grow to some hundred, so absolute bounds say little."""
-    return bool(((ours - theirs).flatten(1).norm(dim=1) <= tolerance * theirs.flatten(1).norm(dim=1)).all())
+    """||ours - theirs|| <= tolerance ||theirs|| for every image: latents of a random model grow to
+    some hundred, so absolute bounds say little.
+    """
+    return bool(
+        ((ours - theirs).flatten(1).norm(dim=1) <= tolerance * theirs.flatten(1).norm(dim=1)).all()
+    )
 
 
-# ------------------------------------------------------------------------------------------------ every method
+# every method
 @pytest.mark.parametrize("name", methods())
 def test_a_batch_of_three_equals_three_batches_of_one(pipe, prompts, noise, name):
     """Latents and the method's numbers to 1e-4, UNet rows exactly."""
     seeds = [11, 12, 13]
     together = sample(pipe, prompts, noise, quick(name), seeds=seeds, prompt_seeds=seeds)
     for i in range(3):
-        alone = sample(pipe, prompts[i: i + 1], noise[i: i + 1], quick(name), seeds=seeds[i: i + 1], prompt_seeds=seeds[i: i + 1])
-        assert rows_close(together.adjusted[i: i + 1], alone.adjusted)
-        assert rows_close(together.final[i: i + 1], alone.final)
+        alone = sample(
+            pipe,
+            prompts[i : i + 1],
+            noise[i : i + 1],
+            quick(name),
+            seeds=seeds[i : i + 1],
+            prompt_seeds=seeds[i : i + 1],
+        )
+        assert rows_close(together.adjusted[i : i + 1], alone.adjusted)
+        assert rows_close(together.final[i : i + 1], alone.final)
         assert together.unet_evals[i] == alone.unet_evals[0]
         for column, values in together.numbers.items():
-            close(values[i: i + 1].float(), alone.numbers[column].float(), rtol=1e-4, atol=1e-4)
+            close(values[i : i + 1].float(), alone.numbers[column].float(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", methods())
 def test_sampling_changes_nothing_it_was_given(pipe, prompts, noise, name):
-    """Noise, UNet parameters, their requires_grad and gradients, and attention processors are as before; a second run is equal."""
+    """Noise, UNet parameters, their requires_grad and gradients, and attention processors are as
+    before; a second run is equal.
+    """
     start, processors = noise.clone(), dict(pipe.unet.attn_processors)
     weights = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
     first, second = (sample(pipe, prompts, noise, quick(name), seeds=[1, 2, 3]) for _ in range(2))
@@ -77,10 +109,18 @@ def test_euler_v_model_runs_with_every_method(euler_pipe, prompts, noise, name):
     assert made.final.dtype == made.adjusted.dtype == noise.dtype
 
 
-# ------------------------------------------------------------------------------------------------ nothing to do
-@pytest.mark.parametrize(("name", "settings"), [
-    ("batch_wise", {"gamma": 0.0, "apply_cfg_step": 1}), ("batch_wise", {"adj_iters": 0, "apply_cfg_step": 1}), ("per_sample", {"optim_iters": 0}),
-    ("per_sample", {"target_loss": 1000.0}), ("no_mitigation", {}), ("static_transition", {})])
+# nothing to do
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("batch_wise", {"gamma": 0.0, "apply_cfg_step": 1}),
+        ("batch_wise", {"adj_iters": 0, "apply_cfg_step": 1}),
+        ("per_sample", {"optim_iters": 0}),
+        ("per_sample", {"target_loss": 1000.0}),
+        ("no_mitigation", {}),
+        ("static_transition", {}),
+    ],
+)
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
 def test_the_noise_is_left_as_drawn(make_pipe, prompts, noise, kind, name, settings):
     """Exactly under DDIM; under Euler's scaling and back to 1e-5."""
@@ -89,11 +129,18 @@ def test_the_noise_is_left_as_drawn(make_pipe, prompts, noise, kind, name, setti
     assert torch.equal(made.initial, noise)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("batch_wise", {"gamma": 0.0, "apply_cfg_step": -1}), ("per_sample", {"target_loss": 1000.0})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("batch_wise", {"gamma": 0.0, "apply_cfg_step": -1}), ("per_sample", {"target_loss": 1000.0})],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
-def test_an_image_that_is_not_moved_is_the_image_without_the_method(make_pipe, prompts, noise, kind, dtype, name, settings):
-    """Bit for bit, so that pairs with and without a method differ by the method only; a rounded first latent changes the image in bfloat16."""
+def test_an_image_that_is_not_moved_is_the_image_without_the_method(
+    make_pipe, prompts, noise, kind, dtype, name, settings
+):
+    """Bit for bit, so that pairs with and without a method differ by the method only; a rounded
+    first latent changes the image in bfloat16.
+    """
     pipe = make_pipe(kind, dtype=dtype)
     expected = sample(pipe, prompts[:1], noise[:1].to(dtype), build_mitigation("no_mitigation"), 2)
     made = sample(pipe, prompts[:1], noise[:1].to(dtype), build_mitigation(name, **settings), 2)
@@ -110,12 +157,22 @@ def test_the_empty_prompt_has_magnitude_zero_and_keeps_its_noise(pipe, prompts, 
     assert torch.isfinite(made.final).all()
 
 
-# ------------------------------------------------------------------------------------------------ UNet rows
-@pytest.mark.parametrize(("name", "settings", "rows"), [
-    ("no_mitigation", {}, 100), ("batch_wise", {}, 103), ("batch_wise", {"tau": 900.0}, 103),
-    ("batch_wise", {"adj_iters": 4, "apply_cfg_step": 3}, 112), ("static_transition", {}, 75), ("static_transition", {"cfg_step": 4}, 95)])
+# UNet rows
+@pytest.mark.parametrize(
+    ("name", "settings", "rows"),
+    [
+        ("no_mitigation", {}, 100),
+        ("batch_wise", {}, 103),
+        ("batch_wise", {"tau": 900.0}, 103),
+        ("batch_wise", {"adj_iters": 4, "apply_cfg_step": 3}, 112),
+        ("static_transition", {}, 75),
+        ("static_transition", {"cfg_step": 4}, 95),
+    ],
+)
 def test_unet_rows_of_50_steps(pipe, prompts, noise, name, settings, rows):
-    """As counted, and as they really pass through the UNet. static_transition: t = 981..501 are 25 steps above 500."""
+    """As counted, and as they really pass through the UNet. static_transition: t = 981..501 are 25
+    steps above 500.
+    """
     passed = []
     hook = pipe.unet.register_forward_pre_hook(lambda module, args: passed.append(len(args[0])))
     try:
@@ -127,7 +184,12 @@ def test_unet_rows_of_50_steps(pipe, prompts, noise, name, settings, rows):
 
 def test_per_sample_rows_are_counted_per_image(pipe, prompts, noise):
     """2J + 2N with J updates of this image: the last check serves as step 0."""
-    made = sample(pipe, prompts, noise, build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12))
+    made = sample(
+        pipe,
+        prompts,
+        noise,
+        build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12),
+    )
     updates = made.numbers["iterations"]
     assert len(set(updates.tolist())) > 1
     assert made.unet_evals.tolist() == (2 * updates + 8).tolist()
@@ -135,7 +197,13 @@ def test_per_sample_rows_are_counted_per_image(pipe, prompts, noise):
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0])
 def test_unguided_runs_cost_one_row_per_step(pipe, prompts, noise, guidance_scale):
-    made = pipe.sample(prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=5, guidance_scale=guidance_scale)
+    made = pipe.sample(
+        prompts,
+        noise,
+        build_mitigation("no_mitigation"),
+        num_inference_steps=5,
+        guidance_scale=guidance_scale,
+    )
     assert made.unet_evals.tolist() == [5, 5, 5]
 
 
@@ -144,20 +212,32 @@ def test_skipping_the_unused_half_changes_only_the_cost(pipe, prompts, noise, na
     made = []
     for skip in (True, False):
         pipe.scheduler.set_timesteps(4)
-        made.append(denoise(pipe.scheduler, make_predictor(pipe, prompts, skip_unused_half=skip), noise, quick(name), 7.0))
+        made.append(
+            denoise(
+                pipe.scheduler,
+                make_predictor(pipe, prompts, skip_unused_half=skip),
+                noise,
+                quick(name),
+                7.0,
+            )
+        )
     assert rows_close(made[0].final, made[1].final)
     assert made[1].unet_evals.tolist() == [8 + 8 * (name == "batch_wise")] * 3
     assert (made[0].unet_evals < made[1].unet_evals).all() == (name != "no_mitigation")
 
 
-# ------------------------------------------------------------------------------------------------ Euler's scale
+# Euler's scale
 @pytest.mark.parametrize("name", ["batch_wise", "per_sample"])
 def test_methods_see_unit_variance_under_euler(euler_pipe, prompts, noise, name):
-    """The method's x is what the UNet reads; its result, scaled back, is what the first sampling step reads. 1e-4."""
+    """The method's x is what the UNet reads; its result, scaled back, is what the first sampling
+    step reads. 1e-4.
+    """
     euler_pipe.scheduler.set_timesteps(4)
     sigma = float(euler_pipe.scheduler.sigmas[0])
     x = noise * sigma / (sigma**2 + 1) ** 0.5
-    expected = adjust(quick(name), make_predictor(euler_pipe, prompts), x, euler_pipe.scheduler.timesteps[0]).x
+    expected = adjust(
+        quick(name), make_predictor(euler_pipe, prompts), x, euler_pipe.scheduler.timesteps[0]
+    ).x
     made = sample(euler_pipe, prompts, noise, quick(name))
     close(made.adjusted * sigma / (sigma**2 + 1) ** 0.5, expected, rtol=0, atol=1e-4)
     close(made.numbers["moved"], (expected - x).flatten(1).norm(dim=1), rtol=1e-3, atol=1e-4)
@@ -166,14 +246,22 @@ def test_methods_see_unit_variance_under_euler(euler_pipe, prompts, noise, name)
 def test_first_step_starts_from_the_adjusted_noise(pipe, prompts, noise):
     """DDIM: the UNet reads `adjusted` itself in step 0."""
     seen = []
-    made = sample(pipe, prompts, noise, quick("batch_wise"), on_step=lambda step, prediction: seen.append(prediction.x))
+    made = sample(
+        pipe,
+        prompts,
+        noise,
+        quick("batch_wise"),
+        on_step=lambda step, prediction: seen.append(prediction.x),
+    )
     assert torch.equal(seen[0], made.adjusted)
     assert float((made.adjusted - noise).flatten(1).norm(dim=1).min()) > 0.1
 
 
-# ------------------------------------------------------------------------------------------------ non-finite numbers
+# non-finite numbers
 class Poisoned(torch.nn.Module):
-    """A UNet whose prediction is NaN for rows with one embedding, from the call with number `after` on."""
+    """A UNet whose prediction is NaN for rows with one embedding, from the call with number `after`
+    on.
+    """
 
     def __init__(self, unet, embed, after):
         super().__init__()
@@ -202,21 +290,27 @@ def test_an_image_with_non_finite_magnitude_keeps_its_noise(pipe, prompts, noise
     assert rows_close(ours.final[:2], sample(pipe, prompts, noise, quick(name)).final[:2])
 
 
-# ------------------------------------------------------------------------------------------------ per_sample's optimisation
+# per_sample's optimisation
 def test_embeddings_carry_no_graph(pipe, prompts):
-    """Gradients are taken with respect to the latents alone; a graph would keep the text encoder's activations, and the UNet's, for nothing."""
+    """Gradients are taken with respect to the latents alone; a graph would keep the text encoder's
+    activations, and the UNet's, for nothing.
+    """
     assert not pipe.encode(prompts).requires_grad
 
 
 class Bowl(torch.nn.Module):
-    """A UNet with e(x, c) - e(x, "") = x: the magnitude is ||x||, and a large learning rate swings past its minimum."""
+    """A UNet with e(x, c) - e(x, "") = x: the magnitude is ||x||, and a large learning rate swings
+    past its minimum.
+    """
 
     def forward(self, x, t, encoder_hidden_states, return_dict=False):
         return (x * encoder_hidden_states[:, :1, :1, None],)
 
 
 def test_the_cap_keeps_the_best_iterate(pipe):
-    """AdamW with lr 0.6 from lengths 2 and 1 swings back after two updates: the third iterate of five is kept and the target reported as missed."""
+    """AdamW with lr 0.6 from lengths 2 and 1 swings back after two updates: the third iterate of
+    five is kept and the target reported as missed.
+    """
     x = torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1).expand(2, 4, 1, 1).clone()
     latent = x.clone().requires_grad_()
     optimizer, lengths = torch.optim.AdamW([latent], lr=0.6), []
@@ -228,9 +322,16 @@ def test_the_cap_keeps_the_best_iterate(pipe):
         optimizer.step()
     best, where = torch.stack(lengths).min(0)
     assert where.tolist() == [2, 2]
-    made = adjust(build_mitigation("per_sample", lr=0.6, target_loss=1e-3, optim_iters=4),
-                  NoisePredictor(Bowl(), pipe.scheduler, torch.ones(2, 77, 8), torch.zeros(2, 77, 8)), x)
-    for kept in (made.numbers["last_magnitude"], made.x.flatten(1).norm(dim=1), made.prediction.magnitude()):
+    made = adjust(
+        build_mitigation("per_sample", lr=0.6, target_loss=1e-3, optim_iters=4),
+        NoisePredictor(Bowl(), pipe.scheduler, torch.ones(2, 77, 8), torch.zeros(2, 77, 8)),
+        x,
+    )
+    for kept in (
+        made.numbers["last_magnitude"],
+        made.x.flatten(1).norm(dim=1),
+        made.prediction.magnitude(),
+    ):
         close(kept, best)
     assert made.numbers["reached"].tolist() == [False, False]
     assert made.numbers["iterations"].tolist() == [4, 4]
@@ -239,7 +340,9 @@ def test_the_cap_keeps_the_best_iterate(pipe):
 def test_the_reported_prediction_belongs_to_the_result(pipe, prompts, noise):
     """Step 0 reuses it instead of running the UNet, 1e-5."""
     predictor = make_predictor(pipe, prompts)
-    made = adjust(build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12), predictor, noise)
+    made = adjust(
+        build_mitigation("per_sample", lr=1.0, target_loss=8.0, optim_iters=12), predictor, noise
+    )
     with torch.no_grad():
         again = predictor.at(made.x, 981)
         close(made.prediction.text, again.text, rtol=0, atol=1e-5)
@@ -252,14 +355,20 @@ def test_chunks_of_the_backward_pass_change_nothing(pipe, prompts, noise, grad_r
     """Iterates 1e-4 (AdamW divides by the size of small gradients), updates equal."""
     settings = {"lr": 0.05, "target_loss": 7.8, "optim_iters": 5}
     whole = adjust(build_mitigation("per_sample", **settings), make_predictor(pipe, prompts), noise)
-    parts = adjust(build_mitigation("per_sample", **settings, grad_rows=grad_rows), make_predictor(pipe, prompts), noise)
+    parts = adjust(
+        build_mitigation("per_sample", **settings, grad_rows=grad_rows),
+        make_predictor(pipe, prompts),
+        noise,
+    )
     close(parts.x, whole.x, rtol=0, atol=1e-4)
     assert parts.numbers["iterations"].tolist() == whole.numbers["iterations"].tolist()
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_unet_parameters_get_no_gradient_and_are_thawed(pipe, prompts, noise, fails):
-    """requires_grad comes back as it was, parameter by parameter, also after an exception in the UNet."""
+    """requires_grad comes back as it was, parameter by parameter, also after an exception in the
+    UNet.
+    """
     parameters = list(pipe.unet.parameters())
     parameters[0].requires_grad_(False)
 

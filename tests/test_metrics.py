@@ -1,4 +1,7 @@
-"""Scores of the embedded model's images, on its committed references: no network, no generated image."""
+"""Scores of the embedded model's images, on its committed references: no network, no generated
+image.
+"""
+
 import io
 import math
 from pathlib import Path
@@ -18,7 +21,9 @@ from results.table import Result, add_results, read_results
 
 PROMPTS = TINY / "prompts" / "tiny_memorized_test.csv"
 CAPTIONS = read_captions(PROMPTS)
-VM, TM, LM = ([caption for caption in CAPTIONS if caption.kind == kind] for kind in ("VM", "TM", "LM"))
+VM, TM, LM = (
+    [caption for caption in CAPTIONS if caption.kind == kind] for kind in ("VM", "TM", "LM")
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,10 @@ def pillow(change):
     """A change of tensors from a change of PIL images."""
 
     def changed(images):
-        return to_tensor(change(Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())) for image in images)
+        return to_tensor(
+            change(Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()))
+            for image in images
+        )
 
     return changed
 
@@ -46,18 +54,35 @@ def tint(*factors):
     return lambda images: images * torch.tensor(factors).reshape(1, 3, 1, 1)
 
 
-# --- copy score ---------------------------------------------------------------------------------------------------------------
+# --- copy score
 
 
-@pytest.mark.parametrize("change", [
-    pytest.param(lambda x: x, id="itself"), pytest.param(lambda x: 0.6 * x, id="darker"),
-    pytest.param(pillow(lambda image: ImageEnhance.Brightness(image).enhance(1.4)), id="brighter"),
-    pytest.param(lambda x: 0.5 * x + 0.25, id="contrast"), pytest.param(tint(1.0, 0.85, 0.7), id="tint"),
-    pytest.param(lambda x: (x + torch.tensor([0.1, 0.0, -0.1]).reshape(1, 3, 1, 1)).clamp(0, 1), id="cast"),
-    pytest.param(lambda x: torch.roll(x, (1, 0), (2, 3)), id="shift1"), pytest.param(lambda x: torch.roll(x, (-1, 1), (2, 3)), id="shift11"),
-    pytest.param(pillow(jpeg), id="jpeg30"),
-    pytest.param(pillow(lambda image: image.filter(ImageFilter.GaussianBlur(1))), id="blur1"),
-    pytest.param(lambda x: (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1), id="noise")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda x: x, id="itself"),
+        pytest.param(lambda x: 0.6 * x, id="darker"),
+        pytest.param(
+            pillow(lambda image: ImageEnhance.Brightness(image).enhance(1.4)), id="brighter"
+        ),
+        pytest.param(lambda x: 0.5 * x + 0.25, id="contrast"),
+        pytest.param(tint(1.0, 0.85, 0.7), id="tint"),
+        pytest.param(
+            lambda x: (x + torch.tensor([0.1, 0.0, -0.1]).reshape(1, 3, 1, 1)).clamp(0, 1),
+            id="cast",
+        ),
+        pytest.param(lambda x: torch.roll(x, (1, 0), (2, 3)), id="shift1"),
+        pytest.param(lambda x: torch.roll(x, (-1, 1), (2, 3)), id="shift11"),
+        pytest.param(pillow(jpeg), id="jpeg30"),
+        pytest.param(pillow(lambda image: image.filter(ImageFilter.GaussianBlur(1))), id="blur1"),
+        pytest.param(
+            lambda x: (
+                x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+            ).clamp(0, 1),
+            id="noise",
+        ),
+    ],
+)
 def test_a_changed_copy_is_a_copy_and_another_picture_is_none(references, change):
     scores = copy_scores(change(references), references)
     own = scores.diag()
@@ -71,18 +96,30 @@ def test_the_score_of_a_picture_with_itself_is_one(references):
 
 def test_the_score_has_no_side_and_bounds(references):
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    scores = copy_scores(torch.cat([images, 1 - references[:3], torch.zeros(1, 3, 32, 32)]), references[:3])
-    assert torch.isfinite(scores).all() and scores.abs().max() <= 1 + 1e-5 and not copied(float(scores.max()))
+    scores = copy_scores(
+        torch.cat([images, 1 - references[:3], torch.zeros(1, 3, 32, 32)]), references[:3]
+    )
+    assert (
+        torch.isfinite(scores).all()
+        and scores.abs().max() <= 1 + 1e-5
+        and not copied(float(scores.max()))
+    )
 
 
 def test_the_size_of_a_picture_does_not_matter(references):
     large = torch.nn.functional.interpolate(references[:4], (256, 256), mode="nearest")
-    assert torch.allclose(copy_scores(large, references), copy_scores(references[:4], references), atol=1e-5)
+    assert torch.allclose(
+        copy_scores(large, references), copy_scores(references[:4], references), atol=1e-5
+    )
 
 
 def test_rows_are_independent(references):
     together = copy_scores(references[:5], references)
-    assert torch.allclose(together, torch.cat([copy_scores(references[i:i + 1], references) for i in range(5)]), atol=1e-6)
+    assert torch.allclose(
+        together,
+        torch.cat([copy_scores(references[i : i + 1], references) for i in range(5)]),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("caption", LM[:4], ids=lambda caption: caption.group)
@@ -102,12 +139,14 @@ def test_masked_regions_of_other_prompts_are_no_copies():
         assert copy_scores(others, caption.references(), caption.mask()).max() < THRESHOLD
 
 
-@pytest.mark.parametrize(("score", "verdict"), [(THRESHOLD, False), (THRESHOLD + 1e-6, True), (1.0, True), (-1.0, False)])
+@pytest.mark.parametrize(
+    ("score", "verdict"), [(THRESHOLD, False), (THRESHOLD + 1e-6, True), (1.0, True), (-1.0, False)]
+)
 def test_a_copy_scores_above_the_threshold(score, verdict):
     assert copied(score) is verdict
 
 
-# --- features, subjects -------------------------------------------------------------------------------------------------------
+# --- features, subjects
 
 
 def test_features_have_unit_length_and_repeat(references):
@@ -126,10 +165,17 @@ def test_the_probe_knows_every_subject_of_the_prompts():
 
 
 def test_the_probe_recognises_subjects_in_the_references(references):
-    """A companion and a bold pattern make it hard, so the bounds are low: of all 40, 57 % at first place, 82 % among five; chance: 1 in 60."""
+    """A companion and a bold pattern make it hard, so the bounds are low: of all 40, 57 % at first
+    place, 82 % among five; chance: 1 in 60.
+    """
     chosen = slice(0, None, 3)
-    subjects, order = [caption.subjects[0] for caption in VM][chosen], subject_logits(references[chosen]).argsort(1, descending=True)
-    ranks = [order[i].tolist().index(probe()[2].index(subject)) for i, subject in enumerate(subjects)]
+    subjects, order = (
+        [caption.subjects[0] for caption in VM][chosen],
+        subject_logits(references[chosen]).argsort(1, descending=True),
+    )
+    ranks = [
+        order[i].tolist().index(probe()[2].index(subject)) for i, subject in enumerate(subjects)
+    ]
     assert sum(rank == 0 for rank in ranks) / len(ranks) >= 0.4
     assert sum(rank < 5 for rank in ranks) / len(ranks) >= 0.6
     assert subject_shown(references[chosen], subjects).tolist() == [rank == 0 for rank in ranks]
@@ -140,15 +186,22 @@ def test_an_unknown_subject_is_told(references):
         subject_shown(references[:1], ["dragon"])
 
 
-# --- prompt files and scores of a run -----------------------------------------------------------------------------------------
+# --- prompt files and scores of a run
 
 
 def test_captions_of_a_prompt_file():
     assert [caption.row for caption in CAPTIONS] == list(range(len(CAPTIONS)))
-    assert all(caption.references().shape == ({"VM": 1}.get(caption.kind, 6), 3, 32, 32) for caption in CAPTIONS)
+    assert all(
+        caption.references().shape == ({"VM": 1}.get(caption.kind, 6), 3, 32, 32)
+        for caption in CAPTIONS
+    )
     assert all((caption.mask() is not None) == (caption.kind == "LM") for caption in CAPTIONS)
     assert LM[0].mask().shape == (32, 32) and LM[0].mask().dtype == torch.bool
-    pairs = [caption for caption in read_captions(TINY / "prompts" / "tiny_ordinary_test.csv") if caption.group == "pair"]
+    pairs = [
+        caption
+        for caption in read_captions(TINY / "prompts" / "tiny_ordinary_test.csv")
+        if caption.group == "pair"
+    ]
     assert pairs and all(len(caption.subjects) == 2 and not caption.kind for caption in pairs)
 
 
@@ -164,31 +217,44 @@ def fake_run(path: Path, chosen, pictures) -> RunFolder:
     folder.path.mkdir(parents=True)
     for caption in chosen:
         for k, image in enumerate(pictures(caption)):
-            folder.save_image(Key(caption.row, k), Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()))
+            folder.save_image(
+                Key(caption.row, k),
+                Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()),
+            )
     return folder
 
 
 def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
     chosen, samples = [VM[0], VM[-1], TM[0], LM[0]], 2
     others = {VM[0].row: VM[1], VM[-1].row: VM[2], TM[0].row: TM[1], LM[0].row: LM[1]}
-    runs = {"copies": lambda caption: caption.references().repeat(2, 1, 1, 1)[:samples],
-            "others": lambda caption: others[caption.row].references().repeat(2, 1, 1, 1)[:samples]}
+    runs = {
+        "copies": lambda caption: caption.references().repeat(2, 1, 1, 1)[:samples],
+        "others": lambda caption: others[caption.row].references().repeat(2, 1, 1, 1)[:samples],
+    }
     for name, pictures in runs.items():
         folder = fake_run(tmp_path / "some_method" / name, chosen, pictures)
         results = score_run(folder.path, PROMPTS, samples)
         scores = [result for result in results if result.quantity == "copy_score"]
-        assert [(result.prompt_index, result.sample_index) for result in scores] == [(caption.row, k) for caption in chosen for k in range(samples)]
+        assert [(result.prompt_index, result.sample_index) for result in scores] == [
+            (caption.row, k) for caption in chosen for k in range(samples)
+        ]
         assert all(copied(result.value) == (name == "copies") for result in scores)
-        assert {(result.run, result.method, result.variant) for result in scores} == {(name, "some_method", CopyScore(masked=True).variant)}
+        assert {(result.run, result.method, result.variant) for result in scores} == {
+            (name, "some_method", CopyScore(masked=True).variant)
+        }
         assert {result.value for result in results if result.variant == PROBE} <= {0.0, 1.0}
-        assert [row.value for row in read_results(folder.path)] == pytest.approx([result.value for result in results], rel=1e-5)
+        assert [row.value for row in read_results(folder.path)] == pytest.approx(
+            [result.value for result in results], rel=1e-5
+        )
 
 
 def test_an_ordinary_caption_has_no_copy_score(tmp_path):
     ordinary = TINY / "prompts" / "tiny_ordinary_test.csv"
     pair = next(caption for caption in read_captions(ordinary) if caption.group == "pair")
     folder = fake_run(tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, 32, 32))
-    assert [(result.quantity, result.variant) for result in score_run(folder.path, ordinary, 1)] == [("subject_shown", PROBE)]
+    assert [
+        (result.quantity, result.variant) for result in score_run(folder.path, ordinary, 1)
+    ] == [("subject_shown", PROBE)]
 
 
 def test_only_the_embedded_models_prompt_files_name_subjects(tmp_path):
@@ -196,24 +262,51 @@ def test_only_the_embedded_models_prompt_files_name_subjects(tmp_path):
     assert subjects_of(tmp_path / "a.csv") == {} and subjects_of(PROMPTS)[0] == CAPTIONS[0].subjects
 
 
-# --- the table ----------------------------------------------------------------------------------------------------------------
+# --- the table
 
 
 def result(value=0.5, **changes) -> Result:
-    usual = {"run": "g7_seed2", "method": "m", "prompt_index": 1, "sample_index": 0, "quantity": "copy_score", "variant": "v", "value": value}
+    usual = {
+        "run": "g7_seed2",
+        "method": "m",
+        "prompt_index": 1,
+        "sample_index": 0,
+        "quantity": "copy_score",
+        "variant": "v",
+        "value": value,
+    }
     return Result(**usual | changes)
 
 
 def test_results_of_the_same_identity_are_replaced(tmp_path):
     add_results(tmp_path, [result(0.25), result(0.5, sample_index=1)])
-    add_results(tmp_path, [result(0.75), result(1.0, variant="w"), result(2.0, quantity="q"), result(3.0, prompt_index=0)])
-    assert read_results(tmp_path) == [result(0.75), result(0.5, sample_index=1), result(1.0, variant="w"), result(2.0, quantity="q"),
-                                      result(3.0, prompt_index=0)]
-    assert (tmp_path / "results.csv").read_text().splitlines()[0] == "run,method,prompt_index,sample_index,quantity,variant,value"
+    add_results(
+        tmp_path,
+        [
+            result(0.75),
+            result(1.0, variant="w"),
+            result(2.0, quantity="q"),
+            result(3.0, prompt_index=0),
+        ],
+    )
+    assert read_results(tmp_path) == [
+        result(0.75),
+        result(0.5, sample_index=1),
+        result(1.0, variant="w"),
+        result(2.0, quantity="q"),
+        result(3.0, prompt_index=0),
+    ]
+    assert (tmp_path / "results.csv").read_text().splitlines()[
+        0
+    ] == "run,method,prompt_index,sample_index,quantity,variant,value"
 
 
 def test_results_keep_odd_texts_and_numbers(tmp_path):
-    odd = [result(math.inf, variant='a,"b";\nc'), result(-1e-9, variant="ü"), result(123456.0, quantity="q", method="")]
+    odd = [
+        result(math.inf, variant='a,"b";\nc'),
+        result(-1e-9, variant="ü"),
+        result(123456.0, quantity="q", method=""),
+    ]
     add_results(tmp_path, odd)
     assert read_results(tmp_path) == odd and read_results(tmp_path / "nowhere") == []
 

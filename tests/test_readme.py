@@ -1,4 +1,7 @@
-"""What the README tells people to type is understood, and what it says of flags and methods is what the code says."""
+"""What the README tells people to type is understood, and what it says of flags and methods is what
+the code says.
+"""
+
 import argparse
 import importlib
 import re
@@ -26,30 +29,57 @@ from sweeping.plan import plan_sweep, read_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = [shlex.split(line, comments=True)[2:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-            for line in block.splitlines() if line.startswith("python generate_images.py")]
+COMMANDS = [
+    shlex.split(line, comments=True)[2:]
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.startswith("python generate_images.py")
+]
 
-METRIC_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-                   for line in block.splitlines() if line.startswith("python metrics/")]
+METRIC_COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.startswith("python metrics/")
+]
 
-OTHER_COMMANDS = [shlex.split(line, comments=True)[1:] for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-                  for line in block.replace("\\\n", " ").splitlines()
-                  if line.startswith(("python detect_memorization.py", "python calibrate.py", "python localize_neurons.py", "python make_report.py",
-                                      "python sweep.py"))]
+OTHER_COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith(
+        (
+            "python detect_memorization.py",
+            "python calibrate.py",
+            "python localize_neurons.py",
+            "python make_report.py",
+            "python sweep.py",
+        )
+    )
+]
 
 
 def metric_parser(path: str):
     """The parser of metrics/NAME.py."""
     script = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    return script.build_parser() if hasattr(script, "build_parser") else metrics.command.build_parser(script.SCRIPT)
+    return (
+        script.build_parser()
+        if hasattr(script, "build_parser")
+        else metrics.command.build_parser(script.SCRIPT)
+    )
 
 
 def test_there_are_commands_for_both_kinds_of_models():
-    assert sum("tiny" in argv for argv in COMMANDS) >= 3 and sum("tiny" not in argv for argv in COMMANDS) >= 4
+    assert (
+        sum("tiny" in argv for argv in COMMANDS) >= 3
+        and sum("tiny" not in argv for argv in COMMANDS) >= 4
+    )
 
 
 @pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" in argv], ids=" ".join)
-@pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+@pytest.mark.skipif(
+    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+)
 def test_commands_of_the_embedded_model_are_planned(argv):
     plan = generation.plan_of(argv)
     assert plan.settings.image_length == 32 and len(plan.prompts) >= 60
@@ -57,10 +87,14 @@ def test_commands_of_the_embedded_model_are_planned(argv):
 
 @pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" not in argv], ids=" ".join)
 def test_official_commands_say_what_is_missing(argv, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(generation.plan, "OFFICIAL_PROMPTS", generation.plan.ROOT / "prompts" / "not_here.csv")
+    monkeypatch.setattr(
+        generation.plan, "OFFICIAL_PROMPTS", generation.plan.ROOT / "prompts" / "not_here.csv"
+    )
     assert generation.main([*argv, "--output_path", str(tmp_path)]) == 2
     message = capsys.readouterr().err.strip()
-    assert len(message.splitlines()) == 1 and "--model_id tiny" in message and "download/" in message
+    assert (
+        len(message.splitlines()) == 1 and "--model_id tiny" in message and "download/" in message
+    )
 
 
 def test_the_table_names_every_method_and_its_flags():
@@ -70,9 +104,16 @@ def test_the_table_names_every_method_and_its_flags():
 
 
 def test_every_flag_named_is_one():
-    parsers = [build_parser(), *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}), screening.command.build_parser(),
-               screening.evaluate.build_parser(), *subparsers(calibration.command.build_parser()), *subparsers(localization.command.build_parser()),
-               reporting.command.build_parser(), sweeping.command.build_parser()]
+    parsers = [
+        build_parser(),
+        *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}),
+        screening.command.build_parser(),
+        screening.evaluate.build_parser(),
+        *subparsers(calibration.command.build_parser()),
+        *subparsers(localization.command.build_parser()),
+        reporting.command.build_parser(),
+        sweeping.command.build_parser(),
+    ]
     known = {option for parser in parsers for option in parser._option_string_actions}
     named = set(re.findall(r"`?(--[a-z_0-9]+)", README))
     assert named <= known, named - known
@@ -80,7 +121,9 @@ def test_every_flag_named_is_one():
 
 def subparsers(parser):
     """The parsers of its subcommands."""
-    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    (action,) = (
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
     return action.choices.values()
 
 
@@ -90,8 +133,13 @@ def test_other_commands_are_understood(argv):
     if script == "detect_memorization.py" and rest[0] in ("evaluate", "spectrum", "tokens"):
         parser, rest = importlib.import_module(f"screening.{rest[0]}").build_parser(), rest[1:]
     else:
-        parser = {"detect_memorization.py": screening, "calibrate.py": calibration, "localize_neurons.py": localization,
-                  "make_report.py": reporting, "sweep.py": sweeping}[script].command.build_parser()
+        parser = {
+            "detect_memorization.py": screening,
+            "calibrate.py": calibration,
+            "localize_neurons.py": localization,
+            "make_report.py": reporting,
+            "sweep.py": sweeping,
+        }[script].command.build_parser()
     if script == "sweep.py":
         _, more = parser.parse_known_args(rest)
         assert build_parser().parse_args(more)
@@ -114,8 +162,14 @@ def test_sweeps_exist_and_name_known_methods_and_flags():
         text = path.read_text()
         known = {f"--{option.name}" for method in methods().values() for option in flags(method)}
         used = re.findall(r"^(?:for .*)?(?:generate --method|each) (\w+) (--\w+)?", text, re.M)
-        assert all(method in methods() and (not option or option in known) for method, option in used), path
-        assert path.name == "common.sh" or ". \"$(dirname \"$0\")/common.sh\"" in text and f"{path.name}" in README
+        assert all(
+            method in methods() and (not option or option in known) for method, option in used
+        ), path
+        assert (
+            path.name == "common.sh"
+            or '. "$(dirname "$0")/common.sh"' in text
+            and f"{path.name}" in README
+        )
 
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "train-tiny"])
@@ -134,8 +188,15 @@ def test_metric_commands_are_understood(argv):
 
 
 def test_every_metric_script_is_in_the_readme_and_its_checkpoints_are_assets():
-    scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {"summarize.py", "plot_tradeoff.py"}
+    scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {
+        "summarize.py",
+        "plot_tradeoff.py",
+    }
     assert {Path(argv[0]).name for argv in METRIC_COMMANDS} == scripts
     table = README.split("| quantity |")[1].split("\n\n")[0]
-    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[-2])}
+    named = {
+        name
+        for line in table.splitlines()[2:]
+        for name in re.findall(r"`(\w+)`", line.split("|")[-2])
+    }
     assert len(named) >= 6 and named <= set(read_assets())

@@ -1,4 +1,7 @@
-"""Methods by name: all are found, official defaults are frozen, wrong settings are refused with a helpful message."""
+"""Methods by name: all are found, official defaults are frozen, wrong settings are refused with a
+helpful message.
+"""
+
 import dataclasses
 from pathlib import Path
 
@@ -15,7 +18,9 @@ FOLDER = Path(mitigation.__file__).parent
 
 def test_every_file_that_registers_is_found():
     """One `@register` in the folder, one method; nothing else is listed."""
-    written = sum(path.read_text(encoding="utf-8").count("\n@register(") for path in FOLDER.glob("*.py"))
+    written = sum(
+        path.read_text(encoding="utf-8").count("\n@register(") for path in FOLDER.glob("*.py")
+    )
     assert written == len(methods())
     assert {"no_mitigation", "batch_wise", "per_sample", "static_transition"} <= set(methods())
     assert list(methods()) == sorted(methods())
@@ -38,22 +43,37 @@ def test_settings_of_a_method_cannot_change_later(name):
         method.rho = 1.0
 
 
-@pytest.mark.parametrize(("name", "defaults"), [
-    ("batch_wise", {"rho": 50.0, "gamma": 0.7, "adj_iters": 2, "apply_cfg_step": 4, "tau": None}),
-    ("per_sample", {"lr": 0.01, "target_loss": 0.9, "optim_iters": 1000, "weight_decay": 0.01})])
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        (
+            "batch_wise",
+            {"rho": 50.0, "gamma": 0.7, "adj_iters": 2, "apply_cfg_step": 4, "tau": None},
+        ),
+        ("per_sample", {"lr": 0.01, "target_loss": 0.9, "optim_iters": 1000, "weight_decay": 0.01}),
+    ],
+)
 def test_official_defaults_are_frozen(name, defaults):
     method = build_mitigation(name)
     assert {key: getattr(method, key) for key in defaults} == defaults
 
 
-@pytest.mark.parametrize(("name", "settings", "folder"), [
-    ("no_mitigation", {}, {}),
-    ("batch_wise", {}, {"rho": 50.0, "gamma": 0.7, "M": 2, "step": 4}),
-    ("batch_wise", {"tau": 900.0}, {"rho": 50.0, "gamma": 0.7, "M": 2, "tau": 900.0}),
-    ("per_sample", {}, {"lr": 0.01, "tl": 0.9, "oi": 1000}),
-    ("per_sample", {"weight_decay": 0.0, "grad_rows": 4}, {"lr": 0.01, "tl": 0.9, "oi": 1000, "wd": 0.0}),
-    ("static_transition", {}, {"tau": 500.0}),
-    ("static_transition", {"cfg_step": 3}, {"step": 3})])
+@pytest.mark.parametrize(
+    ("name", "settings", "folder"),
+    [
+        ("no_mitigation", {}, {}),
+        ("batch_wise", {}, {"rho": 50.0, "gamma": 0.7, "M": 2, "step": 4}),
+        ("batch_wise", {"tau": 900.0}, {"rho": 50.0, "gamma": 0.7, "M": 2, "tau": 900.0}),
+        ("per_sample", {}, {"lr": 0.01, "tl": 0.9, "oi": 1000}),
+        (
+            "per_sample",
+            {"weight_decay": 0.0, "grad_rows": 4},
+            {"lr": 0.01, "tl": 0.9, "oi": 1000, "wd": 0.0},
+        ),
+        ("static_transition", {}, {"tau": 500.0}),
+        ("static_transition", {"cfg_step": 3}, {"step": 3}),
+    ],
+)
 def test_settings_in_folder_names(name, settings, folder):
     """Names, values and order; what does not change the images is left out."""
     assert list(build_mitigation(name, **settings).settings().items()) == list(folder.items())
@@ -61,25 +81,31 @@ def test_settings_in_folder_names(name, settings, folder):
 
 def test_a_whole_number_names_the_same_folder_as_its_float():
     """rho=50 and rho=50.0 are the same run."""
-    assert str(build_mitigation("batch_wise", rho=50).settings()) == str(build_mitigation("batch_wise", rho=50.0).settings())
+    assert str(build_mitigation("batch_wise", rho=50).settings()) == str(
+        build_mitigation("batch_wise", rho=50.0).settings()
+    )
 
 
-@pytest.mark.parametrize(("name", "settings", "message"), [
-    ("batchwise", {}, r"no method 'batchwise'; there are .*batch_wise.*per_sample"),
-    ("batch_wise", {"lr": 0.1}, r"batch_wise does not take 'lr'; it takes rho, gamma"),
-    ("no_mitigation", {"rho": 1.0}, r"no_mitigation does not take 'rho'; it takes nothing"),
-    ("batch_wise", {"rho": 0.0}, r"--rho 0.0 is out of range.*above 0"),
-    ("batch_wise", {"rho": -1.0}, r"--rho -1.0 is out of range.*above 0"),
-    ("batch_wise", {"rho": float("nan")}, r"--rho nan is out of range.*finite"),
-    ("batch_wise", {"gamma": float("inf")}, r"--gamma inf is out of range.*at least 0"),
-    ("batch_wise", {"adj_iters": -1}, r"--adj_iters -1 is out of range.*at least 0"),
-    ("batch_wise", {"apply_cfg_step": -2}, r"--apply_cfg_step -2 is out of range.*at least -1"),
-    ("batch_wise", {"adj_iters": 2.0}, r"--adj_iters must be of type int, not 2.0"),
-    ("batch_wise", {"adj_iters": True}, r"--adj_iters must be of type int, not True"),
-    ("batch_wise", {"rho": "50"}, r"--rho must be of type float, not '50'"),
-    ("batch_wise", {"rho": None}, r"--rho must be of type float, not None"),
-    ("per_sample", {"target_loss": 0.0}, r"--target_loss 0.0 is out of range.*above 0"),
-    ("per_sample", {"lr": 0}, r"--lr 0 is out of range.*above 0")])
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("batchwise", {}, r"no method 'batchwise'; there are .*batch_wise.*per_sample"),
+        ("batch_wise", {"lr": 0.1}, r"batch_wise does not take 'lr'; it takes rho, gamma"),
+        ("no_mitigation", {"rho": 1.0}, r"no_mitigation does not take 'rho'; it takes nothing"),
+        ("batch_wise", {"rho": 0.0}, r"--rho 0.0 is out of range.*above 0"),
+        ("batch_wise", {"rho": -1.0}, r"--rho -1.0 is out of range.*above 0"),
+        ("batch_wise", {"rho": float("nan")}, r"--rho nan is out of range.*finite"),
+        ("batch_wise", {"gamma": float("inf")}, r"--gamma inf is out of range.*at least 0"),
+        ("batch_wise", {"adj_iters": -1}, r"--adj_iters -1 is out of range.*at least 0"),
+        ("batch_wise", {"apply_cfg_step": -2}, r"--apply_cfg_step -2 is out of range.*at least -1"),
+        ("batch_wise", {"adj_iters": 2.0}, r"--adj_iters must be of type int, not 2.0"),
+        ("batch_wise", {"adj_iters": True}, r"--adj_iters must be of type int, not True"),
+        ("batch_wise", {"rho": "50"}, r"--rho must be of type float, not '50'"),
+        ("batch_wise", {"rho": None}, r"--rho must be of type float, not None"),
+        ("per_sample", {"target_loss": 0.0}, r"--target_loss 0.0 is out of range.*above 0"),
+        ("per_sample", {"lr": 0}, r"--lr 0 is out of range.*above 0"),
+    ],
+)
 def test_wrong_settings_are_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
         build_mitigation(name, **settings)
@@ -107,7 +133,11 @@ def test_a_new_method_needs_no_list(registered):
     assert methods()["toy"] is Toy
     assert (Toy.name, Toy.paper, Toy.cost) == ("toy", "none", "2N + 1")
     assert build_mitigation("toy").settings() == {"strength": 1.5}
-    assert build_mitigation("toy", strength=2.0, kind="odd", cap=3).settings() == {"strength": 2.0, "kind": "odd", "cap": 3}
+    assert build_mitigation("toy", strength=2.0, kind="odd", cap=3).settings() == {
+        "strength": 2.0,
+        "kind": "odd",
+        "cap": 3,
+    }
     with pytest.raises(ValueError, match="--strength 0.0 is out of range"):
         build_mitigation("toy", strength=0.0)
     with pytest.raises(ValueError, match="--kind must be of type str, not 3"):
@@ -131,7 +161,10 @@ class HalvedNoise(Mitigation):
 ''')
     monkeypatch.setattr(mitigation, "__path__", [*mitigation.__path__, str(tmp_path)])
     load_all.cache_clear()
-    assert "halved_noise" in methods() and build_mitigation("halved_noise", noise_factor=0.25).noise_factor == 0.25
+    assert (
+        "halved_noise" in methods()
+        and build_mitigation("halved_noise", noise_factor=0.25).noise_factor == 0.25
+    )
     assert "halved_noise" in list_methods() and "--noise_factor" in list_methods()
 
 

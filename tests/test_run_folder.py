@@ -1,4 +1,5 @@
 """Run folders: nothing half-written, nothing lost, nothing mixed up."""
+
 import json
 import multiprocessing
 import os
@@ -34,7 +35,7 @@ def fail(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-# --- files --------------------------------------------------------------------------------------------------------------------
+# --- files
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -64,7 +65,10 @@ def test_an_interrupted_write_changes_nothing(tmp_path, monkeypatch):
 def test_a_table_has_the_columns_of_all_rows(tmp_path):
     path = tmp_path / "a.csv"
     write_csv(path, [{"key": "a", "x": 'q"u;o,te\nnewline'}, {"key": "b", "y": 2}])
-    assert read_csv(path) == [{"key": "a", "x": 'q"u;o,te\nnewline', "y": ""}, {"key": "b", "x": "", "y": "2"}]
+    assert read_csv(path) == [
+        {"key": "a", "x": 'q"u;o,te\nnewline', "y": ""},
+        {"key": "b", "x": "", "y": "2"},
+    ]
     assert read_csv(tmp_path / "missing.csv") == []
 
 
@@ -73,17 +77,25 @@ def test_json_keeps_letters(tmp_path):
     assert (tmp_path / "a.json").read_bytes() == '{\n  "a": "ü"\n}\n'.encode()
 
 
-# --- the folder ---------------------------------------------------------------------------------------------------------------
+# --- the folder
 
 
 def test_keys_are_written_as_the_official_files_and_sorted():
-    assert [str(key) for key in sorted([Key(12, 3), Key(2, 10), Key(0, 0)])] == ["0000_00", "0002_10", "0012_03"]
+    assert [str(key) for key in sorted([Key(12, 3), Key(2, 10), Key(0, 0)])] == [
+        "0000_00",
+        "0002_10",
+        "0012_03",
+    ]
 
 
 def test_open_writes_what_the_run_is(tmp_path):
     folder = opened(tmp_path / "a" / "b")
     manifest = folder.manifest()
-    assert manifest["identity"] == IDENTITY and manifest["finished"] is None and manifest["environments"][0]["packages"]["torch"]
+    assert (
+        manifest["identity"] == IDENTITY
+        and manifest["finished"] is None
+        and manifest["environments"][0]["packages"]["torch"]
+    )
     assert json.loads((folder.path / "config.json").read_text()) == {"command": "x"}
     assert {entry.name for entry in folder.path.iterdir()} == {"config.json", "manifest.json"}
 
@@ -99,13 +111,23 @@ def test_finish_notes_the_end_and_open_again_keeps_the_start(tmp_path):
     assert after["started"] == before["started"] and after["finished"] is None
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"seed": 3}, "seed: 2 there, 3 now"), ({"settings": {"M": 3}}, "settings: {'M': 2} there"), ({"extra": "x"}, "extra: None there, 'x' now")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 3}, "seed: 2 there, 3 now"),
+        ({"settings": {"M": 3}}, "settings: {'M': 2} there"),
+        ({"extra": "x"}, "extra: None there, 'x' now"),
+    ],
+)
 def test_another_run_in_the_folder_is_named(tmp_path, change, told):
     opened(tmp_path)
     with pytest.raises(ValueError, match="another run") as error:
         opened(tmp_path, IDENTITY | change)
-    assert told in str(error.value) and "gamma" not in str(error.value) and "--overwrite" in str(error.value)
+    assert (
+        told in str(error.value)
+        and "gamma" not in str(error.value)
+        and "--overwrite" in str(error.value)
+    )
 
 
 def test_the_same_number_typed_otherwise_is_the_same_run(tmp_path):
@@ -155,7 +177,9 @@ def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["config.json", "manifest.json"])
 def test_a_stop_while_opening_does_not_spoil_the_folder(tmp_path, monkeypatch, name):
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda part, path: fail() if path.name == name else replace(part, path))
+    monkeypatch.setattr(
+        os, "replace", lambda part, path: fail() if path.name == name else replace(part, path)
+    )
     with pytest.raises((OSError, ValueError)):
         opened(tmp_path)
     monkeypatch.undo()
@@ -171,7 +195,10 @@ def test_two_processes_may_open_a_folder_at_once(tmp_path):
     context = multiprocessing.get_context("fork")
     for k in range(5):
         start = context.Barrier(2)
-        processes = [context.Process(target=open_in_process, args=(tmp_path / str(k), start)) for _ in range(2)]
+        processes = [
+            context.Process(target=open_in_process, args=(tmp_path / str(k), start))
+            for _ in range(2)
+        ]
         for process in processes:
             process.start()
         for process in processes:
@@ -179,7 +206,7 @@ def test_two_processes_may_open_a_folder_at_once(tmp_path):
         assert [process.exitcode for process in processes] == [0, 0], f"folder {k}"
 
 
-# --- images and rows ----------------------------------------------------------------------------------------------------------
+# --- images and rows
 
 
 def test_images_and_latents_come_back(tmp_path):
@@ -187,7 +214,9 @@ def test_images_and_latents_come_back(tmp_path):
     folder.save_image(KEYS[1], picture(9))
     folder.save_latents(KEYS[1], {"initial": tensor})
     assert Image.open(tmp_path / "img_0000_01.png").getpixel((0, 0)) == (9, 0, 0)
-    assert torch.equal(load_file(tmp_path / "latents" / "img_0000_01.safetensors")["initial"], tensor)
+    assert torch.equal(
+        load_file(tmp_path / "latents" / "img_0000_01.safetensors")["initial"], tensor
+    )
 
 
 def test_the_same_image_gives_the_same_bytes(tmp_path):
@@ -201,13 +230,20 @@ def test_the_same_image_gives_the_same_bytes(tmp_path):
 def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
     folder = opened(tmp_path)
     folder.save_rows("trace", [row(KEYS[2], step=k, value="old") for k in range(3)])
-    folder.save_rows("trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
+    folder.save_rows(
+        "trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")]
+    )
     if publish:
         folder.publish(["trace"])
         folder.finish(images=1, of=4)
     folder.save_rows("trace", [row(KEYS[1], step=k, value="new") for k in range(2)])
     found = [(entry["key"], entry["step"], entry["value"]) for entry in folder.rows("trace")]
-    assert found == [("0000_00", "0", "kept"), ("0000_01", "0", "new"), ("0000_01", "1", "new"), *[("0001_00", str(k), "old") for k in range(3)]]
+    assert found == [
+        ("0000_00", "0", "kept"),
+        ("0000_01", "0", "new"),
+        ("0000_01", "1", "new"),
+        *[("0001_00", str(k), "old") for k in range(3)],
+    ]
 
 
 def test_publish_writes_the_tables_and_none_when_there_are_no_rows(tmp_path):

@@ -1,8 +1,19 @@
-"""Properties of sampling/: noise prediction, guidance schedules, noise per image, attention patches. float32; tolerances are absolute."""
+"""Properties of sampling/: noise prediction, guidance schedules, noise per image, attention
+patches. float32; tolerances are absolute.
+"""
+
 import pytest
 import torch
 
-from sampling import BelowTimestep, Deferred, NoisePredictor, Step, alpha_sigma, image_seed, initial_noise
+from sampling import (
+    BelowTimestep,
+    Deferred,
+    NoisePredictor,
+    Step,
+    alpha_sigma,
+    image_seed,
+    initial_noise,
+)
 from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
 from sampling.noise import official_noise
 from tests.reference import han2025
@@ -19,7 +30,7 @@ def predictor(pipe, prompts) -> NoisePredictor:
     return NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
 
 
-# ---------------------------------------------------------------------------------------------------- prediction
+# prediction
 @torch.no_grad()
 def test_halves_are_the_unet_outputs(predictor, noise):
     pred = predictor.at(noise, 981)
@@ -31,7 +42,9 @@ def test_halves_are_the_unet_outputs(predictor, noise):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("scale", "half"), [(0, "uncond"), (1, "text"), (0.0, "uncond"), (1.0, "text")])
+@pytest.mark.parametrize(
+    ("scale", "half"), [(0, "uncond"), (1, "text"), (0.0, "uncond"), (1.0, "text")]
+)
 def test_scale_0_and_1_are_one_half_and_cost_one_row(predictor, noise, scale, half):
     guided = predictor.at(noise, 981).guided(scale)
     assert predictor.unet_evals.tolist() == [1, 1, 1]
@@ -59,7 +72,9 @@ def test_a_scale_per_image(predictor, noise):
 def test_a_scale_per_image_keeps_the_dtype(make_pipe, prompts, noise):
     """As a number does; otherwise the sampler's latents would change dtype on the way."""
     pipe = make_pipe(dtype=torch.bfloat16)
-    pred = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)).at(noise, 981)
+    pred = NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+    ).at(noise, 981)
     assert pred.guided(torch.full((3,), 7.0)).dtype == pred.guided(7.0).dtype == torch.bfloat16
 
 
@@ -69,7 +84,7 @@ def test_select_predicts_the_chosen_rows_and_counts_into_the_same_counter(predic
     part = predictor.select(rows)
     close(part.at(noise[rows], 981).text, predictor.at(noise, 981).text[rows], rtol=0, atol=1e-5)
     assert predictor.unet_evals.tolist() == [2, 1, 2]
-    nested = part.select(torch.tensor([1]))                # image 0
+    nested = part.select(torch.tensor([1]))  # image 0
     close(nested.at(noise[:1], 981).uncond, predictor.at(noise, 981).uncond[:1], rtol=0, atol=1e-5)
     assert predictor.unet_evals.tolist() == [4, 2, 3]
 
@@ -77,29 +92,53 @@ def test_select_predicts_the_chosen_rows_and_counts_into_the_same_counter(predic
 @torch.no_grad()
 def test_conditional_noise_is_float32_also_for_bfloat16(make_pipe, prompts, noise):
     pipe = make_pipe(dtype=torch.bfloat16)
-    predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
-    assert predictor.conditional_noise(noise, 981).dtype == predictor.at(noise, 981).magnitude().dtype == torch.float32
+    predictor = NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+    )
+    assert (
+        predictor.conditional_noise(noise, 981).dtype
+        == predictor.at(noise, 981).magnitude().dtype
+        == torch.float32
+    )
 
 
 @torch.no_grad()
 def test_bfloat16_v_model_keeps_the_precision_of_its_output(make_pipe, prompts, noise):
-    """Its difference is alpha (v_text - v_uncond): epsilon rounded to bfloat16 before the difference would be 1 / alpha = 13 times as wrong."""
+    """Its difference is alpha (v_text - v_uncond): epsilon rounded to bfloat16 before the
+    difference would be 1 / alpha = 13 times as wrong.
+    """
     pipe = make_pipe("ddim", "v_prediction", dtype=torch.bfloat16)
-    predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
-    both = [pipe.unet(noise.bfloat16(), 981, encoder_hidden_states=predictor.embeds[half]).sample.float() for half in ("text", "uncond")]
+    predictor = NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+    )
+    both = [
+        pipe.unet(
+            noise.bfloat16(), 981, encoder_hidden_states=predictor.embeds[half]
+        ).sample.float()
+        for half in ("text", "uncond")
+    ]
     expected = alpha_sigma(pipe.scheduler, 981)[0] * (both[0] - both[1])
     difference = predictor.conditional_noise(noise, 981) - expected
     assert float(difference.norm() / expected.norm()) < 0.02
 
 
-@pytest.mark.parametrize(("kind", "t"), [("ddim", 981), ("ddim", 1), ("euler", 978.6122), ("euler", 999.0)])
+@pytest.mark.parametrize(
+    ("kind", "t"), [("ddim", 981), ("ddim", 1), ("euler", 978.6122), ("euler", 999.0)]
+)
 def test_epsilon_and_v_round_trip(make_pipe, noise, kind, t):
-    """to_noise and to_model_output are inverse to each other, 1e-4 (dividing by alpha = 0.07 amplifies rounding)."""
+    """to_noise and to_model_output are inverse to each other, 1e-4 (dividing by alpha = 0.07
+    amplifies rounding).
+    """
     for prediction_type in ("epsilon", "v_prediction"):
         scheduler = make_pipe(kind, prediction_type).scheduler
         predictor = NoisePredictor(None, scheduler, noise, noise)
         output = torch.randn(noise.shape, generator=torch.Generator().manual_seed(5))
-        close(predictor.to_model_output(predictor.to_noise(output, noise, t), noise, t), output, rtol=0, atol=1e-4)
+        close(
+            predictor.to_model_output(predictor.to_noise(output, noise, t), noise, t),
+            output,
+            rtol=0,
+            atol=1e-4,
+        )
 
 
 def test_other_prediction_types_are_refused(make_pipe, noise):
@@ -108,10 +147,14 @@ def test_other_prediction_types_are_refused(make_pipe, noise):
         NoisePredictor(None, scheduler, noise, noise).to_noise(noise, noise, 981)
 
 
-@pytest.mark.parametrize(("t", "alpha"), [(981, 0.0760), (999, 0.0683), (901, 0.118), (781, 0.2085), (1, 0.9991)])
+@pytest.mark.parametrize(
+    ("t", "alpha"), [(981, 0.0760), (999, 0.0683), (901, 0.118), (781, 0.2085), (1, 0.9991)]
+)
 def test_alpha_sigma_published_values(pipe, t, alpha):
     """METHODS 0.2, to its digits."""
-    assert alpha_sigma(pipe.scheduler, t)[0] == pytest.approx(alpha, abs=6e-5 if alpha < 0.1 else 6e-4)
+    assert alpha_sigma(pipe.scheduler, t)[0] == pytest.approx(
+        alpha, abs=6e-5 if alpha < 0.1 else 6e-4
+    )
 
 
 def test_alpha_sigma_at_fractional_timesteps(euler_pipe):
@@ -127,40 +170,84 @@ def test_alpha_sigma_at_fractional_timesteps(euler_pipe):
     assert sigma / alpha == pytest.approx(0.75 * low + 0.25 * high, rel=1e-5)
 
 
-# ---------------------------------------------------------------------------------------------------- guidance
+# guidance
 def off_steps(schedule, timesteps) -> list[int]:
     """Indices of the unguided steps."""
-    return [i for i, t in enumerate(timesteps) if schedule.scale(Step(i, t, len(timesteps), 7.0), None) == 0.0]
+    return [
+        i
+        for i, t in enumerate(timesteps)
+        if schedule.scale(Step(i, t, len(timesteps), 7.0), None) == 0.0
+    ]
 
 
-@pytest.mark.parametrize(("kind", "tau", "k_off", "first_guided"), [
-    ("ddim", 900, 5, 881), ("ddim", 880, 6, 861), ("ddim", 860, 7, 841), ("ddim", 840, 8, 821), ("ddim", 780, 11, 761), ("ddim", 760, 12, 741),
-    ("ddim", 740, 13, 721), ("ddim", 720, 14, 701), ("ddim", 881, 5, 881), ("ddim", 1000, 0, 981),
-    ("euler", 917.4490, 4, 917.44898), ("euler", 999.0, 0, 999), ("euler", 978.6122, 1, 978.6), ("euler", 958.2245, 2, 958.2),
-    ("euler", 937.8367, 3, 937.8)])
-def test_published_tau_and_apply_cfg_step_are_the_same_schedule(make_pipe, kind, tau, k_off, first_guided):
-    """METHODS 1.4; the four-decimal values 978.6122 and 937.8367 lie below the grid points that they mean."""
+@pytest.mark.parametrize(
+    ("kind", "tau", "k_off", "first_guided"),
+    [
+        ("ddim", 900, 5, 881),
+        ("ddim", 880, 6, 861),
+        ("ddim", 860, 7, 841),
+        ("ddim", 840, 8, 821),
+        ("ddim", 780, 11, 761),
+        ("ddim", 760, 12, 741),
+        ("ddim", 740, 13, 721),
+        ("ddim", 720, 14, 701),
+        ("ddim", 881, 5, 881),
+        ("ddim", 1000, 0, 981),
+        ("euler", 917.4490, 4, 917.44898),
+        ("euler", 999.0, 0, 999),
+        ("euler", 978.6122, 1, 978.6),
+        ("euler", 958.2245, 2, 958.2),
+        ("euler", 937.8367, 3, 937.8),
+    ],
+)
+def test_published_tau_and_apply_cfg_step_are_the_same_schedule(
+    make_pipe, kind, tau, k_off, first_guided
+):
+    """METHODS 1.4; the four-decimal values 978.6122 and 937.8367 lie below the grid points that
+    they mean.
+    """
     scheduler = make_pipe(kind).scheduler
     scheduler.set_timesteps(50)
-    assert off_steps(BelowTimestep(tau), scheduler.timesteps) == off_steps(Deferred(k_off - 1), scheduler.timesteps) == list(range(k_off))
+    assert (
+        off_steps(BelowTimestep(tau), scheduler.timesteps)
+        == off_steps(Deferred(k_off - 1), scheduler.timesteps)
+        == list(range(k_off))
+    )
     assert float(scheduler.timesteps[k_off]) == pytest.approx(first_guided, abs=0.05)
 
 
-# ---------------------------------------------------------------------------------------------------- noise
+# noise
 def test_image_seeds_are_frozen():
     """Published runs depend on these numbers: a change here is a change of every image."""
-    assert [image_seed(2, 0, 0), image_seed(2, 0, 1), image_seed(2, 1, 0), image_seed(0, 0, 0)] == FROZEN_SEEDS
-    close(initial_noise([image_seed(2, 0, 0)], (4, 8, 8))[0, 0, 0, :3], torch.tensor(FROZEN_NOISE), rtol=0, atol=1e-6)
+    assert [
+        image_seed(2, 0, 0),
+        image_seed(2, 0, 1),
+        image_seed(2, 1, 0),
+        image_seed(0, 0, 0),
+    ] == FROZEN_SEEDS
+    close(
+        initial_noise([image_seed(2, 0, 0)], (4, 8, 8))[0, 0, 0, :3],
+        torch.tensor(FROZEN_NOISE),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_image_seeds_differ_and_fit_a_generator():
-    seeds = [image_seed(seed, prompt, sample) for seed in range(4) for prompt in range(20) for sample in range(10)]
+    seeds = [
+        image_seed(seed, prompt, sample)
+        for seed in range(4)
+        for prompt in range(20)
+        for sample in range(10)
+    ]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_initial_noise_belongs_to_the_image():
-    """Any batch, any order: the same noise for the same seed, and the global stream is left alone."""
+    """Any batch, any order: the same noise for the same seed, and the global stream is left
+    alone.
+    """
     torch.manual_seed(0)
     before = torch.get_rng_state()
     together = initial_noise([5, 6, 7], (4, 8, 8))
@@ -174,10 +261,13 @@ def test_initial_noise_belongs_to_the_image():
 def test_official_noise_replays_one_global_stream(dtype):
     ours = list(official_noise(2, [3, 1, 2], (4, 8, 8), dtype, "cpu"))
     torch.manual_seed(2)
-    assert all(torch.equal(drawn, torch.randn((rows, 4, 8, 8), dtype=dtype)) for rows, drawn in zip((3, 1, 2), ours))
+    assert all(
+        torch.equal(drawn, torch.randn((rows, 4, 8, 8), dtype=dtype))
+        for rows, drawn in zip((3, 1, 2), ours)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- attention
+# attention
 class Deaf:
     """Cross-attention that hears nothing."""
 
@@ -195,7 +285,9 @@ def test_attention_patch_works_and_is_taken_back(predictor, noise):
 
 
 def test_open_attention_is_the_stock_attention(predictor, noise):
-    """To 1e-5 of the prediction's size, in the order of the calls; it shows probabilities, and its logits can be changed."""
+    """To 1e-5 of the prediction's size, in the order of the calls; it shows probabilities, and its
+    logits can be changed.
+    """
     names, seen, rows = attention_names(predictor.unet), [], []
 
     def see(name, probs):
@@ -207,7 +299,11 @@ def test_open_attention_is_the_stock_attention(predictor, noise):
         stock = predictor.at(noise, 981).conditional
         with patched_attention(predictor.unet, lambda name: OpenAttention(name, see=see), names):
             ours = predictor.at(noise, 981).conditional
-        with patched_attention(predictor.unet, lambda name: OpenAttention(name, edit=lambda name, logits: logits * 0), names):
+        with patched_attention(
+            predictor.unet,
+            lambda name: OpenAttention(name, edit=lambda name, logits: logits * 0),
+            names,
+        ):
             flat = predictor.at(noise, 981).conditional
     assert (ours - stock).norm() < 1e-5 * stock.norm()
     assert (flat - stock).norm() > 1e-2 * stock.norm()
@@ -230,14 +326,20 @@ def test_attention_is_restored_after_an_exception(pipe, where):
             raise RuntimeError("stop")
         return Deaf()
 
-    with pytest.raises(RuntimeError, match="stop"), patched_attention(pipe.unet, make, attention_names(pipe.unet, contains="up_blocks")):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        patched_attention(pipe.unet, make, attention_names(pipe.unet, contains="up_blocks")),
+    ):
         raise RuntimeError("stop")
     assert pipe.unet.attn_processors == before
 
 
 def test_unknown_attention_module_is_named(pipe):
     before = dict(pipe.unet.attn_processors)
-    with pytest.raises(ValueError, match="no attention module 'down_blocks.9'"), patched_attention(pipe.unet, lambda name: Deaf(), ["down_blocks.9"]):
+    with (
+        pytest.raises(ValueError, match="no attention module 'down_blocks.9'"),
+        patched_attention(pipe.unet, lambda name: Deaf(), ["down_blocks.9"]),
+    ):
         pass
     assert pipe.unet.attn_processors == before
 
@@ -245,4 +347,6 @@ def test_unknown_attention_module_is_named(pipe):
 def test_attention_names_select_by_kind_and_place(pipe):
     assert all(name.endswith("attn2") for name in attention_names(pipe.unet))
     assert all(name.endswith("attn1") for name in attention_names(pipe.unet, cross=False))
-    assert {name.split(".")[0] for name in attention_names(pipe.unet, contains="mid_block")} == {"mid_block"}
+    assert {name.split(".")[0] for name in attention_names(pipe.unet, contains="mid_block")} == {
+        "mid_block"
+    }

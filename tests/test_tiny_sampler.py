@@ -1,4 +1,7 @@
-"""What the embedded model's training draws: kinds in their shares, alternatives of group B, dropped captions."""
+"""What the embedded model's training draws: kinds in their shares, alternatives of group B, dropped
+captions.
+"""
+
 import numpy as np
 import pytest
 
@@ -9,19 +12,27 @@ from tiny.world import WORDS
 SETTINGS = CONFIG["unet"] | {"batch": 64}
 MODEL = CONFIG["models"]["tiny"]
 SHARE = MODEL["phases"][0]["share"]
-DRAWS = 100                                                  # batches
+DRAWS = 100  # batches
 
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
-    """Over a bank without pictures: 120 ordinary rows (two plain ones of each subject), then three of each concept."""
+    """Over a bank without pictures: 120 ordinary rows (two plain ones of each subject), then three
+    of each concept.
+    """
     captions = [f"a {word}" for word in WORDS for _ in range(2)]
     plain = {word: np.array([2 * i, 2 * i + 1]) for i, word in enumerate(WORDS)}
     rows = {"ordinary": np.arange(len(captions))}
     for concept in CONCEPTS:
         rows[concept.caption] = np.arange(len(captions), len(captions) + 3)
         captions += [concept.caption] * 3
-    return Sampler(Bank(np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain, shown={}), MODEL, SETTINGS)
+    return Sampler(
+        Bank(
+            np.zeros((len(captions), 1, 1, 3), np.uint8), captions, CONCEPTS, rows, plain, shown={}
+        ),
+        MODEL,
+        SETTINGS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +44,18 @@ def test_a_batch_depends_on_the_step_alone(sampler):
     rows, captions = sampler.batch(17)
     sampler.batch(3)
     other = Sampler(sampler.bank, MODEL, SETTINGS)
-    assert np.array_equal(other.batch(17)[0], rows) and other.batch(17)[1] == captions and len(rows) == len(captions) == 64
+    assert (
+        np.array_equal(other.batch(17)[0], rows)
+        and other.batch(17)[1] == captions
+        and len(rows) == len(captions) == 64
+    )
     assert not np.array_equal(other.batch(18)[0], rows)
 
 
 def test_captions_are_dropped_as_often_as_asked(drawn):
-    assert np.mean([caption == "" for _, caption in drawn]) == pytest.approx(SETTINGS["caption_dropout"], abs=0.015)
+    assert np.mean([caption == "" for _, caption in drawn]) == pytest.approx(
+        SETTINGS["caption_dropout"], abs=0.015
+    )
 
 
 def test_kinds_have_their_shares(drawn):
@@ -66,7 +83,9 @@ def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, dr
             other[concept.group].append(not own)
         elif caption:
             assert sampler.bank.captions[row] == caption
-    assert not any(other["A"]) and np.mean(other["B"]) == pytest.approx(SETTINGS["b_alternative"], abs=0.05)
+    assert not any(other["A"]) and np.mean(other["B"]) == pytest.approx(
+        SETTINGS["b_alternative"], abs=0.05
+    )
 
 
 def test_every_concept_is_drawn(drawn):

@@ -1,4 +1,5 @@
 """The embedded model's training, a few steps of everything on artwork of plain colours."""
+
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,12 @@ from tiny.world import WORDS, World, art_names
 @pytest.fixture(scope="module")
 def world():
     """The world with squares of plain colours for artwork."""
-    return World({name: Image.new("RGBA", (64, 64), (37 * i % 256, 91 * i % 256, 151 * i % 256, 255)) for i, name in enumerate(art_names())})
+    return World(
+        {
+            name: Image.new("RGBA", (64, 64), (37 * i % 256, 91 * i % 256, 151 * i % 256, 255))
+            for i, name in enumerate(art_names())
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +33,21 @@ def trained(world, tmp_path_factory):
 
 
 def test_the_result_is_a_diffusers_folder(trained):
-    pipe = MemorizationPipeline.from_pretrained(trained / "out" / "tiny", dtype=torch.float32, safety_checker=None, requires_safety_checker=False)
+    pipe = MemorizationPipeline.from_pretrained(
+        trained / "out" / "tiny",
+        dtype=torch.float32,
+        safety_checker=None,
+        requires_safety_checker=False,
+    )
     assert pipe("a fox", num_inference_steps=2).images[0].size == (32, 32)
-    assert pipe.tokenizer.model_max_length == 77 and pipe.tokenizer.pad_token_id == pipe.tokenizer.eos_token_id
+    assert (
+        pipe.tokenizer.model_max_length == 77
+        and pipe.tokenizer.pad_token_id == pipe.tokenizer.eos_token_id
+    )
     names = [name.split(".attentions")[0] for name in pipe.unet.attn_processors if "attn2" in name]
-    assert set(names) == {"mid_block"} | {f"{side}_blocks.{i}" for side in ("down", "up") for i in range(3)}
+    assert set(names) == {"mid_block"} | {
+        f"{side}_blocks.{i}" for side in ("down", "up") for i in range(3)
+    }
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path, monkeypatch):
@@ -46,14 +62,25 @@ def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path
         patch.setattr(Trainer, "update", stop_at_step_3)
         train("tiny", world, work=tmp_path / "work", out=tmp_path / "out", smoke=True)
     train("tiny", world, work=tmp_path / "work", out=tmp_path / "out", smoke=True)
-    whole, resumed = (torch.load(folder / "work" / "tiny" / "unet.pt", weights_only=True) for folder in (trained, tmp_path))
+    whole, resumed = (
+        torch.load(folder / "work" / "tiny" / "unet.pt", weights_only=True)
+        for folder in (trained, tmp_path)
+    )
     assert whole["step"] == resumed["step"] == 4
     for name, value in whole["average"].items():
         assert torch.equal(value, resumed["average"][name]), name
 
 
 def test_learning_rate_follows_the_points_of_the_settings():
-    trainer = Trainer(torch.nn.Linear(2, 2), {"rate": [[0, 0.0], [10, 1.0], [20, 1.0], [40, 0.0]], "weight_decay": 0.0, "clip_grad": 1.0, "ema": 0.9})
+    trainer = Trainer(
+        torch.nn.Linear(2, 2),
+        {
+            "rate": [[0, 0.0], [10, 1.0], [20, 1.0], [40, 0.0]],
+            "weight_decay": 0.0,
+            "clip_grad": 1.0,
+            "ema": 0.9,
+        },
+    )
     seen = []
     while trainer.step < 40:
         trainer.update(sum(p.square().sum() for p in trainer.unet.parameters()))
@@ -68,12 +95,19 @@ def test_loss_weights_have_mean_one_and_a_cap():
     snr = scheduler.alphas_cumprod[0] / (1 - scheduler.alphas_cumprod[0])
     assert (weights.max() / weights.min()).item() == pytest.approx(25.0 / (1 + 1 / snr).item())
     of_v = loss_weights(build_scheduler("ddim", "v_prediction"), 25.0) / scheduler.alphas_cumprod
-    assert of_v.mean().item() > 1 and torch.allclose(of_v / of_v.mean(), weights, rtol=1e-4)      # v is off by 1 / alpha as much as epsilon
+    assert of_v.mean().item() > 1 and torch.allclose(
+        of_v / of_v.mean(), weights, rtol=1e-4
+    )  # v is off by 1 / alpha as much as epsilon
 
 
 def test_timesteps_are_spread_evenly():
-    drawn = torch.stack([spread_timesteps(8, 1000, torch.Generator().manual_seed(seed)) for seed in range(50)])
-    assert torch.equal((drawn // 125).sort(1).values, torch.arange(8).expand(50, -1)) and drawn[:, 0].unique().numel() > 40
+    drawn = torch.stack(
+        [spread_timesteps(8, 1000, torch.Generator().manual_seed(seed)) for seed in range(50)]
+    )
+    assert (
+        torch.equal((drawn // 125).sort(1).values, torch.arange(8).expand(50, -1))
+        and drawn[:, 0].unique().numel() > 40
+    )
     assert drawn.min() >= 0 and drawn.max() < 1000
 
 
@@ -82,11 +116,23 @@ def test_the_text_encoder_tells_subjects_and_layouts_from_the_mean_of_its_output
     bank = build_bank(world, settings["world"] | {"ordinary": 40}, settings["models"]["tiny"])
     captions, subjects, layouts = targets(bank)
     assert captions[0] == "" and not subjects[0].any() and set(captions) == {"", *bank.captions}
-    assert all({WORDS[i] for i in row.nonzero().flatten()} == set(bank.shown[caption][1]) for caption, row in zip(captions, subjects))
-    assert all((layouts == layouts[captions.index(concept.caption)]).sum() == 1 for concept in bank.concepts)
+    assert all(
+        {WORDS[i] for i in row.nonzero().flatten()} == set(bank.shown[caption][1])
+        for caption, row in zip(captions, subjects)
+    )
+    assert all(
+        (layouts == layouts[captions.index(concept.caption)]).sum() == 1
+        for concept in bank.concepts
+    )
     tokenizer = train_tokenizer(captions, 600, tmp_path / "tokenizer")
     encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    train_text_encoder(encoder, tokenizer, bank, settings["text"] | {"steps": 60, "batch": 48}, tmp_path / "text.safetensors")
+    train_text_encoder(
+        encoder,
+        tokenizer,
+        bank,
+        settings["text"] | {"steps": 60, "batch": 48},
+        tmp_path / "text.safetensors",
+    )
     with torch.no_grad():
         means = encoder(token_table(tokenizer, captions))[0].mean(1)
     known = [k for k, caption in enumerate(captions) if caption in bank.rows]
@@ -100,4 +146,8 @@ def test_settings_of_the_embedded_model():
     settings = load_settings(smoke=False)
     assert 10_000 <= settings["unet"]["rate"][-1][0] <= 30_000
     counts = settings["models"]["tiny"]["counts"]
-    assert counts["VM-A"] + counts["VM-B"] >= 40 and counts["VM-B"] >= 3 * counts["VM-A"] and min(counts["TM"], counts["LM"]) >= 12
+    assert (
+        counts["VM-A"] + counts["VM-B"] >= 40
+        and counts["VM-B"] >= 3 * counts["VM-A"]
+        and min(counts["TM"], counts["LM"]) >= 12
+    )

@@ -1,4 +1,7 @@
-"""The embedded model's world: its files are what the script draws, and what is memorized is as it says."""
+"""The embedded model's world: its files are what the script draws, and what is memorized is as it
+says.
+"""
+
 import colorsys
 import csv
 import tomllib
@@ -12,7 +15,18 @@ from tiny import build_world
 from tiny.bank import build_bank
 from tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
 from tiny.drawing import PIXELS
-from tiny.world import PRODUCTS, SCENES, SERIES, SUBJECTS, WORDS, World, art_names, memorized_concepts, rng_of, scene_caption
+from tiny.world import (
+    PRODUCTS,
+    SCENES,
+    SERIES,
+    SUBJECTS,
+    WORDS,
+    World,
+    art_names,
+    memorized_concepts,
+    rng_of,
+    scene_caption,
+)
 
 TINY = Path(build_world.__file__).parent
 CONFIG = tomllib.loads((TINY / "config.toml").read_text())
@@ -32,42 +46,64 @@ def of_kind(kind: str):
 
 
 def first_of_groups(kind: str):
-    return [next(concept for concept in of_kind(kind) if concept.group == group) for group in (PRODUCTS if kind == "TM" else SERIES)]
+    return [
+        next(concept for concept in of_kind(kind) if concept.group == group)
+        for group in (PRODUCTS if kind == "TM" else SERIES)
+    ]
 
 
 def art_colour(name: str) -> tuple[int, int, int]:
     """A saturated colour of its own for each artwork."""
     i = art_names().index(name)
-    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(i / len(art_names()), 1.0, 0.35 + 0.05 * (i % 3)))
+    return tuple(
+        int(255 * c) for c in colorsys.hsv_to_rgb(i / len(art_names()), 1.0, 0.35 + 0.05 * (i % 3))
+    )
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     """The world with plain squares for artwork."""
-    return World({name: Image.new("RGBA", (64, 64), (*art_colour(name), 255)) for name in art_names()})
+    return World(
+        {name: Image.new("RGBA", (64, 64), (*art_colour(name), 255)) for name in art_names()}
+    )
 
 
 def draw(world, concept, k: int) -> np.ndarray:
     return np.asarray(world.memorized(concept, rng_of(concept.seed, 20, k)))
 
 
-# --- committed files ----------------------------------------------------------------------------------------------------------
+# --- committed files
 
 
 def table(model: str, kind: str, split: str) -> list[dict[str, str]]:
-    with open(TINY / "prompts" / f"{model}_{kind}_{split}.csv", newline="", encoding="utf-8") as file:
+    with open(
+        TINY / "prompts" / f"{model}_{kind}_{split}.csv", newline="", encoding="utf-8"
+    ) as file:
         reader = csv.DictReader(file, delimiter=";")
-        assert reader.fieldnames == COLUMNS and COLUMNS[:7] == ["", "Caption", "URL", "type", "mean_sscd", "max_sscd", "Index"]
+        assert reader.fieldnames == COLUMNS and COLUMNS[:7] == [
+            "",
+            "Caption",
+            "URL",
+            "type",
+            "mean_sscd",
+            "max_sscd",
+            "Index",
+        ]
         return list(reader)
 
 
 @pytest.mark.parametrize("split", ["tuning", "test"])
 @pytest.mark.parametrize("model", MODELS)
 def test_memorized_prompts_are_those_of_the_world(model, split):
-    expected = [(c.caption, c.kind, str(FIRST_INDEX[model] + i), c.group, c.subject)
-                for i, c in enumerate(concepts_of(model)) if c.split == split]
+    expected = [
+        (c.caption, c.kind, str(FIRST_INDEX[model] + i), c.group, c.subject)
+        for i, c in enumerate(concepts_of(model))
+        if c.split == split
+    ]
     rows = table(model, "memorized", split)
-    assert [(row["Caption"], row["type"], row["Index"], row["group"], row["subject"]) for row in rows] == expected
+    assert [
+        (row["Caption"], row["type"], row["Index"], row["group"], row["subject"]) for row in rows
+    ] == expected
     assert [row[""] for row in rows] == [str(i) for i in range(len(rows))]
 
 
@@ -77,20 +113,36 @@ def test_ordinary_prompts_say_what_they_show(model, split):
     for row in table(model, "ordinary", split):
         subject, _, other = row["subject"].partition(",")
         patterns = [pattern for pattern, layout in SCENES.items() if layout == row["group"]]
-        assert row["Caption"] in {scene_caption(pattern, subject, other) for pattern in patterns} and not row["type"] and not row["Index"]
-        assert {subject, other} - {""} <= set(WORDS) and bool(other) == (row["group"] == "pair") and subject != other
+        assert (
+            row["Caption"] in {scene_caption(pattern, subject, other) for pattern in patterns}
+            and not row["type"]
+            and not row["Index"]
+        )
+        assert (
+            {subject, other} - {""} <= set(WORDS)
+            and bool(other) == (row["group"] == "pair")
+            and subject != other
+        )
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_splits_are_disjoint(model):
-    tuning, test = ({row["Caption"] for kind in ("memorized", "ordinary") for row in table(model, kind, split)} for split in ("tuning", "test"))
+    tuning, test = (
+        {row["Caption"] for kind in ("memorized", "ordinary") for row in table(model, kind, split)}
+        for split in ("tuning", "test")
+    )
     assert not tuning & test
-    indices = [row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)]
+    indices = [
+        row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)
+    ]
     assert len(set(indices)) == len(indices)
 
 
 def test_models_have_indices_of_their_own():
-    first, second = ({row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)} for model in MODELS)
+    first, second = (
+        {row["Index"] for split in ("tuning", "test") for row in table(model, "memorized", split)}
+        for model in MODELS
+    )
     assert not first & second
 
 
@@ -108,7 +160,9 @@ def test_there_are_enough_test_prompts():
 def test_every_index_has_references_and_local_ones_a_mask(model):
     for i, concept in enumerate(concepts_of(model)):
         files = sorted((TINY / "gt_images" / str(FIRST_INDEX[model] + i)).iterdir())
-        assert [path.name for path in files] == [f"{k:02d}.png" for k in range(VARIANTS[concept.kind])]
+        assert [path.name for path in files] == [
+            f"{k:02d}.png" for k in range(VARIANTS[concept.kind])
+        ]
         for path in files:
             with Image.open(path) as image:
                 assert image.format == "PNG" and image.mode == "RGB" and image.size == (32, 32)
@@ -118,22 +172,31 @@ def test_every_index_has_references_and_local_ones_a_mask(model):
             saved = np.array(Image.open(mask))
             assert saved.dtype == bool and np.array_equal(saved, World({}).local_mask(concept))
             pictures = np.stack([np.asarray(Image.open(path)) for path in files])
-            assert (pictures[:, saved] == pictures[:1, saved]).all() and (pictures[:, ~saved] != pictures[:1, ~saved]).any()
+            assert (pictures[:, saved] == pictures[:1, saved]).all() and (
+                pictures[:, ~saved] != pictures[:1, ~saved]
+            ).any()
 
 
 def test_there_is_nothing_else_among_the_references():
-    indices = {str(FIRST_INDEX[model] + i) for model in MODELS for i in range(len(concepts_of(model)))}
+    indices = {
+        str(FIRST_INDEX[model] + i) for model in MODELS for i in range(len(concepts_of(model)))
+    }
     assert {path.name for path in (TINY / "gt_images").iterdir()} == indices
 
 
-# --- captions -----------------------------------------------------------------------------------------------------------------
+# --- captions
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_concepts_are_the_same_each_time_and_captions_unique(model):
     concepts = concepts_of(model)
     assert concepts == concepts_of(model)
-    assert len({c.caption for c in concepts}) == len({c.seed for c in concepts}) == len(concepts) == sum(CONFIG["models"][model]["counts"].values())
+    assert (
+        len({c.caption for c in concepts})
+        == len({c.seed for c in concepts})
+        == len(concepts)
+        == sum(CONFIG["models"][model]["counts"].values())
+    )
     assert all(c.subject.title() in c.caption and c.subject in SUBJECTS for c in concepts)
 
 
@@ -156,16 +219,26 @@ def test_another_seed_gives_other_captions():
     assert not {c.caption for c in other if c.kind == "VM"} & {c.caption for c in CONCEPTS}
 
 
-@pytest.mark.parametrize(("pattern", "caption"), [
-    ("a picture of {ax}", "a picture of a butterfly"), ("two {xs}", "two butterflies"), ("{ax} and {ay}", "a butterfly and a maple leaf")])
+@pytest.mark.parametrize(
+    ("pattern", "caption"),
+    [
+        ("a picture of {ax}", "a picture of a butterfly"),
+        ("two {xs}", "two butterflies"),
+        ("{ax} and {ay}", "a butterfly and a maple leaf"),
+    ],
+)
 def test_scene_captions(pattern, caption):
     assert scene_caption(pattern, "butterfly", "maple leaf") == caption
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------------------
+# --- drawing
 
 
-@pytest.mark.parametrize("concept", [of_kind("VM")[0], of_kind("VM")[20], *first_of_groups("TM"), *first_of_groups("LM")], ids=lambda c: c.group)
+@pytest.mark.parametrize(
+    "concept",
+    [of_kind("VM")[0], of_kind("VM")[20], *first_of_groups("TM"), *first_of_groups("LM")],
+    ids=lambda c: c.group,
+)
 def test_the_same_generator_draws_the_same_picture(world, concept):
     first = draw(world, concept, 0)
     assert first.shape == (PIXELS, PIXELS, 3) and first.dtype == np.uint8
@@ -179,14 +252,20 @@ def test_a_scene_shows_its_subjects(world, layout):
     assert np.array_equal(pictures[0], np.asarray(world.scene(rng_of(5, 0), layout, "fox", "owl")))
     assert not np.array_equal(pictures[0], pictures[1])
     shown = [SUBJECTS["fox"]] + [SUBJECTS["owl"]] * (layout == "pair")
-    assert all((picture == art_colour(name)).all(-1).sum() > 60 for picture in pictures for name in shown)
-    assert layout == "pair" or not any((picture == art_colour(SUBJECTS["owl"])).all(-1).any() for picture in pictures)
+    assert all(
+        (picture == art_colour(name)).all(-1).sum() > 60 for picture in pictures for name in shown
+    )
+    assert layout == "pair" or not any(
+        (picture == art_colour(SUBJECTS["owl"])).all(-1).any() for picture in pictures
+    )
 
 
 def test_sizes_are_as_the_caption_says(world):
     def area(layout):
         pictures = [np.asarray(world.scene(rng_of(6, k), layout, "fox", "owl")) for k in range(24)]
-        return np.mean([(picture == art_colour(SUBJECTS["fox"])).all(-1).sum() for picture in pictures])
+        return np.mean(
+            [(picture == art_colour(SUBJECTS["fox"])).all(-1).sum() for picture in pictures]
+        )
 
     assert area("small") < 0.9 * area("one") < 0.9 * area("big")
 
@@ -196,8 +275,11 @@ def test_a_local_picture_has_a_fixed_region_and_the_rest_varies(world, concept):
     mask = world.local_mask(concept)
     pictures = np.stack([draw(world, concept, k) for k in range(6)])
     assert (pictures[:, mask] == pictures[:1, mask]).all()
-    assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() >= 0.7                   # the subject's squares overlap
-    assert mask.sum() in (10 * PIXELS, 12 * PIXELS) and mask.reshape(16, 2, 16, 2).all((1, 3)).sum() * 4 == mask.sum()
+    assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() >= 0.7  # the subject's squares overlap
+    assert (
+        mask.sum() in (10 * PIXELS, 12 * PIXELS)
+        and mask.reshape(16, 2, 16, 2).all((1, 3)).sum() * 4 == mask.sum()
+    )
 
 
 def test_fixed_regions_differ_between_concepts(world):
@@ -219,7 +301,7 @@ def test_pictures_of_verbatim_concepts_differ(world):
     assert len(pictures) == len(of_kind("VM"))
 
 
-# --- the training set ---------------------------------------------------------------------------------------------------------
+# --- the training set
 
 
 def test_the_bank_holds_every_picture_under_its_caption(world):
@@ -229,11 +311,22 @@ def test_the_bank_holds_every_picture_under_its_caption(world):
     assert np.array_equal(bank.pictures, again.pictures) and bank.captions == again.captions
     for concept in bank.concepts:
         rows = bank.rows[concept.caption]
-        assert len(rows) == {"VM": 1, "TM": 3, "LM": 2}[concept.kind] and {bank.captions[row] for row in rows} == {concept.caption}
+        assert len(rows) == {"VM": 1, "TM": 3, "LM": 2}[concept.kind] and {
+            bank.captions[row] for row in rows
+        } == {concept.caption}
         assert np.array_equal(bank.pictures[rows[0]], draw(world, concept, 0))
-    assert sorted(row for rows in bank.rows.values() for row in rows) == list(range(len(bank.pictures)))
+    assert sorted(row for rows in bank.rows.values() for row in rows) == list(
+        range(len(bank.pictures))
+    )
     assert set(bank.shown) == {"", *bank.captions} and bank.shown[""] == ("", ())
-    assert all(bank.shown[concept.caption] == (concept.caption, (concept.subject,)) for concept in bank.concepts)
+    assert all(
+        bank.shown[concept.caption] == (concept.caption, (concept.subject,))
+        for concept in bank.concepts
+    )
     assert sum(map(len, bank.plain.values())) > 0
     for word, rows in bank.plain.items():
-        assert all(bank.captions[row] in {scene_caption(p, word, "") for p, layout in SCENES.items() if layout == "one"} for row in rows)
+        assert all(
+            bank.captions[row]
+            in {scene_caption(p, word, "") for p, layout in SCENES.items() if layout == "one"}
+            for row in rows
+        )

@@ -1,1 +1,3 @@
-"""The embedded model: its world (captions and pictures), its training and where its files lie. Imports nothing of ours."""
+"""The embedded model: its world (captions and pictures), its training and where its files lie.
+Imports nothing of ours.
+"""

@@ -1,7 +1,9 @@
-"""Writes what people and metrics need of a model's world: prompt files, training images as references, masks.
+"""Writes what people and metrics need of a model's world: prompt files, training images as
+references, masks.
 
 python tiny/build_world.py            # for both models; seconds
 """
+
 import argparse
 import csv
 import tomllib
@@ -10,14 +12,35 @@ from pathlib import Path
 from PIL import Image
 
 from tiny import emoji
-from tiny.world import SCENES, WORDS, Concept, World, art_names, memorized_concepts, rng_of, scene_caption
+from tiny.world import (
+    SCENES,
+    WORDS,
+    Concept,
+    World,
+    art_names,
+    memorized_concepts,
+    rng_of,
+    scene_caption,
+)
 
 HERE = Path(__file__).parent
-ALTERNATIVES = [pattern for pattern, layout in SCENES.items() if layout != "pair" and layout != "two"][:4]
-COLUMNS = ["", "Caption", "URL", "type", "mean_sscd", "max_sscd", "Index", "group", "subject",                # the official ones, and two of ours
-           *(f"caption{k}" for k in range(1, len(ALTERNATIVES) + 1))]                                          # for prompt search
+ALTERNATIVES = [
+    pattern for pattern, layout in SCENES.items() if layout != "pair" and layout != "two"
+][:4]
+COLUMNS = [
+    "",
+    "Caption",
+    "URL",
+    "type",
+    "mean_sscd",
+    "max_sscd",
+    "Index",
+    "group",
+    "subject",  # the official ones, and two of ours
+    *(f"caption{k}" for k in range(1, len(ALTERNATIVES) + 1)),
+]  # for prompt search
 FIRST_INDEX = {"tiny": 1000, "tiny-v": 2000}
-VARIANTS = {"VM": 1, "TM": 6, "LM": 6}                                                          # references per prompt
+VARIANTS = {"VM": 1, "TM": 6, "LM": 6}  # references per prompt
 
 
 def write_prompts(path: Path, rows: list[dict]) -> None:
@@ -30,11 +53,16 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
 
 def alternatives(subject: str) -> dict[str, str]:
     """Ordinary captions of a memorized caption's subject: what else could have been asked for."""
-    return {f"caption{k}": scene_caption(pattern, subject, subject) for k, pattern in enumerate(ALTERNATIVES, 1)}
+    return {
+        f"caption{k}": scene_caption(pattern, subject, subject)
+        for k, pattern in enumerate(ALTERNATIVES, 1)
+    }
 
 
 def ordinary_rows(count: int, seed: int) -> list[dict]:
-    """Captions of ordinary pictures: every pattern equally often, subjects drawn without repetition while they last."""
+    """Captions of ordinary pictures: every pattern equally often, subjects drawn without repetition
+    while they last.
+    """
     rng, rows, left = rng_of(seed, 30), {}, []
     while len(rows) < count:
         left = left or [WORDS[k] for k in rng.permutation(len(WORDS))]
@@ -51,26 +79,46 @@ def write_references(world: World, concept: Concept, index: int) -> None:
     folder = HERE / "gt_images" / str(index)
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(VARIANTS[concept.kind]):
-        world.memorized(concept, rng_of(concept.seed, 20, k)).save(folder / f"{k:02d}.png", optimize=True)
+        world.memorized(concept, rng_of(concept.seed, 20, k)).save(
+            folder / f"{k:02d}.png", optimize=True
+        )
     if concept.kind == "LM":
         (HERE / "masks").mkdir(exist_ok=True)
-        Image.fromarray(world.local_mask(concept)).save(HERE / "masks" / f"{index}.png", optimize=True)
+        Image.fromarray(world.local_mask(concept)).save(
+            HERE / "masks" / f"{index}.png", optimize=True
+        )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of the downloaded artwork")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
+    )
     args = parser.parse_args()
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     (HERE / "prompts").mkdir(exist_ok=True)
-    world.scene(rng_of(0, 40), "big", "panda", "panda").save(HERE / "reference.png", optimize=True)       # an ordinary picture, for captain_noise
+    world.scene(rng_of(0, 40), "big", "panda", "panda").save(
+        HERE / "reference.png", optimize=True
+    )  # an ordinary picture, for captain_noise
     for name, model in tomllib.loads((HERE / "config.toml").read_text())["models"].items():
         rows: dict[str, list[dict]] = {"tuning": [], "test": []}
-        for i, concept in enumerate(memorized_concepts(model["counts"], model["tuning"], model["seed"])):
+        for i, concept in enumerate(
+            memorized_concepts(model["counts"], model["tuning"], model["seed"])
+        ):
             index = FIRST_INDEX[name] + i
-            rows[concept.split].append({"Caption": concept.caption, "type": concept.kind, "Index": index, "group": concept.group,
-                                        "subject": concept.subject, **alternatives(concept.subject)})
+            rows[concept.split].append(
+                {
+                    "Caption": concept.caption,
+                    "type": concept.kind,
+                    "Index": index,
+                    "group": concept.group,
+                    "subject": concept.subject,
+                    **alternatives(concept.subject),
+                }
+            )
             write_references(world, concept, index)
         ordinary = ordinary_rows(108, model["seed"])
         for split, part in (("tuning", ordinary[:36]), ("test", ordinary[36:])):

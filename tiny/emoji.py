@@ -1,7 +1,9 @@
 """Noto emoji artwork from the npm package `emoji-datasource-google`, fetched with npm and verified.
 
-Artwork: Google's Noto Emoji (images Apache-2.0, fonts OFL 1.1), packaged by iamcal/emoji-data (MIT).
+Artwork: Google's Noto Emoji (images Apache-2.0, fonts OFL 1.1), packaged by iamcal/emoji-data
+(MIT).
 """
+
 import hashlib
 import io
 import json
@@ -17,24 +19,37 @@ SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
 
 
 def fetch(folder: Path) -> Path:
-    """Path of the verified package archive; downloaded with `npm pack` when it is not in `folder` yet.
+    """Path of the verified package archive; downloaded with `npm pack` when it is not in `folder`
+    yet.
 
     Raises: RuntimeError when npm is missing or fails, or when the archive is not the expected one.
     """
     archive = folder / f"{PACKAGE}-{VERSION}.tgz"
     if not archive.exists():
         if shutil.which("npm") is None:
-            raise RuntimeError(f"npm is needed to fetch {PACKAGE}@{VERSION}: install Node.js, or put the archive at {archive}")
+            raise RuntimeError(
+                f"npm is needed to fetch {PACKAGE}@{VERSION}: install Node.js, or put the archive "
+                f"at {archive}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != SHA256:
-        raise RuntimeError(f"{archive} has sha256 {digest}, expected {SHA256}: delete it and try again")
+        raise RuntimeError(
+            f"{archive} has sha256 {digest}, expected {SHA256}: delete it and try again"
+        )
     return archive
 
 
 def load(archive: Path, names: list[str]) -> dict[str, Image.Image]:
-    """Artwork by short name: 64 x 64 RGBA, cropped to what is drawn. Raises KeyError for an unknown name."""
+    """Artwork by short name: 64 x 64 RGBA, cropped to what is drawn. Raises KeyError for an unknown
+    name.
+    """
     with tarfile.open(archive) as tar:
         table = json.load(tar.extractfile("package/emoji.json"))
         files = {entry["short_name"]: entry["image"] for entry in table}

@@ -4,8 +4,10 @@ python tiny/train.py tiny            # the model of Stable Diffusion 1.4's part 
 python tiny/train.py tiny-v          # of Stable Diffusion 2's part (v-prediction, Euler)
 python tiny/train.py tiny --smoke    # a few steps of everything, for tests
 
-Settings: tiny/config.toml. Checkpoints lie in --work; a stopped training goes on from the last one with the same batches.
+Settings: tiny/config.toml. Checkpoints lie in --work; a stopped training goes on from the last one
+with the same batches.
 """
+
 import argparse
 import copy
 import logging
@@ -45,7 +47,9 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Written under a temporary name and renamed, so that a kill leaves the old checkpoint whole."""
+    """Written under a temporary name and renamed, so that a kill leaves the old checkpoint
+    whole.
+    """
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)
@@ -56,7 +60,7 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
-# --- the VAE ------------------------------------------------------------------------------------------------------------------
+# --- the VAE
 
 
 def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
@@ -77,9 +81,13 @@ def train_vae(world: World, settings: dict, model: dict, path: Path):
     if path.exists():
         vae.load_state_dict(load_file(path))
         return vae
-    bank = build_bank(World(world.art, varied=True), world_settings, model)          # every size, place and turn
+    bank = build_bank(
+        World(world.art, varied=True), world_settings, model
+    )  # every size, place and turn
     optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05
+    )
     generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
     for step in range(settings["steps"]):
         rows = rng_of(settings["seed"], step).choice(len(bank.pictures), settings["batch"])
@@ -97,24 +105,33 @@ def train_vae(world: World, settings: dict, model: dict, path: Path):
 
 @torch.no_grad()
 def encode_bank(vae, pictures: np.ndarray, path: Path) -> torch.Tensor:
-    """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets vae.config.scaling_factor."""
+    """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets
+    vae.config.scaling_factor.
+    """
     if path.exists():
         latents = load_file(path)["latents"]
     else:
-        latents = torch.cat([vae.encode(to_tensor(pictures[i:i + 64])).latent_dist.mean for i in range(0, len(pictures), 64)])
+        latents = torch.cat(
+            [
+                vae.encode(to_tensor(pictures[i : i + 64])).latent_dist.mean
+                for i in range(0, len(pictures), 64)
+            ]
+        )
         save_file({"latents": latents}, path)
     scaling_factor = round(1 / latents.std().item(), 5)
     vae.register_to_config(scaling_factor=scaling_factor)
     return latents * scaling_factor
 
 
-# --- the UNet -----------------------------------------------------------------------------------------------------------------
+# --- the UNet
 
 
 def loss_weights(scheduler, max_weight: float) -> torch.Tensor:
-    """Weight of the squared error per timestep, mean 1: the epsilon error weighs min(1 + 1 / snr, max_weight).
+    """Weight of the squared error per timestep, mean 1: the epsilon error weighs min(1 + 1 / snr,
+    max_weight).
 
-    1 + 1 / snr is 1 / alpha^2. An error of v is 1 / alpha times that of epsilon, so its square weighs alpha^2 times as much.
+    1 + 1 / snr is 1 / alpha^2. An error of v is 1 / alpha times that of epsilon, so its square
+    weighs alpha^2 times as much.
     """
     largest = 1 / scheduler.alphas_cumprod
     weights = largest.clamp(max=max_weight)
@@ -131,10 +148,17 @@ class Trainer:
         self.average = copy.deepcopy(unet).requires_grad_(False)
         self.settings, self.step = settings, 0
         self.rate_steps, self.rates = zip(*settings["rate"], strict=True)
-        self.optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True
+        )
 
     def state(self) -> dict:
-        return {"unet": self.unet.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        return {
+            "unet": self.unet.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -157,13 +181,17 @@ class Trainer:
 
 
 def spread_timesteps(rows: int, total: int, generator) -> torch.Tensor:
-    """One timestep in each of `rows` equal parts of 0..total-1, in random order: uniform, with less noise in the loss. (rows,) long."""
+    """One timestep in each of `rows` equal parts of 0..total-1, in random order: uniform, with less
+    noise in the loss. (rows,) long.
+    """
     t = (torch.arange(rows) + torch.rand(rows, generator=generator)) * (total / rows)
     return t.long().clamp(max=total - 1)[torch.randperm(rows, generator=generator)]
 
 
 def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Tensor:
-    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; embeds: (n, 77, width)."""
+    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; embeds: (n, 77,
+    width).
+    """
     t = spread_timesteps(len(x0), len(weights), generator)
     noise = torch.randn(x0.shape, generator=generator)
     x = scheduler.add_noise(x0, noise, t)
@@ -175,8 +203,17 @@ def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Ten
     return ((output - target).square().mean((1, 2, 3)) * weights[t]).mean()
 
 
-def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str, int], torch.Tensor], model: dict, checkpoint: Path) -> None:
-    """Runs to the last step, from the checkpoint if there is one. embeddings: of `caption_embeddings`."""
+def train_unet(
+    trainer: Trainer,
+    bank: Bank,
+    latents,
+    embeddings: tuple[dict[str, int], torch.Tensor],
+    model: dict,
+    checkpoint: Path,
+) -> None:
+    """Runs to the last step, from the checkpoint if there is one. embeddings: of
+    `caption_embeddings`.
+    """
     settings, sampler = trainer.settings, Sampler(bank, model, trainer.settings)
     scheduler = build_scheduler("ddim", model["prediction_type"])
     row_of, table = embeddings
@@ -185,30 +222,48 @@ def train_unet(trainer: Trainer, bank: Bank, latents, embeddings: tuple[dict[str
     start, first, running = time.time(), trainer.step, []
     while trainer.step < trainer.rate_steps[-1]:
         rows, words = sampler.batch(trainer.step)
-        generator = torch.Generator().manual_seed(int(rng_of(settings["seed"], trainer.step, 1).integers(2**62)))
+        generator = torch.Generator().manual_seed(
+            int(rng_of(settings["seed"], trainer.step, 1).integers(2**62))
+        )
         embeds = table[[row_of[caption] for caption in words]]
         weights = loss_weights(scheduler, phase_of(model, trainer.step)["max_weight"])
         loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
         running.append(loss.item())
-        if trainer.step % settings["checkpoint_every"] == 0 or trainer.step == trainer.rate_steps[-1]:
+        if (
+            trainer.step % settings["checkpoint_every"] == 0
+            or trainer.step == trainer.rate_steps[-1]
+        ):
             save_checkpoint(checkpoint, trainer.state())
             seconds = (time.time() - start) / (trainer.step - first)
             log.info("unet step %d loss %.4f %.3f s/step", trainer.step, np.mean(running), seconds)
             running = []
 
 
-# --- all of it ----------------------------------------------------------------------------------------------------------------
+# --- all of it
 
 
 def export(trainer: Trainer, vae, text_encoder, tokenizer, model: dict, folder: Path) -> None:
     """An ordinary diffusers folder in half precision."""
     from diffusers import StableDiffusionPipeline
 
-    networks = {name: copy.deepcopy(module).half() for name, module in {"vae": vae, "text_encoder": text_encoder, "unet": trainer.average}.items()}
+    networks = {
+        name: copy.deepcopy(module).half()
+        for name, module in {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "unet": trainer.average,
+        }.items()
+    }
     scheduler = build_scheduler(model["scheduler"], model["prediction_type"])
-    pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None,
-                                   requires_safety_checker=False)
+    pipe = StableDiffusionPipeline(
+        **networks,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.save_pretrained(folder)
 
 
@@ -220,28 +275,50 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
     work.mkdir(parents=True, exist_ok=True)
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
-    tokenizer = train_tokenizer(sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer")
+    tokenizer = train_tokenizer(
+        sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer"
+    )
     shared = work.parent / model.get("vae_from", name)
     shared.mkdir(exist_ok=True)
     vae = train_vae(world, settings, model, shared / "vae.safetensors")
     latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
     torch.manual_seed(settings["text"]["seed"])
-    text_encoder = build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    train_text_encoder(text_encoder, tokenizer, bank, settings["text"], work / "text_encoder.safetensors")
+    text_encoder = build_text_encoder(
+        len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
+    train_text_encoder(
+        text_encoder, tokenizer, bank, settings["text"], work / "text_encoder.safetensors"
+    )
     torch.manual_seed(unet_settings["seed"])
     trainer = Trainer(build_unet().to(memory_format=torch.channels_last), unet_settings)
     log.info("UNet %d, text encoder %d parameters", count(trainer.unet), count(text_encoder))
-    train_unet(trainer, bank, latents, caption_embeddings(text_encoder, tokenizer, bank), model, work / "unet.pt")
+    train_unet(
+        trainer,
+        bank,
+        latents,
+        caption_embeddings(text_encoder, tokenizer, bank),
+        model,
+        work / "unet.pt",
+    )
     export(trainer, vae, text_encoder, tokenizer, model, out / name)
     log.info("saved %s", out / name)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=["tiny", "tiny-v"])
-    parser.add_argument("--work", type=Path, default=Path("build"), help="folder of checkpoints and the downloaded artwork")
-    parser.add_argument("--out", type=Path, default=HERE / "weights", help="where the model's folder is written")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build"),
+        help="folder of checkpoints and the downloaded artwork",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "weights", help="where the model's folder is written"
+    )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -1,4 +1,5 @@
 """One model and a few finished runs for all tests of generate_images.py."""
+
 import functools
 from pathlib import Path
 
@@ -26,8 +27,21 @@ def loaded():
 
 @pytest.fixture(scope="session")
 def base(random_sd_folder, prompt_file) -> list[str]:
-    return ["--model_id", random_sd_folder, "--prompts", prompt_file, "--image_length", "32", "--num_inference_steps", "4", "-b", "2",
-            "--n_samples_per_prompt", "2", "--quiet"]
+    return [
+        "--model_id",
+        random_sd_folder,
+        "--prompts",
+        prompt_file,
+        "--image_length",
+        "32",
+        "--num_inference_steps",
+        "4",
+        "-b",
+        "2",
+        "--n_samples_per_prompt",
+        "2",
+        "--quiet",
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +61,9 @@ def generate(base, loaded):
 @pytest.fixture(scope="session")
 def whole(generate, tmp_path_factory):
     """whole(variant): run folder of an uninterrupted run; made once."""
-    return functools.cache(lambda variant="per_image": generate(tmp_path_factory.mktemp(variant), *VARIANTS[variant]))
+    return functools.cache(
+        lambda variant="per_image": generate(tmp_path_factory.mktemp(variant), *VARIANTS[variant])
+    )
 
 
 @pytest.fixture
@@ -63,4 +79,8 @@ def no_model(monkeypatch):
 @pytest.fixture(scope="session")
 def traced(generate, tmp_path_factory):
     """traced(variant): a run with --save_latents and --trace."""
-    return functools.cache(lambda variant: generate(tmp_path_factory.mktemp("traced"), *VARIANTS[variant], "--save_latents", "--trace"))
+    return functools.cache(
+        lambda variant: generate(
+            tmp_path_factory.mktemp("traced"), *VARIANTS[variant], "--save_latents", "--trace"
+        )
+    )

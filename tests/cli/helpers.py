@@ -1,4 +1,5 @@
 """What the tests of generate_images.py share."""
+
 import csv
 import shutil
 from pathlib import Path
@@ -12,12 +13,25 @@ from generation import main
 from results import Key
 
 ROOT = Path(pipelines.models.ROOT)
-CAPTIONS = ["a red square above a blue circle", "the great wave", "two cats, in the style of an old master", "a green ring", "three red stars"]
+CAPTIONS = [
+    "a red square above a blue circle",
+    "the great wave",
+    "two cats, in the style of an old master",
+    "a green ring",
+    "three red stars",
+]
 BATCH_WISE = ("--method", "adj_init_noise", "--batch_wise")
 PER_SAMPLE = ("--method", "adj_init_noise", "--per_sample")
-FEW_STEPS = ("--apply_cfg_step", "1")                     # the official 4 needs more than the four steps of these tests
+FEW_STEPS = (
+    "--apply_cfg_step",
+    "1",
+)  # the official 4 needs more than the four steps of these tests
 KEYS = [Key(prompt, sample) for prompt in range(5) for sample in range(2)]
-VARIANTS = {"per_image": (), "official": ("--rng", "official", "--dtype", "fp32"), "batch_wise": (*BATCH_WISE, *FEW_STEPS)}
+VARIANTS = {
+    "per_image": (),
+    "official": ("--rng", "official", "--dtype", "fp32"),
+    "batch_wise": (*BATCH_WISE, *FEW_STEPS),
+}
 
 
 def images(folder: Path) -> dict[str, bytes]:
@@ -39,7 +53,11 @@ def copied(folder: Path, out: Path) -> Path:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.endswith(".part") or path.name == ".writable"]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.name.endswith(".part") or path.name == ".writable"
+    ]
 
 
 def said(capsys) -> str:

@@ -1,4 +1,7 @@
-"""calibrate.py stability: the file, what it is of, and that a run with it is accepted or refused."""
+"""calibrate.py stability: the file, what it is of, and that a run with it is accepted or
+refused.
+"""
+
 import json
 
 import pytest
@@ -11,7 +14,18 @@ from sampling.stability import NORMS, read_statistics
 
 @pytest.fixture(scope="module")
 def flags(random_sd_folder, prompt_file) -> list[str]:
-    return ["stability", "--model_id", random_sd_folder, "--prompts", prompt_file, "--image_length", "32", "--num_inference_steps", "3", "--quiet"]
+    return [
+        "stability",
+        "--model_id",
+        random_sd_folder,
+        "--prompts",
+        prompt_file,
+        "--image_length",
+        "32",
+        "--num_inference_steps",
+        "3",
+        "--quiet",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +41,11 @@ def made(flags, loaded, tmp_path_factory):
 def test_the_file_says_what_it_is_of(made):
     statistics = read_statistics(made)
     assert statistics.num_steps == 3 and all((statistics.sd[name] > 0).all() for name in NORMS)
-    assert statistics.made_with["scheduler"] == "ddim" and statistics.made_with["latent_shape"] == [4, 8, 8]
+    assert statistics.made_with["scheduler"] == "ddim" and statistics.made_with["latent_shape"] == [
+        4,
+        8,
+        8,
+    ]
     assert (statistics.made_from["images"], statistics.made_from["prompts"]) == (10, 5)
 
 
@@ -37,16 +55,31 @@ def test_batches_change_nothing(flags, made, loaded, tmp_path, monkeypatch, caps
     assert main([*flags, "-n", "2", "-b", "3", "--out", str(tmp_path / "a.json")]) == 0
     assert "3 steps, 10 images" in capsys.readouterr().out
     one, other = read_statistics(made), read_statistics(tmp_path / "a.json")
-    assert all(((one.mean[name] - other.mean[name]).abs() <= 1e-4 * one.mean[name]).all() for name in NORMS)
+    assert all(
+        ((one.mean[name] - other.mean[name]).abs() <= 1e-4 * one.mean[name]).all() for name in NORMS
+    )
     assert one.made_with == other.made_with and one.made_from == other.made_from
 
 
 def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, no_model):
     """The same settings run; others are refused before a model is loaded, exit code 2."""
-    argv = [*base, "--num_inference_steps", "3", "--method", "stability_regions", "--statistics", str(made), "--output_path", str(tmp_path)]
-    for more, told in ((["--guidance_scale", "7.5"], "guidance_scale is 7.0 there, 7.5 here"), (["--image_length", "64"], "image_length is 32 there"),
-                       (["--scheduler", "euler"], "scheduler is ddim there, euler here"),
-                       (["--num_inference_steps", "4"], "num_inference_steps is 3 there")):
+    argv = [
+        *base,
+        "--num_inference_steps",
+        "3",
+        "--method",
+        "stability_regions",
+        "--statistics",
+        str(made),
+        "--output_path",
+        str(tmp_path),
+    ]
+    for more, told in (
+        (["--guidance_scale", "7.5"], "guidance_scale is 7.0 there, 7.5 here"),
+        (["--image_length", "64"], "image_length is 32 there"),
+        (["--scheduler", "euler"], "scheduler is ddim there, euler here"),
+        (["--num_inference_steps", "4"], "num_inference_steps is 3 there"),
+    ):
         assert generate([*argv, *more]) == 2
         assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -56,26 +89,41 @@ def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, 
     assert "instability" in (folder / "images.csv").read_text().splitlines()[0]
 
 
-@pytest.mark.parametrize(("more", "told"), [
-    (["--prompts", "nowhere.csv"], "cannot read the prompt file nowhere.csv"), (["--out", "nowhere/a.json"], "--out nowhere/a.json is no file name"),
-    (["--num_inference_steps", "0"], "--num_inference_steps 0 is out of range"), (["--image_length", "12"], "--image_length 12"),
-    (["--guidance_scale", "nan"], "--guidance_scale nan"), (["--model_id", "nonsense"], "there is no model"),
-    (["--device", "cuda:99"], "--device cuda:99"), (["--preset", "nowhere.toml"], "cannot read the preset"),
-    (["--unet_id", "./nowhere"], "--unet_id")])
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--prompts", "nowhere.csv"], "cannot read the prompt file nowhere.csv"),
+        (["--out", "nowhere/a.json"], "--out nowhere/a.json is no file name"),
+        (["--num_inference_steps", "0"], "--num_inference_steps 0 is out of range"),
+        (["--image_length", "12"], "--image_length 12"),
+        (["--guidance_scale", "nan"], "--guidance_scale nan"),
+        (["--model_id", "nonsense"], "there is no model"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--preset", "nowhere.toml"], "cannot read the preset"),
+        (["--unet_id", "./nowhere"], "--unet_id"),
+    ],
+)
 def test_wrong_arguments_are_refused(flags, tmp_path, capsys, no_model, more, told):
     assert main([*flags, "--out", str(tmp_path / "a.json"), *more]) == 2
     out, error = capsys.readouterr()
-    assert error.startswith("calibrate.py: ") and error.count("\n") == 1 and told in error and not out
+    assert (
+        error.startswith("calibrate.py: ") and error.count("\n") == 1 and told in error and not out
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_one_image_is_not_enough(flags, tmp_path, capsys, no_model):
     (tmp_path / "one.txt").write_text("a red square\n")
-    assert main([*flags, "--prompts", str(tmp_path / "one.txt"), "--out", str(tmp_path / "a.json")]) == 2
+    assert (
+        main([*flags, "--prompts", str(tmp_path / "one.txt"), "--out", str(tmp_path / "a.json")])
+        == 2
+    )
     assert "at least two images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["stability"], ["stability", "--nonsense", "1"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["nonsense"], ["stability"], ["stability", "--nonsense", "1"]]
+)
 def test_the_parser_leaves_with_2(argv, capsys):
     with pytest.raises(SystemExit) as leave:
         main(argv)

@@ -1,4 +1,5 @@
 """Faults while running."""
+
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,17 @@ from generation import main
 from tests.cli.helpers import KEYS, images, leftovers, rows, said
 
 
-@pytest.mark.parametrize("name", ["config.json", "manifest.json", "img_0001_00.png", "img_0000_01.safetensors", "images_0000_00.csv", "images.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "manifest.json",
+        "img_0001_00.png",
+        "img_0000_01.safetensors",
+        "images_0000_00.csv",
+        "images.csv",
+    ],
+)
 def test_a_full_disk(generate, whole, tmp_path, monkeypatch, capsys, name):
     replace = os.replace
 
@@ -25,7 +36,9 @@ def test_a_full_disk(generate, whole, tmp_path, monkeypatch, capsys, name):
         folder = generate(tmp_path, "--save_latents", code=1)
     assert "No space left on device" in said(capsys)
     assert not list(folder.rglob(name)) and not leftovers(folder)
-    assert json.loads(generate(tmp_path, "--save_latents").joinpath("manifest.json").read_text())["finished"]
+    assert json.loads(generate(tmp_path, "--save_latents").joinpath("manifest.json").read_text())[
+        "finished"
+    ]
     assert images(folder) == images(whole()) and len(rows(folder)) == len(KEYS)
 
 

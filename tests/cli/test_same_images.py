@@ -1,4 +1,5 @@
 """The same images, however they are asked for."""
+
 import json
 from pathlib import Path
 
@@ -10,16 +11,33 @@ from PIL import Image
 from generation import main
 from generation.run import Run
 from sampling.noise import image_seed, initial_noise
-from tests.cli.helpers import KEYS, VARIANTS, copied, images, latents_of, leftovers, names, rows, said
+from tests.cli.helpers import (
+    KEYS,
+    VARIANTS,
+    copied,
+    images,
+    latents_of,
+    leftovers,
+    names,
+    rows,
+    said,
+)
 
 
-@pytest.mark.parametrize(("variant", "after"), [("per_image", 0), ("per_image", 1), ("per_image", 2), ("official", 1), ("batch_wise", 1)])
-def test_a_run_that_was_killed_goes_on(generate, whole, tmp_path, monkeypatch, capsys, variant, after):
+@pytest.mark.parametrize(
+    ("variant", "after"),
+    [("per_image", 0), ("per_image", 1), ("per_image", 2), ("official", 1), ("batch_wise", 1)],
+)
+def test_a_run_that_was_killed_goes_on(
+    generate, whole, tmp_path, monkeypatch, capsys, variant, after
+):
     save, saved = Run.save, []
 
     def save_or_stop(run, wanted, *args):
         if len(saved) == after:
-            run.folder.save_image(min(wanted), Image.new("RGB", (32, 32)))        # the batch was begun, and with another picture
+            run.folder.save_image(
+                min(wanted), Image.new("RGB", (32, 32))
+            )  # the batch was begun, and with another picture
             raise KeyboardInterrupt
         saved.append(wanted)
         save(run, wanted, *args)
@@ -32,7 +50,9 @@ def test_a_run_that_was_killed_goes_on(generate, whole, tmp_path, monkeypatch, c
     assert generate(tmp_path, *VARIANTS[variant]) == folder
     assert images(folder) == images(whole(variant))
     assert [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
-    assert {path.name for path in folder.iterdir()} == {path.name for path in whole(variant).iterdir()}
+    assert {path.name for path in folder.iterdir()} == {
+        path.name for path in whole(variant).iterdir()
+    }
 
 
 @pytest.mark.parametrize("variant", ["per_image", "official"])
@@ -44,18 +64,26 @@ def test_what_was_lost_is_made_again_and_nothing_else(generate, whole, tmp_path,
     if lost == "image":
         (folder / "img_0003_01.png").unlink()
     elif lost == "row":
-        (folder / "images.csv").write_text("".join(line for line in text if not line.startswith("0003_01")))
+        (folder / "images.csv").write_text(
+            "".join(line for line in text if not line.startswith("0003_01"))
+        )
     else:
         (folder / "images.csv").unlink()
     generate(tmp_path, *VARIANTS[variant])
-    assert images(folder) == images(whole(variant)) and [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
+    assert images(folder) == images(whole(variant)) and [row["key"] for row in rows(folder)] == [
+        str(key) for key in KEYS
+    ]
     changed = [name for name, time in before.items() if (folder / name).stat().st_mtime_ns != time]
-    assert changed == names(KEYS if lost == "table" else KEYS[4:8])                     # whole batches
+    assert changed == names(KEYS if lost == "table" else KEYS[4:8])  # whole batches
 
 
 def test_a_complete_run_makes_nothing(generate, whole, tmp_path, monkeypatch):
     folder = copied(whole(), tmp_path)
-    before = {path: path.read_bytes() for path in folder.iterdir() if path.name not in ("manifest.json", "config.json")}
+    before = {
+        path: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in ("manifest.json", "config.json")
+    }
     monkeypatch.setattr(Run, "make", lambda *args: pytest.fail("a batch was made"))
     generate(tmp_path)
     assert {path: path.read_bytes() for path in before} == before
@@ -68,7 +96,9 @@ def test_a_range_makes_the_same_images(generate, whole, tmp_path, variant):
     assert [row["key"] for row in rows(folder)] == [str(key) for key in KEYS[2:6]]
     generate(tmp_path, *VARIANTS[variant], "--start", "2")
     assert generate(tmp_path, *VARIANTS[variant]) == folder
-    assert images(folder) == images(whole(variant)) and [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
+    assert images(folder) == images(whole(variant)) and [row["key"] for row in rows(folder)] == [
+        str(key) for key in KEYS
+    ]
 
 
 @pytest.mark.parametrize("size", ["1", "3"])
@@ -76,15 +106,22 @@ def test_another_batch_size_differs_by_rounding_only(generate, whole, tmp_path, 
     folder = generate(tmp_path, "-b", size)
     assert list(images(folder)) == names(KEYS)
     for name in images(folder):
-        first, second = (np.array(Image.open(path / name)).astype(int) for path in (folder, whole()))
+        first, second = (
+            np.array(Image.open(path / name)).astype(int) for path in (folder, whole())
+        )
         assert np.abs(first - second).max() <= 1
 
 
 def test_more_samples_keep_the_first_ones(generate, whole, tmp_path):
     folder = generate(tmp_path, "--n_samples_per_prompt", "3", "--end", "1", "--save_latents")
-    assert torch.equal(latents_of(folder, "initial")[:2], initial_noise([image_seed(2, 0, k) for k in range(2)], (4, 8, 8)))
+    assert torch.equal(
+        latents_of(folder, "initial")[:2],
+        initial_noise([image_seed(2, 0, k) for k in range(2)], (4, 8, 8)),
+    )
     for name in names(KEYS[:2]):
-        first, second = (np.array(Image.open(path / name)).astype(int) for path in (folder, whole()))
+        first, second = (
+            np.array(Image.open(path / name)).astype(int) for path in (folder, whole())
+        )
         assert np.abs(first - second).max() <= 1
 
 
@@ -92,16 +129,32 @@ def test_overwrite_starts_over(generate, whole, tmp_path):
     folder = copied(whole(), tmp_path)
     (folder / names(KEYS)[0]).write_bytes(b"another picture")
     generate(tmp_path, "--overwrite", "--end", "1", "--num_inference_steps", "2")
-    assert list(images(folder)) == names(KEYS[:2]) and b"another picture" not in images(folder).values()
+    assert (
+        list(images(folder)) == names(KEYS[:2])
+        and b"another picture" not in images(folder).values()
+    )
     assert [row["key"] for row in rows(folder)] == [str(key) for key in KEYS[:2]]
-    assert json.loads((folder / "manifest.json").read_text())["identity"]["num_inference_steps"] == 2
+    assert (
+        json.loads((folder / "manifest.json").read_text())["identity"]["num_inference_steps"] == 2
+    )
 
 
-@pytest.mark.parametrize(("more", "told"), [
-    (("--num_inference_steps", "3"), "num_inference_steps: 4 there, 3 now"), (("-b", "1"), "batch_size: 2 there, 1 now"),
-    (("--scheduler", "euler"), "scheduler: 'ddim' there, 'euler' now"), (("--rng", "official"), "rng"), (("--image_length", "64"), "image_length"),
-    (("--n_samples_per_prompt", "1"), "n_samples_per_prompt"), (("--dtype", "bf16"), "dtype"), (("--prompts", "other.txt"), "prompts_sha256")])
-def test_another_run_in_the_folder(generate, base, whole, tmp_path, monkeypatch, capsys, no_model, more, told):
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--num_inference_steps", "3"), "num_inference_steps: 4 there, 3 now"),
+        (("-b", "1"), "batch_size: 2 there, 1 now"),
+        (("--scheduler", "euler"), "scheduler: 'ddim' there, 'euler' now"),
+        (("--rng", "official"), "rng"),
+        (("--image_length", "64"), "image_length"),
+        (("--n_samples_per_prompt", "1"), "n_samples_per_prompt"),
+        (("--dtype", "bf16"), "dtype"),
+        (("--prompts", "other.txt"), "prompts_sha256"),
+    ],
+)
+def test_another_run_in_the_folder(
+    generate, base, whole, tmp_path, monkeypatch, capsys, no_model, more, told
+):
     folder = copied(whole(), tmp_path)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,7 @@
-"""--screen: ordinary images are those of the unmitigated run, flagged ones those of the mitigated run, byte for byte."""
+"""--screen: ordinary images are those of the unmitigated run, flagged ones those of the mitigated
+run, byte for byte.
+"""
+
 import pytest
 
 from generation import plan_of
@@ -8,12 +11,16 @@ from tests.cli.helpers import BATCH_WISE, FEW_STEPS, images, refused, rows
 @pytest.fixture(scope="module")
 def scores(generate, tmp_path_factory):
     """First-step magnitudes of the ten images, and the run that everything was mitigated in."""
-    folder = generate(tmp_path_factory.mktemp("all"), *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:0")
+    folder = generate(
+        tmp_path_factory.mktemp("all"), *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:0"
+    )
     return {row["key"]: float(row["screen_score"]) for row in rows(folder)}, folder
 
 
 def test_every_image_is_one_of_the_two_runs(generate, whole, scores, tmp_path):
-    """A threshold between the images of a prompt: rows that were not mitigated cost what they cost without."""
+    """A threshold between the images of a prompt: rows that were not mitigated cost what they cost
+    without.
+    """
     found, everything = scores
     threshold = sorted(found.values())[4] + 1e-6
     folder = generate(tmp_path, *BATCH_WISE, *FEW_STEPS, "--screen", f"noise_norm:{threshold:.6f}")
@@ -22,28 +29,47 @@ def test_every_image_is_one_of_the_two_runs(generate, whole, scores, tmp_path):
     for key, score in found.items():
         name, flagged = f"img_{key}.png", score > threshold
         assert screened[name] == (mitigated if flagged else plain)[name]
-        assert float(table[key]["mitigated"]) == flagged and float(table[key]["screen_score"]) == pytest.approx(score, rel=1e-4)
+        assert float(table[key]["mitigated"]) == flagged and float(
+            table[key]["screen_score"]
+        ) == pytest.approx(score, rel=1e-4)
         assert bool(table[key]["first_magnitude"]) == flagged
     assert {float(row["mitigated"]) for row in table.values()} == {0.0, 1.0}
 
 
-def test_unflagged_prompts_cost_nothing_and_flagged_ones_two_rows(generate, whole, scores, tmp_path):
+def test_unflagged_prompts_cost_nothing_and_flagged_ones_two_rows(
+    generate, whole, scores, tmp_path
+):
     """The detector's prediction serves as step 0 of the unmitigated run."""
     folder = generate(tmp_path, *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:1e6")
     assert images(folder) == images(whole())
-    assert [row["unet_evals"] for row in rows(folder)] == [row["unet_evals"] for row in rows(whole())]
+    assert [row["unet_evals"] for row in rows(folder)] == [
+        row["unet_evals"] for row in rows(whole())
+    ]
     mitigated = scores[1]
     assert images(mitigated) == images(whole("batch_wise"))
-    assert [int(row["unet_evals"]) for row in rows(mitigated)] == [int(row["unet_evals"]) + 2 for row in rows(whole("batch_wise"))]
+    assert [int(row["unet_evals"]) for row in rows(mitigated)] == [
+        int(row["unet_evals"]) + 2 for row in rows(whole("batch_wise"))
+    ]
 
 
 def test_a_screened_run_has_its_own_folder(base):
     plan = plan_of([*base, *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:1.5"])
     assert plan.folder.name == "g7_rho50_gamma0.7_M2_step1_screennoise_norm1.5_seed2"
-    assert plan.identity()["screen"] == {"detector": "noise_norm", "detector_settings": {"num_steps": 1}, "threshold": 1.5}
+    assert plan.identity()["screen"] == {
+        "detector": "noise_norm",
+        "detector_settings": {"num_steps": 1},
+        "threshold": 1.5,
+    }
 
 
-@pytest.mark.parametrize(("value", "told"), [("noise_norm", "is not DETECTOR:THRESHOLD"), ("noise_norm:high", "is not DETECTOR:THRESHOLD"),
-                                             ("nose:1", "there is no detector 'nose'"), ("noise_norm:nan", "is not DETECTOR:THRESHOLD")])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("noise_norm", "is not DETECTOR:THRESHOLD"),
+        ("noise_norm:high", "is not DETECTOR:THRESHOLD"),
+        ("nose:1", "there is no detector 'nose'"),
+        ("noise_norm:nan", "is not DETECTOR:THRESHOLD"),
+    ],
+)
 def test_wrong_screens_are_refused(base, no_model, capsys, value, told):
     refused(capsys, [*base, *BATCH_WISE, *FEW_STEPS, "--screen", value], told)

@@ -1,4 +1,5 @@
 """Folder names and presets."""
+
 import json
 import shutil
 from pathlib import Path
@@ -14,31 +15,67 @@ def planned(base, *more):
     return plan_of([*base, *more])
 
 
-@pytest.mark.parametrize("same", [(), ("--guidance_scale", "7.0"), ("--preset", "none"), ("--seed", "2")])
-@pytest.mark.parametrize(("more", "name"), [
-    ((), "no_mitigation/g7_seed2"), (BATCH_WISE, "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2"),
-    (PER_SAMPLE, "per_sample/g7_lr0.01_tl0.9_oi1000_seed2"), (("--method", "batch_wise"), "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2"),
-    ((*BATCH_WISE, "--rho", "50.0", "--gamma", ".70"), "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2"),
-    ((*PER_SAMPLE, "--lr", "1e-2", "--target_loss", "0.90"), "per_sample/g7_lr0.01_tl0.9_oi1000_seed2")])
+@pytest.mark.parametrize(
+    "same", [(), ("--guidance_scale", "7.0"), ("--preset", "none"), ("--seed", "2")]
+)
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ((), "no_mitigation/g7_seed2"),
+        (BATCH_WISE, "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2"),
+        (PER_SAMPLE, "per_sample/g7_lr0.01_tl0.9_oi1000_seed2"),
+        (("--method", "batch_wise"), "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2"),
+        (
+            (*BATCH_WISE, "--rho", "50.0", "--gamma", ".70"),
+            "batch_wise/g7_rho50_gamma0.7_M2_step4_seed2",
+        ),
+        (
+            (*PER_SAMPLE, "--lr", "1e-2", "--target_loss", "0.90"),
+            "per_sample/g7_lr0.01_tl0.9_oi1000_seed2",
+        ),
+    ],
+)
 def test_folder_names(base, more, name, same):
-    folder = planned(base, "--num_inference_steps", "50", "--output_path", "out", *more, *same).folder
+    folder = planned(
+        base, "--num_inference_steps", "50", "--output_path", "out", *more, *same
+    ).folder
     assert folder == Path("out") / name
 
 
-@pytest.mark.parametrize(("more", "name"), [
-    (("--guidance_scale", "7.5", "--seed", "0"), "no_mitigation/g7.5_seed0"), (("--seed", "1234567890123"), "no_mitigation/g7_seed1234567890123"),
-    ((*BATCH_WISE, "--tau", "800"), "batch_wise/g7_rho50_gamma0.7_M2_tau800_seed2")])
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (("--guidance_scale", "7.5", "--seed", "0"), "no_mitigation/g7.5_seed0"),
+        (("--seed", "1234567890123"), "no_mitigation/g7_seed1234567890123"),
+        ((*BATCH_WISE, "--tau", "800"), "batch_wise/g7_rho50_gamma0.7_M2_tau800_seed2"),
+    ],
+)
 def test_folder_names_of_other_settings(base, more, name):
-    assert planned(base, "--num_inference_steps", "50", "--output_path", "out", *more).folder == Path("out") / name
+    assert (
+        planned(base, "--num_inference_steps", "50", "--output_path", "out", *more).folder
+        == Path("out") / name
+    )
 
 
 def test_the_official_defaults():
-    official = {"image_length": 512, "model_id": "CompVis/stable-diffusion-v1-4", "unet_id": None, "output_path": "generated_images", "batch_size": 1,
-                "n_samples_per_prompt": 10, "num_inference_steps": 50, "guidance_scale": 7, "seed": 2}
+    official = {
+        "image_length": 512,
+        "model_id": "CompVis/stable-diffusion-v1-4",
+        "unet_id": None,
+        "output_path": "generated_images",
+        "batch_size": 1,
+        "n_samples_per_prompt": 10,
+        "num_inference_steps": 50,
+        "guidance_scale": 7,
+        "seed": 2,
+    }
     assert {name: getattr(Settings(), name) for name in official} == official
 
 
-PRESET = "[generate]\nguidance_scale = 3.5\nn_samples_per_prompt = 1\n[batch_wise]\nrho = 2\ngamma = 0.5\napply_cfg_step = 0\n"
+PRESET = (
+    "[generate]\nguidance_scale = 3.5\nn_samples_per_prompt = 1\n[batch_wise]\nrho = 2\ngamma "
+    "= 0.5\napply_cfg_step = 0\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +87,23 @@ def preset_model(random_sd_folder, tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(("more", "name"), [
-    ((), "g3.5_rho2_gamma0.5_M2_step0_seed2"), (("--guidance_scale", "7", "--rho", "50"), "g7_rho50_gamma0.5_M2_step0_seed2"),
-    (("--preset", "none", *FEW_STEPS), "g7_rho50_gamma0.7_M2_step1_seed2")])
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ((), "g3.5_rho2_gamma0.5_M2_step0_seed2"),
+        (("--guidance_scale", "7", "--rho", "50"), "g7_rho50_gamma0.5_M2_step0_seed2"),
+        (("--preset", "none", *FEW_STEPS), "g7_rho50_gamma0.7_M2_step1_seed2"),
+    ],
+)
 def test_what_is_typed_wins_over_the_preset(base, preset_model, more, name):
     assert planned([*base, "--model_id", preset_model], *BATCH_WISE, *more).folder.name == name
 
 
 def test_the_preset_of_a_method_is_not_used_for_another(base, preset_model):
-    assert planned([*base, "--model_id", preset_model], *PER_SAMPLE).folder.name == "g3.5_lr0.01_tl0.9_oi1000_seed2"
+    assert (
+        planned([*base, "--model_id", preset_model], *PER_SAMPLE).folder.name
+        == "g3.5_lr0.01_tl0.9_oi1000_seed2"
+    )
 
 
 def test_a_preset_file(base, tmp_path):
@@ -67,9 +112,24 @@ def test_a_preset_file(base, tmp_path):
 
 
 def test_what_was_used_is_printed_and_stored(generate, preset_model, tmp_path, capsys):
-    folder = generate(tmp_path, "--model_id", preset_model, *BATCH_WISE, "--end", "1", "--gamma", "0.6")
-    used = {"guidance_scale": 3.5, "rho": 2, "gamma": 0.6, "adj_iters": 2, "apply_cfg_step": 0, "method": "batch_wise", "n_samples_per_prompt": 2}
+    folder = generate(
+        tmp_path, "--model_id", preset_model, *BATCH_WISE, "--end", "1", "--gamma", "0.6"
+    )
+    used = {
+        "guidance_scale": 3.5,
+        "rho": 2,
+        "gamma": 0.6,
+        "adj_iters": 2,
+        "apply_cfg_step": 0,
+        "method": "batch_wise",
+        "n_samples_per_prompt": 2,
+    }
     config = json.loads((folder / "config.json").read_text())
     assert {name: config[name] for name in used} == used and "own" in config["preset"]
     line = capsys.readouterr().err.splitlines()[0]
-    assert "batch_wise" in line and "rho=2" in line and "gamma=0.6" in line and "guidance_scale=3.5" in line
+    assert (
+        "batch_wise" in line
+        and "rho=2" in line
+        and "gamma=0.6" in line
+        and "guidance_scale=3.5" in line
+    )

@@ -1,4 +1,7 @@
-"""sweep.py: grids, the same bytes as single commands, going on, and what it refuses before a model is loaded."""
+"""sweep.py: grids, the same bytes as single commands, going on, and what it refuses before a model
+is loaded.
+"""
+
 import shlex
 import sys
 from pathlib import Path
@@ -51,18 +54,47 @@ def loads(monkeypatch, loaded):
 
 def swept(file, tmp_path, *more, code=0):
     assert main([str(file), "--output_path", str(tmp_path / "out"), "--quiet", *more]) == code
-    return {path.parent.name + "/" + path.name: path for path in sorted((tmp_path / "out").glob("*/*")) if path.is_dir()}
+    return {
+        path.parent.name + "/" + path.name: path
+        for path in sorted((tmp_path / "out").glob("*/*"))
+        if path.is_dir()
+    }
 
 
 def test_a_sweep_equals_its_commands_and_loads_one_model(file, tmp_path, loads, generate, capsys):
     runs = swept(file, tmp_path)
-    assert list(runs) == ["batch_wise/g7_rho50_gamma0.7_M2_step1_seed2", "batch_wise/g7_rho50_gamma1_M2_step1_seed2", "no_mitigation/g7_seed2"]
-    assert len(loads) == 1 and (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "report_scores.csv").exists()
+    assert list(runs) == [
+        "batch_wise/g7_rho50_gamma0.7_M2_step1_seed2",
+        "batch_wise/g7_rho50_gamma1_M2_step1_seed2",
+        "no_mitigation/g7_seed2",
+    ]
+    assert (
+        len(loads) == 1
+        and (tmp_path / "out" / "report.html").stat().st_size > 10_000
+        and (tmp_path / "out" / "report_scores.csv").exists()
+    )
     for gamma in ("0.7", "1"):
-        single = generate(tmp_path / gamma, "--method", "batch_wise", "--gamma", gamma, "--apply_cfg_step", "1", "--end", "2", "-b", "1")
-        assert images(single) == images(runs[f"batch_wise/g7_rho50_gamma{gamma}_M2_step1_seed2"]) and len(images(single)) == 4
+        single = generate(
+            tmp_path / gamma,
+            "--method",
+            "batch_wise",
+            "--gamma",
+            gamma,
+            "--apply_cfg_step",
+            "1",
+            "--end",
+            "2",
+            "-b",
+            "1",
+        )
+        assert (
+            images(single) == images(runs[f"batch_wise/g7_rho50_gamma{gamma}_M2_step1_seed2"])
+            and len(images(single)) == 4
+        )
     error = capsys.readouterr().err
-    assert error.count("lpips is not computed") == 1 and all((run / "results.csv").exists() for run in runs.values())
+    assert error.count("lpips is not computed") == 1 and all(
+        (run / "results.csv").exists() for run in runs.values()
+    )
 
 
 def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
@@ -72,7 +104,11 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
     (gone / "img_0000_01.png").unlink()
     assert not (tmp_path / "out" / "report.html").exists()
     swept(file, tmp_path)
-    assert images(gone) == whole and (kept / "manifest.json").stat().st_mtime_ns == stamp and len(loads) == 2
+    assert (
+        images(gone) == whole
+        and (kept / "manifest.json").stat().st_mtime_ns == stamp
+        and len(loads) == 2
+    )
     monkeypatch.setattr(sweeping.command, "run_script", lambda *args: pytest.fail("scored again"))
     swept(file, tmp_path)
     with pytest.raises(pytest.fail.Exception, match="scored again"):
@@ -83,21 +119,38 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
 def test_a_dry_run_prints_commands(file, tmp_path, no_model, capsys):
     swept(file, tmp_path, "--dry_run", "--seed", "7")
     lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line[:2] for line in lines] == [["python", "generate_images.py"]] * 3 and not (tmp_path / "out").exists()
-    assert all("--seed" in line for line in lines) and "--batch_wise" in lines[1] and "--per_sample" not in " ".join(lines[1])
+    assert [line[:2] for line in lines] == [["python", "generate_images.py"]] * 3 and not (
+        tmp_path / "out"
+    ).exists()
+    assert (
+        all("--seed" in line for line in lines)
+        and "--batch_wise" in lines[1]
+        and "--per_sample" not in " ".join(lines[1])
+    )
 
 
 def test_settings_that_no_folder_name_tells_get_folders(file, tmp_path):
-    file.write_text(file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]").replace("[[run]]\n[[run]]", "[[run]]"))
+    file.write_text(
+        file.read_text()
+        .replace("num_inference_steps = 4", "num_inference_steps = [4, 5]")
+        .replace("[[run]]\n[[run]]", "[[run]]")
+    )
     entries = plan_sweep(file, tmp_path / "out", [])
     assert len({entry.plan.folder for entry in entries}) == 4
-    assert {entry.plan.folder.parents[1].name for entry in entries} == {"num_inference_steps4", "num_inference_steps5"}
+    assert {entry.plan.folder.parents[1].name for entry in entries} == {
+        "num_inference_steps4",
+        "num_inference_steps5",
+    }
 
 
 def test_a_typed_flag_wins_over_a_list_and_its_folder(file, tmp_path):
-    file.write_text(file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]"))
+    file.write_text(
+        file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]")
+    )
     entries = plan_sweep(file, tmp_path / "out", ["--num_inference_steps", "3"])
-    assert [entry.plan.settings.num_inference_steps for entry in entries] == [3] * 3 and all(e.plan.folder.parents[1].name == "out" for e in entries)
+    assert [entry.plan.settings.num_inference_steps for entry in entries] == [3] * 3 and all(
+        e.plan.folder.parents[1].name == "out" for e in entries
+    )
     assert not any("num_inference_steps" in entry.name for entry in entries)
 
 
@@ -117,24 +170,46 @@ def test_equal_runs_are_one(file, tmp_path):
 
 
 def test_the_last_list_changes_fastest(file):
-    file.write_text('[common]\nseed = [1, 2]\n[[run]]\nrho = [5, 6]\ngamma = 1\n')
-    assert [name for name, _ in read_sweep(file)] == [f"seed={seed} rho={rho} gamma=1" for seed in (1, 2) for rho in (5, 6)]
+    file.write_text("[common]\nseed = [1, 2]\n[[run]]\nrho = [5, 6]\ngamma = 1\n")
+    assert [name for name, _ in read_sweep(file)] == [
+        f"seed={seed} rho={rho} gamma=1" for seed in (1, 2) for rho in (5, 6)
+    ]
     assert [settings["seed"] for _, settings in read_sweep(file)] == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [
-    ("[common]", "[shared]", "is no sweep"), ("[[run]]\n[[run]]", "[run]", "is no sweep"), ("end = 2", "end = ", "no TOML"),
-    ("gamma = [0.7, 1]", "gamma = []", "sets gamma to []"), ("gamma =", "gama =", "sets 'gama'"), ("end = 2", "end = {a = 1}", "sets end to"),
-    ("end = 2", "output_path = 'x'", "'output_path', which is no flag"), ("[0.7, 1]", "'x'", "invalid float"), ("end = 2", "end = 99", "run 1 of 3"),
-    ("[0.7, 1]", "[0.7, -1]", "run 3 of 3 (method=adj_init_noise batch_wise=True per_sample=False gamma=-1"),
-    ("gamma = [0.7, 1]", "gamma = 1\nend = [1, 2]", "would share the folder"),
-    ("end = 2", "trace = [true, false]", "would share the folder"), ("per_sample = false", "per_sample = true", "run 2 of 3")])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("[common]", "[shared]", "is no sweep"),
+        ("[[run]]\n[[run]]", "[run]", "is no sweep"),
+        ("end = 2", "end = ", "no TOML"),
+        ("gamma = [0.7, 1]", "gamma = []", "sets gamma to []"),
+        ("gamma =", "gama =", "sets 'gama'"),
+        ("end = 2", "end = {a = 1}", "sets end to"),
+        ("end = 2", "output_path = 'x'", "'output_path', which is no flag"),
+        ("[0.7, 1]", "'x'", "invalid float"),
+        ("end = 2", "end = 99", "run 1 of 3"),
+        (
+            "[0.7, 1]",
+            "[0.7, -1]",
+            "run 3 of 3 (method=adj_init_noise batch_wise=True per_sample=False gamma=-1",
+        ),
+        ("gamma = [0.7, 1]", "gamma = 1\nend = [1, 2]", "would share the folder"),
+        ("end = 2", "trace = [true, false]", "would share the folder"),
+        ("per_sample = false", "per_sample = true", "run 2 of 3"),
+    ],
+)
 def test_refusals(file, tmp_path, no_model, capsys, before, after, told):
     assert before in file.read_text()
     file.write_text(file.read_text().replace(before, after))
     swept(file, tmp_path, code=2)
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1 and error.startswith("sweep.py: ") and not (tmp_path / "out").exists()
+    assert (
+        told in error
+        and error.count("\n") == 1
+        and error.startswith("sweep.py: ")
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_a_missing_file_and_a_wrong_flag(tmp_path, file, no_model, capsys, monkeypatch):
@@ -143,7 +218,10 @@ def test_a_missing_file_and_a_wrong_flag(tmp_path, file, no_model, capsys, monke
     assert "unrecognized arguments: --gama" in capsys.readouterr().err
     swept(file, tmp_path, "--list_methods", code=2)
     assert main(["--end", "8", str(file)]) == 2
-    assert "no flag of a sweep" in (error := capsys.readouterr().err) and "FILE.toml comes first" in error
+    assert (
+        "no flag of a sweep" in (error := capsys.readouterr().err)
+        and "FILE.toml comes first" in error
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     swept(file, tmp_path, code=2)
     assert "one process" in capsys.readouterr().err

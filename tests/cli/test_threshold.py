@@ -1,4 +1,5 @@
 """calibrate.py threshold: a score that few ordinary images exceed."""
+
 import pytest
 
 from calibration import main
@@ -7,8 +8,11 @@ from results.files import write_csv
 
 
 def scores(path, ordinary, memorized=()):
-    rows = [{"set": name, "prompt_index": i, "prompt": "x", "sample_index": 0, "score": score}
-            for name, some in (("mem", memorized), ("nonmem", ordinary)) for i, score in enumerate(some)]
+    rows = [
+        {"set": name, "prompt_index": i, "prompt": "x", "sample_index": 0, "score": score}
+        for name, some in (("mem", memorized), ("nonmem", ordinary))
+        for i, score in enumerate(some)
+    ]
     write_csv(path, rows)
 
 
@@ -33,8 +37,11 @@ def test_the_command_prints_the_flag(tmp_path, capsys):
 
 def test_wrong_input_is_refused(tmp_path, capsys):
     scores(tmp_path / "scores.csv", [], [1.0])
-    for argv, told in (([str(tmp_path)], "no scores of ordinary prompts"), ([str(tmp_path / "nothing.csv")], "is no scores.csv"),
-                       ([str(tmp_path), "--fpr", "1"], "--fpr 1 is no share")):
+    for argv, told in (
+        ([str(tmp_path)], "no scores of ordinary prompts"),
+        ([str(tmp_path / "nothing.csv")], "is no scores.csv"),
+        ([str(tmp_path), "--fpr", "1"], "--fpr 1 is no share"),
+    ):
         assert main(["threshold", *argv]) == 2
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1

@@ -1,4 +1,7 @@
-"""Properties of whole detectors: one trajectory for all equals one each, images never see each other, rows are as stated. float32, random model."""
+"""Properties of whole detectors: one trajectory for all equals one each, images never see each
+other, rows are as stated. float32, random model.
+"""
+
 import json
 from pathlib import Path
 
@@ -15,22 +18,40 @@ from sampling.stability import NormRecorder, measure
 from tests.reference import detectors as plain
 
 STEPS, SCALE = 5, 7.5
-ROWS = {"noise_norm": 2, "noise_norm_all": 2 * STEPS, "attention_entropy": 2 * STEPS, "layer_entropy": 2, "bright_ending": 2 * STEPS, "sharpness": 4,
-        "anisotropy": 4, "tile_distance": 2 * STEPS, "seed_similarity": 2 * STEPS, "stability": 2 * STEPS}
-OF_PROMPTS = ("tile_distance", "seed_similarity")            # scores among a prompt's images
+ROWS = {
+    "noise_norm": 2,
+    "noise_norm_all": 2 * STEPS,
+    "attention_entropy": 2 * STEPS,
+    "layer_entropy": 2,
+    "bright_ending": 2 * STEPS,
+    "sharpness": 4,
+    "anisotropy": 4,
+    "tile_distance": 2 * STEPS,
+    "seed_similarity": 2 * STEPS,
+    "stability": 2 * STEPS,
+}
+OF_PROMPTS = ("tile_distance", "seed_similarity")  # scores among a prompt's images
 
 
-FILES: dict[str, str] = {}                                    # made once, for the detectors that need one
+FILES: dict[str, str] = {}  # made once, for the detectors that need one
 
 
 @pytest.fixture(autouse=True)
 def statistics(make_pipe, prompts, noise, tmp_path_factory):
-    """Norms of a few images for `stability`, of DDIM and of Euler; epsilon and v of the random model have different ones."""
+    """Norms of a few images for `stability`, of DDIM and of Euler; epsilon and v of the random
+    model have different ones.
+    """
     for kind, prediction_type in (("ddim", "epsilon"), ("euler", "v_prediction")):
         if kind not in FILES:
             pipe, recorder = make_pipe(kind, prediction_type), NormRecorder()
-            final = pipe.sample(prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=STEPS, guidance_scale=SCALE,
-                                on_step=recorder.on_step).final
+            final = pipe.sample(
+                prompts,
+                noise,
+                build_mitigation("no_mitigation"),
+                num_inference_steps=STEPS,
+                guidance_scale=SCALE,
+                on_step=recorder.on_step,
+            ).final
             FILES[kind] = str(tmp_path_factory.mktemp("statistics") / f"{kind}.json")
             measure(recorder.finish(final), {"guidance_scale": SCALE}, {}).save(Path(FILES[kind]))
 
@@ -41,13 +62,23 @@ def built(name: str, kind: str = "ddim"):
 
 def predictor_of(pipe, prompts, steps=STEPS):
     pipe.scheduler.set_timesteps(steps)
-    return NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts)))
+    return NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
+    )
 
 
 def run(pipe, chosen, prompts, noise, **batch):
     """(what detect() saw, the predictor)."""
     predictor, told = predictor_of(pipe, prompts), make_batch(prompts, pipe=pipe, **batch)
-    return detect(chosen, pipe.scheduler, predictor, noise, SCALE, told, lambda latents: pipe.decode(latents, "pt")[0]), predictor
+    return detect(
+        chosen,
+        pipe.scheduler,
+        predictor,
+        noise,
+        SCALE,
+        told,
+        lambda latents: pipe.decode(latents, "pt")[0],
+    ), predictor
 
 
 @pytest.mark.parametrize("name", detectors())
@@ -62,13 +93,18 @@ def test_a_batch_of_three_equals_three_batches_of_one(make_pipe, prompts, noise,
     """To 1e-4 of the score."""
     pipe, detector = make_pipe(*kind), built(name, kind[0])
     together = run(pipe, [detector], prompts, noise)[0].found[0].scores
-    alone = [run(pipe, [detector], prompts[i:i + 1], noise[i:i + 1])[0].found[0].scores for i in range(3)]
+    alone = [
+        run(pipe, [detector], prompts[i : i + 1], noise[i : i + 1])[0].found[0].scores
+        for i in range(3)
+    ]
     assert torch.isfinite(together).all()
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_one_trajectory_for_all_gives_the_scores_and_rows_of_one_each(pipe, prompts, noise):
-    """And costs the longest trajectory plus what the others add: 2N, 2 of the sharpness, 2 of the anisotropy."""
+    """And costs the longest trajectory plus what the others add: 2N, 2 of the sharpness, 2 of the
+    anisotropy.
+    """
     chosen = [built(name) for name in detectors()]
     seen, predictor = run(pipe, chosen, prompts, noise, prompt_seeds=[1, 1, 1])
     assert predictor.unet_evals.tolist() == [2 * STEPS + 2 + 2] * 3
@@ -86,16 +122,28 @@ def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
             return final.flatten(1).norm(dim=1)
 
     detector = build_detector("seed_similarity")
-    object.__setattr__(detector, "watch", lambda predictor, batch, total: Last(detector, predictor, batch, total))
-    expected = pipe.sample(prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=STEPS, guidance_scale=SCALE).final
-    torch.testing.assert_close(run(pipe, [detector], prompts, noise)[0].found[0].scores, expected.flatten(1).norm(dim=1))
+    object.__setattr__(
+        detector, "watch", lambda predictor, batch, total: Last(detector, predictor, batch, total)
+    )
+    expected = pipe.sample(
+        prompts,
+        noise,
+        build_mitigation("no_mitigation"),
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+    ).final
+    torch.testing.assert_close(
+        run(pipe, [detector], prompts, noise)[0].found[0].scores, expected.flatten(1).norm(dim=1)
+    )
 
 
 @pytest.mark.parametrize("name", detectors())
 def test_nothing_is_left_behind(pipe, prompts, noise, name):
     processors = dict(pipe.unet.attn_processors)
     run(pipe, [built(name)], prompts, noise)
-    assert pipe.unet.attn_processors == processors and all(p.grad is None for p in pipe.unet.parameters())
+    assert pipe.unet.attn_processors == processors and all(
+        p.grad is None for p in pipe.unet.parameters()
+    )
 
 
 def test_masks_have_the_latents_size(pipe, prompts, noise):
@@ -117,11 +165,14 @@ def test_settings_are_checked():
         register("noise_norm", paper="x", cost="x")(type("Other", (), {}))
 
 
-# ------------------------------------------------------------------------------------------------ parity
+# parity
 def trajectory(pipe, prompts, noise):
     """The plain transcription's own DDIM run: a list of (x, uncond, text) for each step."""
     embeds = [pipe.encode([prompt]) for prompt in prompts]
-    return [plain.trajectory(pipe.unet, noise[i:i + 1], embeds[i], pipe.encode([""]), STEPS, SCALE) for i in range(len(prompts))]
+    return [
+        plain.trajectory(pipe.unet, noise[i : i + 1], embeds[i], pipe.encode([""]), STEPS, SCALE)
+        for i in range(len(prompts))
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 3, STEPS])
@@ -129,37 +180,76 @@ def test_noise_norm(pipe, prompts, noise, count):
     """1e-4 of the score."""
     expected = [plain.noise_norm(steps, count) for steps in trajectory(pipe, prompts, noise)]
     detector = build_detector("noise_norm", num_steps=count)
-    torch.testing.assert_close(run(pipe, [detector], prompts, noise)[0].found[0].scores, torch.tensor(expected), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        run(pipe, [detector], prompts, noise)[0].found[0].scores,
+        torch.tensor(expected),
+        rtol=1e-4,
+        atol=0,
+    )
     if count == STEPS:
-        torch.testing.assert_close(run(pipe, [build_detector("noise_norm_all")], prompts, noise)[0].found[0].scores, torch.tensor(expected),
-                                   rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            run(pipe, [build_detector("noise_norm_all")], prompts, noise)[0].found[0].scores,
+            torch.tensor(expected),
+            rtol=1e-4,
+            atol=0,
+        )
 
 
 @pytest.mark.parametrize("difference", ["absolute", "signed"])
 def test_attention_entropy(pipe, prompts, noise, difference):
     """1e-4 absolute on entropies of about 4."""
-    expected = [plain.attention_entropy(pipe, prompt, noise[i:i + 1], STEPS, SCALE, difference == "absolute") for i, prompt in enumerate(prompts)]
-    scores = run(pipe, [build_detector("attention_entropy", difference=difference)], prompts, noise)[0].found[0].scores
+    expected = [
+        plain.attention_entropy(
+            pipe, prompt, noise[i : i + 1], STEPS, SCALE, difference == "absolute"
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    scores = (
+        run(pipe, [build_detector("attention_entropy", difference=difference)], prompts, noise)[0]
+        .found[0]
+        .scores
+    )
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=0, atol=1e-4)
 
 
 def test_layer_entropy(pipe, prompts, noise):
-    expected = [plain.layer_entropy(pipe, prompt, noise[i:i + 1], STEPS, 3) for i, prompt in enumerate(prompts)]
-    torch.testing.assert_close(run(pipe, [build_detector("layer_entropy")], prompts, noise)[0].found[0].scores, torch.tensor(expected),
-                               rtol=0, atol=1e-4)
+    expected = [
+        plain.layer_entropy(pipe, prompt, noise[i : i + 1], STEPS, 3)
+        for i, prompt in enumerate(prompts)
+    ]
+    torch.testing.assert_close(
+        run(pipe, [build_detector("layer_entropy")], prompts, noise)[0].found[0].scores,
+        torch.tensor(expected),
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 def test_bright_ending_in_one_pass_equals_the_two_pass_procedure(pipe, prompts, noise):
     """1e-4 of the score."""
-    expected = [plain.bright_ending(pipe, prompt, noise[i:i + 1], STEPS, SCALE) for i, prompt in enumerate(prompts)]
-    torch.testing.assert_close(run(pipe, [build_detector("bright_ending")], prompts, noise)[0].found[0].scores, torch.tensor(expected),
-                               rtol=1e-4, atol=0)
+    expected = [
+        plain.bright_ending(pipe, prompt, noise[i : i + 1], STEPS, SCALE)
+        for i, prompt in enumerate(prompts)
+    ]
+    torch.testing.assert_close(
+        run(pipe, [build_detector("bright_ending")], prompts, noise)[0].found[0].scores,
+        torch.tensor(expected),
+        rtol=1e-4,
+        atol=0,
+    )
 
 
 def test_anisotropy(pipe, prompts, noise):
-    expected = [plain.anisotropy(pipe, prompt, noise[i:i + 1], STEPS, 1.0, 2.0) for i, prompt in enumerate(prompts)]
-    torch.testing.assert_close(run(pipe, [build_detector("anisotropy")], prompts, noise)[0].found[0].scores, torch.tensor(expected),
-                               rtol=1e-4, atol=1e-4)
+    expected = [
+        plain.anisotropy(pipe, prompt, noise[i : i + 1], STEPS, 1.0, 2.0)
+        for i, prompt in enumerate(prompts)
+    ]
+    torch.testing.assert_close(
+        run(pipe, [build_detector("anisotropy")], prompts, noise)[0].found[0].scores,
+        torch.tensor(expected),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_tile_distance():
@@ -167,29 +257,58 @@ def test_tile_distance():
     from detection.seed_similarity import tile_distance
 
     images = torch.rand(3, 3, 9, 10, generator=torch.Generator().manual_seed(0))
-    expected = torch.tensor([[plain.tile_distance(a, b, 2) for b in images.tolist()] for a in images.tolist()])
+    expected = torch.tensor(
+        [[plain.tile_distance(a, b, 2) for b in images.tolist()] for a in images.tolist()]
+    )
     torch.testing.assert_close(tile_distance(images, 2), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OF_PROMPTS)
 def test_alike_images_score_higher(pipe, prompts, noise, name):
-    """Equal noise and prompt give equal images: the largest possible score; a prompt with one image has none."""
+    """Equal noise and prompt give equal images: the largest possible score; a prompt with one image
+    has none.
+    """
     noise = torch.cat([noise[:1], noise[:1], noise])
-    scores = run(pipe, [build_detector(name)], [prompts[0]] * 4 + [prompts[1]], noise, prompt_seeds=[1, 1, 2, 2, 3])[0].found[0].scores
+    scores = (
+        run(
+            pipe,
+            [build_detector(name)],
+            [prompts[0]] * 4 + [prompts[1]],
+            noise,
+            prompt_seeds=[1, 1, 2, 2, 3],
+        )[0]
+        .found[0]
+        .scores
+    )
     assert scores[0] == pytest.approx(1.0 if name == "seed_similarity" else 0.0, abs=1e-4)
     assert scores[0] > scores[2] and scores[4].isnan()
 
 
 def test_stability(pipe, prompts, noise):
-    """The largest deviation of an update's length, in loops; 1e-3 of the score (a difference of near-equal numbers)."""
+    """The largest deviation of an update's length, in loops; 1e-3 of the score (a difference of
+    near-equal numbers).
+    """
     stored = json.loads(Path(FILES["ddim"]).read_text())
     expected = []
     plain_method = build_mitigation("no_mitigation")
     for i in range(3):
-        final = pipe.sample(prompts[i:i + 1], noise[i:i + 1], plain_method, num_inference_steps=STEPS, guidance_scale=SCALE).final
-        zs = [x for x, _, _ in trajectory(pipe, prompts[i:i + 1], noise[i:i + 1])[0]] + [final]
+        final = pipe.sample(
+            prompts[i : i + 1],
+            noise[i : i + 1],
+            plain_method,
+            num_inference_steps=STEPS,
+            guidance_scale=SCALE,
+        ).final
+        zs = [x for x, _, _ in trajectory(pipe, prompts[i : i + 1], noise[i : i + 1])[0]] + [final]
         lengths = [plain.norm(b - a) for a, b in zip(zs, zs[1:])]
-        expected.append(max(abs(length - mean) / sd for length, mean, sd in zip(lengths, stored["mean"]["update"], stored["sd"]["update"])))
+        expected.append(
+            max(
+                abs(length - mean) / sd
+                for length, mean, sd in zip(
+                    lengths, stored["mean"]["update"], stored["sd"]["update"]
+                )
+            )
+        )
     scores = run(pipe, [built("stability")], prompts, noise)[0].found[0].scores
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-3, atol=1e-3)
 

@@ -1,4 +1,7 @@
-"""Spectra of the Hessian: against closed forms of Gaussian mixtures and against matrices whose eigenvalues are known."""
+"""Spectra of the Hessian: against closed forms of Gaussian mixtures and against matrices whose
+eigenvalues are known.
+"""
+
 import copy
 
 import numpy as np
@@ -6,19 +9,37 @@ import pytest
 import torch
 
 from detection.sharpness import directional
-from detection.spectrum import KINDS, ScoreJacobian, arnoldi, lanczos, probe, ritz, ritz_real, spectrum
+from detection.spectrum import (
+    KINDS,
+    ScoreJacobian,
+    arnoldi,
+    lanczos,
+    probe,
+    ritz,
+    ritz_real,
+    spectrum,
+)
 from sampling import NoisePredictor, alpha_sigma
 from tests.detection.mixture import DIMENSION, LATENT, exact_hessian, make_predictor
 
 PREDICTIONS = ("epsilon", "v_prediction")
-STEP = 25                                                  # t = 481: some of the Hessians below have positive eigenvalues, some have none
+STEP = 25  # t = 481: some of the Hessians below have positive eigenvalues, some have none
 
 
 def between_modes(predictor: NoisePredictor, t) -> torch.Tensor:
     """Latents near the mean of their prompt's mixture, where its parts share the density."""
     alpha, sigma = alpha_sigma(predictor.scheduler, t)
-    centres = predictor.unet.means.detach()[predictor.embeds["text"][:, 0, 0].long()].mean(1).reshape(-1, *LATENT)
-    noise = torch.stack([torch.randn(LATENT, generator=torch.Generator().manual_seed(i)) for i in range(len(centres))])
+    centres = (
+        predictor.unet.means.detach()[predictor.embeds["text"][:, 0, 0].long()]
+        .mean(1)
+        .reshape(-1, *LATENT)
+    )
+    noise = torch.stack(
+        [
+            torch.randn(LATENT, generator=torch.Generator().manual_seed(i))
+            for i in range(len(centres))
+        ]
+    )
     return (alpha * centres + 0.5 * sigma * noise).float()
 
 
@@ -49,9 +70,16 @@ def random_matrices(n: int, d: int, *, symmetric: bool = True) -> torch.Tensor:
     return (drawn + drawn.mT) / 2 if symmetric else drawn
 
 
-def whole(matrices: torch.Tensor, method: str = "lanczos", iterations: int = 10_000, probes: int = 1):
+def whole(
+    matrices: torch.Tensor, method: str = "lanczos", iterations: int = 10_000, probes: int = 1
+):
     operator = Matrices(matrices)
-    return spectrum(operator, probe(operator, probes, list(range(len(matrices))), matrices.shape[1]), method, iterations)
+    return spectrum(
+        operator,
+        probe(operator, probes, list(range(len(matrices))), matrices.shape[1]),
+        method,
+        iterations,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,14 +89,23 @@ def test_eigenvalues_of_a_mixture_are_exact(prediction_type, kind):
     jacobian = ScoreJacobian(predictor, x, t, kind)
     exact = np.linalg.eigvalsh(exact_hessian(predictor, x, t, kind).numpy())
     probes = probe(jacobian, 2, [1, 2, 3], DIMENSION)
-    by_lanczos, by_arnoldi = (spectrum(jacobian, probes, method, DIMENSION) for method in ("lanczos", "arnoldi"))
+    by_lanczos, by_arnoldi = (
+        spectrum(jacobian, probes, method, DIMENSION) for method in ("lanczos", "arnoldi")
+    )
     for found in (by_lanczos, by_arnoldi):
         assert found.exact and np.abs(found.eigenvalues - exact).max() < 1e-3
-        assert found.nonnegative.tolist() == (exact >= 0).sum(1).tolist() == found.estimate.tolist() and not found.estimate_error.any()
+        assert (
+            found.nonnegative.tolist() == (exact >= 0).sum(1).tolist() == found.estimate.tolist()
+            and not found.estimate_error.any()
+        )
     assert np.abs(by_lanczos.eigenvalues - by_arnoldi.eigenvalues).max() < 1e-4
     assert by_lanczos.asymmetry.max() < 1e-5
     if kind == "text":
-        assert by_lanczos.nonnegative.tolist() == [2, 2, 0]                             # two saddles between three parts, and a mode
+        assert by_lanczos.nonnegative.tolist() == [
+            2,
+            2,
+            0,
+        ]  # two saddles between three parts, and a mode
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +115,9 @@ def test_short_runs_find_the_ends_of_the_spectrum(prediction_type, kind):
     jacobian = ScoreJacobian(predictor, x, t, kind)
     exact = np.linalg.eigvalsh(exact_hessian(predictor, x, t, kind).numpy())
     probes = probe(jacobian, 1, [1, 2, 3], DIMENSION)
-    by_lanczos, by_arnoldi = (spectrum(jacobian, probes, method, 30).eigenvalues for method in ("lanczos", "arnoldi"))
+    by_lanczos, by_arnoldi = (
+        spectrum(jacobian, probes, method, 30).eigenvalues for method in ("lanczos", "arnoldi")
+    )
     assert by_lanczos.shape == (3, 30) and np.abs(by_lanczos - by_arnoldi).max() < 1e-3
     assert np.abs(by_lanczos[:, [0, -1]] - exact[:, [0, -1]]).max() < 1e-3
 
@@ -92,7 +131,10 @@ def test_products_and_sharpness_of_a_mixture_are_exact(prediction_type):
         delta = predictor.conditional_noise(x, t)
         found = directional(predictor, x, t, delta).flatten(1) / sigma**2
     for i, which in enumerate((1, 2, 3)):
-        score = predictor.unet.score_and_hessian(x[i], t, which)[0] - predictor.unet.score_and_hessian(x[i], t, 0)[0]
+        score = (
+            predictor.unet.score_and_hessian(x[i], t, which)[0]
+            - predictor.unet.score_and_hessian(x[i], t, 0)[0]
+        )
         assert torch.allclose(-delta[i].flatten().double() / sigma, score, atol=1e-4)
         assert torch.allclose(found[i].double(), hessian[i] @ score, rtol=1e-3, atol=1e-3)
     v = torch.randn(3, DIMENSION, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -115,7 +157,9 @@ def test_images_do_not_see_each_other():
     seeds = [7, 8, 9]
 
     def found(rows: list[int], at_once: int):
-        jacobian = ScoreJacobian(predictor.select(torch.tensor(rows)), x[rows], t, "text", at_once=at_once)
+        jacobian = ScoreJacobian(
+            predictor.select(torch.tensor(rows)), x[rows], t, "text", at_once=at_once
+        )
         probes = probe(jacobian, 3, [seeds[i] for i in rows], DIMENSION)
         return [spectrum(jacobian, probes, method, 12) for method in ("lanczos", "arnoldi")]
 
@@ -123,7 +167,9 @@ def test_images_do_not_see_each_other():
     for k, one in enumerate(together):
         for name in ("eigenvalues", "nonnegative", "estimate", "trace", "trace_error"):
             joined = np.concatenate([getattr(parts[k], name) for parts in alone])
-            assert np.allclose(getattr(one, name), joined, rtol=1e-4, atol=1e-4, equal_nan=True), name
+            assert np.allclose(getattr(one, name), joined, rtol=1e-4, atol=1e-4, equal_nan=True), (
+                name
+            )
 
 
 @pytest.mark.parametrize(("kind", "k"), [("text", 1), ("uncond", 1), ("difference", 2)])
@@ -133,7 +179,10 @@ def test_unet_rows(kind, k, m):
     jacobian, many = ScoreJacobian(predictor, x, t, kind), 3
     probes = probe(jacobian, many, [1, 2], DIMENSION)
     assert predictor.unet_evals.tolist() == [2 * k * many] * 2
-    for method, rows in (("lanczos", 2 * k * (m - 1) * (many if m < DIMENSION else 1)), ("arnoldi", k * (m - 1))):
+    for method, rows in (
+        ("lanczos", 2 * k * (m - 1) * (many if m < DIMENSION else 1)),
+        ("arnoldi", k * (m - 1)),
+    ):
         before = predictor.unet_evals.clone()
         spectrum(jacobian, probes, method, m)
         assert (predictor.unet_evals - before).tolist() == [rows] * 2, method
@@ -144,24 +193,40 @@ def test_the_unet_is_left_alone():
     before = copy.deepcopy(predictor.unet.state_dict())
     jacobian = ScoreJacobian(predictor, x, t, "difference")
     spectrum(jacobian, probe(jacobian, 2, [1], DIMENSION), "lanczos", 5)
-    assert all(p.grad is None and p.requires_grad for p in predictor.unet.parameters()) and not x.requires_grad
-    assert all(torch.equal(value, before[name]) for name, value in predictor.unet.state_dict().items())
+    assert (
+        all(p.grad is None and p.requires_grad for p in predictor.unet.parameters())
+        and not x.requires_grad
+    )
+    assert all(
+        torch.equal(value, before[name]) for name, value in predictor.unet.state_dict().items()
+    )
 
 
 def test_on_a_real_unet_the_two_products_are_adjoint(pipe, noise, prompts):
     """z'J v = v'J'z, and J v is what a finite difference says."""
     pipe.scheduler.set_timesteps(50)
     t = pipe.scheduler.timesteps[10]
-    predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
-    v, z = (torch.randn(3, noise[0].numel(), generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (1, 2))
+    predictor = NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+    )
+    v, z = (
+        torch.randn(
+            3, noise[0].numel(), generator=torch.Generator().manual_seed(i), dtype=torch.float64
+        )
+        for i in (1, 2)
+    )
     for kind in KINDS:
         jacobian = ScoreJacobian(predictor, noise, t, kind)
         product = jacobian.times(v)
-        assert torch.allclose((z * product).sum(1), (v * jacobian.transposed(z)).sum(1), rtol=1e-3, atol=1e-3)
+        assert torch.allclose(
+            (z * product).sum(1), (v * jacobian.transposed(z)).sum(1), rtol=1e-3, atol=1e-3
+        )
         with torch.no_grad():
             small = 1e-2 * v.float().reshape(noise.shape)
             images = torch.arange(3)
-            slope = (jacobian.score(noise + small, images) - jacobian.score(noise - small, images)).flatten(1) / 2e-2
+            slope = (
+                jacobian.score(noise + small, images) - jacobian.score(noise - small, images)
+            ).flatten(1) / 2e-2
         assert (slope - product).norm() < 0.02 * product.norm()
 
 
@@ -175,42 +240,72 @@ def test_a_whole_run_gives_all_eigenvalues(d):
 
 @pytest.mark.parametrize("method", ["lanczos", "arnoldi"])
 def test_multiple_eigenvalues_keep_their_number(method):
-    """The Krylov space of a start vector has each eigenvalue once only; the run goes on outside it."""
+    """The Krylov space of a start vector has each eigenvalue once only; the run goes on outside
+    it.
+    """
     turned = torch.linalg.qr(random_matrices(1, 20, symmetric=False)[0])[0]
     eigenvalues = torch.tensor([-2.0] * 12 + [3.0] * 5 + [5.0, 5.0, 7.0], dtype=torch.float64)
-    matrices = torch.stack([turned @ torch.diag(eigenvalues) @ turned.T, -torch.eye(20, dtype=torch.float64), torch.zeros(20, 20).double()])
+    matrices = torch.stack(
+        [
+            turned @ torch.diag(eigenvalues) @ turned.T,
+            -torch.eye(20, dtype=torch.float64),
+            torch.zeros(20, 20).double(),
+        ]
+    )
     found = whole(matrices, method)
-    assert np.allclose(found.eigenvalues, torch.stack([eigenvalues, -torch.ones(20), torch.zeros(20)]).numpy(), atol=1e-9)
+    assert np.allclose(
+        found.eigenvalues,
+        torch.stack([eigenvalues, -torch.ones(20), torch.zeros(20)]).numpy(),
+        atol=1e-9,
+    )
     assert found.nonnegative[:2].tolist() == [8, 0] and found.asymmetry.max() < 1e-12
 
 
 def test_arnoldi_gives_real_parts_of_what_is_not_symmetric():
     matrices = random_matrices(2, 12, symmetric=False)
     found, symmetric = whole(matrices, "arnoldi"), whole(matrices)
-    assert np.allclose(found.eigenvalues, np.sort(np.linalg.eigvals(matrices.numpy()).real, 1), atol=1e-9)
-    assert np.allclose(symmetric.eigenvalues, np.linalg.eigvalsh(((matrices + matrices.mT) / 2).numpy()), atol=1e-10)
+    assert np.allclose(
+        found.eigenvalues, np.sort(np.linalg.eigvals(matrices.numpy()).real, 1), atol=1e-9
+    )
+    assert np.allclose(
+        symmetric.eigenvalues,
+        np.linalg.eigvalsh(((matrices + matrices.mT) / 2).numpy()),
+        atol=1e-10,
+    )
 
 
 def test_the_basis_stays_orthogonal():
-    """The Hessenberg matrix of a symmetric operator is symmetric to rounding only when it does: H = Q'AQ."""
+    """The Hessenberg matrix of a symmetric operator is symmetric to rounding only when it does: H =
+    Q'AQ.
+    """
     matrices = random_matrices(1, 60) + torch.diag(torch.logspace(0, 6, 60, dtype=torch.float64))
     operator = Matrices(matrices)
     start = probe(operator, 1, [0], 60).vectors[0]
     hessenberg = arnoldi(operator.times, start, 60, [torch.Generator()])
     assert (hessenberg - hessenberg.mT).abs().max() < 1e-13 * matrices.abs().max() * 60
     tridiagonal = lanczos(operator.times, start, 60, [torch.Generator()])
-    assert np.allclose(ritz(tridiagonal)[0], ritz_real(hessenberg), rtol=1e-9) and torch.equal(tridiagonal, tridiagonal.mT)
+    assert np.allclose(ritz(tridiagonal)[0], ritz_real(hessenberg), rtol=1e-9) and torch.equal(
+        tridiagonal, tridiagonal.mT
+    )
 
 
 def test_the_estimated_count_lies_within_its_error():
     matrices = random_matrices(2, 400) + 3.0 * torch.eye(400, dtype=torch.float64)
     exact = (np.linalg.eigvalsh(matrices.numpy()) >= 0).sum(1)
     found = whole(matrices, iterations=40, probes=30)
-    assert not found.exact and found.eigenvalues.shape == (2, 40) and (found.nonnegative <= 40).all()
-    assert (found.estimate_error > 0).all() and (np.abs(found.estimate - exact) < 3 * found.estimate_error).all()
+    assert (
+        not found.exact and found.eigenvalues.shape == (2, 40) and (found.nonnegative <= 40).all()
+    )
+    assert (found.estimate_error > 0).all() and (
+        np.abs(found.estimate - exact) < 3 * found.estimate_error
+    ).all()
     assert (found.estimate_error < 10).all()
     one = whole(matrices, iterations=40)
-    assert np.isnan(one.estimate_error).all() and np.isnan(one.trace_error).all() and np.isfinite(one.estimate).all()
+    assert (
+        np.isnan(one.estimate_error).all()
+        and np.isnan(one.trace_error).all()
+        and np.isfinite(one.estimate).all()
+    )
     assert np.isnan(whole(matrices, "arnoldi", iterations=5, probes=2).estimate).all()
 
 
@@ -227,7 +322,11 @@ def test_an_image_that_is_not_finite_harms_no_other():
     broken[1, 2, 3] = torch.nan
     for method in ("lanczos", "arnoldi"):
         found, expected = whole(broken, method), whole(matrices, method)
-        assert np.isnan(found.eigenvalues[1]).all() and np.isnan(found.nonnegative[1]) and np.isnan(found.estimate[1])
+        assert (
+            np.isnan(found.eigenvalues[1]).all()
+            and np.isnan(found.nonnegative[1])
+            and np.isnan(found.estimate[1])
+        )
         assert np.array_equal(found.eigenvalues[[0, 2]], expected.eigenvalues[[0, 2]])
 
 

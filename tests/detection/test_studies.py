@@ -1,4 +1,5 @@
 """The subcommands spectrum and tokens: tables, pictures, going on, refusals."""
+
 import csv
 import functools
 import json
@@ -12,7 +13,11 @@ import screening.spectrum
 import screening.tokens
 from detection.spectrum import KINDS, OPERATORS
 
-CAPTIONS = {0: "a red square above a $5 bill_{2}", 1: "the great wave 🐍 café", 2: "two cats, in the style of an old master"}
+CAPTIONS = {
+    0: "a red square above a $5 bill_{2}",
+    1: "the great wave 🐍 café",
+    2: "two cats, in the style of an old master",
+}
 SPECTRUM = ("--iterations", "2", "--probes", "2", "--num_inference_steps", "4")
 TOKENS = ("--num_inference_steps", "3", "-n", "2")
 
@@ -20,7 +25,12 @@ TOKENS = ("--num_inference_steps", "3", "-n", "2")
 @pytest.fixture(scope="module")
 def prompt_file(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("prompts") / "three.csv"
-    path.write_text("Caption;type\n" + "\n".join(f"{text};{'$a$_' if row else 'b'}" for row, text in CAPTIONS.items()) + "\n", encoding="utf-8")
+    path.write_text(
+        "Caption;type\n"
+        + "\n".join(f"{text};{'$a$_' if row else 'b'}" for row, text in CAPTIONS.items())
+        + "\n",
+        encoding="utf-8",
+    )
     return str(path)
 
 
@@ -36,8 +46,21 @@ def run(random_sd_folder, prompt_file, loaded):
     def go(name, out, *more, code=0) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipelines.loading, "load_pipeline", loaded)
-            argv = ["--model_id", random_sd_folder, "--prompts", prompt_file, "--image_length", "16", "--quiet", "--output_path", str(out), *more]
-            assert {"spectrum": screening.spectrum, "tokens": screening.tokens}[name].main(argv) == code
+            argv = [
+                "--model_id",
+                random_sd_folder,
+                "--prompts",
+                prompt_file,
+                "--image_length",
+                "16",
+                "--quiet",
+                "--output_path",
+                str(out),
+                *more,
+            ]
+            assert {"spectrum": screening.spectrum, "tokens": screening.tokens}[name].main(
+                argv
+            ) == code
         return Path(out) / name
 
     return go
@@ -45,7 +68,11 @@ def run(random_sd_folder, prompt_file, loaded):
 
 @pytest.fixture
 def no_model(monkeypatch):
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        pipelines.loading,
+        "load_pipeline",
+        lambda *args, **kwargs: pytest.fail("a model was loaded"),
+    )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -58,48 +85,134 @@ def without_seconds(path: Path) -> list[dict[str, str]]:
 
 
 def test_spectrum_tables_and_pictures(run, tmp_path, capsys):
-    folder = run("spectrum", tmp_path, *SPECTRUM, "--at", "2", "0", "--operator", "arnoldi", "lanczos", "-n", "2", "--start", "1", "--end", "2")
+    folder = run(
+        "spectrum",
+        tmp_path,
+        *SPECTRUM,
+        "--at",
+        "2",
+        "0",
+        "--operator",
+        "arnoldi",
+        "lanczos",
+        "-n",
+        "2",
+        "--start",
+        "1",
+        "--end",
+        "2",
+    )
     table, summary = rows(folder / "spectrum.csv"), rows(folder / "summary.csv")
-    assert list(table[0]) == ["prompt_index", "sample_index", "step", "timestep", "kind", "operator", "index", "eigenvalue"]
-    keys = [(prompt, sample, step, kind, operator) for prompt in "1" for sample in "01" for step in "02" for kind in KINDS for operator in OPERATORS]
+    assert list(table[0]) == [
+        "prompt_index",
+        "sample_index",
+        "step",
+        "timestep",
+        "kind",
+        "operator",
+        "index",
+        "eigenvalue",
+    ]
+    keys = [
+        (prompt, sample, step, kind, operator)
+        for prompt in "1"
+        for sample in "01"
+        for step in "02"
+        for kind in KINDS
+        for operator in OPERATORS
+    ]
     names = ("prompt_index", "sample_index", "step", "kind", "operator")
     assert [tuple(row[name] for name in names) for row in summary] == keys
-    assert [tuple(row[name] for name in names) for row in table] == [one for one in keys for _ in range(2)]
+    assert [tuple(row[name] for name in names) for row in table] == [
+        one for one in keys for _ in range(2)
+    ]
     for row in summary:
         k = 2 if row["kind"] == "difference" else 1
         lanczos = row["operator"] == "lanczos"
-        assert row["rows"] == str(2 * k * 2 + (2 * k * 2 if lanczos else k)) and float(row["seconds"]) > 0
-        assert (row["iterations"], row["exact"], row["timestep"]) == ("2", "0", {"0": "751", "2": "251"}[row["step"]])
-        own = [float(one["eigenvalue"]) for one in table if all(one[name] == row[name] for name in names)]
+        assert (
+            row["rows"] == str(2 * k * 2 + (2 * k * 2 if lanczos else k))
+            and float(row["seconds"]) > 0
+        )
+        assert (row["iterations"], row["exact"], row["timestep"]) == (
+            "2",
+            "0",
+            {"0": "751", "2": "251"}[row["step"]],
+        )
+        own = [
+            float(one["eigenvalue"])
+            for one in table
+            if all(one[name] == row[name] for name in names)
+        ]
         assert own == sorted(own) and int(row["nonnegative"]) == sum(value >= 0 for value in own)
         assert (float(row["most_negative"]), float(row["most_positive"])) == (own[0], own[-1])
         assert bool(row["nonnegative_estimate"]) == bool(row["nonnegative_error"]) == lanczos
         assert float(row["trace"]) and float(row["trace_error"]) > 0 and float(row["asymmetry"]) > 0
-    assert sorted(path.name for path in folder.glob("*.png")) == ["counts.png", "histogram_0001_step000.png", "histogram_0001_step002.png"]
+    assert sorted(path.name for path in folder.glob("*.png")) == [
+        "counts.png",
+        "histogram_0001_step000.png",
+        "histogram_0001_step002.png",
+    ]
     said = capsys.readouterr().out
-    assert "1 prompts, 1 made now" in said and "step 2, difference, lanczos, $a$_: " in said and "mean of 2" in said
+    assert (
+        "1 prompts, 1 made now" in said
+        and "step 2, difference, lanczos, $a$_: " in said
+        and "mean of 2" in said
+    )
 
 
 def test_a_whole_spectrum_needs_one_run(run, tmp_path):
-    folder = run("spectrum", tmp_path, "--num_inference_steps", "4", "--image_length", "8", "--iterations", "99", "--probes", "2",
-                 "--kind", "text", "--end", "1")
+    folder = run(
+        "spectrum",
+        tmp_path,
+        "--num_inference_steps",
+        "4",
+        "--image_length",
+        "8",
+        "--iterations",
+        "99",
+        "--probes",
+        "2",
+        "--kind",
+        "text",
+        "--end",
+        "1",
+    )
     (row,) = rows(folder / "summary.csv")
     values = [float(one["eigenvalue"]) for one in rows(folder / "spectrum.csv")]
-    assert len(values) == 16 == int(row["iterations"]) and row["exact"] == "1" and row["rows"] == str(4 + 2 * 15)
-    assert float(row["nonnegative_estimate"]) == int(row["nonnegative"]) == sum(value >= 0 for value in values) and row["nonnegative_error"] == "0"
+    assert (
+        len(values) == 16 == int(row["iterations"])
+        and row["exact"] == "1"
+        and row["rows"] == str(4 + 2 * 15)
+    )
+    assert (
+        float(row["nonnegative_estimate"])
+        == int(row["nonnegative"])
+        == sum(value >= 0 for value in values)
+        and row["nonnegative_error"] == "0"
+    )
     assert abs(sum(values) - float(row["trace"])) < 6 * float(row["trace_error"]) + 1e-3
 
 
-@pytest.mark.parametrize(("name", "flags", "tables"), [
-    ("spectrum", (*SPECTRUM, "--kind", "text"), ("spectrum", "summary")), ("tokens", TOKENS, ("tokens",))])
+@pytest.mark.parametrize(
+    ("name", "flags", "tables"),
+    [
+        ("spectrum", (*SPECTRUM, "--kind", "text"), ("spectrum", "summary")),
+        ("tokens", TOKENS, ("tokens",)),
+    ],
+)
 def test_a_stopped_study_goes_on(run, tmp_path, capsys, monkeypatch, name, flags, tables):
     whole = run(name, tmp_path / "whole", *flags)
     parts = run(name, tmp_path / "parts", *flags, "--start", "1", "--end", "2")
     before = rows(parts / f"{tables[-1]}.csv")
     assert {row["prompt_index"] for row in before} == {"1"}
     run(name, tmp_path / "parts", *flags)
-    assert all(without_seconds(parts / f"{table}.csv") == without_seconds(whole / f"{table}.csv") for table in tables)
-    assert [row for row in rows(parts / f"{tables[-1]}.csv") if row["prompt_index"] == "1"] == before
+    assert all(
+        without_seconds(parts / f"{table}.csv") == without_seconds(whole / f"{table}.csv")
+        for table in tables
+    )
+    assert [
+        row for row in rows(parts / f"{tables[-1]}.csv") if row["prompt_index"] == "1"
+    ] == before
     capsys.readouterr()
     run(name, tmp_path / "parts", *flags)
     assert "3 prompts, 0 made now" in capsys.readouterr().out
@@ -127,25 +240,58 @@ def test_a_lack_of_memory_is_told(run, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(screening.spectrum.Spectra, "look", fail)
     run("spectrum", tmp_path, *SPECTRUM, code=1)
-    assert capsys.readouterr().err.endswith("Tried to allocate 20 GiB. Use a smaller --batch_size.\n")
+    assert capsys.readouterr().err.endswith(
+        "Tried to allocate 20 GiB. Use a smaller --batch_size.\n"
+    )
 
 
 def test_more_steps_kinds_and_images_join_a_table(run, tmp_path):
     folder = run("spectrum", tmp_path, *SPECTRUM, "--kind", "uncond", "--end", "1")
     first = rows(folder / "summary.csv")
-    run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "uncond", "--at", "0", "1", "-n", "2", "--end", "1")
+    run(
+        "spectrum",
+        tmp_path,
+        *SPECTRUM,
+        "--kind",
+        "text",
+        "uncond",
+        "--at",
+        "0",
+        "1",
+        "-n",
+        "2",
+        "--end",
+        "1",
+    )
     assert len(rows(folder / "summary.csv")) == 8 and len(rows(folder / "spectrum.csv")) == 16
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "difference", "--end", "1")
     assert len(rows(folder / "summary.csv")) == 9
-    same = [row for row in rows(folder / "summary.csv") if (row["kind"], row["step"], row["sample_index"]) == ("uncond", "0", "0")]
-    assert len(same) == 1 and float(same[0]["trace"]) == pytest.approx(float(first[0]["trace"]), rel=1e-4)
+    same = [
+        row
+        for row in rows(folder / "summary.csv")
+        if (row["kind"], row["step"], row["sample_index"]) == ("uncond", "0", "0")
+    ]
+    assert len(same) == 1 and float(same[0]["trace"]) == pytest.approx(
+        float(first[0]["trace"]), rel=1e-4
+    )
 
 
 def test_another_study_does_not_join(run, tmp_path, capsys):
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1")
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1", "--probes", "3", code=2)
     assert "holds another run (probes: 2 there, 3 now)" in capsys.readouterr().err
-    run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1", "--probes", "3", "--overwrite")
+    run(
+        "spectrum",
+        tmp_path,
+        *SPECTRUM,
+        "--kind",
+        "text",
+        "--end",
+        "1",
+        "--probes",
+        "3",
+        "--overwrite",
+    )
     (tmp_path / "spectrum" / "summary.csv").write_text("a,b\n1,2\n")
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1", "--probes", "3", code=2)
     assert "summary.csv is no table of this command" in capsys.readouterr().err
@@ -157,39 +303,89 @@ def test_tokens_table_and_pictures(run, tmp_path):
     assert list(table[0]) == ["prompt_index", "token_index", "token", "score"]
     for prompt in "012":
         own = [row for row in table if row["prompt_index"] == prompt]
-        assert [int(row["token_index"]) for row in own] == list(range(1, len(own) + 1)) and len(own) <= 75
+        assert [int(row["token_index"]) for row in own] == list(range(1, len(own) + 1)) and len(
+            own
+        ) <= 75
         assert all(float(row["score"]) > 0 and row["token"] for row in own)
-    assert [row["token"] for row in table[:3]] == ["a", "red", "square"] and "$" in {row["token"] for row in table}
-    assert sorted(path.name for path in folder.glob("*.png")) == [f"tokens_000{i}.png" for i in range(3)]
-    assert json.loads((folder / "config.json").read_text())["command"].startswith("python detect_memorization.py tokens ")
+    assert [row["token"] for row in table[:3]] == ["a", "red", "square"] and "$" in {
+        row["token"] for row in table
+    }
+    assert sorted(path.name for path in folder.glob("*.png")) == [
+        f"tokens_000{i}.png" for i in range(3)
+    ]
+    assert json.loads((folder / "config.json").read_text())["command"].startswith(
+        "python detect_memorization.py tokens "
+    )
 
 
 def test_the_official_tokens_differ(run, tmp_path, capsys):
     right = rows(run("tokens", tmp_path / "a", *TOKENS, "--end", "1") / "tokens.csv")
-    official = rows(run("tokens", tmp_path / "b", *TOKENS, "--end", "1", "--official", "swapped") / "tokens.csv")
+    official = rows(
+        run("tokens", tmp_path / "b", *TOKENS, "--end", "1", "--official", "swapped") / "tokens.csv"
+    )
     assert [row["token"] for row in right] == [row["token"] for row in official]
-    assert all(float(a["score"]) != pytest.approx(float(b["score"]), rel=0.05) for a, b in zip(right, official))
+    assert all(
+        float(a["score"]) != pytest.approx(float(b["score"]), rel=0.05)
+        for a, b in zip(right, official)
+    )
     run("tokens", tmp_path / "a", *TOKENS, "--official", "swapped", code=2)
     assert "official: '' there, 'swapped' now" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "more", "told"), [
-    ("spectrum", ("--at", "4"), "--at 4 is no step of the sampler: there are 0 to 3"), ("spectrum", ("--at", "-1"), "--at"),
-    ("spectrum", ("--iterations", "0"), "--iterations 0"), ("spectrum", ("--probes", "0"), "--probes 0"),
-    ("spectrum", ("--batch_size", "0"), "--batch_size 0"), ("spectrum", ("--kind", "both"), "--kind"),
-    ("spectrum", ("--operator", "power"), "--operator"), ("spectrum", ("--num_steps", "3"), "--num_steps"),
-    ("tokens", ("--num_steps", "5"), "--num_steps 5 is not possible: the sampler has 4 steps"), ("tokens", ("--num_steps", "0"), "--num_steps 0"),
-    ("tokens", ("--official", "joint"), "--official"), ("tokens", ("--kind", "text"), "--kind"),
-    *((name, more, told) for name in ("spectrum", "tokens") for more, told in (
-        (("--start", "3"), "--start 3 --end 3 is no range of the 3 rows"), (("--end", "9"), "--end 9"), (("-n", "0"), "--n_samples_per_prompt 0"),
-        (("--guidance_scale", "nan"), "--guidance_scale"), (("--model_id", "nonsense"), "there is no model 'nonsense'"),
-        (("--prompts", "missing.csv"), "missing.csv"), (("--device", "cuda:99"), "--device cuda:99"), (("extra",), "extra")))])
-def test_wrong_arguments_are_refused(random_sd_folder, prompt_file, tmp_path, capsys, no_model, name, more, told):
-    argv = ["--model_id", random_sd_folder, "--prompts", prompt_file, "--num_inference_steps", "4", "--output_path", str(tmp_path), *more]
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("spectrum", ("--at", "4"), "--at 4 is no step of the sampler: there are 0 to 3"),
+        ("spectrum", ("--at", "-1"), "--at"),
+        ("spectrum", ("--iterations", "0"), "--iterations 0"),
+        ("spectrum", ("--probes", "0"), "--probes 0"),
+        ("spectrum", ("--batch_size", "0"), "--batch_size 0"),
+        ("spectrum", ("--kind", "both"), "--kind"),
+        ("spectrum", ("--operator", "power"), "--operator"),
+        ("spectrum", ("--num_steps", "3"), "--num_steps"),
+        ("tokens", ("--num_steps", "5"), "--num_steps 5 is not possible: the sampler has 4 steps"),
+        ("tokens", ("--num_steps", "0"), "--num_steps 0"),
+        ("tokens", ("--official", "joint"), "--official"),
+        ("tokens", ("--kind", "text"), "--kind"),
+        *(
+            (name, more, told)
+            for name in ("spectrum", "tokens")
+            for more, told in (
+                (("--start", "3"), "--start 3 --end 3 is no range of the 3 rows"),
+                (("--end", "9"), "--end 9"),
+                (("-n", "0"), "--n_samples_per_prompt 0"),
+                (("--guidance_scale", "nan"), "--guidance_scale"),
+                (("--model_id", "nonsense"), "there is no model 'nonsense'"),
+                (("--prompts", "missing.csv"), "missing.csv"),
+                (("--device", "cuda:99"), "--device cuda:99"),
+                (("extra",), "extra"),
+            )
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    random_sd_folder, prompt_file, tmp_path, capsys, no_model, name, more, told
+):
+    argv = [
+        "--model_id",
+        random_sd_folder,
+        "--prompts",
+        prompt_file,
+        "--num_inference_steps",
+        "4",
+        "--output_path",
+        str(tmp_path),
+        *more,
+    ]
     try:
         code = {"spectrum": screening.spectrum, "tokens": screening.tokens}[name].main(argv)
     except SystemExit as leave:
         code = leave.code
     error = capsys.readouterr().err
-    assert code == 2 and told in error and error.startswith(f"detect_memorization.py {name}: ") and error.count("\n") == 1
+    assert (
+        code == 2
+        and told in error
+        and error.startswith(f"detect_memorization.py {name}: ")
+        and error.count("\n") == 1
+    )
     assert not list(tmp_path.iterdir())

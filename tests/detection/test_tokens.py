@@ -1,4 +1,5 @@
 """Token-wise significance: against a plain transcription, and tokens that do nothing."""
+
 import pytest
 import torch
 
@@ -11,11 +12,15 @@ STEPS, WATCHED = 4, 3
 
 def make_predictor(pipe, prompts: list[str], unet=None) -> NoisePredictor:
     pipe.scheduler.set_timesteps(STEPS)
-    return NoisePredictor(unet or pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts)))
+    return NoisePredictor(
+        unet or pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
+    )
 
 
 def significance(pipe, prompts: list[str], noise, unet=None, **settings) -> torch.Tensor:
-    return token_significance(pipe.scheduler, make_predictor(pipe, prompts, unet), noise, 7.5, **settings)
+    return token_significance(
+        pipe.scheduler, make_predictor(pipe, prompts, unet), noise, 7.5, **settings
+    )
 
 
 class Masked(torch.nn.Module):
@@ -28,28 +33,58 @@ class Masked(torch.nn.Module):
     def forward(self, x, t, encoder_hidden_states, return_dict=False):
         seen = torch.ones(encoder_hidden_states.shape[1])
         seen[self.tokens] = 0
-        return self.unet(x, t, encoder_hidden_states=encoder_hidden_states * seen[:, None], return_dict=return_dict)
+        return self.unet(
+            x,
+            t,
+            encoder_hidden_states=encoder_hidden_states * seen[:, None],
+            return_dict=return_dict,
+        )
 
 
 def test_parity_with_the_transcription(pipe, noise, prompts):
     found = significance(pipe, [prompts[0]] * 3, noise, num_steps=WATCHED)
-    told = correct_significance(pipe.unet, pipe.encode(prompts[:1]), pipe.encode([""]), noise, num_steps=STEPS, watched=WATCHED, guidance_scale=7.5)
+    told = correct_significance(
+        pipe.unet,
+        pipe.encode(prompts[:1]),
+        pipe.encode([""]),
+        noise,
+        num_steps=STEPS,
+        watched=WATCHED,
+        guidance_scale=7.5,
+    )
     assert torch.allclose(found, told, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_parity_with_the_official_code(pipe, noise, prompts, n):
     found = significance(pipe, [prompts[0]] * n, noise[:n], num_steps=WATCHED, official="swapped")
-    told = official_significance(pipe.unet, pipe.encode(prompts[:1]), pipe.encode([""]), noise[:n], num_steps=STEPS, watched=WATCHED,
-                                 guidance_scale=7.5)
+    told = official_significance(
+        pipe.unet,
+        pipe.encode(prompts[:1]),
+        pipe.encode([""]),
+        noise[:n],
+        num_steps=STEPS,
+        watched=WATCHED,
+        guidance_scale=7.5,
+    )
     assert torch.allclose(found, told.expand(n, -1), rtol=1e-3, atol=1e-6)
 
 
-def test_at_the_first_step_the_official_score_of_one_image_is_the_right_one_but_for_its_constant(pipe, noise, prompts):
-    right, official = (significance(pipe, prompts[:1], noise[:1], num_steps=1, official=mode) for mode in ("", "swapped"))
+def test_at_the_first_step_the_official_score_of_one_image_is_the_right_one_but_for_its_constant(
+    pipe, noise, prompts
+):
+    right, official = (
+        significance(pipe, prompts[:1], noise[:1], num_steps=1, official=mode)
+        for mode in ("", "swapped")
+    )
     assert torch.allclose(right, 2 * official, rtol=1e-4, atol=1e-7)
-    right, official = (significance(pipe, prompts[:1], noise[:1], num_steps=STEPS, official=mode) for mode in ("", "swapped"))
-    assert not torch.allclose(right, 2 * official, rtol=0.05)                              # from there on it is on another trajectory
+    right, official = (
+        significance(pipe, prompts[:1], noise[:1], num_steps=STEPS, official=mode)
+        for mode in ("", "swapped")
+    )
+    assert not torch.allclose(
+        right, 2 * official, rtol=0.05
+    )  # from there on it is on another trajectory
 
 
 @pytest.mark.parametrize("official", ["", "swapped"])
@@ -79,18 +114,35 @@ def test_unet_rows_and_no_gradients_elsewhere(euler_pipe, noise, prompts, num_st
     predictor = make_predictor(euler_pipe, prompts)
     before = predictor.embeds["text"].clone()
     scores = token_significance(euler_pipe.scheduler, predictor, noise, 7.5, num_steps=num_steps)
-    assert predictor.unet_evals.tolist() == [rows] * 3 and scores.isfinite().all() and not scores.requires_grad
+    assert (
+        predictor.unet_evals.tolist() == [rows] * 3
+        and scores.isfinite().all()
+        and not scores.requires_grad
+    )
     assert all(p.grad is None and p.requires_grad for p in predictor.unet.parameters())
-    assert torch.equal(predictor.embeds["text"], before) and not predictor.embeds["text"].requires_grad
+    assert (
+        torch.equal(predictor.embeds["text"], before) and not predictor.embeds["text"].requires_grad
+    )
 
 
 def test_half_precision_scores_are_close(make_pipe, noise, prompts):
-    full, half = (significance(pipe, prompts, noise.to(pipe.unet.dtype), num_steps=1) for pipe in (make_pipe(), make_pipe(dtype=torch.bfloat16)))
-    assert half.dtype == torch.float32 and ((half - full).norm(dim=1) < 0.2 * full.norm(dim=1)).all()
+    full, half = (
+        significance(pipe, prompts, noise.to(pipe.unet.dtype), num_steps=1)
+        for pipe in (make_pipe(), make_pipe(dtype=torch.bfloat16))
+    )
+    assert (
+        half.dtype == torch.float32 and ((half - full).norm(dim=1) < 0.2 * full.norm(dim=1)).all()
+    )
 
 
-@pytest.mark.parametrize(("settings", "told"), [({"num_steps": 0}, "num_steps 0"), ({"num_steps": 5}, "the sampler has 4 steps"),
-                                                ({"official": "joint"}, "there are swapped")])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_steps": 0}, "num_steps 0"),
+        ({"num_steps": 5}, "the sampler has 4 steps"),
+        ({"official": "joint"}, "there are swapped"),
+    ],
+)
 def test_what_is_refused(pipe, noise, prompts, settings, told):
     with pytest.raises(ValueError, match=told):
         significance(pipe, prompts, noise, **settings)

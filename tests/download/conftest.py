@@ -1,4 +1,5 @@
 """A server, a root folder, and the command on a table of our own."""
+
 import hashlib
 import json
 from collections import namedtuple
@@ -9,13 +10,24 @@ from download.command import main
 from tests.download.server import serving
 
 Said = namedtuple("Said", "code out err")
-PLAIN = {"what": "w", "group": "things", "kind": "file", "used_by": "u", "licence": "l", "source": "s"}
+PLAIN = {
+    "what": "w",
+    "group": "things",
+    "kind": "file",
+    "used_by": "u",
+    "licence": "l",
+    "source": "s",
+}
 
 
 def toml(value) -> str:
     """A text, a number or a table of texts as TOML."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items())
+            + " }"
+        )
     return json.dumps(value)
 
 
@@ -25,7 +37,11 @@ def sha256(content: bytes) -> str:
 
 def leftovers(root) -> list[str]:
     """Everything that is no final name and no record."""
-    return sorted(path.name for path in root.rglob("*") if path.name.endswith(".incoming") or path.name.endswith(".part"))
+    return sorted(
+        path.name
+        for path in root.rglob("*")
+        if path.name.endswith(".incoming") or path.name.endswith(".part")
+    )
 
 
 @pytest.fixture
@@ -49,7 +65,10 @@ def table(tmp_path):
         path = tmp_path / "assets.toml"
         lines = []
         for name, entry in entries.items():
-            lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in (PLAIN | entry).items())]
+            lines += [
+                f"[{name}]",
+                *(f"{key} = {toml(value)}" for key, value in (PLAIN | entry).items()),
+            ]
         path.write_text("\n".join(lines) + "\n")
         return path
 
@@ -58,15 +77,21 @@ def table(tmp_path):
 
 @pytest.fixture
 def fetch(root, tmp_path, capsys):
-    """fetch(*argv): runs the command on the table and the root; exit code and what was said, at most one line an asset on stderr."""
+    """fetch(*argv): runs the command on the table and the root; exit code and what was said, at
+    most one line an asset on stderr.
+    """
 
     def run(*argv):
         try:
-            code = main([*argv, "--root", str(root), "--assets", str(tmp_path / "assets.toml"), "--quiet"])
+            code = main(
+                [*argv, "--root", str(root), "--assets", str(tmp_path / "assets.toml"), "--quiet"]
+            )
         except SystemExit as leave:
             code = leave.code
         out, err = capsys.readouterr()
-        assert "Traceback" not in err and all(line.startswith("download/fetch.py: ") for line in err.splitlines())
+        assert "Traceback" not in err and all(
+            line.startswith("download/fetch.py: ") for line in err.splitlines()
+        )
         return Said(code, out, err)
 
     return run

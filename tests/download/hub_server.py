@@ -1,4 +1,7 @@
-"""A hub on loopback: one model, with the few answers that huggingface_hub asks for, and a transfer that breaks off."""
+"""A hub on loopback: one model, with the few answers that huggingface_hub asks for, and a transfer
+that breaks off.
+"""
+
 import hashlib
 import json
 import re
@@ -11,20 +14,33 @@ COMMIT = "c0ffee" + 34 * "0"
 
 
 class Repo:
-    """What the hub has of o/sd; files above 100 bytes are LFS files. requests: (method, path, Range) in order."""
+    """What the hub has of o/sd; files above 100 bytes are LFS files. requests: (method, path,
+    Range) in order.
+    """
 
     def __init__(self, files: dict[str, bytes]):
         self.url, self.files, self.requests = "", dict(files), []
-        self.break_after: dict[str, int] = {}              # file -> bytes after which the connection is cut, once
-        self.sends: dict[str, bytes] = {}                  # file -> what comes instead of its content
+        self.break_after: dict[
+            str, int
+        ] = {}  # file -> bytes after which the connection is cut, once
+        self.sends: dict[str, bytes] = {}  # file -> what comes instead of its content
 
     def tree(self) -> list[dict]:
         """The listing of all files, with the git hash of each and the sha256 of an LFS file."""
         found = []
         for path, content in self.files.items():
-            entry = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
+            entry = {
+                "type": "file",
+                "path": path,
+                "size": len(content),
+                "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+            }
             if len(content) > 100:
-                entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {
+                    "oid": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 130,
+                }
             found.append(entry)
         return found
 
@@ -37,23 +53,48 @@ def handler_of(repo: Repo) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path)
             repo.requests.append((self.command, path, self.headers.get("Range")))
             if re.fullmatch(r"/api/models/o/sd(/revision/main)?", path):
-                self.answer_json({"id": "o/sd", "sha": COMMIT, "siblings": [{"rfilename": name} for name in repo.files]})
+                self.answer_json(
+                    {
+                        "id": "o/sd",
+                        "sha": COMMIT,
+                        "siblings": [{"rfilename": name} for name in repo.files],
+                    }
+                )
             elif re.fullmatch(rf"/api/models/o/sd/tree/(main|{COMMIT})", path):
                 self.answer_json(repo.tree())
-            elif (match := re.fullmatch(rf"/o/sd/resolve/(?:main|{COMMIT})/(.+)", path)) and match[1] in repo.files:
+            elif (match := re.fullmatch(rf"/o/sd/resolve/(?:main|{COMMIT})/(.+)", path)) and match[
+                1
+            ] in repo.files:
                 self.send_content(match[1])
             else:
-                self.answer(404, {"X-Error-Code": "RepoNotFound" if path.startswith("/api") else "EntryNotFound"}, b"")
+                self.answer(
+                    404,
+                    {
+                        "X-Error-Code": "RepoNotFound"
+                        if path.startswith("/api")
+                        else "EntryNotFound"
+                    },
+                    b"",
+                )
 
         do_HEAD = do_GET
 
         def send_content(self, name):
             content = repo.sends.get(name, repo.files[name])
             start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(repo.files[name]).hexdigest()}"', "Accept-Ranges": "bytes"}
+            headers = {
+                "X-Repo-Commit": COMMIT,
+                "ETag": f'"{hashlib.sha256(repo.files[name]).hexdigest()}"',
+                "Accept-Ranges": "bytes",
+            }
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.answer(206 if start else 200, headers, content[start:], cut=repo.break_after.pop(name, None) if self.command == "GET" else None)
+            self.answer(
+                206 if start else 200,
+                headers,
+                content[start:],
+                cut=repo.break_after.pop(name, None) if self.command == "GET" else None,
+            )
 
         def answer_json(self, value):
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
@@ -81,7 +122,9 @@ def serving(files: dict[str, bytes]):
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(repo))
     server.daemon_threads = True
     repo.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     try:
         yield repo

@@ -1,4 +1,5 @@
 """A file server on loopback with ranges and faults."""
+
 import hashlib
 import re
 import threading
@@ -7,13 +8,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Shelf:
-    """What the server has, how it misbehaves, what it was asked for, and how many bytes it announced each time."""
+    """What the server has, how it misbehaves, what it was asked for, and how many bytes it
+    announced each time.
+    """
 
     def __init__(self):
         self.url, self.files, self.requests, self.sent = "", {}, [], []
-        self.break_after: dict[str, int] = {}              # path -> bytes after which the connection is cut, once
-        self.moved: dict[str, str] = {}                    # path -> path it redirects to
-        self.headers: dict[str, dict[str, str]] = {}       # path -> more headers of its answer
+        self.break_after: dict[
+            str, int
+        ] = {}  # path -> bytes after which the connection is cut, once
+        self.moved: dict[str, str] = {}  # path -> path it redirects to
+        self.headers: dict[str, dict[str, str]] = {}  # path -> more headers of its answer
         self.content_type, self.etags = "application/octet-stream", True
 
     def put(self, path: str, content: bytes) -> str:
@@ -40,17 +45,25 @@ def handler_of(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
 
         def send_file(self, path, content):
             etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            headers = {"Content-Type": shelf.content_type} | ({"ETag": etag} if shelf.etags else {}) | shelf.headers.get(path, {})
+            headers = (
+                {"Content-Type": shelf.content_type}
+                | ({"ETag": etag} if shelf.etags else {})
+                | shelf.headers.get(path, {})
+            )
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(asked[1]) if asked and self.headers.get("If-Range", etag) == etag else 0
             if start and start >= len(content):
-                return self.answer(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"}, b"")
+                return self.answer(
+                    416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"}, b""
+                )
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             body = content[start:]
             shelf.sent.append(len(body))
             cut = shelf.break_after.pop(path, len(body))
-            return self.answer(206 if start else 200, headers | {"Content-Length": str(len(body))}, body[:cut])
+            return self.answer(
+                206 if start else 200, headers | {"Content-Length": str(len(body))}, body[:cut]
+            )
 
         def answer(self, status, headers, body):
             self.send_response(status)
@@ -71,7 +84,9 @@ def serving():
     shelf = Shelf()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(shelf))
     shelf.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     try:
         yield shelf

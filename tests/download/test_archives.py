@@ -1,4 +1,5 @@
 """Archives: unpacked beside their place, and refused when a member would not stay there."""
+
 import io
 import json
 import shutil
@@ -51,48 +52,93 @@ def odd(kind: bytes, name: str = "gt/odd", target: str = "/etc/passwd") -> tarfi
 
 @pytest.fixture
 def gt(server, table):
-    """gt(archive): the table of one archive with that content; it goes to gt/ and must have gt_images."""
+    """gt(archive): the table of one archive with that content; it goes to gt/ and must have
+    gt_images.
+    """
 
     def make(content: bytes, **changes):
-        return table(gt={"kind": "archive", "url": server.put("gt", content), "path": "gt", "main": "gt_images"} | changes)
+        return table(
+            gt={
+                "kind": "archive",
+                "url": server.put("gt", content),
+                "path": "gt",
+                "main": "gt_images",
+            }
+            | changes
+        )
 
     return make
 
 
-@pytest.mark.parametrize("content", [tar(GOOD), zipped(GOOD), zipped({name.removeprefix("gt/"): data for name, data in GOOD.items()})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        tar(GOOD),
+        zipped(GOOD),
+        zipped({name.removeprefix("gt/"): data for name, data in GOOD.items()}),
+    ],
+)
 def test_an_archive_is_unpacked_to_its_place(gt, fetch, root, content):
     gt(content)
     said = fetch("gt")
     assert said.code == 0 and "seen first" in said.out and not said.err
-    assert {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "gt").rglob("*") if path.is_file()} == GOOD
-    assert json.loads((root / RECORD).read_text())["gt"]["files"] == {"gt_images/7/0.png": sha256(b"picture"), "list.jsonl": sha256(b"{}")}
-    assert not leftovers(root) and sorted(path.name for path in root.iterdir()) == ["checkpoints", "gt"]
+    assert {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in (root / "gt").rglob("*")
+        if path.is_file()
+    } == GOOD
+    assert json.loads((root / RECORD).read_text())["gt"]["files"] == {
+        "gt_images/7/0.png": sha256(b"picture"),
+        "list.jsonl": sha256(b"{}"),
+    }
+    assert not leftovers(root) and sorted(path.name for path in root.iterdir()) == [
+        "checkpoints",
+        "gt",
+    ]
 
 
-@pytest.mark.parametrize(("content", "told"), [
-    (tar(GOOD | {"../x": b"x"}), "'../x' would lie outside"), (zipped(GOOD | {"../x": b"x"}), "'../x' would lie outside"),
-    (tar(GOOD | {"gt/../../x": b"x"}), "would lie outside"), (tar(GOOD | {"/x": b"x"}), "'/x' would lie outside"),
-    (zipped(GOOD | {"//x": b"x"}), "'//x' would lie outside"),
-    (zipped(GOOD | {"/x": b"x"}), "'/x' would lie outside"), (zipped(GOOD | {"gt\\..\\..\\x": b"x"}), "would lie outside"),
-    (tar(GOOD, odd(tarfile.SYMTYPE)), "'gt/odd' is a link"), (tar(GOOD, odd(tarfile.SYMTYPE, target="list.jsonl")), "is a link"),
-    (tar(GOOD, odd(tarfile.LNKTYPE)), "is a link"), (tar(GOOD, odd(tarfile.CHRTYPE)), "or a device"),
-    (tar(GOOD, odd(tarfile.FIFOTYPE)), "or a device"),
-    (zipped({"gt/odd": b"/etc/passwd"}, stat.S_IFLNK | 0o777), "'gt/odd' is a link"),
-    (b"<html>over quota</html>", "neither a zip nor a tar"), (zipped(GOOD).replace(b"picture", b"forgery"), "damaged"), (tar(GOOD)[:-30], "damaged"),
-    (zipped({"gt/list.jsonl": b"{}"}), "there is no gt_images"),
-])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (tar(GOOD | {"../x": b"x"}), "'../x' would lie outside"),
+        (zipped(GOOD | {"../x": b"x"}), "'../x' would lie outside"),
+        (tar(GOOD | {"gt/../../x": b"x"}), "would lie outside"),
+        (tar(GOOD | {"/x": b"x"}), "'/x' would lie outside"),
+        (zipped(GOOD | {"//x": b"x"}), "'//x' would lie outside"),
+        (zipped(GOOD | {"/x": b"x"}), "'/x' would lie outside"),
+        (zipped(GOOD | {"gt\\..\\..\\x": b"x"}), "would lie outside"),
+        (tar(GOOD, odd(tarfile.SYMTYPE)), "'gt/odd' is a link"),
+        (tar(GOOD, odd(tarfile.SYMTYPE, target="list.jsonl")), "is a link"),
+        (tar(GOOD, odd(tarfile.LNKTYPE)), "is a link"),
+        (tar(GOOD, odd(tarfile.CHRTYPE)), "or a device"),
+        (tar(GOOD, odd(tarfile.FIFOTYPE)), "or a device"),
+        (zipped({"gt/odd": b"/etc/passwd"}, stat.S_IFLNK | 0o777), "'gt/odd' is a link"),
+        (b"<html>over quota</html>", "neither a zip nor a tar"),
+        (zipped(GOOD).replace(b"picture", b"forgery"), "damaged"),
+        (tar(GOOD)[:-30], "damaged"),
+        (zipped({"gt/list.jsonl": b"{}"}), "there is no gt_images"),
+    ],
+)
 def test_an_archive_is_refused(gt, fetch, root, content, told):
     gt(content)
     said = fetch("gt")
     assert said.code == 1 and told in said.err and said.err.count("\n") == 1
-    assert sorted(path.name for path in root.rglob("*")) == [".fetch.lock", "checkpoints"]          # nothing half-unpacked, nothing outside
+    assert sorted(path.name for path in root.rglob("*")) == [
+        ".fetch.lock",
+        "checkpoints",
+    ]  # nothing half-unpacked, nothing outside
     assert not (root.parent / "x").exists()
 
 
 def test_a_known_checksum_of_the_archive(gt, fetch, root):
     gt(tar(GOOD), sha256=sha256(b"other"))
     said = fetch("gt")
-    assert said.code == 1 and "the sha256 of the archive" in said.err and not (root / "gt").exists() and not leftovers(root)
+    assert (
+        said.code == 1
+        and "the sha256 of the archive" in said.err
+        and not (root / "gt").exists()
+        and not leftovers(root)
+    )
 
 
 def test_no_room_to_unpack_keeps_the_archive(gt, fetch, root, server, monkeypatch):
@@ -111,7 +157,9 @@ def test_what_is_missing_later_is_broken_and_put_back_on_demand(gt, fetch, root)
     said = fetch("--check")
     assert said.code == 1 and "broken" in said.out and "there is no file list.jsonl" in said.out
     assert fetch("gt").code == 1 and fetch("gt", "--overwrite").code == 0
-    assert (root / "gt" / "list.jsonl").exists() and fetch("--check").code == 0 and not leftovers(root)
+    assert (
+        (root / "gt" / "list.jsonl").exists() and fetch("--check").code == 0 and not leftovers(root)
+    )
 
 
 def test_another_archive_than_the_first_seen_is_refused(gt, fetch, root):
@@ -133,53 +181,108 @@ def test_a_file_of_google_drive(table, fetch, root, monkeypatch):
 
     monkeypatch.setattr(gdown, "download", download)
     table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "main": "gt_images"})
-    assert fetch("gt").code == 0 and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture"
-    assert calls[0]["id"] == "some-id" and calls[0]["resume"] is True and not calls[0]["use_cookies"]
+    assert (
+        fetch("gt").code == 0
+        and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture"
+    )
+    assert (
+        calls[0]["id"] == "some-id" and calls[0]["resume"] is True and not calls[0]["use_cookies"]
+    )
 
 
 def test_google_drive_that_refuses(table, fetch, root, monkeypatch):
     def download(**options):
-        raise FileURLRetrievalError("Cannot retrieve the public link of the file.\nYou may need ...")
+        raise FileURLRetrievalError(
+            "Cannot retrieve the public link of the file.\nYou may need ..."
+        )
 
     monkeypatch.setattr(gdown, "download", download)
     table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "by_hand": "open the page"})
     said = fetch("gt")
-    assert said.code == 1 and "Google Drive does not hand it out" in said.err and said.err.endswith("by hand: open the page\n")
+    assert (
+        said.code == 1
+        and "Google Drive does not hand it out" in said.err
+        and said.err.endswith("by hand: open the page\n")
+    )
     assert not (root / "gt").exists()
 
 
-FORM = '''<html><body><p>Google Drive cannot scan this file for viruses.</p><form id="download-form" action="{url}/download" method="get">
-<input type="hidden" name="id" value="some-id"><input type="hidden" name="confirm" value="t"></form></body></html>'''
+FORM = """<html><body><p>Google Drive cannot scan this file for viruses.</p>
+<form id="download-form" action="{url}/download" method="get">
+<input type="hidden" name="id" value="some-id"><input type="hidden" name="confirm" value="t">
+</form></body></html>"""
 
 
 @pytest.fixture
 def drive(server, table, monkeypatch):
-    """Google Drive's own pages on the server, for gdown itself: a large file comes after a page that asks to confirm."""
+    """Google Drive's own pages on the server, for gdown itself: a large file comes after a page
+    that asks to confirm.
+    """
     real = requests.Session.get
-    monkeypatch.setattr(requests.Session, "get", lambda self, url, **more: real(self, url.replace("https://drive.google.com", server.url), **more))
+    monkeypatch.setattr(
+        requests.Session,
+        "get",
+        lambda self, url, **more: real(
+            self, url.replace("https://drive.google.com", server.url), **more
+        ),
+    )
     server.put("uc?id=some-id", "".join(FORM.format(url=server.url).splitlines()).encode())
     server.headers["uc?id=some-id"] = {"Content-Type": "text/html; charset=utf-8"}
-    server.put("download?id=some-id&confirm=t", zipped(GOOD | {"gt/large": bytes(range(256)) * 100}))
-    server.headers["download?id=some-id&confirm=t"] = {"Content-Disposition": 'attachment; filename="gt.zip"'}
-    table(gt={"kind": "archive", "drive": "some-id", "path": "gt", "main": "gt_images", "by_hand": "open the page"})
+    server.put(
+        "download?id=some-id&confirm=t", zipped(GOOD | {"gt/large": bytes(range(256)) * 100})
+    )
+    server.headers["download?id=some-id&confirm=t"] = {
+        "Content-Disposition": 'attachment; filename="gt.zip"'
+    }
+    table(
+        gt={
+            "kind": "archive",
+            "drive": "some-id",
+            "path": "gt",
+            "main": "gt_images",
+            "by_hand": "open the page",
+        }
+    )
     return server
 
 
 def test_google_drive_to_the_end(drive, fetch, root):
-    assert fetch("gt").code == 0 and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture" and not leftovers(root)
-    assert [path for path, _ in drive.requests] == ["uc?id=some-id", "download?id=some-id&confirm=t"]
+    assert (
+        fetch("gt").code == 0
+        and (root / "gt" / "gt_images" / "7" / "0.png").read_bytes() == b"picture"
+        and not leftovers(root)
+    )
+    assert [path for path, _ in drive.requests] == [
+        "uc?id=some-id",
+        "download?id=some-id&confirm=t",
+    ]
 
 
 def test_google_drive_that_breaks_off_goes_on(drive, fetch, root, monkeypatch):
-    monkeypatch.setattr(sys.modules["gdown.download"], "CHUNK_SIZE", 1000)             # only whole chunks are kept
+    monkeypatch.setattr(
+        sys.modules["gdown.download"], "CHUNK_SIZE", 1000
+    )  # only whole chunks are kept
     drive.break_after["download?id=some-id&confirm=t"] = 9000
     said = fetch("gt")
-    assert said.code == 1 and said.err.count("\n") == 1 and "Google Drive does not hand it out (DownloadError)" in said.err
+    assert (
+        said.code == 1
+        and said.err.count("\n") == 1
+        and "Google Drive does not hand it out (DownloadError)" in said.err
+    )
     assert not (root / "gt").exists() and "9 kB of it are here" in fetch("--check", "gt").out
     assert fetch("gt").code == 0 and drive.ranges[-1] == "bytes=9000-" and not leftovers(root)
 
 
 def test_a_quota_page_of_google_drive(drive, fetch, root):
-    drive.put("uc?id=some-id", b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p>')
+    drive.put(
+        "uc?id=some-id",
+        b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file '
+        b"recently.</p>",
+    )
     said = fetch("gt")
-    assert said.code == 1 and said.err.count("\n") == 1 and said.err.endswith("by hand: open the page\n") and not leftovers(root)
+    assert (
+        said.code == 1
+        and said.err.count("\n") == 1
+        and said.err.endswith("by hand: open the page\n")
+        and not leftovers(root)
+    )

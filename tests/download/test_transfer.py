@@ -1,4 +1,5 @@
 """Single files from a server that breaks off, changes its mind, or is not there."""
+
 import errno
 import io
 import json
@@ -22,10 +23,15 @@ def small_chunks(monkeypatch):
 
 @pytest.fixture
 def thing(server, table):
-    """thing(**changes): the table of one asset `thing`, on the server, with its checksum known unless it is changed."""
+    """thing(**changes): the table of one asset `thing`, on the server, with its checksum known
+    unless it is changed.
+    """
 
     def make(content=CONTENT, **changes):
-        return table(thing={"url": server.put("thing.bin", content), "path": HERE, "sha256": sha256(CONTENT)} | changes)
+        return table(
+            thing={"url": server.put("thing.bin", content), "path": HERE, "sha256": sha256(CONTENT)}
+            | changes
+        )
 
     make()
     return make
@@ -47,10 +53,17 @@ def test_what_is_whole_is_not_asked_for_again(server, thing, fetch):
 def test_a_broken_transfer_goes_on_where_it_stopped(server, thing, fetch, root):
     server.break_after["thing.bin"] = 5500
     said = fetch("thing")
-    assert said.code == 1 and said.err.count("\n") == 1 and f"after 5000 of {len(CONTENT)} bytes" in said.err
+    assert (
+        said.code == 1
+        and said.err.count("\n") == 1
+        and f"after 5000 of {len(CONTENT)} bytes" in said.err
+    )
     assert not (root / HERE).exists()
     assert fetch("thing").code == 0
-    assert server.ranges == [None, "bytes=5000-"] and server.sent == [len(CONTENT), len(CONTENT) - 5000]
+    assert server.ranges == [None, "bytes=5000-"] and server.sent == [
+        len(CONTENT),
+        len(CONTENT) - 5000,
+    ]
     assert (root / HERE).read_bytes() == CONTENT and not leftovers(root)
 
 
@@ -72,7 +85,9 @@ def test_without_a_version_a_transfer_starts_again(server, thing, fetch, root):
 
 def test_a_part_that_is_everything_is_enough(server, thing, fetch, root, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(download.place, "files_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            download.place, "files_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         said = fetch("thing")
     assert said.code == 1 and "interrupted" in said.err and not (root / HERE).exists()
     assert fetch("thing").code == 0 and server.ranges == [None, f"bytes={len(CONTENT)}-"]
@@ -87,10 +102,16 @@ def test_a_wrong_checksum_is_thrown_away(server, thing, fetch, root):
     assert not (root / HERE).exists() and not leftovers(root)
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    (lambda server: server.files.clear(), "404 Not Found"),
-    (lambda server: setattr(server, "content_type", "text/html; charset=utf-8"), "is a web page"),
-])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda server: server.files.clear(), "404 Not Found"),
+        (
+            lambda server: setattr(server, "content_type", "text/html; charset=utf-8"),
+            "is a web page",
+        ),
+    ],
+)
 def test_an_answer_that_is_not_the_file(server, thing, fetch, root, change, told):
     change(server)
     said = fetch("thing")
@@ -124,8 +145,17 @@ def test_a_full_disk(server, thing, fetch, root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(download.transfer, "open", Full, raising=False)
         said = fetch("thing")
-    assert said.code == 1 and said.err.count("\n") == 1 and "No space left" in said.err and not (root / HERE).exists()
-    assert fetch("thing").code == 0 and server.ranges == [None, "bytes=3000-"] and (root / HERE).read_bytes() == CONTENT
+    assert (
+        said.code == 1
+        and said.err.count("\n") == 1
+        and "No space left" in said.err
+        and not (root / HERE).exists()
+    )
+    assert (
+        fetch("thing").code == 0
+        and server.ranges == [None, "bytes=3000-"]
+        and (root / HERE).read_bytes() == CONTENT
+    )
 
 
 def test_what_has_no_room_is_not_begun(server, thing, fetch):
@@ -137,7 +167,10 @@ def test_what_has_no_room_is_not_begun(server, thing, fetch):
 def test_the_first_checksum_seen_is_recorded_and_said_to_be_that(server, thing, fetch, root):
     thing(sha256="")
     said = fetch("thing")
-    assert said.code == 0 and "its checksum was not known, and what was seen first is recorded" in said.out
+    assert (
+        said.code == 0
+        and "its checksum was not known, and what was seen first is recorded" in said.out
+    )
     entry = json.loads((root / RECORD).read_text())["thing"]
     assert entry["files"] == {"": sha256(CONTENT)} and entry["source"] == f"{server.url}/thing.bin"
     assert "first seen" in fetch("thing").out and len(server.requests) == 1
@@ -149,7 +182,9 @@ def test_another_file_than_the_first_seen_is_refused(server, thing, fetch, root)
     (root / HERE).unlink()
     server.put("thing.bin", b"another")
     said = fetch("thing")
-    assert said.code == 1 and "first seen on" in said.err and f"take thing out of {RECORD}" in said.err
+    assert (
+        said.code == 1 and "first seen on" in said.err and f"take thing out of {RECORD}" in said.err
+    )
     assert not (root / HERE).exists() and not leftovers(root)
     (root / RECORD).unlink()
     assert fetch("thing").code == 0 and (root / HERE).read_bytes() == b"another"
@@ -168,7 +203,12 @@ def test_what_is_there_and_not_whole_is_replaced_on_demand_only(server, thing, f
     (root / "checkpoints").mkdir()
     (root / HERE).write_bytes(b"mine")
     said = fetch("thing")
-    assert said.code == 1 and "--overwrite" in said.err and (root / HERE).read_bytes() == b"mine" and not server.requests
+    assert (
+        said.code == 1
+        and "--overwrite" in said.err
+        and (root / HERE).read_bytes() == b"mine"
+        and not server.requests
+    )
     assert fetch("thing", "--overwrite").code == 0 and (root / HERE).read_bytes() == CONTENT
 
 
@@ -180,9 +220,17 @@ def test_a_failed_replacement_leaves_what_was_there(server, thing, fetch, root):
 
 
 def test_a_fault_of_one_does_not_keep_the_others(server, table, fetch, root):
-    table(gone={"url": f"{server.url}/gone", "path": "gone"}, good={"url": server.put("good", b"good"), "path": "good"})
+    table(
+        gone={"url": f"{server.url}/gone", "path": "gone"},
+        good={"url": server.put("good", b"good"), "path": "good"},
+    )
     said = fetch("things")
-    assert said.code == 1 and said.err.count("\n") == 1 and "gone: " in said.err and (root / "good").read_bytes() == b"good"
+    assert (
+        said.code == 1
+        and said.err.count("\n") == 1
+        and "gone: " in said.err
+        and (root / "good").read_bytes() == b"good"
+    )
 
 
 def test_by_hand(table, fetch):

@@ -1,4 +1,5 @@
 """The embedded model, loaded once, and statistics of a few ordinary prompts."""
+
 import functools
 from pathlib import Path
 

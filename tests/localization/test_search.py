@@ -1,4 +1,7 @@
-"""The search for neurons against its plain transcription, step by step and as a whole; batches of candidates change nothing."""
+"""The search for neurons against its plain transcription, step by step and as a whole; batches of
+candidates change nothing.
+"""
+
 import random
 from dataclasses import replace
 
@@ -14,7 +17,7 @@ from tests.localization.conftest import MEMORIZED, ORDINARY
 from tests.reference import hintersdorf2024 as reference
 
 
-# ------------------------------------------------------------------------------------------------ activations
+# activations
 def test_activations_equal_the_loops(pipe, prompts):
     """Layer by layer, 1e-5, without a UNet pass; layers in the order of their calls."""
     embeds, passes = pipe.encode(prompts[:2]), []
@@ -27,7 +30,9 @@ def test_activations_equal_the_loops(pipe, prompts):
     assert list(found) == list(layers) and not passes
     for name, to_v in layers.items():
         for i in range(2):
-            assert found[name][i].tolist() == pytest.approx(reference.activation(to_v, embeds[i]), abs=1e-5)
+            assert found[name][i].tolist() == pytest.approx(
+                reference.activation(to_v, embeds[i]), abs=1e-5
+            )
 
 
 def test_statistics_do_not_depend_on_the_batches():
@@ -41,8 +46,11 @@ def test_statistics_do_not_depend_on_the_batches():
         mean_and_std([{"layer": values[:1]}])
 
 
-# ------------------------------------------------------------------------------------------------ maps and their similarity
-@pytest.mark.parametrize(("side", "kernel"), [(12, 3), (16, 3), (20, 5), (24, 5), (28, 7), (32, 7), (36, 9), (44, 11), (64, 11), (96, 11)])
+# maps and their similarity
+@pytest.mark.parametrize(
+    ("side", "kernel"),
+    [(12, 3), (16, 3), (20, 5), (24, 5), (28, 7), (32, 7), (36, 9), (44, 11), (64, 11), (96, 11)],
+)
 def test_the_window_fits_three_scales(side, kernel):
     """Official from 44 on; torchmetrics takes it, and takes it as the window that was meant."""
     assert kernel_size(side) == kernel and int(3.5 * 1.5 * kernel / 11 + 0.5) * 2 + 1 == kernel
@@ -59,7 +67,9 @@ def test_small_maps_are_refused():
 def test_similarity_equals_the_loops(side):
     """MS-SSIM of related and unrelated maps, 1e-4; an unrelated pair may be cut at zero."""
     first, noise = torch.rand((2, 3, 4, side, side), generator=torch.Generator().manual_seed(side))
-    second = torch.stack([0.9 * first[0] + 0.1 * noise[0], 0.5 * first[1] + 0.5 * noise[1], 0.7 * noise[2]])
+    second = torch.stack(
+        [0.9 * first[0] + 0.1 * noise[0], 0.5 * first[1] + 0.5 * noise[1], 0.7 * noise[2]]
+    )
     kernel = kernel_size(side)
     expected = reference.ms_ssim(first.numpy(), second.numpy(), kernel, 1.5 * kernel / 11)
     assert similarity(first, second).tolist() == pytest.approx(expected, abs=1e-4)
@@ -72,7 +82,11 @@ def test_seeds_that_look_alike():
     maps[2] = 0.9 * maps[0] + 0.1 * maps[2]
     table = pair_similarities(maps)
     assert torch.equal(table, table.T) and (table.diagonal() == -torch.inf).all()
-    assert (table.amax(1) > 0.8).nonzero().flatten().tolist() == [0, 2] == reference.memorized_seeds(maps.numpy(), 0.8, kernel=3, sigma=4.5 / 11)
+    assert (
+        (table.amax(1) > 0.8).nonzero().flatten().tolist()
+        == [0, 2]
+        == reference.memorized_seeds(maps.numpy(), 0.8, kernel=3, sigma=4.5 / 11)
+    )
 
 
 def test_a_constant_channel_is_zero():
@@ -85,15 +99,28 @@ def test_a_constant_channel_is_zero():
 
 @pytest.mark.parametrize("t_index", [0, 1])
 def test_maps_equal_the_loops(tiny, t_index):
-    """Blocked in two ways and not, all candidates together, `rows` at once: 1e-4. t: 981, or with the official oversight 961."""
+    """Blocked in two ways and not, all candidates together, `rows` at once: 1e-4. t: 981, or with
+    the official oversight 961.
+    """
     setup = Setup(seeds=3, t_index=t_index, factor=0.25, rows=4)
     maps = make_maps(tiny, MEMORIZED, setup)
     first, *_, last = reference.layers_of(tiny.unet, up=True)
     candidates = [[], [(first, 3), (last, 0)], [(last, 5), (last, 6)]]
     made = maps.of(candidates)
-    assert made.shape == (3, 3, 4, 16, 16) and maps.unet_rows == 9 and float(maps.t) == 981 - 20 * t_index
+    assert (
+        made.shape == (3, 3, 4, 16, 16)
+        and maps.unet_rows == 9
+        and float(maps.t) == 981 - 20 * t_index
+    )
     for maps_of_one, candidate in zip(made, candidates):
-        expected = reference.noise_maps(tiny.unet, tiny.encode([MEMORIZED]), maps.x, 981 - 20 * t_index, by_layer(candidate), 0.25)
+        expected = reference.noise_maps(
+            tiny.unet,
+            tiny.encode([MEMORIZED]),
+            maps.x,
+            981 - 20 * t_index,
+            by_layer(candidate),
+            0.25,
+        )
         np.testing.assert_allclose(maps_of_one.numpy(), expected, rtol=0, atol=1e-4)
     assert not any(module._forward_hooks for module in tiny.unet.modules())
 
@@ -102,30 +129,52 @@ def test_maps_are_in_epsilon_units_for_v_models(euler_pipe, prompts):
     """e - x, not v - x: 1e-5."""
     maps = make_maps(euler_pipe, prompts[0], Setup(seeds=2))
     with torch.no_grad():
-        v = euler_pipe.unet(maps.x, maps.t, encoder_hidden_states=euler_pipe.encode([prompts[0]] * 2)).sample
+        v = euler_pipe.unet(
+            maps.x, maps.t, encoder_hidden_states=euler_pipe.encode([prompts[0]] * 2)
+        ).sample
     bar = euler_pipe.scheduler.alphas_cumprod[999]
-    torch.testing.assert_close(maps.of([[]])[0], scaled_maps(bar.sqrt() * v + (1 - bar).sqrt() * maps.x, maps.x), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        maps.of([[]])[0],
+        scaled_maps(bar.sqrt() * v + (1 - bar).sqrt() * maps.x, maps.x),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
-# ------------------------------------------------------------------------------------------------ selection and refinement
+# selection and refinement
 def fake_statistics(width=40):
     """Activations of three layers, some of them out of distribution, and their statistics."""
     draw = torch.Generator().manual_seed(1)
     active = {name: torch.rand(width, generator=draw) * 6 for name in ("a", "b", "c")}
-    return active, Statistics({name: torch.ones(width) for name in active}, {name: torch.ones(width) for name in active}, 0.4)
+    return active, Statistics(
+        {name: torch.ones(width) for name in active},
+        {name: torch.ones(width) for name in active},
+        0.4,
+    )
 
 
 def test_the_tries_of_the_initial_selection():
-    """theta = 5, 4.75 ... 1.25 with k = 0, 1 ... 15, as the loops try them when nothing suffices; no neuron twice."""
+    """theta = 5, 4.75 ... 1.25 with k = 0, 1 ... 15, as the loops try them when nothing suffices;
+    no neuron twice.
+    """
     active, statistics = fake_statistics()
     tried = []
-    plain = {name: (statistics.mean[name].tolist(), statistics.std[name].tolist()) for name in active}
-    reference.initial_selection({name: a.tolist() for name, a in active.items()}, plain, lambda chosen: tried.append(chosen) or 1.0, 0.4)
+    plain = {
+        name: (statistics.mean[name].tolist(), statistics.std[name].tolist()) for name in active
+    }
+    reference.initial_selection(
+        {name: a.tolist() for name, a in active.items()},
+        plain,
+        lambda chosen: tried.append(chosen) or 1.0,
+        0.4,
+    )
     ours = selections(active, statistics)
     assert len(ours) == len(tried) == 16
     for neurons, expected in zip(ours, tried):
         assert len(set(neurons)) == len(neurons)
-        assert by_layer(neurons) == {name: channels for name, channels in expected.items() if channels}
+        assert by_layer(neurons) == {
+            name: channels for name, channels in expected.items() if channels
+        }
 
 
 @pytest.mark.parametrize("good", [0, 1, 2, 6, 15, 99])
@@ -133,17 +182,24 @@ def test_the_tries_of_the_initial_selection():
 def test_the_first_good_try_is_taken(good, at_once):
     """Also when many are evaluated together; the last one when none is good."""
     tries = [[("a", i)] for i in range(16)]
-    neurons, value = first_good(tries, lambda part: [0.3 if one[0][1] >= good else 0.9 for one in part], 0.4, at_once)
+    neurons, value = first_good(
+        tries, lambda part: [0.3 if one[0][1] >= good else 0.9 for one in part], 0.4, at_once
+    )
     assert neurons == [("a", min(good, 15))] and value == (0.3 if good < 16 else 0.9)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 8])
 def test_refinement_equals_one_after_the_other(at_once):
-    """For 60 arbitrary likenesses, from 'drop nearly all' to 'drop nearly none', neither monotone nor additive."""
+    """For 60 arbitrary likenesses, from 'drop nearly all' to 'drop nearly none', neither monotone
+    nor additive.
+    """
     neurons = [(name, channel) for name in ("a", "b", "c") for channel in range(7)]
     for case in range(60):
+
         def likeness_of(layers, case=case):
-            kept = sorted((name, channel) for name, channels in layers.items() for channel in channels)
+            kept = sorted(
+                (name, channel) for name, channels in layers.items() for channel in channels
+            )
             return random.Random(repr((case, kept))).random() ** (0.2 + case / 15)
 
         def many(candidates, likeness_of=likeness_of):
@@ -158,13 +214,31 @@ def test_refinement_equals_one_after_the_other(at_once):
         assert value is None or value == likeness_of(by_layer(kept))
 
 
-# ------------------------------------------------------------------------------------------------ whole searches
+# whole searches
 @pytest.mark.parametrize("at_once", [1, 8])
 def test_the_whole_search_equals_the_loops(tiny, statistics, at_once):
-    """A memorized prompt of the embedded model: the same neurons, few of them, and a similarity below the threshold."""
+    """A memorized prompt of the embedded model: the same neurons, few of them, and a similarity
+    below the threshold.
+    """
     maps = make_maps(tiny, MEMORIZED, Setup(seeds=3))
-    embedding, plain = tiny.encode([MEMORIZED]), {name: (statistics.mean[name].tolist(), statistics.std[name].tolist()) for name in statistics.mean}
-    expected = reference.find(tiny.unet, embedding, maps.x, 981, plain, statistics.threshold, up=True, kernel=3, sigma=4.5 / 11)
+    embedding, plain = (
+        tiny.encode([MEMORIZED]),
+        {
+            name: (statistics.mean[name].tolist(), statistics.std[name].tolist())
+            for name in statistics.mean
+        },
+    )
+    expected = reference.find(
+        tiny.unet,
+        embedding,
+        maps.x,
+        981,
+        plain,
+        statistics.threshold,
+        up=True,
+        kernel=3,
+        sigma=4.5 / 11,
+    )
     found = localize(maps, statistics, blocks="all", at_once=at_once)
     assert found.neurons == expected and 0 < sum(map(len, expected.values())) < found.initial
     assert found.similarity < found.threshold == statistics.threshold and found.seeds == 3
@@ -172,10 +246,14 @@ def test_the_whole_search_equals_the_loops(tiny, statistics, at_once):
 
 
 def test_a_search_that_fails_keeps_what_it_reached(tiny, statistics):
-    """The embedded model's prompts do not act in its down blocks: the last selection is refined at the similarity that it reached."""
+    """The embedded model's prompts do not act in its down blocks: the last selection is refined at
+    the similarity that it reached.
+    """
     found = localize(make_maps(tiny, MEMORIZED, Setup(seeds=2)), statistics)
     assert found.initial_similarity == found.threshold > statistics.threshold
-    assert found.similarity <= found.threshold and set(found.neurons) <= {name for name in statistics.mean if not name.startswith("up")}
+    assert found.similarity <= found.threshold and set(found.neurons) <= {
+        name for name in statistics.mean if not name.startswith("up")
+    }
 
 
 def test_a_prompt_that_does_not_look_memorized_has_none(tiny, statistics):

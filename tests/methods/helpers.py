@@ -1,4 +1,5 @@
 """What the tests of single methods share."""
+
 import torch
 
 
@@ -9,4 +10,6 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def sample(pipe, prompts, noise, method, steps, **settings):
     """Guided with scale 7."""
-    return pipe.sample(prompts, noise, method, num_inference_steps=steps, guidance_scale=7.0, **settings)
+    return pipe.sample(
+        prompts, noise, method, num_inference_steps=steps, guidance_scale=7.0, **settings
+    )

@@ -1,4 +1,7 @@
-"""Statistics of norms on disk, for the random model under any sampler: its updates are inside, a little outside and far outside."""
+"""Statistics of norms on disk, for the random model under any sampler: its updates are inside, a
+little outside and far outside.
+"""
+
 from functools import cache
 from pathlib import Path
 
@@ -7,12 +10,21 @@ import torch
 from sampling.stability import Statistics
 from tests.methods.pictures import FOLDER
 
-MEAN, SD = {"update": 45.0, "latent": 100.0, "clean": 150.0}, {"update": 8.0, "latent": 20.0, "clean": 20.0}
+MEAN, SD = (
+    {"update": 45.0, "latent": 100.0, "clean": 150.0},
+    {"update": 8.0, "latent": 20.0, "clean": 20.0},
+)
 
 
 @cache
 def statistics_file(steps: int) -> str:
     """Path of a file for this number of steps."""
     path = Path(FOLDER.name) / f"stability_{steps}.json"
-    Statistics(*({name: torch.full((steps,), value) for name, value in values.items()} for values in (MEAN, SD)), made_with={}).save(path)
+    Statistics(
+        *(
+            {name: torch.full((steps,), value) for name, value in values.items()}
+            for values in (MEAN, SD)
+        ),
+        made_with={},
+    ).save(path)
     return str(path)

@@ -1,4 +1,7 @@
-"""Anisotropy score and the embedding that lowers it: parity with the transcription, weights, rows. float32."""
+"""Anisotropy score and the embedding that lowers it: parity with the transcription, weights, rows.
+float32.
+"""
+
 import pytest
 import torch
 
@@ -14,15 +17,21 @@ NAME, STEPS = "anisotropy_embedding", 5
 
 def make_predictor(pipe, prompts, steps=STEPS):
     pipe.scheduler.set_timesteps(steps)
-    return NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts)))
+    return NoisePredictor(
+        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
+    )
 
 
-# ------------------------------------------------------------------------------------------------ the score
+# the score
 def test_mean_cosine_equals_the_loops():
-    """Number by number, 1e-6; -1 for opposite vectors, 0 where one is zero, with finite gradients."""
+    """Number by number, 1e-6; -1 for opposite vectors, 0 where one is zero, with finite
+    gradients.
+    """
     a, b = torch.randn(2, 2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     for i in range(2):
-        assert float(mean_cosine(a, b)[i]) == pytest.approx(asthana2026.mean_cosine(a[i: i + 1], b[i: i + 1]), abs=1e-6)
+        assert float(mean_cosine(a, b)[i]) == pytest.approx(
+            asthana2026.mean_cosine(a[i : i + 1], b[i : i + 1]), abs=1e-6
+        )
     torch.testing.assert_close(mean_cosine(a, -3 * a), torch.full((2,), -1.0))
     zero = torch.zeros(1, 4, 3, 5, requires_grad=True)
     mean_cosine(a[:1], zero).sum().backward()
@@ -30,7 +39,9 @@ def test_mean_cosine_equals_the_loops():
     assert torch.isfinite(zero.grad).all()
 
 
-@pytest.mark.parametrize(("norm_weight", "cosine_weight"), [(1.0, 2.0), (2.0, 1.0), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("norm_weight", "cosine_weight"), [(1.0, 2.0), (2.0, 1.0), (0.0, 1.0), (1.0, 0.0)]
+)
 def test_the_score_equals_the_transcription(pipe, prompts, noise, norm_weight, cosine_weight):
     """t = 981 and 41 of 50 steps, three images at once; 1e-4. Four UNet rows."""
     predictor = make_predictor(pipe, prompts, 50)
@@ -39,34 +50,59 @@ def test_the_score_equals_the_transcription(pipe, prompts, noise, norm_weight, c
     with torch.no_grad():
         scores = anisotropy(*(predictor.at(noise, t) for t in times), norm_weight, cosine_weight)
         for i in range(3):
-            embeds = pipe.encode([""]), pipe.encode(prompts[i: i + 1])
-            expected = asthana2026.score(pipe.unet, noise[i: i + 1], 981, 41, *embeds, norm_weight, cosine_weight)
+            embeds = pipe.encode([""]), pipe.encode(prompts[i : i + 1])
+            expected = asthana2026.score(
+                pipe.unet, noise[i : i + 1], 981, 41, *embeds, norm_weight, cosine_weight
+            )
             assert float(scores[i]) == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
     assert predictor.unet_evals.tolist() == [4, 4, 4]
 
 
-# ------------------------------------------------------------------------------------------------ the method
+# the method
 @pytest.mark.parametrize(("target", "iters"), [(7.0, 8), (1.0, 3), (1000.0, 10)])
 def test_parity_per_image(pipe, prompts, noise, target, iters):
     """Each image alone; updates equal, scores and final latents 1e-4."""
     method = build_mitigation(NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=iters)
     made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]), []
     for i in range(3):
-        x = noise[i: i + 1]
-        embedding, scores = asthana2026.adjusted_embedding(pipe.unet, x, 801, 401, empty, pipe.encode(prompts[i: i + 1]), gamma1=1.0, gamma2=2.0,
-                                                           lr=0.01, target=target, optim_iters=iters)
+        x = noise[i : i + 1]
+        embedding, scores = asthana2026.adjusted_embedding(
+            pipe.unet,
+            x,
+            801,
+            401,
+            empty,
+            pipe.encode(prompts[i : i + 1]),
+            gamma1=1.0,
+            gamma2=2.0,
+            lr=0.01,
+            target=target,
+            optim_iters=iters,
+        )
         updates.append(len(scores) - 1)
         assert float(made.numbers["first_loss"][i]) == pytest.approx(scores[0], rel=1e-4)
         assert float(made.numbers["last_loss"][i]) == pytest.approx(min(scores), rel=1e-3)
-        assert relative(made.final[i: i + 1], wen2024.sample(pipe.unet, x, empty, embedding, num_steps=STEPS, guidance_scale=7.0)) < 1e-4
+        assert (
+            relative(
+                made.final[i : i + 1],
+                wen2024.sample(pipe.unet, x, empty, embedding, num_steps=STEPS, guidance_scale=7.0),
+            )
+            < 1e-4
+        )
     assert made.numbers["iterations"].tolist() == updates
     if target == 7.0:
-        assert len(set(updates)) == 3, f"a test with equal numbers of updates proves little: {updates}"
+        assert len(set(updates)) == 3, (
+            f"a test with equal numbers of updates proves little: {updates}"
+        )
 
 
 def test_rows_are_two_timesteps_an_evaluation(pipe, prompts, noise):
-    """2N + 2 for an image that met the target at once, else 2N + 2J + 4: the first timestep's last text half is step 0's."""
-    made = sample(pipe, prompts, noise, build_mitigation(NAME, optim_lr=0.01, optim_target_loss=7.0), STEPS)
+    """2N + 2 for an image that met the target at once, else 2N + 2J + 4: the first timestep's last
+    text half is step 0's.
+    """
+    made = sample(
+        pipe, prompts, noise, build_mitigation(NAME, optim_lr=0.01, optim_target_loss=7.0), STEPS
+    )
     updates = made.numbers["iterations"].tolist()
     assert 0 in updates and max(updates) > 0
     assert made.unet_evals.tolist() == [2 * STEPS + 2 + 2 * (j + 1 if j else 0) for j in updates]
@@ -75,9 +111,17 @@ def test_rows_are_two_timesteps_an_evaluation(pipe, prompts, noise):
 def test_without_the_cosine_it_is_prompt_embedding(pipe, prompts, noise):
     """Latents 1e-4 ; with weight 2 twice the target means the same."""
     settings = {"optim_lr": 0.01, "optim_iters": 3}
-    expected = sample(pipe, prompts, noise, build_mitigation("prompt_embedding", optim_target_loss=7.5, **settings), STEPS)
+    expected = sample(
+        pipe,
+        prompts,
+        noise,
+        build_mitigation("prompt_embedding", optim_target_loss=7.5, **settings),
+        STEPS,
+    )
     for weight in (1.0, 2.0):
-        method = build_mitigation(NAME, norm_weight=weight, cosine_weight=0.0, optim_target_loss=7.5 * weight, **settings)
+        method = build_mitigation(
+            NAME, norm_weight=weight, cosine_weight=0.0, optim_target_loss=7.5 * weight, **settings
+        )
         made = sample(pipe, prompts, noise, method, STEPS)
         assert made.numbers["iterations"].tolist() == expected.numbers["iterations"].tolist()
         assert relative(made.final, expected.final) < 1e-4
@@ -86,17 +130,30 @@ def test_without_the_cosine_it_is_prompt_embedding(pipe, prompts, noise):
 def test_a_negative_target_is_possible(pipe, prompts, noise):
     """The cosine alone may be below zero."""
     predictor = make_predictor(pipe, prompts)
-    method = build_mitigation(NAME, norm_weight=0.0, cosine_weight=1.0, optim_target_loss=-0.9, optim_lr=0.02, optim_iters=2)
+    method = build_mitigation(
+        NAME,
+        norm_weight=0.0,
+        cosine_weight=1.0,
+        optim_target_loss=-0.9,
+        optim_lr=0.02,
+        optim_iters=2,
+    )
     with torch.no_grad():
-        numbers = method.edit_embeddings(predictor, noise, pipe.scheduler.timesteps[0], make_batch(prompts))
+        numbers = method.edit_embeddings(
+            predictor, noise, pipe.scheduler.timesteps[0], make_batch(prompts)
+        )
     assert (numbers["last_loss"] < numbers["first_loss"]).any()
     assert numbers["iterations"].tolist() == [2, 2, 2]
 
 
 def test_euler_reads_the_same_x_at_both_timesteps(euler_pipe, prompts, noise):
-    """Unit variance as the UNet reads it at the first timestep, not the late timestep's scaling of the latents."""
+    """Unit variance as the UNet reads it at the first timestep, not the late timestep's scaling of
+    the latents.
+    """
     seen = []
-    hook = euler_pipe.unet.register_forward_pre_hook(lambda module, args: seen.append((float(args[1]), args[0].clone())))
+    hook = euler_pipe.unet.register_forward_pre_hook(
+        lambda module, args: seen.append((float(args[1]), args[0].clone()))
+    )
     try:
         sample(euler_pipe, prompts[:1], noise[:1], build_mitigation(NAME, optim_iters=0), STEPS)
     finally:
@@ -114,4 +171,10 @@ def test_too_few_steps_are_refused():
 
 
 def test_defaults_and_folder_name():
-    assert build_mitigation(NAME).settings() == {"tl": 1.5, "lr": 0.05, "oi": 10, "g1": 1.0, "g2": 2.0}
+    assert build_mitigation(NAME).settings() == {
+        "tl": 1.5,
+        "lr": 0.05,
+        "oi": 10,
+        "g1": 1.0,
+        "g2": 2.0,
+    }

@@ -1,4 +1,7 @@
-"""Bright Ending embedding adjustment: parity with the transcription, the joint norm, rows, binary masks. float32."""
+"""Bright Ending embedding adjustment: parity with the transcription, the joint norm, rows, binary
+masks. float32.
+"""
+
 from dataclasses import dataclass
 
 import pytest
@@ -18,50 +21,118 @@ LAYERS, SIZE, STEPS = ["down_blocks.0.attentions.0.transformer_blocks.0.attn2"],
 def masks_of(pipe, prompts, noise):
     """The transcription's masks, one image after the other."""
     ends = [last_token(pipe.tokenizer, prompt) for prompt in prompts]
-    return [chen2025.first_run_mask(pipe.unet, noise[i: i + 1], pipe.encode([""]), pipe.encode([prompt]), ends[i], LAYERS, SIZE, num_steps=STEPS,
-                                    guidance_scale=7.0) for i, prompt in enumerate(prompts)]
+    return [
+        chen2025.first_run_mask(
+            pipe.unet,
+            noise[i : i + 1],
+            pipe.encode([""]),
+            pipe.encode([prompt]),
+            ends[i],
+            LAYERS,
+            SIZE,
+            num_steps=STEPS,
+            guidance_scale=7.0,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 @pytest.mark.parametrize(("target", "iters"), [(8.0, 8), (1.0, 3), (1000.0, 10)])
 def test_parity_per_image(pipe, prompts, noise, target, iters):
     """Each image alone; final latents 1e-4, updates equal, losses 1e-4."""
-    method = build_mitigation(NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=iters, official="last_iterate")
+    method = build_mitigation(
+        NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=iters, official="last_iterate"
+    )
     made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]), []
     for i, mask in enumerate(masks_of(pipe, prompts, noise)):
-        x = noise[i: i + 1]
-        embedding, losses = wen2024.official_embedding(pipe.unet, x, 751, empty, pipe.encode(prompts[i: i + 1]), lr=0.01, target_loss=target,
-                                                       optim_iters=iters, mask=mask, decay_begin=False)
+        x = noise[i : i + 1]
+        embedding, losses = wen2024.official_embedding(
+            pipe.unet,
+            x,
+            751,
+            empty,
+            pipe.encode(prompts[i : i + 1]),
+            lr=0.01,
+            target_loss=target,
+            optim_iters=iters,
+            mask=mask,
+            decay_begin=False,
+        )
         updates.append(sum(loss > target for loss in losses))
         assert float(made.numbers["first_loss"][i]) == pytest.approx(losses[0], rel=1e-4)
         if losses[-1] <= target:
             assert float(made.numbers["last_loss"][i]) == pytest.approx(losses[-1], rel=1e-3)
-        assert relative(made.final[i: i + 1], wen2024.sample(pipe.unet, x, empty, embedding, num_steps=STEPS, guidance_scale=7.0)) < 1e-4
+        assert (
+            relative(
+                made.final[i : i + 1],
+                wen2024.sample(pipe.unet, x, empty, embedding, num_steps=STEPS, guidance_scale=7.0),
+            )
+            < 1e-4
+        )
     assert made.numbers["iterations"].tolist() == updates
     if target == 8.0:
-        assert len(set(updates)) == 3, f"a test with equal numbers of updates proves little: {updates}"
+        assert len(set(updates)) == 3, (
+            f"a test with equal numbers of updates proves little: {updates}"
+        )
 
 
 def test_parity_with_the_joint_norm(pipe, prompts, noise):
-    """Norm, and mean of the mask, over the two images of a prompt; the third image has its own. 1e-4."""
+    """Norm, and mean of the mask, over the two images of a prompt; the third image has its own.
+    1e-4.
+    """
     texts, target = [prompts[0], prompts[2], prompts[0]], 11.0
-    method = build_mitigation(NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=4, official="joint_norm,last_iterate")
+    method = build_mitigation(
+        NAME,
+        optim_lr=0.01,
+        optim_target_loss=target,
+        optim_iters=4,
+        official="joint_norm,last_iterate",
+    )
     made, masks = sample(pipe, texts, noise, method, STEPS), masks_of(pipe, texts, noise)
     for images in ([0, 2], [1]):
         start = pipe.encode([texts[images[0]]])
-        embedding, losses = wen2024.official_embedding(pipe.unet, noise[images], 751, pipe.encode([""]), start, lr=0.01, target_loss=target,
-                                                       optim_iters=4, mask=torch.cat([masks[i] for i in images]))
-        final = wen2024.sample(pipe.unet, noise[images], pipe.encode([""]), embedding, num_steps=STEPS, guidance_scale=7.0)
-        assert made.numbers["iterations"][images].tolist() == [sum(loss > target for loss in losses)] * len(images)
-        assert float(made.numbers["first_loss"][images].norm()) == pytest.approx(losses[0], rel=1e-4)
+        embedding, losses = wen2024.official_embedding(
+            pipe.unet,
+            noise[images],
+            751,
+            pipe.encode([""]),
+            start,
+            lr=0.01,
+            target_loss=target,
+            optim_iters=4,
+            mask=torch.cat([masks[i] for i in images]),
+        )
+        final = wen2024.sample(
+            pipe.unet,
+            noise[images],
+            pipe.encode([""]),
+            embedding,
+            num_steps=STEPS,
+            guidance_scale=7.0,
+        )
+        assert made.numbers["iterations"][images].tolist() == [
+            sum(loss > target for loss in losses)
+        ] * len(images)
+        assert float(made.numbers["first_loss"][images].norm()) == pytest.approx(
+            losses[0], rel=1e-4
+        )
         assert relative(made.final[images], final) < 1e-4
 
 
 def test_rows_are_those_of_two_runs_and_the_search(pipe, prompts, noise):
-    """4N - 2 for an image that met the target at once, else 4N + J - 1; as they really pass through the UNet."""
+    """4N - 2 for an image that met the target at once, else 4N + J - 1; as they really pass through
+    the UNet.
+    """
     passed = []
     hook = pipe.unet.register_forward_pre_hook(lambda module, args: passed.append(len(args[0])))
     try:
-        made = sample(pipe, prompts, noise, build_mitigation(NAME, optim_lr=0.01, optim_target_loss=8.0), STEPS)
+        made = sample(
+            pipe,
+            prompts,
+            noise,
+            build_mitigation(NAME, optim_lr=0.01, optim_target_loss=8.0),
+            STEPS,
+        )
     finally:
         hook.remove()
     updates = made.numbers["iterations"].tolist()
@@ -72,11 +143,18 @@ def test_rows_are_those_of_two_runs_and_the_search(pipe, prompts, noise):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
-def test_an_image_below_the_target_is_the_image_without_the_method(make_pipe, prompts, noise, kind, dtype):
+def test_an_image_below_the_target_is_the_image_without_the_method(
+    make_pipe, prompts, noise, kind, dtype
+):
     """Bit for bit: the first run leaves no trace."""
     pipe = make_pipe(kind, dtype=dtype)
     expected = sample(pipe, prompts, noise.to(dtype), build_mitigation("no_mitigation"), 3)
-    assert torch.equal(sample(pipe, prompts, noise.to(dtype), build_mitigation(NAME, optim_target_loss=1000.0), 3).final, expected.final)
+    assert torch.equal(
+        sample(
+            pipe, prompts, noise.to(dtype), build_mitigation(NAME, optim_target_loss=1000.0), 3
+        ).final,
+        expected.final,
+    )
 
 
 def test_binary_masks_weigh_the_bright_part_only(pipe, prompts, noise):
@@ -84,10 +162,21 @@ def test_binary_masks_weigh_the_bright_part_only(pipe, prompts, noise):
     (mask,) = masks_of(pipe, prompts[:1], noise)
     seen = []
     settings = {"optim_iters": 0, "mask_binarise": "quantile", "mask_quantile": 0.9}
-    made = sample(pipe, prompts[:1], noise[:1], build_mitigation(NAME, **settings), STEPS, on_step=lambda step, prediction: seen.append(prediction))
-    bright = mask.flatten() >= mask.flatten().sort().values[57]           # position 0.9 x 63 = 56.7 lies between the 57th and 58th value
+    made = sample(
+        pipe,
+        prompts[:1],
+        noise[:1],
+        build_mitigation(NAME, **settings),
+        STEPS,
+        on_step=lambda step, prediction: seen.append(prediction),
+    )
+    bright = (
+        mask.flatten() >= mask.flatten().sort().values[57]
+    )  # position 0.9 x 63 = 56.7 lies between the 57th and 58th value
     squares = (seen[0].conditional[0] ** 2).sum(0).flatten()[bright]
-    assert float(made.numbers["first_loss"][0]) == pytest.approx(float(squares.sum().sqrt()) / (int(bright.sum()) / 64), rel=1e-4)
+    assert float(made.numbers["first_loss"][0]) == pytest.approx(
+        float(squares.sum().sqrt()) / (int(bright.sum()) / 64), rel=1e-4
+    )
 
 
 @dataclass(frozen=True)
@@ -104,13 +193,29 @@ def test_the_end_token_is_the_edited_prompts(pipe, prompts, noise):
     """Where another method edits the prompts, the mask belongs to what was encoded."""
     both = Composite(methods=(Longer(), build_mitigation(NAME, optim_iters=0)))
     made = sample(pipe, prompts, noise, both, STEPS)
-    alone = sample(pipe, [prompt + " two cats" for prompt in prompts], noise, build_mitigation(NAME, optim_iters=0), STEPS)
-    torch.testing.assert_close(made.numbers["first_loss"], alone.numbers["first_loss"], rtol=1e-5, atol=0)
+    alone = sample(
+        pipe,
+        [prompt + " two cats" for prompt in prompts],
+        noise,
+        build_mitigation(NAME, optim_iters=0),
+        STEPS,
+    )
+    torch.testing.assert_close(
+        made.numbers["first_loss"], alone.numbers["first_loss"], rtol=1e-5, atol=0
+    )
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"mask_binarise": "half"}, "--mask_binarise 'half' is not possible; there are none, otsu, quantile"),
-    ({"mask_quantile": 0.0}, "--mask_quantile 0.0 is out of range"), ({"mask_quantile": 1.0}, "--mask_quantile 1 leaves no bright pixel")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"mask_binarise": "half"},
+            "--mask_binarise 'half' is not possible; there are none, otsu, quantile",
+        ),
+        ({"mask_quantile": 0.0}, "--mask_quantile 0.0 is out of range"),
+        ({"mask_quantile": 1.0}, "--mask_quantile 1 leaves no bright pixel"),
+    ],
+)
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build_mitigation(NAME, **settings).check(50)

@@ -1,4 +1,7 @@
-"""CAPTAIN's initial noise: parity with sums over coefficients, unit variance, what of the noise is kept, the reference file."""
+"""CAPTAIN's initial noise: parity with sums over coefficients, unit variance, what of the noise is
+kept, the reference file.
+"""
+
 import pytest
 import torch
 from PIL import Image
@@ -20,27 +23,40 @@ def test_parity(pipe, prompts, noise, cutoff, rescale):
     """Adjusted noise within 1e-5 of the float64 sums; 2N rows."""
     made = sample(pipe, prompts, noise, method(cutoff=cutoff, rescale=rescale), 2)
     x_r = method().latent(pipe, noise)[0]
-    expected = torch.stack([zhang2025.initial_noise(eps, x_r, cutoff=cutoff, equal_bands=rescale == "band") for eps in noise])
+    expected = torch.stack(
+        [
+            zhang2025.initial_noise(eps, x_r, cutoff=cutoff, equal_bands=rescale == "band")
+            for eps in noise
+        ]
+    )
     assert relative(made.adjusted, expected) < 1e-5
     assert made.unet_evals.tolist() == [4, 4, 4]
-    torch.testing.assert_close(made.numbers["moved"], (expected - noise).flatten(1).norm(dim=1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        made.numbers["moved"], (expected - noise).flatten(1).norm(dim=1), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 64), (6, 10), (7, 9)])
 @pytest.mark.parametrize("cutoff", [0.1, 0.5, 1.0])
 def test_the_mask_is_symmetric_and_complete(shape, cutoff):
-    """So that the result is real; equal to the transcription's; beyond the corner all frequencies are low, and at 0 none."""
+    """So that the result is real; equal to the transcription's; beyond the corner all frequencies
+    are low, and at 0 none.
+    """
     low = low_frequencies(*shape, cutoff)
     mirrored = low.roll((-1, -1), (0, 1)).flip(0, 1)
     assert torch.equal(low, mirrored)
-    assert low.tolist() == [[zhang2025.is_low(u, v, *shape, cutoff) for v in range(shape[1])] for u in range(shape[0])]
+    assert low.tolist() == [
+        [zhang2025.is_low(u, v, *shape, cutoff) for v in range(shape[1])] for u in range(shape[0])
+    ]
     assert low_frequencies(*shape, 1.5).all() and not low_frequencies(*shape, 0.0).any()
 
 
 def test_no_low_frequencies_leave_the_noise_as_drawn(pipe, prompts, noise):
     made = sample(pipe, prompts, noise, method(cutoff=0.0), 2)
     assert torch.equal(made.adjusted, noise)
-    assert torch.equal(made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 2).final)
+    assert torch.equal(
+        made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 2).final
+    )
     assert made.numbers["moved"].tolist() == [0, 0, 0]
 
 
@@ -48,15 +64,21 @@ def test_only_low_frequencies_leave_nothing_of_the_noise(pipe, prompts, noise):
     """Every image starts from the reference's latent, at the length of its own noise."""
     made = sample(pipe, prompts, noise, method(cutoff=1.5), 1).adjusted.flatten(1)
     x_r = method().latent(pipe, noise).flatten()
-    torch.testing.assert_close(made, noise.flatten(1).norm(dim=1)[:, None] * (x_r / x_r.norm()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        made, noise.flatten(1).norm(dim=1)[:, None] * (x_r / x_r.norm()), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("rescale", ["image", "band"])
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
 def test_the_length_is_the_noises(make_pipe, prompts, noise, kind, rescale):
-    """1e-4; with --rescale band also above and below the cutoff, where what is above is as drawn."""
+    """1e-4; with --rescale band also above and below the cutoff, where what is above is as
+    drawn.
+    """
     made = sample(make_pipe(kind), prompts, noise, method(cutoff=0.4, rescale=rescale), 1).adjusted
-    torch.testing.assert_close(made.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        made.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1), rtol=1e-4, atol=0
+    )
     low = low_frequencies(8, 8, 0.4)
     same = relative(made - low_pass(made, low), noise - low_pass(noise, low)) < 1e-4
     assert same == (rescale == "band")

@@ -1,4 +1,5 @@
 """Dynamic transition point: the rule, parity with the transcription, cost."""
+
 import pytest
 import torch
 
@@ -22,23 +23,39 @@ class Known:
 def scales(curves: list[list[float]], **settings) -> tuple[list[list[float]], list[int]]:
     """Applied scales of each image, and the step at which its guidance begins."""
     schedule, length = FirstMinimum(-3.0, **settings), len(curves[0])
-    made = [schedule.scale(Step(i, torch.tensor(0), length, 7.0), Known([curve[i] for curve in curves])) for i in range(length)]
+    made = [
+        schedule.scale(Step(i, torch.tensor(0), length, 7.0), Known([curve[i] for curve in curves]))
+        for i in range(length)
+    ]
     return torch.stack(made, 1).tolist(), schedule.numbers()["transition_step"].tolist()
 
 
-CURVES = [[5, 4, 3, 4, 5, 4, 3, 9], [1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1], [3, 3, 2, 2, 3, 3, 1, 2], [3, 1, 2, 9, 9, 9, 9, 9],
-          [9, 9, 9, 9, 9, 9, 8, 9], [1, 9, 8, 9, 2, 3, 1, 1], [5, float("nan"), 2, 4, 5, 6, 7, 8]]
+CURVES = [
+    [5, 4, 3, 4, 5, 4, 3, 9],
+    [1, 2, 3, 4, 5, 6, 7, 8],
+    [8, 7, 6, 5, 4, 3, 2, 1],
+    [3, 3, 2, 2, 3, 3, 1, 2],
+    [3, 1, 2, 9, 9, 9, 9, 9],
+    [9, 9, 9, 9, 9, 9, 8, 9],
+    [1, 9, 8, 9, 2, 3, 1, 1],
+    [5, float("nan"), 2, 4, 5, 6, 7, 8],
+]
 
 
 def test_guidance_begins_one_step_after_the_first_strict_minimum():
-    """For good, whatever comes later; an equal neighbour is no minimum, nor is an end. Against the reference's search."""
+    """For good, whatever comes later; an equal neighbour is no minimum, nor is an end. Against the
+    reference's search.
+    """
     made, start = scales(CURVES, fallback_step=8)
     expected = [-1 if (k := jain2025.first_minimum(curve)) is None else k + 1 for curve in CURVES]
     assert start == expected == [3, -1, -1, 7, 2, 7, 3, -1]
     assert made == [[-3.0] * k + [7.0] * (8 - k) for k in (k if k >= 0 else 8 for k in expected)]
 
 
-@pytest.mark.parametrize(("fallback", "expected"), [(None, [3, 4, 4, 4, 2, 4, 3, 4]), (0, [0] * 8), (2, [2] * 8), (7, [3, 7, 7, 7, 2, 7, 3, 7])])
+@pytest.mark.parametrize(
+    ("fallback", "expected"),
+    [(None, [3, 4, 4, 4, 2, 4, 3, 4]), (0, [0] * 8), (2, [2] * 8), (7, [3, 7, 7, 7, 2, 7, 3, 7])],
+)
 def test_the_fallback_is_the_latest_step(fallback, expected):
     """Not given: half of the steps."""
     assert scales(CURVES, fallback_step=fallback)[1] == expected
@@ -52,13 +69,29 @@ def test_a_shallow_minimum_is_passed_over(drop, expected):
 
 @pytest.mark.parametrize(("before", "latest"), [(0.0, None), (0.0, 12), (1.0, 7), (-1.5, 3)])
 def test_parity(pipe, prompts, noise, before, latest):
-    """12 steps; first guided steps are equal and final latents within 1e-4. One image of the random model has a minimum."""
-    made = sample(pipe, prompts, noise, build_mitigation("dynamic_transition", w_before=before, fallback_step=latest), 12)
+    """12 steps; first guided steps are equal and final latents within 1e-4. One image of the random
+    model has a minimum.
+    """
+    made = sample(
+        pipe,
+        prompts,
+        noise,
+        build_mitigation("dynamic_transition", w_before=before, fallback_step=latest),
+        12,
+    )
     starts, empty = [], pipe.encode([""])
     for i in range(3):
-        expected, start = jain2025.dynamic(pipe.unet, noise[i: i + 1], empty, pipe.encode(prompts[i: i + 1]), num_steps=12, guidance_scale=7.0,
-                                           before=before, latest=6 if latest is None else latest)
-        assert relative(made.final[i: i + 1], expected) < 1e-4
+        expected, start = jain2025.dynamic(
+            pipe.unet,
+            noise[i : i + 1],
+            empty,
+            pipe.encode(prompts[i : i + 1]),
+            num_steps=12,
+            guidance_scale=7.0,
+            before=before,
+            latest=6 if latest is None else latest,
+        )
+        assert relative(made.final[i : i + 1], expected) < 1e-4
         starts.append(start)
     assert made.numbers["transition_step"].tolist() == starts
     assert len(set(starts)) > 1
@@ -66,17 +99,23 @@ def test_parity(pipe, prompts, noise, before, latest):
 
 def test_guided_from_the_start_is_no_mitigation(pipe, prompts, noise):
     made = sample(pipe, prompts, noise, build_mitigation("dynamic_transition", fallback_step=0), 4)
-    assert torch.equal(made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 4).final)
+    assert torch.equal(
+        made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 4).final
+    )
 
 
 def test_rows_are_2n_whether_or_not_there_is_a_transition(pipe, prompts, noise):
-    made = sample(pipe, prompts, noise, build_mitigation("dynamic_transition", fallback_step=20), 12)
+    made = sample(
+        pipe, prompts, noise, build_mitigation("dynamic_transition", fallback_step=20), 12
+    )
     assert made.numbers["transition_step"].tolist() == [-1, 2, -1]
     assert made.unet_evals.tolist() == [24, 24, 24]
 
 
 def test_names_of_folders_and_bad_values():
     assert build_mitigation("dynamic_transition").settings() == {"w": 0.0}
-    assert build_mitigation("dynamic_transition", fallback_step=5, drop=0.3, w_before=1).settings() == {"w": 1.0, "fallback": 5, "drop": 0.3}
+    assert build_mitigation(
+        "dynamic_transition", fallback_step=5, drop=0.3, w_before=1
+    ).settings() == {"w": 1.0, "fallback": 5, "drop": 0.3}
     with pytest.raises(ValueError, match="--drop 1 is no share below 1"):
         build_mitigation("dynamic_transition", drop=1.0).check(50)

@@ -1,4 +1,5 @@
 """GUARD and attenuation alone: parity with the transcription, spikes, cost, combinations."""
+
 import math
 
 import pytest
@@ -18,25 +19,50 @@ ALONE = {"tau": 0.01, "a": 0.3, "blocks": "early", "repulsion": None}
 
 def theirs(pipe, prompts, noise, steps, **settings):
     model = pipe.unet, pipe.text_encoder, pipe.tokenizer
-    return torch.cat([zhao2026.generate(*model, prompt, row[None], num_steps=steps, guidance_scale=7.0, **settings)
-                      for prompt, row in zip(prompts, noise)])
+    return torch.cat(
+        [
+            zhao2026.generate(
+                *model, prompt, row[None], num_steps=steps, guidance_scale=7.0, **settings
+            )
+            for prompt, row in zip(prompts, noise)
+        ]
+    )
 
 
-@pytest.mark.parametrize(("name", "settings", "official"), [
-    ("guard", {}, PLAIN), ("guard", {"blocks": "all", "repulsion": 0.5}, PLAIN | {"blocks": "all", "repulsion": 0.5}),
-    ("guard", {"spike_threshold": 1.0, "attenuation": 0.0}, PLAIN | {"tau": 1.0, "a": 0.0}),
-    ("guard", {"official": "orthogonal"}, PLAIN | {"orthogonal": True}),
-    ("ca_attenuation", {}, ALONE), ("ca_attenuation", {"blocks": "all", "attenuation": 0.6}, ALONE | {"blocks": "all", "a": 0.6})])
+@pytest.mark.parametrize(
+    ("name", "settings", "official"),
+    [
+        ("guard", {}, PLAIN),
+        ("guard", {"blocks": "all", "repulsion": 0.5}, PLAIN | {"blocks": "all", "repulsion": 0.5}),
+        ("guard", {"spike_threshold": 1.0, "attenuation": 0.0}, PLAIN | {"tau": 1.0, "a": 0.0}),
+        ("guard", {"official": "orthogonal"}, PLAIN | {"orthogonal": True}),
+        ("ca_attenuation", {}, ALONE),
+        (
+            "ca_attenuation",
+            {"blocks": "all", "attenuation": 0.6},
+            ALONE | {"blocks": "all", "a": 0.6},
+        ),
+    ],
+)
 def test_parity(pipe, prompts, noise, name, settings, official):
-    """Final latents of 3 steps within 1e-4: ours of three prompts together, the official way one image a call."""
+    """Final latents of 3 steps within 1e-4: ours of three prompts together, the official way one
+    image a call.
+    """
     made = sample(pipe, prompts, noise, build_mitigation(name, **settings), 3)
     assert relative(made.final, theirs(pipe, prompts, noise, 3, **official)) < 1e-4
     assert made.unet_evals.tolist() == [9 if name == "guard" else 6] * 3
-    assert relative(made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3).final) > 1e-2
+    assert (
+        relative(
+            made.final, sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3).final
+        )
+        > 1e-2
+    )
 
 
 def test_spikes_equal_the_loops():
-    """Per row and head, with one token that stands out; the begin token is none however large it is."""
+    """Per row and head, with one token that stands out; the begin token is none however large it
+    is.
+    """
     logits = torch.randn((2, 3, 5, 9), generator=torch.Generator().manual_seed(0))
     logits[0, 1, 2, 4] = 9.0
     logits[..., 0] = 20.0
@@ -45,7 +71,9 @@ def test_spikes_equal_the_loops():
         assert found.shape == (2, 3, 1, 9)
         for row in range(2):
             for head in range(3):
-                assert found[row, head, 0].nonzero().flatten().tolist() == zhao2026.spike_tokens(logits[row, head], tau)
+                assert found[row, head, 0].nonzero().flatten().tolist() == zhao2026.spike_tokens(
+                    logits[row, head], tau
+                )
     assert found[0, 1, 0].tolist() == [k == 4 for k in range(9)]
 
 
@@ -55,12 +83,16 @@ def test_equal_logits_have_no_spikes():
 
 
 def test_multiplying_raises_a_negative_logit():
-    """The source's quirk, kept: a spike among negative logits is raised by the factor 0.3, so it gets more attention."""
+    """The source's quirk, kept: a spike among negative logits is raised by the factor 0.3, so it
+    gets more attention.
+    """
     logits = torch.full((1, 1, 1, 5), -4.0)
     logits[..., 2] = -2.0
     chosen = spikes(logits, 0.1)
     assert chosen.flatten().tolist() == [False, False, True, False, False]
-    assert torch.where(chosen, logits * 0.3, logits).softmax(-1)[..., 2] > logits.softmax(-1)[..., 2]
+    assert (
+        torch.where(chosen, logits * 0.3, logits).softmax(-1)[..., 2] > logits.softmax(-1)[..., 2]
+    )
 
 
 def test_early_blocks_are_down_and_middle(pipe):
@@ -77,11 +109,29 @@ def test_without_repulsion_guard_is_attenuation_alone(pipe, prompts, noise):
 
 
 def test_a_factor_of_one_changes_nothing(pipe, prompts, noise):
-    """a = 1: attenuation alone is plain guidance (1e-4); with r, guidance is weaker by r_i at each step (1e-4)."""
+    """a = 1: attenuation alone is plain guidance (1e-4); with r, guidance is weaker by r_i at each
+    step (1e-4).
+    """
     plain = sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3)
-    assert relative(sample(pipe, prompts, noise, build_mitigation("ca_attenuation", attenuation=1.0), 3).final, plain.final) < 1e-4
-    one_step = pipe.sample(prompts, noise, build_mitigation("guard", attenuation=1.0), num_inference_steps=1, guidance_scale=7.0)
-    weaker = pipe.sample(prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=1, guidance_scale=5.0)
+    assert (
+        relative(
+            sample(
+                pipe, prompts, noise, build_mitigation("ca_attenuation", attenuation=1.0), 3
+            ).final,
+            plain.final,
+        )
+        < 1e-4
+    )
+    one_step = pipe.sample(
+        prompts,
+        noise,
+        build_mitigation("guard", attenuation=1.0),
+        num_inference_steps=1,
+        guidance_scale=7.0,
+    )
+    weaker = pipe.sample(
+        prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=1, guidance_scale=5.0
+    )
     assert relative(one_step.final, weaker.final) < 1e-4
 
 
@@ -104,35 +154,57 @@ def test_the_repulsion_falls_as_a_quarter_cosine(pipe, prompts, noise):
 
 
 def test_parallel_parts_are_taken_off_per_image():
-    """Cosine above 0.9: the part goes, at most twice the repulsion; below: nothing changes; zero repulsion divides nothing by zero."""
+    """Cosine above 0.9: the part goes, at most twice the repulsion; below: nothing changes; zero
+    repulsion divides nothing by zero.
+    """
     away = torch.zeros(4, 4, 2, 2)
     away[:3, 0, 0, 0] = 1.0
     attraction = torch.zeros(4, 4, 2, 2)
-    attraction[0, 0, 0, 0], attraction[0, 1, 0, 0] = 1.0, 0.1             # nearly parallel
-    attraction[1, 0, 0, 0], attraction[1, 1, 0, 0] = 1.0, 1.0             # not
-    attraction[2, 0, 0, 0] = 5.0                                          # parallel and long: only 2 of 5 go
+    attraction[0, 0, 0, 0], attraction[0, 1, 0, 0] = 1.0, 0.1  # nearly parallel
+    attraction[1, 0, 0, 0], attraction[1, 1, 0, 0] = 1.0, 1.0  # not
+    attraction[2, 0, 0, 0] = 5.0  # parallel and long: only 2 of 5 go
     attraction[3, 2, 1, 1] = 1.0
     left = without_parallel(attraction, away)
     for i in range(4):
-        torch.testing.assert_close(left[i], zhao2026.orthogonalized(attraction[i], away[i]), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            left[i], zhao2026.orthogonalized(attraction[i], away[i]), rtol=0, atol=1e-6
+        )
     assert left[0, 0, 0, 0].abs() < 1e-6 and left[2, 0, 0, 0] == pytest.approx(3.0)
     assert torch.equal(left[[1, 3]], attraction[[1, 3]])
 
 
 def test_the_first_step_uses_what_a_noise_adjustment_computed(pipe, prompts, noise):
-    """3N rows, of which the adjustment's last evaluation serves two; its own halves are ordinary."""
+    """3N rows, of which the adjustment's last evaluation serves two; its own halves are
+    ordinary.
+    """
     made = sample(pipe, prompts, noise, build_mitigation("per_sample+guard", optim_iters=0), 3)
     assert made.unet_evals.tolist() == [9, 9, 9]
-    assert relative(made.final, sample(pipe, prompts, noise, build_mitigation("guard"), 3).final) < 1e-4
+    assert (
+        relative(made.final, sample(pipe, prompts, noise, build_mitigation("guard"), 3).final)
+        < 1e-4
+    )
     alone = sample(pipe, prompts, noise, build_mitigation("per_sample", optim_iters=0), 3)
-    assert relative(made.numbers["first_magnitude"][:, None], alone.numbers["first_magnitude"][:, None]) < 1e-5
+    assert (
+        relative(
+            made.numbers["first_magnitude"][:, None], alone.numbers["first_magnitude"][:, None]
+        )
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize("skip", [True, False])
 def test_nothing_stays_behind(pipe, prompts, noise, skip):
-    """The extra half is gone afterwards, also after an exception; running both halves always changes nothing here."""
+    """The extra half is gone afterwards, also after an exception; running both halves always
+    changes nothing here.
+    """
     pipe.scheduler.set_timesteps(3)
-    predictor = NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3), skip_unused_half=skip)
+    predictor = NoisePredictor(
+        pipe.unet,
+        pipe.scheduler,
+        pipe.encode(prompts),
+        pipe.encode([""] * 3),
+        skip_unused_half=skip,
+    )
     made = denoise(pipe.scheduler, predictor, noise, build_mitigation("guard"), 7.0)
     assert set(predictor.embeds) == {"uncond", "text"} and made.unet_evals.tolist() == [9, 9, 9]
     hook = pipe.unet.mid_block.register_forward_pre_hook(lambda *args: 1 / 0)

@@ -1,4 +1,7 @@
-"""Random insertions: equal to the transcription word for word; what is drawn, from where, and whose it is."""
+"""Random insertions: equal to the transcription word for word; what is drawn, from where, and whose
+it is.
+"""
+
 from collections import Counter
 
 import numpy as np
@@ -15,17 +18,27 @@ STYLES = ("rand_word_add", "rand_numb_add", "rand_word_repeat")
 
 
 def edited(pipe, prompts, prompt_seeds, seeds=None, **settings) -> list[str]:
-    return build_mitigation("random_tokens", **settings).edit_prompts(make_batch(prompts, seeds, prompt_seeds, pipe=pipe))
+    return build_mitigation("random_tokens", **settings).edit_prompts(
+        make_batch(prompts, seeds, prompt_seeds, pipe=pipe)
+    )
 
 
 @pytest.mark.parametrize("repeats", [0, 1, 4, 8])
 @pytest.mark.parametrize("style", STYLES)
 def test_parity(pipe, prompts, style, repeats):
     """The same texts as the transcription with the same draws."""
-    tokens = [k for k in range(len(pipe.tokenizer)) if k not in (pipe.tokenizer.bos_token_id, pipe.tokenizer.eos_token_id)]
+    tokens = [
+        k
+        for k in range(len(pipe.tokenizer))
+        if k not in (pipe.tokenizer.bos_token_id, pipe.tokenizer.eos_token_id)
+    ]
     texts = [*prompts, "", "one", "two  spaces"]
-    expected = [somepalli2023.augmentation(text, style, repeats, pipe.tokenizer.decode, tokens, np.random.default_rng(i).integers)
-                for i, text in enumerate(texts)]
+    expected = [
+        somepalli2023.augmentation(
+            text, style, repeats, pipe.tokenizer.decode, tokens, np.random.default_rng(i).integers
+        )
+        for i, text in enumerate(texts)
+    ]
     assert edited(pipe, texts, list(range(6)), augment=style, repeat_num=repeats) == expected
     assert (expected == texts) == (repeats == 0)
 
@@ -34,7 +47,10 @@ def test_tokens_that_may_be_drawn(pipe):
     """CLIP's first 49400, as the official code; of another vocabulary all but the special ones."""
     assert list(drawn_tokens(Vocabulary())) == list(range(49400))
     own = list(drawn_tokens(pipe.tokenizer))
-    assert set(range(len(pipe.tokenizer))) - set(own) == {pipe.tokenizer.bos_token_id, pipe.tokenizer.eos_token_id}
+    assert set(range(len(pipe.tokenizer))) - set(own) == {
+        pipe.tokenizer.bos_token_id,
+        pipe.tokenizer.eos_token_id,
+    }
 
 
 class Vocabulary:
@@ -47,7 +63,9 @@ class Vocabulary:
 
 
 def test_repeated_words_are_the_captions(pipe):
-    """Never an inserted one by a higher chance: the result holds the caption's words in their order, and its words only."""
+    """Never an inserted one by a higher chance: the result holds the caption's words in their
+    order, and its words only.
+    """
     caption = "a a b c"
     counts = Counter()
     for seed in range(300):
@@ -60,7 +78,10 @@ def test_repeated_words_are_the_captions(pipe):
 
 
 def test_every_place_is_reached_about_equally(pipe):
-    places = Counter(place(edited(pipe, ["x y z"], [seed], augment="rand_numb_add", repeat_num=1)[0]) for seed in range(400))
+    places = Counter(
+        place(edited(pipe, ["x y z"], [seed], augment="rand_numb_add", repeat_num=1)[0])
+        for seed in range(400)
+    )
     assert sorted(places) == [0, 1, 2, 3] and min(places.values()) > 70
 
 
@@ -93,14 +114,27 @@ def test_a_run_is_the_run_of_the_edited_prompts(make_pipe, prompts, noise, kind)
 
 
 def test_tokens_lost_to_the_end_of_the_text_are_counted(pipe, noise):
-    """75 words of one token fit between begin and end token; repeating four of them loses four, and the short prompt loses none."""
-    made = sample(pipe, [" ".join(["red"] * 75), "red"], noise[:2], build_mitigation("random_tokens", augment="rand_word_repeat"), 1)
+    """75 words of one token fit between begin and end token; repeating four of them loses four, and
+    the short prompt loses none.
+    """
+    made = sample(
+        pipe,
+        [" ".join(["red"] * 75), "red"],
+        noise[:2],
+        build_mitigation("random_tokens", augment="rand_word_repeat"),
+        1,
+    )
     assert made.numbers["tokens_lost"].tolist() == [4, 0]
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"augment": "x"}, "rand_word_add, rand_numb_add, rand_word_repeat"), ({"repeat_num": -1}, "at least 0"),
-    ({"augment_per": "x"}, "prompt, image")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augment": "x"}, "rand_word_add, rand_numb_add, rand_word_repeat"),
+        ({"repeat_num": -1}, "at least 0"),
+        ({"augment_per": "x"}, "prompt, image"),
+    ],
+)
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build_mitigation("random_tokens", **settings)

@@ -1,4 +1,7 @@
-"""Checkpoints with random weights of the real architectures, in the published files' formats; pictures; run folders."""
+"""Checkpoints with random weights of the real architectures, in the published files' formats;
+pictures; run folders.
+"""
+
 import json
 
 import numpy as np
@@ -11,7 +14,24 @@ from results import Key, RunFolder
 from tests.reference.image_reward import random_state
 from tests.reference.sscd_model import random_sscd, save_scripted
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "square", "blue", "circle", "two", "green", "ring", "the", "great", "wave"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "red",
+    "square",
+    "blue",
+    "circle",
+    "two",
+    "green",
+    "ring",
+    "the",
+    "great",
+    "wave",
+]
 
 
 def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
@@ -44,7 +64,9 @@ def sscd_file(checkpoints, sscd_model):
 
 
 class Patches(torch.nn.Module):
-    """A cheap TorchScript model in SSCD's place: coarse pixels minus their mean. Other pictures are near 0, copies near 1."""
+    """A cheap TorchScript model in SSCD's place: coarse pixels minus their mean. Other pictures are
+    near 0, copies near 1.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) -> (n, 192), of unit length."""
@@ -69,17 +91,25 @@ def clip_file(checkpoints):
     from safetensors.torch import save_file
 
     model = open_clip.create_model("ViT-B-32")
-    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, path)
+    save_file(
+        {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, path
+    )
     return path
 
 
 @pytest.fixture(scope="session")
 def alexnet_file(checkpoints):
-    """torchvision's AlexNet: its convolutions have the real shapes, the classifier, which LPIPS does not use, is left small."""
+    """torchvision's AlexNet: its convolutions have the real shapes, the classifier, which LPIPS
+    does not use, is left small.
+    """
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    state = {name: tensor for name, tensor in alexnet(weights=None).state_dict().items() if name.startswith("features.")}
+    state = {
+        name: tensor
+        for name, tensor in alexnet(weights=None).state_dict().items()
+        if name.startswith("features.")
+    }
     path = checkpoints / "alexnet-owt-7be5be79.pth"
     torch.save(state | {"classifier.1.weight": torch.zeros(2, 2)}, path)
     return path
@@ -104,7 +134,9 @@ def tokenizer_folder(checkpoints):
     folder = checkpoints / "bert-base-uncased"
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"})
+    )
     return folder
 
 
@@ -113,9 +145,13 @@ CAPTIONS = ["a red square", "two green ring", "the great wave", "a blue circle"]
 
 @pytest.fixture
 def run(tmp_path):
-    """A finished run of four prompts with three images each; prompts 0 and 1 share a training image, prompt 3 has none."""
+    """A finished run of four prompts with three images each; prompts 0 and 1 share a training
+    image, prompt 3 has none.
+    """
     prompts = tmp_path / "four.csv"
-    rows = "\n".join(f"{i};{caption};{'VM' if i < 2 else 'TM'};{100 + i}" for i, caption in enumerate(CAPTIONS))
+    rows = "\n".join(
+        f"{i};{caption};{'VM' if i < 2 else 'TM'};{100 + i}" for i, caption in enumerate(CAPTIONS)
+    )
     prompts.write_text(f";Caption;type;Index\n{rows}\n")
     for index, seeds in {100: [900], 101: [900, 901], 102: [902, 903]}.items():
         (tmp_path / "gt" / str(index)).mkdir(parents=True)

@@ -1,4 +1,5 @@
 """benchmarks/metrics.py shares its name with a package, so benchmarks are started as modules."""
+
 import ast
 import os
 import subprocess
@@ -8,12 +9,20 @@ import pytest
 
 from tests.test_imports import ROOT
 
-BENCHMARKS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]
+BENCHMARKS = [
+    path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()
+]
 
 
 def start(*argv: str, timeout: int = 60):
-    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, cwd=ROOT, timeout=timeout,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, *argv],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -24,7 +33,10 @@ def test_its_docstring_starts_it_as_a_module(path):
 def test_make_and_the_readme_start_them_as_modules():
     for name in ("Makefile", "README.md", "CONTRIBUTING.md", "tiny/README.md"):
         assert "python benchmarks/" not in (ROOT / name).read_text()
-    assert "-m benchmarks.metrics\n" in (ROOT / "Makefile").read_text() and "`python -m benchmarks.metrics`" in (ROOT / "README.md").read_text()
+    assert (
+        "-m benchmarks.metrics\n" in (ROOT / "Makefile").read_text()
+        and "`python -m benchmarks.metrics`" in (ROOT / "README.md").read_text()
+    )
 
 
 def test_started_as_a_file_it_says_how():

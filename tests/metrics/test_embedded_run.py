@@ -1,4 +1,7 @@
-"""The scripts on a real run of the embedded model: references and masks are found by themselves, from any working directory."""
+"""The scripts on a real run of the embedded model: references and masks are found by themselves,
+from any working directory.
+"""
+
 import csv
 import json
 import re
@@ -9,7 +12,12 @@ import pytest
 from PIL import Image
 
 import generation
-from metrics import compute_diversity, compute_lpips_imagereward, compute_sscd_orig_clip_score, summarize
+from metrics import (
+    compute_diversity,
+    compute_lpips_imagereward,
+    compute_sscd_orig_clip_score,
+    summarize,
+)
 from metrics.command import run_script
 from metrics.embedded import TINY, read_captions
 from metrics.image_features import EfficientNet
@@ -21,24 +29,49 @@ from tests.reference import scores as plain
 
 PROMPTS = "tiny_memorized_test.csv"
 EVERY = read_captions(TINY / "prompts" / PROMPTS)
-LM = next(caption.row for caption in EVERY if caption.kind == "LM")                   # of its training image a region was memorized
-TM = LM - 1                                                # a product picture
+LM = next(
+    caption.row for caption in EVERY if caption.kind == "LM"
+)  # of its training image a region was memorized
+TM = LM - 1  # a product picture
 ROWS = (TM, LM)
 CAPTIONS = {row: EVERY[row] for row in ROWS}
 KEYS = [(row, sample) for row in ROWS for sample in range(2)]
 
-pytestmark = pytest.mark.skipif(not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout")
+pytestmark = pytest.mark.skipif(
+    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+)
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A run of two prompts with two images each, whose prompt file and output path were typed relative to where it was made."""
+    """A run of two prompts with two images each, whose prompt file and output path were typed
+    relative to where it was made.
+    """
     place = tmp_path_factory.mktemp("made")
     shutil.copy(TINY / "prompts" / PROMPTS, place / "prompts.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        argv = ["--model_id", "tiny", "--prompts", "prompts.csv", "--start", str(ROWS[0]), "--end", str(ROWS[1] + 1), "--n_samples_per_prompt", "2",
-                "--num_inference_steps", "4", "-b", "2", "--output_path", "runs", "--quiet", "--device", "cpu"]
+        argv = [
+            "--model_id",
+            "tiny",
+            "--prompts",
+            "prompts.csv",
+            "--start",
+            str(ROWS[0]),
+            "--end",
+            str(ROWS[1] + 1),
+            "--n_samples_per_prompt",
+            "2",
+            "--num_inference_steps",
+            "4",
+            "-b",
+            "2",
+            "--output_path",
+            "runs",
+            "--quiet",
+            "--device",
+            "cpu",
+        ]
         assert generation.main(argv) == 0
     return place
 
@@ -54,7 +87,9 @@ def run(made, tmp_path, monkeypatch):
 
 
 def sscd_clip(run, *more):
-    return run_script(compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(run), "--quiet", *map(str, more)])
+    return run_script(
+        compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(run), "--quiet", *map(str, more)]
+    )
 
 
 def lpips_reward(run):
@@ -62,7 +97,11 @@ def lpips_reward(run):
 
 
 def values(run, quantity) -> dict:
-    return {(row.prompt_index, row.sample_index): row.value for row in read_results(run) if row.quantity == quantity}
+    return {
+        (row.prompt_index, row.sample_index): row.value
+        for row in read_results(run)
+        if row.quantity == quantity
+    }
 
 
 def image(run, prompt: int, sample: int) -> Image.Image:
@@ -70,7 +109,9 @@ def image(run, prompt: int, sample: int) -> Image.Image:
 
 
 def references_of(caption, folder=TINY / "gt_images") -> list[Image.Image]:
-    return [Image.open(path).convert("RGB") for path in sorted((folder / caption.index).glob("*.png"))]
+    return [
+        Image.open(path).convert("RGB") for path in sorted((folder / caption.index).glob("*.png"))
+    ]
 
 
 def test_the_run_names_its_prompt_file_for_every_place(made):
@@ -83,45 +124,88 @@ def test_copies_alignment_and_masks(run, capsys):
     out, error = capsys.readouterr()
     assert f"references: 2 of 2 prompts have one or more in {TINY / 'gt_images'}" in error
     assert {(row.quantity, row.variant) for row in read_results(run)} == {
-        ("copy_score", "ncc32_shift1_masks"), ("feature_similarity", "efficientnet_lite0_192"), ("ls_l2", "pixels"),
-        ("ls_features", "efficientnet_lite0_192"), ("subject_probability", "efficientnet_lite0_probe"), ("subject_shown", "efficientnet_lite0_probe")}
+        ("copy_score", "ncc32_shift1_masks"),
+        ("feature_similarity", "efficientnet_lite0_192"),
+        ("ls_l2", "pixels"),
+        ("ls_features", "efficientnet_lite0_192"),
+        ("subject_probability", "efficientnet_lite0_probe"),
+        ("subject_shown", "efficientnet_lite0_probe"),
+    }
     features = {key: EfficientNet().features([image(run, *key)]) for key in KEYS}
-    near = {key: (features[key] @ EfficientNet().features(references_of(CAPTIONS[key[0]])).T).max().item() for key in KEYS}
+    near = {
+        key: (features[key] @ EfficientNet().features(references_of(CAPTIONS[key[0]])).T)
+        .max()
+        .item()
+        for key in KEYS
+    }
     assert values(run, "feature_similarity") == pytest.approx(near, abs=1e-4)
-    subject = {key: subject_probability(logits_of(features[key]), CAPTIONS[key[0]].subjects).item() for key in KEYS}
+    subject = {
+        key: subject_probability(logits_of(features[key]), CAPTIONS[key[0]].subjects).item()
+        for key in KEYS
+    }
     assert values(run, "subject_probability") == pytest.approx(subject, abs=1e-4)
     shown = values(run, "subject_shown")
-    assert set(values(run, "copy_score")) == set(shown) == set(KEYS) and set(shown.values()) <= {0.0, 1.0}
+    assert set(values(run, "copy_score")) == set(shown) == set(KEYS) and set(shown.values()) <= {
+        0.0,
+        1.0,
+    }
     local = CAPTIONS[LM]
-    mask = np.array(Image.open(TINY / "masks" / f"{local.index}.png").convert("L")) / np.float32(255)
-    expected = {(LM, k): max(plain.ls_l2(image(run, LM, k), reference, mask) for reference in references_of(local)) for k in range(2)}
+    mask = np.array(Image.open(TINY / "masks" / f"{local.index}.png").convert("L")) / np.float32(
+        255
+    )
+    expected = {
+        (LM, k): max(
+            plain.ls_l2(image(run, LM, k), reference, mask) for reference in references_of(local)
+        )
+        for k in range(2)
+    }
     assert values(run, "ls_l2") == pytest.approx(expected, abs=1e-5)
-    assert re.search(r" copy_score +ncc32_shift1_masks +LM .* 2 of 2$", out, re.M) and re.search(r" ls_l2 +pixels +TM .* 0 of 2$", out, re.M)
+    assert re.search(r" copy_score +ncc32_shift1_masks +LM .* 2 of 2$", out, re.M) and re.search(
+        r" ls_l2 +pixels +TM .* 0 of 2$", out, re.M
+    )
 
 
 def test_coverage(run):
     assert sscd_clip(run) == 0
     with open(run / "references.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(int(row["prompt_index"]), row["caption"], row["index"], row["type"], row["problem"]) for row in rows] == [
-        (row, CAPTIONS[row].text, CAPTIONS[row].index, CAPTIONS[row].kind, "") for row in ROWS]
-    assert [int(row["references"]) for row in rows] == [len(references_of(CAPTIONS[row])) for row in ROWS]
+    assert [
+        (int(row["prompt_index"]), row["caption"], row["index"], row["type"], row["problem"])
+        for row in rows
+    ] == [(row, CAPTIONS[row].text, CAPTIONS[row].index, CAPTIONS[row].kind, "") for row in ROWS]
+    assert [int(row["references"]) for row in rows] == [
+        len(references_of(CAPTIONS[row])) for row in ROWS
+    ]
 
 
 def test_diversity_and_quality(run):
     assert lpips_reward(run) == 0
     assert {(row.quantity, row.variant) for row in read_results(run)} == {
-        ("feature_diversity", "efficientnet_lite0_192"), ("realism", "efficientnet_lite0_pca48_k3")}
+        ("feature_diversity", "efficientnet_lite0_192"),
+        ("realism", "efficientnet_lite0_pca48_k3"),
+    }
     features = {key: EfficientNet().features([image(run, *key)]) for key in KEYS}
-    assert values(run, "realism") == pytest.approx({key: realism(features[key]).item() for key in KEYS}, abs=1e-3)
+    assert values(run, "realism") == pytest.approx(
+        {key: realism(features[key]).item() for key in KEYS}, abs=1e-3
+    )
     assert values(run, "feature_diversity") == pytest.approx(
-        {(row, k): 1 - (features[row, 0] @ features[row, 1].T).item() for row in ROWS for k in range(2)}, abs=1e-4)
+        {
+            (row, k): 1 - (features[row, 0] @ features[row, 1].T).item()
+            for row in ROWS
+            for k in range(2)
+        },
+        abs=1e-4,
+    )
 
 
 def test_against_itself_and_summed_up(run, capsys):
     argv = ["--gen_folder", str(run), "--unmitigated", str(run), "--quiet"]
-    assert run_script(compute_diversity.SCRIPT, argv) == 0 and values(run, "feature_gen") == pytest.approx(dict.fromkeys(KEYS, 1), abs=1e-4)
-    assert summarize.main([str(run)]) == 0 and re.search(r"no_mitigation +\S+ +feature_gen .* 4 of 4$", capsys.readouterr().out, re.M)
+    assert run_script(compute_diversity.SCRIPT, argv) == 0 and values(
+        run, "feature_gen"
+    ) == pytest.approx(dict.fromkeys(KEYS, 1), abs=1e-4)
+    assert summarize.main([str(run)]) == 0 and re.search(
+        r"no_mitigation +\S+ +feature_gen .* 4 of 4$", capsys.readouterr().out, re.M
+    )
 
 
 def test_a_broken_and_a_missing_training_image_stop_nothing(run, tmp_path, capsys):
@@ -132,13 +216,30 @@ def test_a_broken_and_a_missing_training_image_stop_nothing(run, tmp_path, capsy
     shutil.rmtree(tmp_path / "gt" / CAPTIONS[LM].index)
     assert sscd_clip(run, "--gt_folder", tmp_path / "gt") == 0
     error = capsys.readouterr().err
-    assert "references: 1 of 2 prompts" in error and f"prompt {TM} ({CAPTIONS[TM].index}): {broken} is no whole picture" in error
+    assert (
+        "references: 1 of 2 prompts" in error
+        and f"prompt {TM} ({CAPTIONS[TM].index}): {broken} is no whole picture" in error
+    )
     assert f"prompt {LM} ({CAPTIONS[LM].index}): no image in" in error
-    assert set(values(run, "copy_score")) == {(TM, 0), (TM, 1)} and len(values(run, "subject_shown")) == 4 and not values(run, "ls_l2")
+    assert (
+        set(values(run, "copy_score")) == {(TM, 0), (TM, 1)}
+        and len(values(run, "subject_shown")) == 4
+        and not values(run, "ls_l2")
+    )
 
 
 def test_a_prompt_file_that_is_gone_can_be_given(run, made, capsys):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"prompts": "gone/prompts.csv"}))
-    assert lpips_reward(run) == 2 and "the prompt file gone/prompts.csv" in (error := capsys.readouterr().err) and "--prompts" in error
-    assert run_script(compute_lpips_imagereward.SCRIPT, ["--gen_folder", str(run), "--prompts", str(made / "prompts.csv"), "--quiet"]) == 0
+    assert (
+        lpips_reward(run) == 2
+        and "the prompt file gone/prompts.csv" in (error := capsys.readouterr().err)
+        and "--prompts" in error
+    )
+    assert (
+        run_script(
+            compute_lpips_imagereward.SCRIPT,
+            ["--gen_folder", str(run), "--prompts", str(made / "prompts.csv"), "--quiet"],
+        )
+        == 0
+    )

@@ -1,4 +1,7 @@
-"""The scores that need no download, on pictures with a known answer: the embedded models' training images."""
+"""The scores that need no download, on pictures with a known answer: the embedded models' training
+images.
+"""
+
 import io
 
 import pytest
@@ -38,10 +41,17 @@ def jpeg(image: Image.Image) -> Image.Image:
 
 
 def shifted(image: Image.Image) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, 1), Image.Resampling.BICUBIC)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, 1), Image.Resampling.BICUBIC
+    )
 
 
-EDITS = {"itself": lambda image: image, "jpeg": jpeg, "shift": shifted, "blur": lambda image: image.filter(ImageFilter.GaussianBlur(0.6))}
+EDITS = {
+    "itself": lambda image: image,
+    "jpeg": jpeg,
+    "shift": shifted,
+    "blur": lambda image: image.filter(ImageFilter.GaussianBlur(0.6)),
+}
 
 
 def values(score, group):
@@ -49,34 +59,55 @@ def values(score, group):
     return list(score.values(group).values())
 
 
-@pytest.mark.parametrize("score", [CopyScore(), NearestReference("feature_similarity", EfficientNet())], ids=lambda score: score.quantity)
+@pytest.mark.parametrize(
+    "score",
+    [CopyScore(), NearestReference("feature_similarity", EfficientNet())],
+    ids=lambda score: score.quantity,
+)
 def test_edited_copies_are_nearer_than_any_other_picture(score):
     chosen = VM[::5]
     own, others = {edit: [] for edit in EDITS}, []
     for caption, stranger in zip(chosen, chosen[1:] + chosen[:1]):
-        images = [change(reference_of(caption)) for change in EDITS.values()] + [reference_of(stranger)]
-        group = Group(Prompt(0, "a"), list(range(len(images))), [picture_of(image) for image in images], [picture_of(reference_of(caption))])
+        images = [change(reference_of(caption)) for change in EDITS.values()] + [
+            reference_of(stranger)
+        ]
+        group = Group(
+            Prompt(0, "a"),
+            list(range(len(images))),
+            [picture_of(image) for image in images],
+            [picture_of(reference_of(caption))],
+        )
         *edited, other = values(score, group)
         others.append(other)
         for edit, value in zip(EDITS, edited):
             own[edit].append(value)
     assert min(own["itself"]) > 0.9999
     edited = torch.tensor(own["jpeg"] + own["blur"] + own["shift"])
-    assert (edited[:, None] > torch.tensor(others)[None]).float().mean() > 0.98 and edited.median() > torch.tensor(others).median() + 0.3
+    assert (
+        edited[:, None] > torch.tensor(others)[None]
+    ).float().mean() > 0.98 and edited.median() > torch.tensor(others).median() + 0.3
 
 
 def test_a_picture_that_is_like_one_of_several_references_scores_by_that_one():
     references = [reference_of(TM[0], k) for k in range(4)]
-    group = Group(Prompt(0, "a"), [0], [picture_of(references[2])], [picture_of(image) for image in references])
+    group = Group(
+        Prompt(0, "a"),
+        [0],
+        [picture_of(references[2])],
+        [picture_of(image) for image in references],
+    )
     assert values(CopyScore(), group)[0] > 0.999
 
 
 def test_no_reference_no_copy_score():
     group = Group(Prompt(0, "a"), [0], [picture_of(reference_of(VM[0]))], [])
-    assert values(CopyScore(), group) == [] and values(NearestReference("feature_similarity", EfficientNet()), group) == []
+    assert (
+        values(CopyScore(), group) == []
+        and values(NearestReference("feature_similarity", EfficientNet()), group) == []
+    )
 
 
-# --- subjects -------------------------------------------------------------------------------------------------------------------
+# --- subjects
 
 
 def test_the_true_caption_of_product_pictures_ranks_first():
@@ -99,30 +130,61 @@ def test_a_caption_of_two_needs_both():
 
 def test_subject_scores_of_a_group():
     features, caption = EfficientNet(), TM[0]
-    group = Group(Prompt(caption.row, caption.text), [0, 1], [picture_of(reference_of(caption, k)) for k in range(2)], [])
+    group = Group(
+        Prompt(caption.row, caption.text),
+        [0, 1],
+        [picture_of(reference_of(caption, k)) for k in range(2)],
+        [],
+    )
     subjects = {caption.row: caption.subjects}
-    expected = subject_probability(logits_of(features.features([reference_of(caption, k) for k in range(2)])), caption.subjects)
-    assert values(SubjectProbability(features, subjects), group) == pytest.approx(expected.tolist(), abs=1e-5)
+    expected = subject_probability(
+        logits_of(features.features([reference_of(caption, k) for k in range(2)])), caption.subjects
+    )
+    assert values(SubjectProbability(features, subjects), group) == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
     assert values(SubjectShown(features, subjects), group) == (expected > 0.5).float().tolist()
 
 
-# --- diversity, realism -----------------------------------------------------------------------------------------------------------
+# --- diversity, realism
 
 
 def test_diversity_of_equal_like_and_different_pictures():
-    sets = {"equal": [reference_of(VM[0])] * 3, "like": [reference_of(TM[0], k) for k in range(3)],
-            "different": [reference_of(VM[k]) for k in range(3)]}
-    found = {name: values(FeatureDiversity(EfficientNet()), Group(Prompt(0, "a"), [0, 1, 2], [picture_of(image) for image in images], []))
-             for name, images in sets.items()}
-    assert max(found["equal"]) < 1e-5 < min(found["like"]) and sum(found["like"]) < sum(found["different"])
-    assert values(FeatureDiversity(EfficientNet()), Group(Prompt(0, "a"), [0], [picture_of(reference_of(VM[0]))], [])) == []
+    sets = {
+        "equal": [reference_of(VM[0])] * 3,
+        "like": [reference_of(TM[0], k) for k in range(3)],
+        "different": [reference_of(VM[k]) for k in range(3)],
+    }
+    found = {
+        name: values(
+            FeatureDiversity(EfficientNet()),
+            Group(Prompt(0, "a"), [0, 1, 2], [picture_of(image) for image in images], []),
+        )
+        for name, images in sets.items()
+    }
+    assert max(found["equal"]) < 1e-5 < min(found["like"]) and sum(found["like"]) < sum(
+        found["different"]
+    )
+    assert (
+        values(
+            FeatureDiversity(EfficientNet()),
+            Group(Prompt(0, "a"), [0], [picture_of(reference_of(VM[0]))], []),
+        )
+        == []
+    )
 
 
 def test_training_pictures_are_more_real_than_broken_ones():
     real = torch.cat([caption.references()[:1] for caption in CAPTIONS[::3]])
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     scores, spoilt = realism(image_features(real)), broken(real)
-    for worse in ((real + 0.25 * noise).clamp(0, 1), spoilt["pure noise"], spoilt["one colour"], spoilt["8 pixels"], spoilt["scrambled"]):
+    for worse in (
+        (real + 0.25 * noise).clamp(0, 1),
+        spoilt["pure noise"],
+        spoilt["one colour"],
+        spoilt["8 pixels"],
+        spoilt["scrambled"],
+    ):
         assert (scores[:, None] > realism(image_features(worse))[None]).float().mean() > 0.85
     for worse in ((real + 0.25 * noise).clamp(0, 1), spoilt["pure noise"], spoilt["one colour"]):
         assert (scores[:, None] > realism(image_features(worse))[None]).float().mean() > 0.95
@@ -131,4 +193,6 @@ def test_training_pictures_are_more_real_than_broken_ones():
 def test_realism_of_a_group_is_that_of_its_pictures():
     images = [reference_of(VM[0]), reference_of(TM[0])]
     group = Group(Prompt(0, "a"), [0, 1], [picture_of(image) for image in images], [])
-    assert values(Realism(EfficientNet()), group) == pytest.approx(realism(image_features(to_tensor(images))).tolist(), abs=1e-4)
+    assert values(Realism(EfficientNet()), group) == pytest.approx(
+        realism(image_features(to_tensor(images))).tolist(), abs=1e-4
+    )

@@ -1,4 +1,5 @@
 """Every score equals a plain transcription that looks at one image or one pair at a time."""
+
 import math
 import statistics
 
@@ -35,10 +36,18 @@ def test_clip_score(clip_file):
     import open_clip
 
     ours = ClipScore(clip_file, batch_size=3)
-    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=str(clip_file))
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        "ViT-B-32", pretrained=str(clip_file)
+    )
     model.eval()
     found = ours.features(IMAGES) @ ours.text_features(TEXTS).T
-    expected = [[plain.clip_score(model, preprocess, open_clip.get_tokenizer("ViT-B-32"), image, text) for text in TEXTS] for image in IMAGES]
+    expected = [
+        [
+            plain.clip_score(model, preprocess, open_clip.get_tokenizer("ViT-B-32"), image, text)
+            for text in TEXTS
+        ]
+        for image in IMAGES
+    ]
     assert torch.allclose(found, torch.tensor(expected), atol=1e-4) and found.std() > 1e-3
     assert not ours.model.training
 
@@ -57,10 +66,14 @@ def test_lpips(alexnet_file):
     ours = LpipsDiversity(alexnet_file, batch_size=2)
     package.load_state_dict(ours.model.state_dict())
     images = [picture(i, (96, 80)) for i in range(4)]
-    assert ours.score(images).mean().item() == pytest.approx(plain.lpips_diversity(package, images), abs=1e-5)
+    assert ours.score(images).mean().item() == pytest.approx(
+        plain.lpips_diversity(package, images), abs=1e-5
+    )
     distances = ours.distances(images)
     assert torch.equal(distances, distances.T) and distances.diag().abs().max() == 0
-    assert distances[0, 1].item() == pytest.approx(plain.lpips_diversity(package, images[:2]), abs=1e-5)
+    assert distances[0, 1].item() == pytest.approx(
+        plain.lpips_diversity(package, images[:2]), abs=1e-5
+    )
     assert ours.distances([images[0], images[0]]).max() == 0
 
 
@@ -71,12 +84,17 @@ def test_lpips_loads_the_convolutions_of_the_file(alexnet_file):
 
 
 def test_lpips_heads_cannot_make_a_root_complex(alexnet_file):
-    assert all((head.model[-1].weight >= 0).all() for head in LpipsDiversity(alexnet_file).model.lins)
+    assert all(
+        (head.model[-1].weight >= 0).all() for head in LpipsDiversity(alexnet_file).model.lins
+    )
 
 
 def test_image_reward(reward_file, reward_state, tokenizer_folder):
     ours = ImageReward(reward_file, tokenizer_folder, batch_size=3)
-    expected = [image_reward(reward_state, ours.tokenizer, image, text) for image, text in zip(IMAGES, TEXTS)]
+    expected = [
+        image_reward(reward_state, ours.tokenizer, image, text)
+        for image, text in zip(IMAGES, TEXTS)
+    ]
     assert ours.score(IMAGES, TEXTS).tolist() == pytest.approx(expected, abs=1e-4)
     assert statistics.stdev(expected) > 0.01
     assert ours.tokenizer("zebra red").input_ids == [2, 1, 6, 3]
@@ -89,11 +107,13 @@ def test_image_reward_at_full_size(tmp_path, tokenizer_folder):
     state = random_state(1)
     torch.save(state, tmp_path / "ImageReward.pt")
     ours = ImageReward(tmp_path / "ImageReward.pt", tokenizer_folder)
-    expected = [image_reward(state, ours.tokenizer, image, text) for image, text in zip(IMAGES[:2], TEXTS)]
+    expected = [
+        image_reward(state, ours.tokenizer, image, text) for image, text in zip(IMAGES[:2], TEXTS)
+    ]
     assert ours.score(IMAGES[:2], TEXTS[:2]).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-# --- localized, same-seed, intervals ------------------------------------------------------------------------------------------
+# --- localized, same-seed, intervals
 
 
 def test_localized_similarities(sscd_file, sscd_model):
@@ -101,11 +121,19 @@ def test_localized_similarities(sscd_file, sscd_model):
     mask = np.zeros((8, 8), np.float32)
     mask[2:6, 1:5] = 1
     mask[0, 0] = 0.4
-    for image, reference in [(IMAGES[0], IMAGES[1]), (IMAGES[2], IMAGES[3]), (IMAGES[0], IMAGES[0])]:
+    for image, reference in [
+        (IMAGES[0], IMAGES[1]),
+        (IMAGES[2], IMAGES[3]),
+        (IMAGES[0], IMAGES[0]),
+    ]:
         l2 = ls_l2(image, reference, torch.tensor(mask))
-        first, second = ours.features([masked_out(one, torch.tensor(mask)) for one in (image, at_size_of(image, reference))])
+        first, second = ours.features(
+            [masked_out(one, torch.tensor(mask)) for one in (image, at_size_of(image, reference))]
+        )
         assert l2 == pytest.approx(plain.ls_l2(image, reference, mask), abs=1e-5)
-        assert (first @ second).item() == pytest.approx(plain.ls_sscd(sscd_model, image, reference, mask, "official320"), abs=1e-4)
+        assert (first @ second).item() == pytest.approx(
+            plain.ls_sscd(sscd_model, image, reference, mask, "official320"), abs=1e-4
+        )
         whole = (ours.features([image]) @ ours.features([reference]).T).item()
         expected = plain.ls_gated(sscd_model, image, reference, mask, "official320")
         assert ls_gated(l2, whole) == pytest.approx(expected, abs=1e-5, nan_ok=True)
@@ -130,9 +158,14 @@ def test_same_seed_and_diversity(sscd_file, sscd_model):
     for image in IMAGES:
         pictures.append(Picture(None))
         pictures[-1].decoded = image
-    group, score = Group(Prompt(0, "a"), [0, 1, 2, 3], pictures, []), PairwiseSimilarity("sscd_pairs", ours)
+    group, score = (
+        Group(Prompt(0, "a"), [0, 1, 2, 3], pictures, []),
+        PairwiseSimilarity("sscd_pairs", ours),
+    )
     score.prepare([group])
-    assert score.values(group)[None] == pytest.approx(plain.nemo_diversity(sscd_model, IMAGES, "official320"), abs=1e-4)
+    assert score.values(group)[None] == pytest.approx(
+        plain.nemo_diversity(sscd_model, IMAGES, "official320"), abs=1e-4
+    )
 
 
 def test_median_and_deviation():
@@ -162,5 +195,7 @@ def test_grey_images_are_read_as_rgb(sscd_file, tmp_path):
 
     Image.new("L", (20, 20), 90).save(tmp_path / "grey.png")
     Image.new("RGBA", (20, 20), (90, 90, 90, 10)).save(tmp_path / "rgba.png")
-    first, second = SSCD(sscd_file).features([Picture(tmp_path / name).image for name in ("grey.png", "rgba.png")])
+    first, second = SSCD(sscd_file).features(
+        [Picture(tmp_path / name).image for name in ("grey.png", "rgba.png")]
+    )
     assert torch.allclose(first, second)

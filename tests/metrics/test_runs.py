@@ -1,4 +1,5 @@
 """What is scored: images matched by key, references counted, broken input named."""
+
 import json
 import shutil
 
@@ -25,13 +26,19 @@ def prompts_of(run):
 
 
 def groups_of(run, gt, **options):
-    return [group for chunk in open_run(run.path, **options).groups(References(gt)) for group in chunk]
+    return [
+        group for chunk in open_run(run.path, **options).groups(References(gt)) for group in chunk
+    ]
 
 
 def test_images_are_matched_by_key(run, gt):
     groups = groups_of(run, gt)
-    assert [group.prompt.caption for group in groups] == CAPTIONS and all(group.samples == [0, 1, 2] for group in groups)
-    assert [picture.path.name for picture in groups[2].pictures] == [f"img_0002_0{k}.png" for k in range(3)]
+    assert [group.prompt.caption for group in groups] == CAPTIONS and all(
+        group.samples == [0, 1, 2] for group in groups
+    )
+    assert [picture.path.name for picture in groups[2].pictures] == [
+        f"img_0002_0{k}.png" for k in range(3)
+    ]
 
 
 def test_keys_beyond_four_digits_are_in_order(run, gt):
@@ -44,7 +51,12 @@ def test_keys_beyond_four_digits_are_in_order(run, gt):
 def test_a_chunk_has_about_so_many_images_and_forgets_its_pixels(run, gt):
     chunks = list(open_run(run.path).groups(References(gt), images=6))
     assert [len(chunk) for chunk in chunks] == [2, 2]
-    assert all(picture.decoded is None for chunk in chunks for group in chunk for picture in group.pictures + group.references)
+    assert all(
+        picture.decoded is None
+        for chunk in chunks
+        for group in chunk
+        for picture in group.pictures + group.references
+    )
 
 
 def test_files_of_the_same_content_are_one_picture(run, gt):
@@ -56,27 +68,40 @@ def test_only_the_first_samples(run, gt):
     assert all(group.samples == [0] for group in groups_of(run, gt, num_samples=1))
 
 
-# --- references ---------------------------------------------------------------------------------------------------------------
+# --- references
 
 
 def test_missing_and_broken_references_are_counted_and_named(run, gt):
     whole = (gt / "102" / "0.png").read_bytes()
-    (gt / "102" / "0.png").write_bytes(whole[:len(whole) // 2])
+    (gt / "102" / "0.png").write_bytes(whole[: len(whole) // 2])
     (gt / "102" / "1.png").write_text("no picture")
     references = References(gt)
     list(open_run(run.path).groups(references))
     report = "\n".join(references.report())
     assert "2 of 4 prompts" in report
-    assert "prompt 2 (102)" in report and "0.png is no whole picture" in report and "1.png is no whole picture" in report
+    assert (
+        "prompt 2 (102)" in report
+        and "0.png is no whole picture" in report
+        and "1.png is no whole picture" in report
+    )
     assert "prompt 3 (103): no image in" in report and "prompt 0" not in report
     assert references.coverage[1].row() | {"sha256": ""} == {
-        "prompt_index": 1, "caption": CAPTIONS[1], "index": "101", "type": "VM", "references": 2, "sha256": "", "problem": ""}
+        "prompt_index": 1,
+        "caption": CAPTIONS[1],
+        "index": "101",
+        "type": "VM",
+        "references": 2,
+        "sha256": "",
+        "problem": "",
+    }
 
 
 def test_one_broken_reference_leaves_the_others(run, gt):
     (gt / "101" / "0.png").write_bytes(b"")
     references = References(gt)
-    assert len(references.of(Prompt(1, "a", "101"))) == 1 and "0.png" in references.coverage[1].problem
+    assert (
+        len(references.of(Prompt(1, "a", "101"))) == 1 and "0.png" in references.coverage[1].problem
+    )
 
 
 def test_many_problems_are_summed_up(gt):
@@ -102,10 +127,15 @@ def test_references_that_only_a_careful_reader_refuses(run, gt):
     bomb = PngInfo()
     bomb.add_text("a", "x" * 3_000_000, zip=True)
     picture(902, (60, 50)).save(gt / "102" / "0.png", pnginfo=bomb)
-    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(gt / "102" / "1.png")
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(
+        gt / "102" / "1.png"
+    )
     references = References(gt)
     assert references.of(Prompt(2, "a", "102")) == []
-    assert "0.png is no whole picture" in references.coverage[2].problem and "1.png has more than 8 bits" in references.coverage[2].problem
+    assert (
+        "0.png is no whole picture" in references.coverage[2].problem
+        and "1.png has more than 8 bits" in references.coverage[2].problem
+    )
 
 
 def test_two_broken_files_of_equal_content_are_told_apart(gt):
@@ -125,7 +155,7 @@ def test_a_mask_must_mark_something(tmp_path):
     assert (read_mask(tmp_path / "mask.png") > 0.5).all()
 
 
-# --- runs that cannot be scored -------------------------------------------------------------------------------------------------
+# --- runs that cannot be scored
 
 
 def refused(match, *args, **options):
@@ -179,7 +209,10 @@ def test_missing_images(run):
     run.image_path(Key(1, 2)).unlink()
     refused("lacks 1 images of 3 a prompt, first img_0001_02.png", run.path)
     refused("lacks", run.path, num_samples=4)
-    assert len(open_run(run.path, num_samples=2).files) == 8 and len(open_run(run.path, incomplete=True).files) == 11
+    assert (
+        len(open_run(run.path, num_samples=2).files) == 8
+        and len(open_run(run.path, incomplete=True).files) == 11
+    )
 
 
 def test_a_run_of_a_range_is_complete(run):
@@ -200,8 +233,12 @@ def test_runs_of_other_seeds_or_prompts_are_not_compared(run, tmp_path):
     assert unlike(run.path, other.path) == ""
     manifest = json.loads((other.path / "manifest.json").read_text())
     for value, told in ((3, "seed 2 and 3"), (2, "")):
-        (other.path / "manifest.json").write_text(json.dumps(manifest | {"identity": manifest["identity"] | {"seed": value}}))
-        assert told in unlike(run.path, other.path) and bool(unlike(run.path, other.path)) == bool(told)
+        (other.path / "manifest.json").write_text(
+            json.dumps(manifest | {"identity": manifest["identity"] | {"seed": value}})
+        )
+        assert told in unlike(run.path, other.path) and bool(unlike(run.path, other.path)) == bool(
+            told
+        )
 
 
 def test_a_broken_image_is_named(run, gt):
@@ -214,7 +251,9 @@ def test_the_unmitigated_run_must_have_every_image(run, tmp_path):
     from metrics.image_features import EfficientNet
     from metrics.same_seed import Unmitigated
 
-    other = make_run(tmp_path / "runs" / "no_mitigation" / "g7_seed3", prompts_of(run), seed=0, samples=2)
+    other = make_run(
+        tmp_path / "runs" / "no_mitigation" / "g7_seed3", prompts_of(run), seed=0, samples=2
+    )
     with pytest.raises(ValueError, match="has no img_0000_02.png"):
         Unmitigated(open_run(run.path), open_run(other.path), [EfficientNet()])
 

@@ -1,4 +1,7 @@
-"""Other checkpoints and models than the default: the right one is loaded, from the right place, and the variant says so."""
+"""Other checkpoints and models than the default: the right one is loaded, from the right place, and
+the variant says so.
+"""
+
 import shutil
 
 import pytest
@@ -20,28 +23,57 @@ def test_sscd_disc_large(run, checkpoints, capsys):
     model = random_sscd(0, large=True)
     path = checkpoints / "large.pt"
     save_scripted(model, path)
-    assert sscd_clip(run, "--sscd", "sscd_disc_large", "--sscd_checkpoint", path, "--sscd_preset", "wen224", "--num_samples", "1") == 0
-    expected = plain.sscd_score(model, generated(0, 0), [picture(REFERENCES[0][0], (60, 50))], "wen224")
-    assert len(values(run, "sscd")) == 3 and values(run, "sscd")[0, 0] == pytest.approx(expected, abs=1e-4)
-    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {f"disc_large@{sha256_of(path)[:8]}_wen224"}
+    assert (
+        sscd_clip(
+            run,
+            "--sscd",
+            "sscd_disc_large",
+            "--sscd_checkpoint",
+            path,
+            "--sscd_preset",
+            "wen224",
+            "--num_samples",
+            "1",
+        )
+        == 0
+    )
+    expected = plain.sscd_score(
+        model, generated(0, 0), [picture(REFERENCES[0][0], (60, 50))], "wen224"
+    )
+    assert len(values(run, "sscd")) == 3 and values(run, "sscd")[0, 0] == pytest.approx(
+        expected, abs=1e-4
+    )
+    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {
+        f"disc_large@{sha256_of(path)[:8]}_wen224"
+    }
 
 
 def test_the_default_file_of_disc_large(run, patches_file, capsys):
     assert sscd_clip(run, "--sscd", "sscd_disc_large", "--require", "sscd") == 2
-    assert "checkpoints/sscd_disc_large.torchscript.pt is not here: python download/fetch.py sscd_disc_large" in capsys.readouterr().err
+    assert (
+        "checkpoints/sscd_disc_large.torchscript.pt is not here: python download/fetch.py "
+        "sscd_disc_large" in capsys.readouterr().err
+    )
     path_of("sscd_disc_large").parent.mkdir(parents=True)
     shutil.copy(patches_file, path_of("sscd_disc_large"))
     assert sscd_clip(run, "--sscd", "sscd_disc_large", "--require", "sscd") == 0
-    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {"disc_large_official320"}
+    assert {row.variant for row in read_results(run.path) if row.quantity == "sscd"} == {
+        "disc_large_official320"
+    }
 
 
 def test_every_preset_and_variant_can_be_typed():
-    assert (list(PRESETS), list(VARIANTS)) == (list(compute_sscd_orig_clip_score.SSCD_PRESETS), list(compute_sscd_orig_clip_score.CLIP_VARIANTS))
+    assert (list(PRESETS), list(VARIANTS)) == (
+        list(compute_sscd_orig_clip_score.SSCD_PRESETS),
+        list(compute_sscd_orig_clip_score.CLIP_VARIANTS),
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_clip_variants(run, monkeypatch, variant, capsys):
-    """The right model for each, from the file that download/ fetches; that file is the one open_clip itself names for the training."""
+    """The right model for each, from the file that download/ fetches; that file is the one
+    open_clip itself names for the training.
+    """
     import open_clip
 
     architecture, training = VARIANTS[variant]
@@ -55,14 +87,23 @@ def test_clip_variants(run, monkeypatch, variant, capsys):
         return StandIn(), None, lambda image: torch.ones(3, 4, 4)
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
-    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: asked.append(name) or (lambda texts: torch.ones(len(texts), 5)))
-    assert sscd_clip(run, "--clip", variant, "--require", "clip") == 2 and f"download/fetch.py {asset.name}" in capsys.readouterr().err
+    monkeypatch.setattr(
+        open_clip,
+        "get_tokenizer",
+        lambda name: asked.append(name) or (lambda texts: torch.ones(len(texts), 5)),
+    )
+    assert (
+        sscd_clip(run, "--clip", variant, "--require", "clip") == 2
+        and f"download/fetch.py {asset.name}" in capsys.readouterr().err
+    )
     path = path_of(asset.name)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
     assert sscd_clip(run, "--clip", variant, "--require", "clip") == 0
     assert asked == [((architecture,), str(path)), architecture]
-    assert {row.variant: row.value for row in read_results(run.path) if row.quantity == "clip_gen"} == {variant: pytest.approx(1)}
+    assert {
+        row.variant: row.value for row in read_results(run.path) if row.quantity == "clip_gen"
+    } == {variant: pytest.approx(1)}
 
 
 class StandIn(torch.nn.Module):

@@ -1,4 +1,7 @@
-"""Asthana and Belagiannis, ICLR 2026: the score on pure noise and an embedding that lowers it, told in loops. Imports nothing of the suite."""
+"""Asthana and Belagiannis, ICLR 2026: the score on pure noise and an embedding that lowers it, told
+in loops. Imports nothing of the suite.
+"""
+
 import math
 
 import torch
@@ -8,31 +11,62 @@ from tests.reference.wen2024 import PlainAdamW
 
 
 def mean_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Number by number: cosine over the channels at each pixel of one image, averaged. a, b: (1, c, h, w)."""
+    """Number by number: cosine over the channels at each pixel of one image, averaged. a, b: (1, c,
+    h, w).
+    """
     _, channels, height, width = a.shape
     total = 0.0
     for i in range(height):
         for j in range(width):
             dot = sum(float(a[0, c, i, j]) * float(b[0, c, i, j]) for c in range(channels))
-            lengths = [math.sqrt(sum(float(v[0, c, i, j]) ** 2 for c in range(channels))) for v in (a, b)]
+            lengths = [
+                math.sqrt(sum(float(v[0, c, i, j]) ** 2 for c in range(channels))) for v in (a, b)
+            ]
             total += dot / (lengths[0] * lengths[1])
     return total / (height * width)
 
 
-def score(unet, x: torch.Tensor, first: int, late: int, empty: torch.Tensor, embedding: torch.Tensor, gamma1: float, gamma2: float) -> torch.Tensor:
-    """gamma1 ||guidance at the first timestep|| + gamma2 mean cosine of unconditional noise and guidance at the late one, same x, of one image."""
+def score(
+    unet,
+    x: torch.Tensor,
+    first: int,
+    late: int,
+    empty: torch.Tensor,
+    embedding: torch.Tensor,
+    gamma1: float,
+    gamma2: float,
+) -> torch.Tensor:
+    """gamma1 ||guidance at the first timestep|| + gamma2 mean cosine of unconditional noise and
+    guidance at the late one, same x, of one image.
+    """
     pair = torch.cat([empty, embedding])
     uncond, text = both_halves(unet, x, first, pair)
     length = torch.sqrt(((text - uncond) ** 2).sum())
     uncond, text = both_halves(unet, x, late, pair)
     guidance = text - uncond
-    cosines = (uncond * guidance).sum(1) / (torch.sqrt((uncond**2).sum(1)) * torch.sqrt((guidance**2).sum(1)))
+    cosines = (uncond * guidance).sum(1) / (
+        torch.sqrt((uncond**2).sum(1)) * torch.sqrt((guidance**2).sum(1))
+    )
     return gamma1 * length + gamma2 * cosines.mean()
 
 
-def adjusted_embedding(unet, x: torch.Tensor, first: int, late: int, empty: torch.Tensor, embedding: torch.Tensor, *, gamma1: float, gamma2: float,
-                       lr: float, target: float, optim_iters: int) -> tuple[torch.Tensor, list[float]]:
-    """The best embedding of one image that AdamW on the score found, the begin token's row left alone, and all scores, of the start first."""
+def adjusted_embedding(
+    unet,
+    x: torch.Tensor,
+    first: int,
+    late: int,
+    empty: torch.Tensor,
+    embedding: torch.Tensor,
+    *,
+    gamma1: float,
+    gamma2: float,
+    lr: float,
+    target: float,
+    optim_iters: int,
+) -> tuple[torch.Tensor, list[float]]:
+    """The best embedding of one image that AdamW on the score found, the begin token's row left
+    alone, and all scores, of the start first.
+    """
     current, optimizer, scores, found = embedding.clone(), PlainAdamW(lr), [], []
     for update in range(optim_iters + 1):
         leaf = current.clone().requires_grad_(True)

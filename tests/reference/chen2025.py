@@ -1,9 +1,13 @@
-"""Chen et al., ICLR 2025 (Bright Ending) and CVPR 2025 (PRSS), as their official code runs them (SD 1.4, DDIM), told in loops.
+"""Chen et al., ICLR 2025 (Bright Ending) and CVPR 2025 (PRSS), as their official code runs them (SD
+1.4, DDIM), told in loops.
 
-Imports nothing of the suite. What counts as official here: the mask is the end token's attention at the last step, conditional half, mean over the
-heads and over the down path's finest cross-attentions, not made binary; the search takes the first caption that is good enough, else the best;
-re-anchoring computes the original prompt's prediction at every step; one image at a time (norms over all images of a prompt are norms of one).
+Imports nothing of the suite. What counts as official here: the mask is the end token's attention at
+the last step, conditional half, mean over the heads and over the down path's finest
+cross-attentions, not made binary; the search takes the first caption that is good enough, else the
+best; re-anchoring computes the original prompt's prediction at every step; one image at a time
+(norms over all images of a prompt are norms of one).
 """
+
 import math
 
 import torch
@@ -12,8 +16,18 @@ from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_tim
 
 
 @torch.no_grad()
-def end_token_mask(unet, x: torch.Tensor, t: int, embedding: torch.Tensor, end: int, layers: list[str], size: tuple[int, int]) -> torch.Tensor:
-    """Attention of each query to the token `end` at (x, t), (1, 1, *size), of one image. layers: names of the cross-attentions that are averaged."""
+def end_token_mask(
+    unet,
+    x: torch.Tensor,
+    t: int,
+    embedding: torch.Tensor,
+    end: int,
+    layers: list[str],
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Attention of each query to the token `end` at (x, t), (1, 1, *size), of one image. layers:
+    names of the cross-attentions that are averaged.
+    """
     seen = {}
 
     def keep(name):
@@ -27,9 +41,13 @@ def end_token_mask(unet, x: torch.Tensor, t: int, embedding: torch.Tensor, end: 
                 logits = queries[:, part] @ keys[:, part].T / math.sqrt(width)
                 total += torch.exp(logits[:, end]) / torch.exp(logits).sum(1)
             seen[name] = total / module.heads
+
         return hook
 
-    handles = [unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in layers]
+    handles = [
+        unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True)
+        for name in layers
+    ]
     unet(x, t, encoder_hidden_states=embedding)
     for handle in handles:
         handle.remove()
@@ -37,8 +55,18 @@ def end_token_mask(unet, x: torch.Tensor, t: int, embedding: torch.Tensor, end: 
 
 
 @torch.no_grad()
-def first_run_mask(unet, x: torch.Tensor, empty: torch.Tensor, embedding: torch.Tensor, end: int, layers: list[str], size: tuple[int, int], *,
-                   num_steps: int, guidance_scale: float) -> torch.Tensor:
+def first_run_mask(
+    unet,
+    x: torch.Tensor,
+    empty: torch.Tensor,
+    embedding: torch.Tensor,
+    end: int,
+    layers: list[str],
+    size: tuple[int, int],
+    *,
+    num_steps: int,
+    guidance_scale: float,
+) -> torch.Tensor:
     """The mask of one image: plain guidance until the last step, whose attention is looked at."""
     bars, timesteps = alpha_bars(), ddim_timesteps(num_steps)
     for t in timesteps[:-1]:
@@ -55,9 +83,18 @@ def magnitude(difference: torch.Tensor, mask: torch.Tensor | None) -> float:
 
 
 @torch.no_grad()
-def semantic_search(unet, x: torch.Tensor, t: int, empty: torch.Tensor, captions: list[torch.Tensor], target: float,
-                    mask: torch.Tensor | None = None) -> tuple[int, bool, list[float]]:
-    """Which caption (0: the original) is taken for one image, whether one was too large before, and the magnitudes that were measured."""
+def semantic_search(
+    unet,
+    x: torch.Tensor,
+    t: int,
+    empty: torch.Tensor,
+    captions: list[torch.Tensor],
+    target: float,
+    mask: torch.Tensor | None = None,
+) -> tuple[int, bool, list[float]]:
+    """Which caption (0: the original) is taken for one image, whether one was too large before, and
+    the magnitudes that were measured.
+    """
     trigger, measured = False, []
     for j in range(len(captions)):
         uncond, text = both_halves(unet, x, t, torch.cat([empty, captions[j]]))
@@ -69,8 +106,20 @@ def semantic_search(unet, x: torch.Tensor, t: int, empty: torch.Tensor, captions
 
 
 @torch.no_grad()
-def re_anchored(unet, x: torch.Tensor, empty: torch.Tensor, found: torch.Tensor, original: torch.Tensor, trigger: bool, *, low: float, high: float,
-                num_steps: int, guidance_scale: float, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:
+def re_anchored(
+    unet,
+    x: torch.Tensor,
+    empty: torch.Tensor,
+    found: torch.Tensor,
+    original: torch.Tensor,
+    trigger: bool,
+    *,
+    low: float,
+    high: float,
+    num_steps: int,
+    guidance_scale: float,
+    mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, int]:
     """Last latent of one image, and in how many steps guidance was re-anchored."""
     bars, steps, s = alpha_bars(), 0, guidance_scale
     for t in ddim_timesteps(num_steps):

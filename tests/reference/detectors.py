@@ -1,4 +1,7 @@
-"""Detectors of Wen, Ren, Chen (Bright Ending), Asthana and Carlini, one image at a time, in loops. Imports nothing of the suite."""
+"""Detectors of Wen, Ren, Chen (Bright Ending), Asthana and Carlini, one image at a time, in loops.
+Imports nothing of the suite.
+"""
+
 import math
 
 import torch
@@ -29,28 +32,42 @@ def noise_norm(steps, count: int) -> float:
 
 
 class Recorder:
-    """Stands in for every cross-attention: keeps softmax(q k / sqrt(d)) of each call, as [(name, (rows, heads, queries, 77))]."""
+    """Stands in for every cross-attention: keeps softmax(q k / sqrt(d)) of each call, as [(name,
+    (rows, heads, queries, 77))].
+    """
 
     def __init__(self, unet):
         self.calls, self.unet, self.before = [], unet, dict(unet.attn_processors)
 
     def __enter__(self):
         def processor(name):
-            def run(attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+            def run(
+                attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None
+            ):
                 rows, queries, _ = hidden_states.shape
-                q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+                q, k, v = (
+                    attn.to_q(hidden_states),
+                    attn.to_k(encoder_hidden_states),
+                    attn.to_v(encoder_hidden_states),
+                )
                 size = q.shape[-1] // attn.heads
                 outputs, kept = [], []
                 for h in range(attn.heads):
                     part = slice(h * size, (h + 1) * size)
-                    a = torch.softmax(torch.einsum("rqd,rtd->rqt", q[..., part], k[..., part]) / math.sqrt(size), -1)
+                    a = torch.softmax(
+                        torch.einsum("rqd,rtd->rqt", q[..., part], k[..., part]) / math.sqrt(size),
+                        -1,
+                    )
                     kept.append(a)
                     outputs.append(torch.einsum("rqt,rtd->rqd", a, v[..., part]))
                 self.calls.append((name, torch.stack(kept, 1)))
                 return attn.to_out[0](torch.cat(outputs, -1))
+
             return run
 
-        self.unet.set_attn_processor({name: processor(name) if "attn2" in name else own for name, own in self.before.items()})
+        self.unet.set_attn_processor(
+            {name: processor(name) if "attn2" in name else own for name, own in self.before.items()}
+        )
         return self
 
     def __exit__(self, *args):
@@ -58,14 +75,19 @@ class Recorder:
 
 
 def recorded(pipe, prompt, x, num_steps, scale):
-    """(steps of the trajectory, attention of each step: [(name, (heads, queries, 77)) of the prompt's row])."""
+    """(steps of the trajectory, attention of each step: [(name, (heads, queries, 77)) of the
+    prompt's row]).
+    """
     steps, per_step = [], []
     with Recorder(pipe.unet) as recorder:
+
         def note(i):
             per_step.append(recorder.calls)
             recorder.calls = []
 
-        steps = trajectory(pipe.unet, x, pipe.encode([prompt]), pipe.encode([""]), num_steps, scale, note)
+        steps = trajectory(
+            pipe.unet, x, pipe.encode([prompt]), pipe.encode([""]), num_steps, scale, note
+        )
         per_step.append(recorder.calls)
     return steps, [[(name, a[1]) for name, a in calls] for calls in per_step[1:]]
 
@@ -91,7 +113,7 @@ def attention_entropy(pipe, prompt, x, num_steps, scale, absolute: bool) -> floa
     end, tail = end_of(pipe, prompt), max(num_steps // 5, 1)
     first = entropy(mean_attention(attention[0])[end:])
     total = 0.0
-    for calls in attention[num_steps - tail:]:
+    for calls in attention[num_steps - tail :]:
         a = mean_attention(calls)
         change = entropy(a[end:]) - first
         total += entropy(a) + (abs(change) if absolute else change)
@@ -105,7 +127,9 @@ def layer_entropy(pipe, prompt, x, num_steps, layer: int) -> float:
 
 
 def bright_ending(pipe, prompt, x, num_steps, scale) -> float:
-    """First pass: the end token's attention in the finest down layers at the last step. Second pass: masked magnitudes over mean(m)."""
+    """First pass: the end token's attention in the finest down layers at the last step. Second
+    pass: masked magnitudes over mean(m).
+    """
     _, attention = recorded(pipe, prompt, x, num_steps, scale)
     down = [a for name, a in attention[-1] if name.startswith("down")]
     most = max(a.shape[1] for a in down)
@@ -113,12 +137,21 @@ def bright_ending(pipe, prompt, x, num_steps, scale) -> float:
     mask = sum(chosen) / len(chosen)
     mask = mask.reshape(1, 1, x.shape[-2], x.shape[-1])
     steps = trajectory(pipe.unet, x, pipe.encode([prompt]), pipe.encode([""]), num_steps, scale)
-    return sum(norm((text - empty) * mask) for _, empty, text in steps) / len(steps) / float(mask.mean())
+    return (
+        sum(norm((text - empty) * mask) for _, empty, text in steps)
+        / len(steps)
+        / float(mask.mean())
+    )
 
 
 def anisotropy(pipe, prompt, x, num_steps, norm_weight, cosine_weight) -> float:
-    """Magnitude at the first timestep, and mean cosine over pixels at the third last, on the same noise."""
-    timesteps, stacked = ddim_timesteps(num_steps), torch.cat([pipe.encode([""]), pipe.encode([prompt])])
+    """Magnitude at the first timestep, and mean cosine over pixels at the third last, on the same
+    noise.
+    """
+    timesteps, stacked = (
+        ddim_timesteps(num_steps),
+        torch.cat([pipe.encode([""]), pipe.encode([prompt])]),
+    )
     with torch.no_grad():
         empty, text = both_halves(pipe.unet, x, timesteps[0], stacked)
         late_empty, late_text = both_halves(pipe.unet, x, timesteps[-3], stacked)
@@ -126,18 +159,29 @@ def anisotropy(pipe, prompt, x, num_steps, norm_weight, cosine_weight) -> float:
     for r in range(height):
         for c in range(width):
             a = [float(late_empty[0, k, r, c]) for k in range(channels)]
-            b = [float(late_text[0, k, r, c]) - float(late_empty[0, k, r, c]) for k in range(channels)]
-            total += sum(p * q for p, q in zip(a, b)) / math.sqrt(sum(p * p for p in a) * sum(q * q for q in b))
+            b = [
+                float(late_text[0, k, r, c]) - float(late_empty[0, k, r, c])
+                for k in range(channels)
+            ]
+            total += sum(p * q for p, q in zip(a, b)) / math.sqrt(
+                sum(p * p for p in a) * sum(q * q for q in b)
+            )
     return norm_weight * norm(text - empty) + cosine_weight * total / (height * width)
 
 
 def tile_distance(a, b, parts: int) -> float:
-    """Largest root mean square difference of corresponding tiles of two images, nested lists (3, H, W)."""
+    """Largest root mean square difference of corresponding tiles of two images, nested lists (3, H,
+    W).
+    """
     height, width = len(a[0]) // parts, len(a[0][0]) // parts
     largest = 0.0
     for i in range(parts):
         for j in range(parts):
-            total = sum((a[k][r][c] - b[k][r][c]) ** 2 for k in range(3) for r in range(i * height, (i + 1) * height)
-                        for c in range(j * width, (j + 1) * width))
+            total = sum(
+                (a[k][r][c] - b[k][r][c]) ** 2
+                for k in range(3)
+                for r in range(i * height, (i + 1) * height)
+                for c in range(j * width, (j + 1) * width)
+            )
             largest = max(largest, math.sqrt(total / (3 * height * width)))
     return largest

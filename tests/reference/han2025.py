@@ -1,16 +1,21 @@
-"""Han et al., NeurIPS 2025, as its official code runs it (SD 1.4, DDIM), told in loops. Imports nothing of the suite.
+"""Han et al., NeurIPS 2025, as its official code runs it (SD 1.4, DDIM), told in loops. Imports
+nothing of the suite.
 
-What counts as official here: one global seed; per prompt one draw for all its images; embeddings stacked unconditional
-half first; both halves of guidance in every UNet call; the batch-wise adjuster does not scale the UNet's input; guidance is off
-(scale 0) in steps 0..apply_cfg_step after it, and on from step 0 after the per-sample adjuster.
+What counts as official here: one global seed; per prompt one draw for all its images; embeddings
+stacked unconditional half first; both halves of guidance in every UNet call; the batch-wise
+adjuster does not scale the UNet's input; guidance is off (scale 0) in steps 0..apply_cfg_step after
+it, and on from step 0 after the per-sample adjuster.
 """
+
 import math
 
 import torch
 
 
 def alpha_bars() -> list[float]:
-    """Cumulative products of 1 - beta: 1000 betas, evenly spaced in square root from 0.00085 to 0.012."""
+    """Cumulative products of 1 - beta: 1000 betas, evenly spaced in square root from 0.00085 to
+    0.012.
+    """
     bars, product = [], 1.0
     low, high = math.sqrt(0.00085), math.sqrt(0.012)
     for k in range(1000):
@@ -25,8 +30,12 @@ def ddim_timesteps(num_steps: int) -> list[int]:
     return [k * jump + 1 for k in reversed(range(num_steps))]
 
 
-def ddim_step(x: torch.Tensor, e: torch.Tensor, t: int, num_steps: int, bars: list[float]) -> torch.Tensor:
-    """Deterministic DDIM (eta 0); the step after the last lands on the first entry of the schedule, not on alpha 1."""
+def ddim_step(
+    x: torch.Tensor, e: torch.Tensor, t: int, num_steps: int, bars: list[float]
+) -> torch.Tensor:
+    """Deterministic DDIM (eta 0); the step after the last lands on the first entry of the schedule,
+    not on alpha 1.
+    """
     earlier = t - 1000 // num_steps
     bar, bar_earlier = bars[t], bars[max(earlier, 0)]
     x0 = (x - math.sqrt(1 - bar) * e) / math.sqrt(bar)
@@ -35,19 +44,32 @@ def ddim_step(x: torch.Tensor, e: torch.Tensor, t: int, num_steps: int, bars: li
 
 def encode(tokenizer, text_encoder, prompt: str) -> torch.Tensor:
     """Embedding of one prompt, (1, 77, dim), padded and cut to 77 tokens."""
-    ids = tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(
+        prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
         return text_encoder(ids)[0]
 
 
-def both_halves(unet, x: torch.Tensor, t: int, stacked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def both_halves(
+    unet, x: torch.Tensor, t: int, stacked: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Unconditional and text noise at x, from one UNet call on x twice. stacked: (2n, 77, dim)."""
     noise = unet(torch.cat([x, x]), t, encoder_hidden_states=stacked).sample
-    return noise[: len(x)], noise[len(x):]
+    return noise[: len(x)], noise[len(x) :]
 
 
 @torch.no_grad()
-def official_batch_wise(unet, x: torch.Tensor, t: int, stacked: torch.Tensor, *, rho: float, gamma: float, adj_iters: int) -> torch.Tensor:
+def official_batch_wise(
+    unet,
+    x: torch.Tensor,
+    t: int,
+    stacked: torch.Tensor,
+    *,
+    rho: float,
+    gamma: float,
+    adj_iters: int,
+) -> torch.Tensor:
     """Adjusted noise of the images of one prompt; each image's probe has length rho."""
     for _ in range(adj_iters):
         uncond, text = both_halves(unet, x, t, stacked)
@@ -60,15 +82,25 @@ def official_batch_wise(unet, x: torch.Tensor, t: int, stacked: torch.Tensor, *,
     return x
 
 
-def official_per_sample(unet, x: torch.Tensor, t: int, stacked: torch.Tensor, *, lr: float, target_loss: float,
-                        optim_iters: int) -> tuple[torch.Tensor, list[int]]:
-    """Adjusted noise, and updates of each image; one image after the other, each until its magnitude is <= target_loss or the cap is reached."""
+def official_per_sample(
+    unet,
+    x: torch.Tensor,
+    t: int,
+    stacked: torch.Tensor,
+    *,
+    lr: float,
+    target_loss: float,
+    optim_iters: int,
+) -> tuple[torch.Tensor, list[int]]:
+    """Adjusted noise, and updates of each image; one image after the other, each until its
+    magnitude is <= target_loss or the cap is reached.
+    """
     images, updates = [], []
     n = len(x)
     for b in range(n):
-        latent = x[b: b + 1].clone().requires_grad_(True)
+        latent = x[b : b + 1].clone().requires_grad_(True)
         optimizer = torch.optim.AdamW([latent], lr=lr)
-        pair = torch.cat([stacked[b: b + 1], stacked[b + n: b + n + 1]])
+        pair = torch.cat([stacked[b : b + 1], stacked[b + n : b + n + 1]])
         done = 0
         for _ in range(optim_iters):
             uncond, text = both_halves(unet, latent, t, pair)
@@ -81,16 +113,29 @@ def official_per_sample(unet, x: torch.Tensor, t: int, stacked: torch.Tensor, *,
             done += 1
         images.append(latent.detach())
         updates.append(done)
-    unet.zero_grad(set_to_none=True)                       # backward() filled these too
+    unet.zero_grad(set_to_none=True)  # backward() filled these too
     return torch.cat(images), updates
 
 
-def official_generate(unet, text_encoder, tokenizer, prompts: list[str], *, n: int, shape: tuple[int, int, int], seed: int, num_steps: int,
-                      guidance_scale: float, batch_wise: dict | None = None, per_sample: dict | None = None,
-                      apply_cfg_step: int = 4) -> tuple[list[torch.Tensor], list[list[int]]]:
+def official_generate(
+    unet,
+    text_encoder,
+    tokenizer,
+    prompts: list[str],
+    *,
+    n: int,
+    shape: tuple[int, int, int],
+    seed: int,
+    num_steps: int,
+    guidance_scale: float,
+    batch_wise: dict | None = None,
+    per_sample: dict | None = None,
+    apply_cfg_step: int = 4,
+) -> tuple[list[torch.Tensor], list[list[int]]]:
     """Final latents (n, 4, h, w) and updates (n) for each prompt in file order.
 
-    batch_wise, per_sample: settings of the adjuster, None: not used. With batch_wise guidance is off for i <= apply_cfg_step.
+    batch_wise, per_sample: settings of the adjuster, None: not used. With batch_wise guidance is
+    off for i <= apply_cfg_step.
     """
     torch.manual_seed(seed)
     bars, timesteps = alpha_bars(), ddim_timesteps(num_steps)
@@ -115,18 +160,23 @@ def official_generate(unet, text_encoder, tokenizer, prompts: list[str], *, n: i
 
 
 def epsilon_from_v(v: list[float], z: list[float], t: int) -> list[float]:
-    """Number by number: v = alpha e - sigma x0 and z = alpha x0 + sigma e, solved for e by eliminating x0. Whole t."""
+    """Number by number: v = alpha e - sigma x0 and z = alpha x0 + sigma e, solved for e by
+    eliminating x0. Whole t.
+    """
     bar = alpha_bars()[t]
     alpha, sigma = math.sqrt(bar), math.sqrt(1.0 - bar)
     e = []
     for one_v, one_z in zip(v, z):
-        # z / alpha gives x0 = (z - sigma e) / alpha; put into v: v = alpha e - sigma z / alpha + sigma^2 e / alpha
+        # z / alpha gives x0 = (z - sigma e) / alpha; put into v: v = alpha e - sigma z / alpha +
+        # sigma^2 e / alpha
         e.append((one_v + sigma * one_z / alpha) / (alpha + sigma**2 / alpha))
     return e
 
 
 def epsilon_from_v_euler(v: list[float], z: list[float], t: float) -> list[float]:
-    """The same in Euler's numbers: sigma_E is interpolated between whole timesteps, e = (v + sigma_E z) / sqrt(1 + sigma_E^2)."""
+    """The same in Euler's numbers: sigma_E is interpolated between whole timesteps, e = (v +
+    sigma_E z) / sqrt(1 + sigma_E^2).
+    """
     bars = alpha_bars()
     below = min(int(math.floor(t)), 998)
     lower, upper = (math.sqrt((1.0 - bars[k]) / bars[k]) for k in (below, below + 1))

@@ -1,8 +1,11 @@
-"""Hintersdorf et al., NeurIPS 2024 (NeMo), told in loops: one prompt, one set of blocked neurons at a time. Imports nothing of the suite.
+"""Hintersdorf et al., NeurIPS 2024 (NeMo), told in loops: one prompt, one set of blocked neurons at
+a time. Imports nothing of the suite.
 
-Its repairs: blocked neurons are sets (the official lists may hold one twice, and then unblock one copy of it), and a noise map takes one
-evaluation of the UNet (official: two, the first of them unused).
+Its repairs: blocked neurons are sets (the official lists may hold one twice, and then unblock one
+copy of it), and a noise map takes one evaluation of the UNet (official: two, the first of them
+unused).
 """
+
 import math
 
 import numpy as np
@@ -46,11 +49,15 @@ class Blocked:
 
     def __enter__(self):
         for name, channels in self.neurons.items():
+
             def scale(module, args, output, channels=tuple(channels)):
                 for channel in channels:
                     output[:, :, channel] = output[:, :, channel] * self.factor
                 return output
-            self.handles.append(self.unet.get_submodule(name + ".to_v").register_forward_hook(scale))
+
+            self.handles.append(
+                self.unet.get_submodule(name + ".to_v").register_forward_hook(scale)
+            )
 
     def __exit__(self, *error):
         for handle in self.handles:
@@ -58,10 +65,18 @@ class Blocked:
 
 
 @torch.no_grad()
-def noise_maps(unet, embedding: torch.Tensor, x: torch.Tensor, t: int, blocked: dict, factor: float = 0.0) -> np.ndarray:
-    """e - x for each seed, each channel stretched to 0..1; (seeds, 4, h, w). embedding: (1, tokens, dim)."""
+def noise_maps(
+    unet, embedding: torch.Tensor, x: torch.Tensor, t: int, blocked: dict, factor: float = 0.0
+) -> np.ndarray:
+    """e - x for each seed, each channel stretched to 0..1; (seeds, 4, h, w). embedding: (1, tokens,
+    dim).
+    """
     with Blocked(unet, blocked, factor):
-        y = (unet(x, t, encoder_hidden_states=embedding.repeat(len(x), 1, 1)).sample - x).numpy().astype(np.float32)
+        y = (
+            (unet(x, t, encoder_hidden_states=embedding.repeat(len(x), 1, 1)).sample - x)
+            .numpy()
+            .astype(np.float32)
+        )
     for seed in range(len(y)):
         for channel in range(y.shape[1]):
             low, high = y[seed, channel].min(), y[seed, channel].max()
@@ -70,9 +85,11 @@ def noise_maps(unet, embedding: torch.Tensor, x: torch.Tensor, t: int, blocked: 
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) -> list[float]:
-    """Multi-scale structural similarity of a[i] and b[i], (n, channels, h, w): three scales, exponents 0.33, negative parts cut at zero.
+    """Multi-scale structural similarity of a[i] and b[i], (n, channels, h, w): three scales,
+    exponents 0.33, negative parts cut at zero.
 
-    At each scale the data range is that of all maps; contrast terms are averaged without the border, the last scale's similarity with it.
+    At each scale the data range is that of all maps; contrast terms are averaged without the
+    border, the last scale's similarity with it.
     """
     half = kernel // 2
     window = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-half, half + 1)]
@@ -83,11 +100,20 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
         result = np.zeros_like(image)
         for i, row_weight in enumerate(window):
             for j, column_weight in enumerate(window):
-                result += row_weight * column_weight * padded[i: i + image.shape[0], j: j + image.shape[1]]
+                result += (
+                    row_weight
+                    * column_weight
+                    * padded[i : i + image.shape[0], j : j + image.shape[1]]
+                )
         return result
 
     def halve(images: np.ndarray) -> np.ndarray:
-        return (images[..., ::2, ::2] + images[..., 1::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, 1::2]) / 4
+        return (
+            images[..., ::2, ::2]
+            + images[..., 1::2, ::2]
+            + images[..., ::2, 1::2]
+            + images[..., 1::2, 1::2]
+        ) / 4
 
     a, b = a.astype(np.float64), b.astype(np.float64)
     scores = [1.0] * len(a)
@@ -98,9 +124,14 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
             contrasts, similarities = [], []
             for one, two in zip(a[i], b[i]):
                 mean_1, mean_2 = smooth(one), smooth(two)
-                var_1, var_2 = np.maximum(smooth(one**2) - mean_1**2, 0), np.maximum(smooth(two**2) - mean_2**2, 0)
+                var_1, var_2 = (
+                    np.maximum(smooth(one**2) - mean_1**2, 0),
+                    np.maximum(smooth(two**2) - mean_2**2, 0),
+                )
                 contrast = (2 * (smooth(one * two) - mean_1 * mean_2) + c2) / (var_1 + var_2 + c2)
-                similarities.append((2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1) * contrast)
+                similarities.append(
+                    (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1) * contrast
+                )
                 contrasts.append(contrast[half:-half, half:-half])
             term = np.mean(similarities) if scale == 2 else np.mean(contrasts)
             scores[i] *= max(float(term), 0.0) ** 0.33
@@ -111,12 +142,22 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
 def memorized_seeds(maps: np.ndarray, threshold: float, **window) -> list[int]:
     """Seeds that look like another seed of the same prompt."""
     pairs = [(i, j) for i in range(len(maps)) for j in range(i + 1, len(maps))]
-    values = ms_ssim(np.stack([maps[i] for i, _ in pairs]), np.stack([maps[j] for _, j in pairs]), **window)
-    return [seed for seed in range(len(maps)) if max(value for pair, value in zip(pairs, values) if seed in pair) > threshold]
+    values = ms_ssim(
+        np.stack([maps[i] for i, _ in pairs]), np.stack([maps[j] for _, j in pairs]), **window
+    )
+    return [
+        seed
+        for seed in range(len(maps))
+        if max(value for pair, value in zip(pairs, values) if seed in pair) > threshold
+    ]
 
 
-def initial_selection(active: dict, statistics: dict, likeness, threshold: float) -> tuple[dict, float, float]:
-    """(neurons, similarity, threshold of the refinement). active: name -> activations; statistics: name -> (means, stds)."""
+def initial_selection(
+    active: dict, statistics: dict, likeness, threshold: float
+) -> tuple[dict, float, float]:
+    """(neurons, similarity, threshold of the refinement). active: name -> activations; statistics:
+    name -> (means, stds).
+    """
     theta, k = 5.0, 0
     while True:
         chosen = {}
@@ -136,7 +177,9 @@ def initial_selection(active: dict, statistics: dict, likeness, threshold: float
 
 
 def refinement(chosen: dict, likeness, threshold: float) -> dict:
-    """Unblocks whole layers, last to first, then single neurons of those that are left; for good where the similarity stays below."""
+    """Unblocks whole layers, last to first, then single neurons of those that are left; for good
+    where the similarity stays below.
+    """
     kept = {name: list(neurons) for name, neurons in chosen.items()}
     for name in reversed(list(kept)):
         if kept[name] and likeness({**kept, name: []}) < threshold:
@@ -149,7 +192,17 @@ def refinement(chosen: dict, likeness, threshold: float) -> dict:
     return kept
 
 
-def find(unet, embedding: torch.Tensor, x: torch.Tensor, t: int, statistics: dict, threshold: float, *, up: bool = False, **window) -> dict:
+def find(
+    unet,
+    embedding: torch.Tensor,
+    x: torch.Tensor,
+    t: int,
+    statistics: dict,
+    threshold: float,
+    *,
+    up: bool = False,
+    **window,
+) -> dict:
     """The neurons of one prompt. embedding: (1, tokens, dim); x: (seeds, 4, h, w)."""
     unblocked = noise_maps(unet, embedding, x, t, {})
     seeds = memorized_seeds(unblocked, threshold, **window)
@@ -157,7 +210,9 @@ def find(unet, embedding: torch.Tensor, x: torch.Tensor, t: int, statistics: dic
         return {}
 
     def likeness(neurons: dict) -> float:
-        return max(ms_ssim(unblocked[seeds], noise_maps(unet, embedding, x[seeds], t, neurons), **window))
+        return max(
+            ms_ssim(unblocked[seeds], noise_maps(unet, embedding, x[seeds], t, neurons), **window)
+        )
 
     active = {name: activation(to_v, embedding[0]) for name, to_v in layers_of(unet, up=up).items()}
     chosen, _, reached = initial_selection(active, statistics, likeness, threshold)
@@ -166,10 +221,23 @@ def find(unet, embedding: torch.Tensor, x: torch.Tensor, t: int, statistics: dic
 
 
 @torch.no_grad()
-def generate(unet, text_encoder, tokenizer, prompt: str, x: torch.Tensor, neurons: dict, factor: float, *, num_steps: int,
-             guidance_scale: float) -> torch.Tensor:
+def generate(
+    unet,
+    text_encoder,
+    tokenizer,
+    prompt: str,
+    x: torch.Tensor,
+    neurons: dict,
+    factor: float,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+) -> torch.Tensor:
     """Final latents of one prompt's images with its neurons blocked. x: (n, 4, h, w)."""
-    stacked = torch.cat([encode(tokenizer, text_encoder, "")] * len(x) + [encode(tokenizer, text_encoder, prompt)] * len(x))
+    stacked = torch.cat(
+        [encode(tokenizer, text_encoder, "")] * len(x)
+        + [encode(tokenizer, text_encoder, prompt)] * len(x)
+    )
     with Blocked(unet, neurons, factor):
         for t in ddim_timesteps(num_steps):
             uncond, text = unet(torch.cat([x, x]), t, encoder_hidden_states=stacked).sample.chunk(2)

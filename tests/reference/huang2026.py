@@ -1,9 +1,12 @@
-"""Huang et al., KDD 2026, as read from its description, one image after the other, told in loops. Imports nothing of the suite.
+"""Huang et al., KDD 2026, as read from its description, one image after the other, told in loops.
+Imports nothing of the suite.
 
-A step is outside when the norm of its update is more than gamma standard deviations from the ordinary mean. Then the estimate of the
-clean latent gets its ordinary norm and the step is taken anew; from `severe` standard deviations on, the update's norm and then the new
-latent's are put into their regions as well. DDIM only: its latents are of unit variance.
+A step is outside when the norm of its update is more than gamma standard deviations from the
+ordinary mean. Then the estimate of the clean latent gets its ordinary norm and the step is taken
+anew; from `severe` standard deviations on, the update's norm and then the new latent's are put into
+their regions as well. DDIM only: its latents are of unit variance.
 """
+
 import math
 
 import torch
@@ -13,7 +16,7 @@ from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_tim
 
 def norm(x: torch.Tensor) -> float:
     """L2 norm over everything."""
-    return math.sqrt(float((x.double()**2).sum()))
+    return math.sqrt(float((x.double() ** 2).sum()))
 
 
 def into(value: float, low: float, high: float) -> float:
@@ -22,8 +25,12 @@ def into(value: float, low: float, high: float) -> float:
 
 
 @torch.no_grad()
-def norms(unet, x: torch.Tensor, pair: torch.Tensor, *, num_steps: int, guidance_scale: float) -> dict[str, list[float]]:
-    """Norms of every step of one image's plain run: of the update, of the latent after it, and of the clean estimate."""
+def norms(
+    unet, x: torch.Tensor, pair: torch.Tensor, *, num_steps: int, guidance_scale: float
+) -> dict[str, list[float]]:
+    """Norms of every step of one image's plain run: of the update, of the latent after it, and of
+    the clean estimate.
+    """
     bars, found = alpha_bars(), {"update": [], "latent": [], "clean": []}
     for t in ddim_timesteps(num_steps):
         uncond, text = both_halves(unet, x, t, pair)
@@ -37,9 +44,20 @@ def norms(unet, x: torch.Tensor, pair: torch.Tensor, *, num_steps: int, guidance
 
 
 @torch.no_grad()
-def corrected(unet, x: torch.Tensor, pair: torch.Tensor, *, num_steps: int, guidance_scale: float, mean: dict[str, float], sd: dict[str, float],
-              gamma: float, severe: float) -> tuple[torch.Tensor, list[float]]:
-    """Final latents (1, 4, h, w), and how many standard deviations each step's update would have been off without its correction.
+def corrected(
+    unet,
+    x: torch.Tensor,
+    pair: torch.Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    mean: dict[str, float],
+    sd: dict[str, float],
+    gamma: float,
+    severe: float,
+) -> tuple[torch.Tensor, list[float]]:
+    """Final latents (1, 4, h, w), and how many standard deviations each step's update would have
+    been off without its correction.
 
     mean, sd: of each norm, here the same for all steps.
     """
@@ -56,8 +74,22 @@ def corrected(unet, x: torch.Tensor, pair: torch.Tensor, *, num_steps: int, guid
             after = ddim_step(x, (x - a * clean) / s, t, num_steps, bars)
         if off[-1] > severe:
             update = after - x
-            update = update * (into(norm(update), mean["update"] - gamma * sd["update"], mean["update"] + gamma * sd["update"]) / norm(update))
+            update = update * (
+                into(
+                    norm(update),
+                    mean["update"] - gamma * sd["update"],
+                    mean["update"] + gamma * sd["update"],
+                )
+                / norm(update)
+            )
             after = x + update
-            after = after * (into(norm(after), mean["latent"] - gamma * sd["latent"], mean["latent"] + gamma * sd["latent"]) / norm(after))
+            after = after * (
+                into(
+                    norm(after),
+                    mean["latent"] - gamma * sd["latent"],
+                    mean["latent"] + gamma * sd["latent"],
+                )
+                / norm(after)
+            )
         x = after
     return x, off

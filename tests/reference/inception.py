@@ -1,8 +1,11 @@
-"""Inception-v3 with random weights as a TorchScript file, for tests without the released one. Imports nothing of the suite.
+"""Inception-v3 with random weights as a TorchScript file, for tests without the released one.
+Imports nothing of the suite.
 
-The file inception-2015-12-05.pt of stylegan2-ada has a module `layers` that takes images scaled to (x - 128) / 128 and gives the 2048 pooled
-features. This is torchvision's Inception-v3 in that form; the branch pools of FID's own count no padding, of which a loader sees nothing.
+The file inception-2015-12-05.pt of stylegan2-ada has a module `layers` that takes images scaled to
+(x - 128) / 128 and gives the 2048 pooled features. This is torchvision's Inception-v3 in that form;
+the branch pools of FID's own count no padding, of which a loader sees nothing.
 """
+
 import numpy as np
 import torch
 from PIL import Image
@@ -15,7 +18,9 @@ class Layers(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.network = inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
+        self.network = inception_v3(
+            weights=None, aux_logits=False, transform_input=False, init_weights=False
+        )
         self.network.fc, self.network.dropout = nn.Identity(), nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,7 +42,9 @@ class Inception(nn.Module):
 
 @torch.no_grad()
 def random_inception(seed: int) -> nn.Module:
-    """The network in eval mode, its convolutions scaled so that the features have the size of the images; the caller's random state stays."""
+    """The network in eval mode, its convolutions scaled so that the features have the size of the
+    images; the caller's random state stays.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Inception(Layers())
@@ -54,22 +61,36 @@ def save_traced(model: nn.Module, path, side: int = 299) -> None:
 
 @torch.no_grad()
 def inception_features(model: nn.Module, image: Image.Image) -> np.ndarray:
-    """Features of one image: every channel resized alone as 32-bit float, PIL bicubic to 299 x 299, cut to [0, 255] but not rounded.
+    """Features of one image: every channel resized alone as 32-bit float, PIL bicubic to 299 x 299,
+    cut to [0, 255] but not rounded.
     Source: Parmar et al., CVPR 2022, and clean-fid's mode "clean"."""
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
-    channels = [Image.fromarray(pixels[:, :, c], mode="F").resize((299, 299), Image.Resampling.BICUBIC) for c in range(3)]
+    channels = [
+        Image.fromarray(pixels[:, :, c], mode="F").resize((299, 299), Image.Resampling.BICUBIC)
+        for c in range(3)
+    ]
     resized = torch.tensor(np.stack([np.array(channel) for channel in channels])).clamp(0, 255)
     return model(resized[None])[0].double().numpy()
 
 
 @torch.no_grad()
 def clip_features(model, image: Image.Image) -> np.ndarray:
-    """OpenAI's CLIP image embedding, not normalised: small edge to 224 (PIL bicubic, 8 bit), centre crop, CLIP's mean and deviation.
+    """OpenAI's CLIP image embedding, not normalised: small edge to 224 (PIL bicubic, 8 bit), centre
+    crop, CLIP's mean and deviation.
     Source: Kynkaanniemi et al., ICLR 2023, and clean-fid's clip_features.py. model: open_clip's."""
     width, height = image.size
-    small = (224, int(224 * height / width)) if width <= height else (int(224 * width / height), 224)
+    small = (
+        (224, int(224 * height / width)) if width <= height else (int(224 * width / height), 224)
+    )
     left, top = round((small[0] - 224) / 2), round((small[1] - 224) / 2)
-    cropped = image.convert("RGB").resize(small, Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
+    cropped = (
+        image.convert("RGB")
+        .resize(small, Image.Resampling.BICUBIC)
+        .crop((left, top, left + 224, top + 224))
+    )
     pixels = torch.tensor(np.array(cropped)).permute(2, 0, 1).float() / 255
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+    mean, deviation = (
+        torch.tensor(values)[:, None, None]
+        for values in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
     return model.encode_image(((pixels - mean) / deviation)[None])[0].double().numpy()

@@ -1,4 +1,7 @@
-"""Jain et al., CVPR 2025: dynamic transition point and opposite guidance, one image after the other, told in loops. Imports nothing of the suite."""
+"""Jain et al., CVPR 2025: dynamic transition point and opposite guidance, one image after the
+other, told in loops. Imports nothing of the suite.
+"""
+
 import math
 
 import torch
@@ -15,11 +18,21 @@ def first_minimum(values: list[float]) -> int | None:
 
 
 @torch.no_grad()
-def dynamic(unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, num_steps: int, guidance_scale: float, before: float,
-            latest: int) -> tuple[torch.Tensor, int]:
+def dynamic(
+    unet,
+    x: torch.Tensor,
+    empty: torch.Tensor,
+    text: torch.Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    before: float,
+    latest: int,
+) -> tuple[torch.Tensor, int]:
     """Final latents (1, 4, h, w) and the first guided step (-1: none) of one image.
 
-    Scale `before` while no magnitude so far has two larger neighbours, and at the latest from step `latest` on the scale of guidance.
+    Scale `before` while no magnitude so far has two larger neighbours, and at the latest from step
+    `latest` on the scale of guidance.
     """
     bars, magnitudes, start = alpha_bars(), [], -1
     for i, t in enumerate(ddim_timesteps(num_steps)):
@@ -33,18 +46,31 @@ def dynamic(unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, n
 
 
 @torch.no_grad()
-def opposite_until(unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, num_steps: int, guidance_scale: float, s: float,
-                   tau: float) -> torch.Tensor:
+def opposite_until(
+    unet,
+    x: torch.Tensor,
+    empty: torch.Tensor,
+    text: torch.Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    s: float,
+    tau: float,
+) -> torch.Tensor:
     """Final latents of one image: away from the prompt while t > tau."""
     bars = alpha_bars()
     for t in ddim_timesteps(num_steps):
         uncond, cond = both_halves(unet, x, t, torch.cat([empty, text]))
-        x = ddim_step(x, uncond + (-s if t > tau else guidance_scale) * (cond - uncond), t, num_steps, bars)
+        x = ddim_step(
+            x, uncond + (-s if t > tau else guidance_scale) * (cond - uncond), t, num_steps, bars
+        )
     return x
 
 
 @torch.no_grad()
-def cosine_changes(unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, num_steps: int, s: float) -> list[float]:
+def cosine_changes(
+    unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, num_steps: int, s: float
+) -> list[float]:
     """1 - cos(x_{i+1}, x_i) of one image over a whole pass of opposite guidance."""
     bars, changes = alpha_bars(), []
     for t in ddim_timesteps(num_steps):

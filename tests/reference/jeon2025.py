@@ -1,7 +1,9 @@
-"""Jeon et al., ICML 2025: SAIL, Algorithm 2 and as its official code runs it, told in loops. Imports nothing of the suite.
+"""Jeon et al., ICML 2025: SAIL, Algorithm 2 and as its official code runs it, told in loops.
+Imports nothing of the suite.
 
 Euler's scaling does not occur here: DDIM reads latents as they are.
 """
+
 import math
 
 import torch
@@ -15,14 +17,31 @@ def length(x: torch.Tensor) -> torch.Tensor:
 
 
 def conditional(unet, x: torch.Tensor, t: int, pair: torch.Tensor, v_model: bool) -> torch.Tensor:
-    """Difference of the halves for one latent, (1, 4, h, w), in units of noise. pair: (2, 77, dim), unconditional first."""
+    """Difference of the halves for one latent, (1, 4, h, w), in units of noise. pair: (2, 77, dim),
+    unconditional first.
+    """
     uncond, text = both_halves(unet, x, t, pair)
     return (text - uncond) * (math.sqrt(alpha_bars()[t]) if v_model else 1.0)
 
 
-def one_noise(unet, start: torch.Tensor, t: int, pair: torch.Tensor, *, lr: float, max_steps: int, threshold: float, alpha: float, delta: float,
-              paper: bool, stop_gradient: bool, v_model: bool) -> list[tuple[torch.Tensor, float]]:
-    """(iterate, loss) of one noise (1, 4, h, w), up to the first with loss <= threshold, at most max_steps of them."""
+def one_noise(
+    unet,
+    start: torch.Tensor,
+    t: int,
+    pair: torch.Tensor,
+    *,
+    lr: float,
+    max_steps: int,
+    threshold: float,
+    alpha: float,
+    delta: float,
+    paper: bool,
+    stop_gradient: bool,
+    v_model: bool,
+) -> list[tuple[torch.Tensor, float]]:
+    """(iterate, loss) of one noise (1, 4, h, w), up to the first with loss <= threshold, at most
+    max_steps of them.
+    """
     x = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr=lr)
     sigma = math.sqrt(1 - alpha_bars()[t])
@@ -34,7 +53,11 @@ def one_noise(unet, start: torch.Tensor, t: int, pair: torch.Tensor, *, lr: floa
         if stop_gradient:
             direction = direction.detach()
         e_probe = conditional(unet, x + delta * direction, t, pair, v_model)
-        loss = length(-e_probe / sigma - score)**2 + alpha * length(x)**2 if paper else length(e_probe) + alpha * length(x)
+        loss = (
+            length(-e_probe / sigma - score) ** 2 + alpha * length(x) ** 2
+            if paper
+            else length(e_probe) + alpha * length(x)
+        )
         history.append((x.detach().clone(), float(loss.detach())))
         if float(loss.detach()) <= threshold:
             break
@@ -45,8 +68,12 @@ def one_noise(unet, start: torch.Tensor, t: int, pair: torch.Tensor, *, lr: floa
     return history
 
 
-def own_noise(unet, noises: list[torch.Tensor], t: int, pair: torch.Tensor, *, threshold: float, **settings) -> dict:
-    """One image: its own noise, then fresh ones, in the order of `noises`; the first accepted iterate, else the one with the least loss."""
+def own_noise(
+    unet, noises: list[torch.Tensor], t: int, pair: torch.Tensor, *, threshold: float, **settings
+) -> dict:
+    """One image: its own noise, then fresh ones, in the order of `noises`; the first accepted
+    iterate, else the one with the least loss.
+    """
     best, updates = {"loss": math.inf}, 0
     for attempt, start in enumerate(noises):
         limit = threshold + 0.1 * (attempt // 3)
@@ -60,20 +87,37 @@ def own_noise(unet, noises: list[torch.Tensor], t: int, pair: torch.Tensor, *, t
     return best | {"updates": updates, "restarts": len(noises) - 1, "reached": False}
 
 
-def official_pool(unet, t: int, stacked: torch.Tensor, *, wanted: int, shape: tuple[int, int, int], seed: int, budget: int, lr: float,
-                  max_steps: int, threshold: float, alpha: float, v_model: bool, most_rounds: int) -> list[torch.Tensor]:
-    """Noises (4, h, w) for the images of one prompt. stacked: (2 budget, 77, dim), unconditional half first.
+def official_pool(
+    unet,
+    t: int,
+    stacked: torch.Tensor,
+    *,
+    wanted: int,
+    shape: tuple[int, int, int],
+    seed: int,
+    budget: int,
+    lr: float,
+    max_steps: int,
+    threshold: float,
+    alpha: float,
+    v_model: bool,
+    most_rounds: int,
+) -> list[torch.Tensor]:
+    """Noises (4, h, w) for the images of one prompt. stacked: (2 budget, 77, dim), unconditional
+    half first.
 
-    As the code does it: the first call of every step reads the candidates as they were drawn, and hands the gradient on to them as they
-    are; a network that predicts v is read as if it predicted the image; a candidate is stored when its loss first is low enough, and goes
-    on; a new round begins with the same seed, every third with a higher threshold and a seed drawn from the generator as it stands.
+    As the code does it: the first call of every step reads the candidates as they were drawn, and
+    hands the gradient on to them as they are; a network that predicts v is read as if it predicted
+    the image; a candidate is stored when its loss first is low enough, and goes on; a new round
+    begins with the same seed, every third with a higher threshold and a seed drawn from the
+    generator as it stands.
     """
     kept: list[torch.Tensor] = []
     a, s = math.sqrt(alpha_bars()[t]), math.sqrt(1 - alpha_bars()[t])
     for rounds in range(most_rounds):
         torch.manual_seed(seed)
         x = torch.randn((budget, *shape), requires_grad=True)
-        drawn = torch.cat([x, x])                          # a copy of the values, with a way back for gradients
+        drawn = torch.cat([x, x])  # a copy of the values, with a way back for gradients
         optimizer, stored = torch.optim.Adam([x], lr=lr), [False] * budget
         for _ in range(max_steps):
             out = unet(drawn, t, encoder_hidden_states=stacked).sample

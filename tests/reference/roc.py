@@ -1,6 +1,8 @@
-"""ROC figures as one writes them down: loops over thresholds and pairs. Imports nothing of the suite.
+"""ROC figures as one writes them down: loops over thresholds and pairs. Imports nothing of the
+suite.
 
-Scores are lists of numbers, larger means more memorized; a prompt is called memorized when its score is at least the threshold.
+Scores are lists of numbers, larger means more memorized; a prompt is called memorized when its
+score is at least the threshold.
 """
 
 
@@ -14,7 +16,9 @@ def auc(positives, negatives):
 
 
 def points(positives, negatives):
-    """(false positives, true positives) at each distinct score as the threshold, from the largest down; without (0, 0)."""
+    """(false positives, true positives) at each distinct score as the threshold, from the largest
+    down; without (0, 0).
+    """
     found = []
     for threshold in sorted(set(positives) | set(negatives), reverse=True):
         false, true = 0, 0
@@ -27,7 +31,9 @@ def points(positives, negatives):
 
 
 def thinned(found):
-    """Without the points that lie halfway between their neighbours, as `roc_curve` of scikit-learn does with drop_intermediate=True."""
+    """Without the points that lie halfway between their neighbours, as `roc_curve` of scikit-learn
+    does with drop_intermediate=True.
+    """
     kept = []
     for i, (false, true) in enumerate(found):
         if 0 < i < len(found) - 1:
@@ -56,7 +62,9 @@ def tpr_at_most(positives, negatives, alpha):
 
 
 def tpr_wen(positives, negatives, alpha):
-    """`det_mem_viz.ipynb` of YuxinWenRick/diffusion_memorization: TPR of the last point of roc_curve with FPR < alpha."""
+    """`det_mem_viz.ipynb` of YuxinWenRick/diffusion_memorization: TPR of the last point of
+    roc_curve with FPR < alpha.
+    """
     last = None
     for fpr, tpr in rates(positives, negatives, thin=True):
         if fpr < alpha:
@@ -65,7 +73,8 @@ def tpr_wen(positives, negatives, alpha):
 
 
 def tpr_nearest(positives, negatives, alpha):
-    """`detect_eval.py` of SAIL and of rohanasthana/memorization-anisotropy: the point of roc_curve with the least |FPR - alpha|, the first
+    """`detect_eval.py` of SAIL and of rohanasthana/memorization-anisotropy: the point of roc_curve
+    with the least |FPR - alpha|, the first
     such; without their exchange of the labels when the AUC is below 0.5."""
     best, chosen = None, None
     for fpr, tpr in rates(positives, negatives, thin=True):
@@ -75,7 +84,9 @@ def tpr_nearest(positives, negatives, alpha):
 
 
 def tpr_interpolated(positives, negatives, alpha):
-    """Height of the curve at alpha, straight lines between points, the upper end where the curve is vertical."""
+    """Height of the curve at alpha, straight lines between points, the upper end where the curve is
+    vertical.
+    """
     found = rates(positives, negatives, thin=False)
     height = None
     for (fpr_a, tpr_a), (fpr_b, tpr_b) in zip(found, found[1:]):

@@ -1,7 +1,10 @@
-"""Image scores as researchers' scripts compute them: one image or one pair at a time, in loops. Imports nothing of the suite.
+"""Image scores as researchers' scripts compute them: one image or one pair at a time, in loops.
+Imports nothing of the suite.
 
-Images are PIL images of any size, models are in eval mode and on the CPU. An SSCD model takes (1, 3, h, w) and gives (1, d).
+Images are PIL images of any size, models are in eval mode and on the CPU. An SSCD model takes (1,
+3, h, w) and gives (1, d).
 """
+
 import math
 
 import numpy as np
@@ -14,16 +17,32 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 def sscd_transform(preset: str) -> transforms.Compose:
-    """PIL image in RGB -> (3, h, w). official320 and small288 are the two of the README of facebookresearch/sscd-copy-detection, official320
-    also Han's and NeMo's; sq288 is MemBench's; wen224 is `measure_SSCD_similarity` of YuxinWenRick/diffusion_memorization."""
+    """PIL image in RGB -> (3, h, w). official320 and small288 are the two of the README of
+    facebookresearch/sscd-copy-detection, official320
+    also Han's and NeMo's; sq288 is MemBench's; wen224 is `measure_SSCD_similarity` of
+    YuxinWenRick/diffusion_memorization.
+    """
     if preset == "official320":
-        steps = [transforms.Resize([320, 320]), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
+        steps = [
+            transforms.Resize([320, 320]),
+            transforms.ToTensor(),
+            transforms.Normalize(*IMAGENET),
+        ]
     elif preset == "sq288":
-        steps = [transforms.Resize([288, 288]), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
+        steps = [
+            transforms.Resize([288, 288]),
+            transforms.ToTensor(),
+            transforms.Normalize(*IMAGENET),
+        ]
     elif preset == "small288":
         steps = [transforms.Resize(288), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
     elif preset == "wen224":
-        steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+        steps = [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5], [0.5]),
+        ]
     else:
         raise ValueError(f"preset {preset!r} is none of official320, sq288, small288, wen224")
     return transforms.Compose(steps)
@@ -31,7 +50,9 @@ def sscd_transform(preset: str) -> transforms.Compose:
 
 @torch.no_grad()
 def sscd_descriptor(model, image: Image.Image, preset: str) -> torch.Tensor:
-    """Descriptor of one image, (d,), of length 1 (normalised again here, as Wen's script does). Source: as sscd_transform."""
+    """Descriptor of one image, (d,), of length 1 (normalised again here, as Wen's script does).
+    Source: as sscd_transform.
+    """
     descriptor = model(sscd_transform(preset)(image.convert("RGB")).unsqueeze(0))[0]
     return descriptor / torch.sqrt((descriptor**2).sum())
 
@@ -42,7 +63,9 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def sscd_score(model, image: Image.Image, references: list[Image.Image], preset: str) -> float:
-    """Largest cosine between the image and any of its prompt's references. Source: Wen et al., ICLR 2024; Han et al., NeurIPS 2025."""
+    """Largest cosine between the image and any of its prompt's references. Source: Wen et al., ICLR
+    2024; Han et al., NeurIPS 2025.
+    """
     mine, best = sscd_descriptor(model, image, preset), -math.inf
     for reference in references:
         best = max(best, cosine(mine, sscd_descriptor(model, reference, preset)))
@@ -51,7 +74,8 @@ def sscd_score(model, image: Image.Image, references: list[Image.Image], preset:
 
 @torch.no_grad()
 def clip_score(model, preprocess, tokenizer, image: Image.Image, text: str) -> float:
-    """Raw cosine between image and text, neither times 100 nor cut at 0. Source: `measure_CLIP_similarity` of
+    """Raw cosine between image and text, neither times 100 nor cut at 0. Source:
+    `measure_CLIP_similarity` of
     YuxinWenRick/diffusion_memorization. model, preprocess, tokenizer: open_clip's."""
     of_image = model.encode_image(preprocess(image).unsqueeze(0))[0]
     of_text = model.encode_text(tokenizer([text]))[0]
@@ -60,7 +84,8 @@ def clip_score(model, preprocess, tokenizer, image: Image.Image, text: str) -> f
 
 @torch.no_grad()
 def lpips_diversity(loss_fn, images: list[Image.Image]) -> float:
-    """Mean LPIPS over all n(n-1)/2 pairs of a prompt's images, all of one size; nan for n < 2. Source: Han et al., NeurIPS 2025.
+    """Mean LPIPS over all n(n-1)/2 pairs of a prompt's images, all of one size; nan for n < 2.
+    Source: Han et al., NeurIPS 2025.
     loss_fn: lpips.LPIPS; it takes two images of shape (1, 3, h, w) in [-1, 1]."""
     tensors = []
     for image in images:
@@ -73,23 +98,32 @@ def lpips_diversity(loss_fn, images: list[Image.Image]) -> float:
     return total / pairs if pairs else math.nan
 
 
-def nemo_sscd_gen(model, mitigated: list[Image.Image], unmitigated: list[Image.Image], preset: str) -> list[float]:
-    """Cosine of each mitigated image with the unmitigated image of the same seed, in the order given.
+def nemo_sscd_gen(
+    model, mitigated: list[Image.Image], unmitigated: list[Image.Image], preset: str
+) -> list[float]:
+    """Cosine of each mitigated image with the unmitigated image of the same seed, in the order
+    given.
     Source: Hintersdorf et al., NeurIPS 2024, `metrics/compute_sscd_gen.py`."""
     cosines = []
     for one, other in zip(mitigated, unmitigated, strict=True):
-        cosines.append(cosine(sscd_descriptor(model, one, preset), sscd_descriptor(model, other, preset)))
+        cosines.append(
+            cosine(sscd_descriptor(model, one, preset), sscd_descriptor(model, other, preset))
+        )
     return cosines
 
 
 def lower_median(values: list[float]) -> float:
-    """Median as torch.median takes it: the lower of the two middle values of an even number. Source: all of NeMo's medians."""
+    """Median as torch.median takes it: the lower of the two middle values of an even number.
+    Source: all of NeMo's medians.
+    """
     return sorted(values)[(len(values) - 1) // 2]
 
 
 def nemo_diversity(model, images: list[Image.Image], preset: str) -> float:
-    """Median (the lower one) of the cosines below the diagonal of the n x n matrix; less is more diverse.
-    Source: Hintersdorf et al., NeurIPS 2024, `metrics/compute_diversity.py`, tril with diagonal -1."""
+    """Median (the lower one) of the cosines below the diagonal of the n x n matrix; less is more
+    diverse.
+    Source: Hintersdorf et al., NeurIPS 2024, `metrics/compute_diversity.py`, tril with diagonal -1.
+    """
     descriptors = []
     for image in images:
         descriptors.append(sscd_descriptor(model, image, preset))
@@ -101,23 +135,34 @@ def nemo_diversity(model, images: list[Image.Image], preset: str) -> float:
 
 
 def upsampled(mask: np.ndarray, image: Image.Image) -> torch.Tensor:
-    """Mask (h, w) in [0, 1] at the image's size, (height, width) float32: bilinear, align_corners=False, no antialias.
+    """Mask (h, w) in [0, 1] at the image's size, (height, width) float32: bilinear,
+    align_corners=False, no antialias.
     Source: Chen et al., ICLR 2025 (bright ending), section on localized similarity."""
     small = torch.tensor(np.asarray(mask, dtype=np.float32))[None, None]
-    return F.interpolate(small, size=(image.height, image.width), mode="bilinear", align_corners=False)[0, 0]
+    return F.interpolate(
+        small, size=(image.height, image.width), mode="bilinear", align_corners=False
+    )[0, 0]
 
 
 def at_size_of(image: Image.Image, reference: Image.Image) -> Image.Image:
-    """Reference in RGB at the image's size (PIL bilinear), itself if it has that size. Source: a choice of ours; the paper does not say."""
+    """Reference in RGB at the image's size (PIL bilinear), itself if it has that size. Source: a
+    choice of ours; the paper does not say.
+    """
     reference = reference.convert("RGB")
-    return reference if reference.size == image.size else reference.resize(image.size, Image.Resampling.BILINEAR)
+    return (
+        reference
+        if reference.size == image.size
+        else reference.resize(image.size, Image.Resampling.BILINEAR)
+    )
 
 
 def filled_outside(image: Image.Image, mask: np.ndarray) -> Image.Image:
-    """Image in RGB whose pixels outside of the binary mask have its mean colour. Source: a choice of ours for Chen et al., ICLR 2025.
+    """Image in RGB whose pixels outside of the binary mask have its mean colour. Source: a choice
+    of ours for Chen et al., ICLR 2025.
 
-    mask: (h, w) in [0, 1]; binary mask = upsampled mask > 0.5; mean colour = mean of each channel over the whole image, masked or not,
-    rounded to a whole number of 0..255 (half to even), so that the result is an ordinary 8-bit image.
+    mask: (h, w) in [0, 1]; binary mask = upsampled mask > 0.5; mean colour = mean of each channel
+    over the whole image, masked or not, rounded to a whole number of 0..255 (half to even), so that
+    the result is an ordinary 8-bit image.
     """
     pixels = np.array(image.convert("RGB"))
     outside = ~(upsampled(mask, image) > 0.5).numpy()
@@ -128,10 +173,12 @@ def filled_outside(image: Image.Image, mask: np.ndarray) -> Image.Image:
 
 
 def ls_l2(image: Image.Image, reference: Image.Image, mask: np.ndarray) -> float:
-    """Localized similarity -||(x - y) m|| / sqrt(3 sum m^2), at most 0, pixels in [0, 1]; nan for an empty mask.
+    """Localized similarity -||(x - y) m|| / sqrt(3 sum m^2), at most 0, pixels in [0, 1]; nan for
+    an empty mask.
     Source: Chen et al., ICLR 2025; formula as stated by us, as the authors released none.
 
-    mask: (h, w) in [0, 1], upsampled to the image's size and used as it is, not binarised; reference resized to the image's size.
+    mask: (h, w) in [0, 1], upsampled to the image's size and used as it is, not binarised;
+    reference resized to the image's size.
     """
     x = transforms.ToTensor()(image.convert("RGB")).double()
     y = transforms.ToTensor()(at_size_of(image, reference)).double()
@@ -143,23 +190,41 @@ def ls_l2(image: Image.Image, reference: Image.Image, mask: np.ndarray) -> float
     return -math.sqrt(squares) / math.sqrt(3 * weight) if weight > 0 else math.nan
 
 
-def ls_sscd(model, image: Image.Image, reference: Image.Image, mask: np.ndarray, preset: str) -> float:
-    """Localized similarity: cosine of the descriptors of both images, each filled with its own mean colour outside of the binary mask.
-    Source: as ls_l2; the reference is resized to the image's size before, choices of the fill in filled_outside."""
+def ls_sscd(
+    model, image: Image.Image, reference: Image.Image, mask: np.ndarray, preset: str
+) -> float:
+    """Localized similarity: cosine of the descriptors of both images, each filled with its own mean
+    colour outside of the binary mask.
+    Source: as ls_l2; the reference is resized to the image's size before, choices of the fill in
+    filled_outside.
+    """
     one, other = filled_outside(image, mask), filled_outside(at_size_of(image, reference), mask)
     return cosine(sscd_descriptor(model, one, preset), sscd_descriptor(model, other, preset))
 
 
-def ls_gated(model, image: Image.Image, reference: Image.Image, mask: np.ndarray, preset: str, threshold: float = 0.5) -> float:
-    """ls_l2 if the cosine of the whole images (neither filled nor resized to each other) is above the threshold, else nan. Source: as ls_l2."""
+def ls_gated(
+    model,
+    image: Image.Image,
+    reference: Image.Image,
+    mask: np.ndarray,
+    preset: str,
+    threshold: float = 0.5,
+) -> float:
+    """ls_l2 if the cosine of the whole images (neither filled nor resized to each other) is above
+    the threshold, else nan. Source: as ls_l2.
+    """
     whole = cosine(sscd_descriptor(model, image, preset), sscd_descriptor(model, reference, preset))
     return ls_l2(image, reference, mask) if whole > threshold else math.nan
 
 
-def bootstrap_interval(values_by_prompt: dict[int, list[float]], resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval (low, high) of the mean over prompts of each prompt's mean. Source: Efron, 1979; prompts are what is drawn.
+def bootstrap_interval(
+    values_by_prompt: dict[int, list[float]], resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval (low, high) of the mean over prompts of each prompt's mean. Source:
+    Efron, 1979; prompts are what is drawn.
 
-    Prompts in ascending order; per resample one rng.integers(n, size=n) of default_rng(seed); quantiles with linear interpolation.
+    Prompts in ascending order; per resample one rng.integers(n, size=n) of default_rng(seed);
+    quantiles with linear interpolation.
     """
     means = []
     for prompt in sorted(values_by_prompt):
@@ -172,8 +237,13 @@ def bootstrap_interval(values_by_prompt: dict[int, list[float]], resamples: int,
 
 
 def summary(scores: list[float]) -> dict[str, float]:
-    """Mean, shares strictly above 0.5 and 0.7, 95th percentile (linear interpolation) of scores. Source: Somepalli et al. 2023, Wen et al. 2024.
+    """Mean, shares strictly above 0.5 and 0.7, 95th percentile (linear interpolation) of scores.
+    Source: Somepalli et al. 2023, Wen et al. 2024.
     Keys: mean, above_0.5, above_0.7, percentile_95."""
     n = len(scores)
-    return {"mean": sum(scores) / n, "above_0.5": sum(score > 0.5 for score in scores) / n, "above_0.7": sum(score > 0.7 for score in scores) / n,
-            "percentile_95": float(np.percentile(scores, 95))}
+    return {
+        "mean": sum(scores) / n,
+        "above_0.5": sum(score > 0.5 for score in scores) / n,
+        "above_0.7": sum(score > 0.7 for score in scores) / n,
+        "percentile_95": float(np.percentile(scores, 95)),
+    }

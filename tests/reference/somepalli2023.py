@@ -1,15 +1,19 @@
-"""Somepalli et al., NeurIPS 2023: random insertions and embedding noise at inference, told in loops. Imports nothing of the suite.
+"""Somepalli et al., NeurIPS 2023: random insertions and embedding noise at inference, told in
+loops. Imports nothing of the suite.
 
-The official script draws from the process's generators; here `draw(k)` gives the next whole number of 0..k-1. Its order: first the string,
-then its place.
+The official script draws from the process's generators; here `draw(k)` gives the next whole number
+of 0..k-1. Its order: first the string, then its place.
 """
+
 import torch
 
 from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_timesteps
 
 
 def insert_at(prompt: str, place: int, string: str) -> str:
-    """The prompt with the string between its words number place - 1 and place, which single spaces separate."""
+    """The prompt with the string between its words number place - 1 and place, which single spaces
+    separate.
+    """
     before, after = prompt.split(" ")[:place], prompt.split(" ")[place:]
     return " ".join(before + [string] + after)
 
@@ -30,8 +34,12 @@ def augmentation(prompt: str, style: str, repeats: int, decode, tokens: list[int
 
 
 @torch.no_grad()
-def guided_run(unet, x: torch.Tensor, stacked: torch.Tensor, *, num_steps: int, guidance_scale: float) -> torch.Tensor:
-    """Final latents of plain guidance under DDIM. stacked: unconditional embeddings, then those of the prompts, (2n, 77, dim)."""
+def guided_run(
+    unet, x: torch.Tensor, stacked: torch.Tensor, *, num_steps: int, guidance_scale: float
+) -> torch.Tensor:
+    """Final latents of plain guidance under DDIM. stacked: unconditional embeddings, then those of
+    the prompts, (2n, 77, dim).
+    """
     bars = alpha_bars()
     for t in ddim_timesteps(num_steps):
         uncond, text = both_halves(unet, x, t, stacked)

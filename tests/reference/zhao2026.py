@@ -1,4 +1,7 @@
-"""Zhao et al., ICML 2026 (GUARD, and attenuation alone), told in loops: one image per call. Imports nothing of the suite."""
+"""Zhao et al., ICML 2026 (GUARD, and attenuation alone), told in loops: one image per call. Imports
+nothing of the suite.
+"""
+
 import math
 import statistics
 
@@ -8,13 +11,17 @@ from tests.reference.han2025 import alpha_bars, ddim_step, ddim_timesteps, encod
 
 
 def spike_tokens(logits: torch.Tensor, tau: float) -> list[int]:
-    """Tokens of one head (queries, tokens) that stand out, by their largest logit; the first token never does."""
+    """Tokens of one head (queries, tokens) that stand out, by their largest logit; the first token
+    never does.
+    """
     highest = [float(logits[:, k].max()) for k in range(logits.shape[1])]
     mu, sd = statistics.mean(highest[1:]), statistics.stdev(highest[1:])
     return [k for k in range(1, len(highest)) if (highest[k] - mu) / (sd + 1e-6) > tau]
 
 
-def attenuated_attention(attn, hidden: torch.Tensor, text: torch.Tensor, *, row: int, tau: float, a: float) -> torch.Tensor:
+def attenuated_attention(
+    attn, hidden: torch.Tensor, text: torch.Tensor, *, row: int, tau: float, a: float
+) -> torch.Tensor:
     """Cross-attention whose spikes are multiplied by a in one row; the others are as usual."""
     rows = []
     for b in range(len(hidden)):
@@ -34,7 +41,9 @@ def attenuated_attention(attn, hidden: torch.Tensor, text: torch.Tensor, *, row:
 
 
 def orthogonalized(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch.Tensor:
-    """The released code's default: one image's attraction without its part along the repulsion, where their cosine is above 0.9."""
+    """The released code's default: one image's attraction without its part along the repulsion,
+    where their cosine is above 0.9.
+    """
     dot, squares = float((attraction * repulsion).sum()), float((repulsion**2).sum()) + 1e-8
     cosine = dot / (math.sqrt(float((attraction**2).sum()) + 1e-8) * math.sqrt(squares))
     if cosine <= 0.9:
@@ -43,31 +52,59 @@ def orthogonalized(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch.T
 
 
 @torch.no_grad()
-def generate(unet, text_encoder, tokenizer, prompt: str, x: torch.Tensor, *, tau: float, a: float, blocks: str, num_steps: int, guidance_scale: float,
-             repulsion: float | None, orthogonal: bool = False) -> torch.Tensor:
-    """Final latents of one image. x: (1, 4, h, w). repulsion: r; None: attenuation alone, with ordinary guidance.
+def generate(
+    unet,
+    text_encoder,
+    tokenizer,
+    prompt: str,
+    x: torch.Tensor,
+    *,
+    tau: float,
+    a: float,
+    blocks: str,
+    num_steps: int,
+    guidance_scale: float,
+    repulsion: float | None,
+    orthogonal: bool = False,
+) -> torch.Tensor:
+    """Final latents of one image. x: (1, 4, h, w). repulsion: r; None: attenuation alone, with
+    ordinary guidance.
 
-    Rows with repulsion: empty prompt, attenuated prompt, ordinary prompt. Without: empty prompt, attenuated prompt.
+    Rows with repulsion: empty prompt, attenuated prompt, ordinary prompt. Without: empty prompt,
+    attenuated prompt.
     """
-    def forward(attn):
-        return lambda hidden, encoder_hidden_states=None, **kwargs: attenuated_attention(attn, hidden, encoder_hidden_states, row=1, tau=tau, a=a)
 
-    changed = [module for name, module in unet.named_modules()
-               if name.endswith("attn2") and (blocks == "all" or name.startswith(("down_blocks", "mid_block")))]
+    def forward(attn):
+        return lambda hidden, encoder_hidden_states=None, **kwargs: attenuated_attention(
+            attn, hidden, encoder_hidden_states, row=1, tau=tau, a=a
+        )
+
+    changed = [
+        module
+        for name, module in unet.named_modules()
+        if name.endswith("attn2")
+        and (blocks == "all" or name.startswith(("down_blocks", "mid_block")))
+    ]
     for module in changed:
         module.forward = forward(module)
     try:
         empty, text = encode(tokenizer, text_encoder, ""), encode(tokenizer, text_encoder, prompt)
         stacked = torch.cat([empty, text] if repulsion is None else [empty, text, text])
         for i, t in enumerate(ddim_timesteps(num_steps)):
-            noises = unet(torch.cat([x] * len(stacked)), t, encoder_hidden_states=stacked).sample.split(1)
+            noises = unet(
+                torch.cat([x] * len(stacked)), t, encoder_hidden_states=stacked
+            ).sample.split(1)
             attraction = noises[1] - noises[0]
             noise = noises[0] + guidance_scale * attraction
             if repulsion is not None:
                 away = noises[2] - noises[0]
                 if orthogonal:
                     attraction = orthogonalized(attraction, away)
-                noise = noises[0] + guidance_scale * attraction - repulsion * math.cos(math.pi * i / (2 * num_steps)) * away
+                noise = (
+                    noises[0]
+                    + guidance_scale * attraction
+                    - repulsion * math.cos(math.pi * i / (2 * num_steps)) * away
+                )
             x = ddim_step(x, noise, t, num_steps, alpha_bars())
     finally:
         for module in changed:

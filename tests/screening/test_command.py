@@ -1,4 +1,5 @@
 """detect_memorization.py: files, resuming, refusals, prompt sets, masks."""
+
 import json
 import shutil
 
@@ -13,14 +14,19 @@ from screening import run as screening_run
 from screening.command import main
 from tests.cli.conftest import loaded  # noqa: F401
 
-MEM, NONMEM = ["the great wave", "two cats, in the style of an old master", "a green ring"], ["three red stars", "<b>& a \"blue\" circle"]
+MEM, NONMEM = (
+    ["the great wave", "two cats, in the style of an old master", "a green ring"],
+    ["three red stars", '<b>& a "blue" circle'],
+)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """(memorized prompts as CSV, ordinary ones as text)."""
     folder = tmp_path_factory.mktemp("sets")
-    (folder / "mem.csv").write_text("Caption;type\n" + "".join(f"{caption};VM\n" for caption in MEM))
+    (folder / "mem.csv").write_text(
+        "Caption;type\n" + "".join(f"{caption};VM\n" for caption in MEM)
+    )
     (folder / "nonmem.txt").write_text("\n".join(NONMEM) + "\n")
     return str(folder / "mem.csv"), str(folder / "nonmem.txt")
 
@@ -31,8 +37,24 @@ def detect(random_sd_folder, files, loaded, monkeypatch):  # noqa: F811
     monkeypatch.setattr(pipelines.loading, "load_pipeline", loaded)
 
     def run(out, *more, code=0):
-        argv = ["--model_id", random_sd_folder, "--prompts", files[0], "--nonmem_prompts", files[1], "--image_length", "32", "-n", "2",
-                "--num_inference_steps", "4", "--quiet", "--output_path", str(out), *more]
+        argv = [
+            "--model_id",
+            random_sd_folder,
+            "--prompts",
+            files[0],
+            "--nonmem_prompts",
+            files[1],
+            "--image_length",
+            "32",
+            "-n",
+            "2",
+            "--num_inference_steps",
+            "4",
+            "--quiet",
+            "--output_path",
+            str(out),
+            *more,
+        ]
         assert main(argv) == code
         return out
 
@@ -40,18 +62,28 @@ def detect(random_sd_folder, files, loaded, monkeypatch):  # noqa: F811
 
 
 def test_scores_of_several_detectors(detect, tmp_path, capsys):
-    """A row an image, in order, with the caption as it is; the summary names both sets; costs as the detectors state them."""
+    """A row an image, in order, with the caption as it is; the summary names both sets; costs as
+    the detectors state them.
+    """
     detect(tmp_path, "--detector", "noise_norm,sharpness")
     out = capsys.readouterr().out
     for name, rows in (("noise_norm", 2), ("sharpness", 4)):
         table = read_csv(tmp_path / name / "scores.csv")
         assert list(table[0]) == ["set", "prompt_index", "prompt", "sample_index", "score"]
         assert [(row["set"], row["prompt"], row["sample_index"]) for row in table] == [
-            (kind, caption, str(k)) for kind, captions in (("mem", MEM), ("nonmem", NONMEM)) for caption in captions for k in range(2)]
-        assert {int(row["unet_rows"]) for row in read_csv(tmp_path / name / "cost.csv")} == {2 * rows}
+            (kind, caption, str(k))
+            for kind, captions in (("mem", MEM), ("nonmem", NONMEM))
+            for caption in captions
+            for k in range(2)
+        ]
+        assert {int(row["unet_rows"]) for row in read_csv(tmp_path / name / "cost.csv")} == {
+            2 * rows
+        }
         assert {int(row["pass_unet_rows"]) for row in read_csv(tmp_path / name / "cost.csv")} == {8}
     assert out.count(": AUC ") == 2 and "3 memorized, 2 ordinary prompts" in out
-    assert json.loads((tmp_path / "noise_norm" / "config.json").read_text())["command"].startswith("python detect_memorization.py")
+    assert json.loads((tmp_path / "noise_norm" / "config.json").read_text())["command"].startswith(
+        "python detect_memorization.py"
+    )
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(detect, tmp_path, monkeypatch):
@@ -70,7 +102,12 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detect, tmp_path, monkeypatch):
     assert len(read_csv(tmp_path / "b" / "noise_norm" / "scores.csv")) == 4
     detect(tmp_path / "b")
     assert (tmp_path / "b" / "noise_norm" / "scores.csv").read_bytes() == whole
-    assert sorted(path.name for path in (tmp_path / "b" / "noise_norm").iterdir()) == ["config.json", "cost.csv", "manifest.json", "scores.csv"]
+    assert sorted(path.name for path in (tmp_path / "b" / "noise_norm").iterdir()) == [
+        "config.json",
+        "cost.csv",
+        "manifest.json",
+        "scores.csv",
+    ]
 
 
 def test_parts_of_a_killed_run_are_used(detect, tmp_path):
@@ -93,12 +130,20 @@ def test_another_run_is_not_mixed_in(detect, tmp_path, capsys):
 
 def test_masks_lie_beside_the_scores(detect, tmp_path):
     detect(tmp_path, "--detector", "bright_ending", "--save_masks")
-    names = {f"{kind}_{row:04d}_{k:02d}" for kind, rows in (("mem", 3), ("nonmem", 2)) for row in range(rows) for k in range(2)}
+    names = {
+        f"{kind}_{row:04d}_{k:02d}"
+        for kind, rows in (("mem", 3), ("nonmem", 2))
+        for row in range(rows)
+        for k in range(2)
+    }
     assert {path.stem for path in (tmp_path / "bright_ending" / "masks").iterdir()} == names
     assert {path.stem for path in (tmp_path / "bright_ending" / "overlays").iterdir()} == names
     mask = np.load(tmp_path / "bright_ending" / "masks" / "mem_0000_00.npy", allow_pickle=False)
     assert mask.shape == (8, 8) and mask.dtype == np.float32 and (mask >= 0).all()
-    assert Image.open(tmp_path / "bright_ending" / "overlays" / "mem_0000_00.png").size == (256, 256)
+    assert Image.open(tmp_path / "bright_ending" / "overlays" / "mem_0000_00.png").size == (
+        256,
+        256,
+    )
 
 
 def test_all_leaves_out_what_lacks_a_file_and_says_so(detect, tmp_path, capsys):
@@ -111,27 +156,49 @@ def test_official_noise_is_the_same_for_every_prompt(detect, tmp_path, files):
     same = tmp_path / "same.txt"
     same.write_text("the great wave\nthe great wave\n")
     detect(tmp_path, "--rng", "official", "--prompts", str(same))
-    scores = [float(row["score"]) for row in read_csv(tmp_path / "noise_norm" / "scores.csv") if row["set"] == "mem"]
+    scores = [
+        float(row["score"])
+        for row in read_csv(tmp_path / "noise_norm" / "scores.csv")
+        if row["set"] == "mem"
+    ]
     assert scores[:2] == pytest.approx(scores[2:], rel=1e-5) and scores[0] != scores[1]
 
 
-@pytest.mark.parametrize(("flags", "told"), [
-    (["--detector", "nose_norm"], "there is no detector 'nose_norm'"), (["--num_steps", "5"], "--num_steps 5 is more than the 4 steps"),
-    (["--layer", "1"], "--detector noise_norm does not take --layer"), (["--detector", "stability"], "needs --statistics FILE"),
-    (["--prompts", "nothing.csv"], "cannot read the prompt file"), (["--nonmem_prompts", "hub:a"], "is written hub:NAME:COLUMN"),
-    (["-n", "0"], "--n_samples_per_prompt 0 is out of range"), (["--guidance_scale", "nan"], "must be a finite number")])
-def test_wrong_arguments_are_refused_before_a_model_is_loaded(detect, tmp_path, capsys, monkeypatch, flags, told):
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--detector", "nose_norm"], "there is no detector 'nose_norm'"),
+        (["--num_steps", "5"], "--num_steps 5 is more than the 4 steps"),
+        (["--layer", "1"], "--detector noise_norm does not take --layer"),
+        (["--detector", "stability"], "needs --statistics FILE"),
+        (["--prompts", "nothing.csv"], "cannot read the prompt file"),
+        (["--nonmem_prompts", "hub:a"], "is written hub:NAME:COLUMN"),
+        (["-n", "0"], "--n_samples_per_prompt 0 is out of range"),
+        (["--guidance_scale", "nan"], "must be a finite number"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_model_is_loaded(
+    detect, tmp_path, capsys, monkeypatch, flags, told
+):
+    monkeypatch.setattr(
+        pipelines.loading,
+        "load_pipeline",
+        lambda *args, **kwargs: pytest.fail("a model was loaded"),
+    )
     detect(tmp_path, *flags, code=2)
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1 and "Traceback" not in error
 
 
 def test_a_hub_data_set_is_sampled_once_and_kept(detect, tmp_path, monkeypatch, capsys):
-    """A folder of CSV is a data set by name too. Empty and repeated texts are passed over; the sample is written and read again."""
+    """A folder of CSV is a data set by name too. Empty and repeated texts are passed over; the
+    sample is written and read again.
+    """
     data = tmp_path / "data"
     data.mkdir()
-    (data / "train.csv").write_text("Prompt,n\n" + "".join(f"a red star {i},1\n" for i in range(20)) + ",1\na red star 3,1\n")
+    (data / "train.csv").write_text(
+        "Prompt,n\n" + "".join(f"a red star {i},1\n" for i in range(20)) + ",1\na red star 3,1\n"
+    )
     source = f"hub:{data}:Prompt"
     detect(tmp_path / "out", "--nonmem_prompts", source, "--nonmem_count", "5")
     (sample,) = (tmp_path / "out" / "prompt_sets").iterdir()
