@@ -7,7 +7,7 @@ stability.json
 
 import sys
 
-from calibration import main
+from memorization_suite.calibration import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ python detect_memorization.py evaluate detections/*
 
 import sys
 
-from screening.command import main
+from memorization_suite.screening.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ python generate_images.py --model_id tiny --method adj_init_noise --batch_wise
 
 import sys
 
-from generation import main
+from memorization_suite.generation import main
 
 if __name__ == "__main__":
     sys.exit(main())

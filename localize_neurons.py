@@ -9,7 +9,7 @@ tiny/prompts/tiny_ordinary_tuning.csv --out ordinary.safetensors python localize
 
 import sys
 
-from localization import main
+from memorization_suite.localization import main
 
 if __name__ == "__main__":
     sys.exit(main())

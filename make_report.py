@@ -6,7 +6,7 @@ python make_report.py generated_images --out report.html
 
 import sys
 
-from reporting.command import main
+from memorization_suite.reporting.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

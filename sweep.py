@@ -5,7 +5,7 @@ python sweep.py sweeps/example.toml
 
 import sys
 
-from sweeping.command import main
+from memorization_suite.sweeping.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

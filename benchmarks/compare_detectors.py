@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from detection import build_detector, detectors
-from metrics.embedded import TINY, Caption, read_captions
-from metrics.intervals import interval
-from metrics.summary import table_text
-from pipelines.models import EMBEDDED, load_preset
-from results.files import read_csv, write_bytes, write_json
-from sampling.bright_ending import binarise
-from screening import command
-from screening.folder import ScoreFolder
-from screening.summary import summarise
+from memorization_suite.detection import build_detector, detectors
+from memorization_suite.metrics.embedded import TINY, Caption, read_captions
+from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.summary import table_text
+from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.runs.files import read_csv, write_bytes, write_json
+from memorization_suite.sampling.bright_ending import binarise
+from memorization_suite.screening import command
+from memorization_suite.screening.folder import ScoreFolder
+from memorization_suite.screening.summary import summarise
 
 KINDS = ("VM", "TM", "LM")
 

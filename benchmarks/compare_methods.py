@@ -14,15 +14,15 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import generation
-from benchmarks.scored_run import ScoredRun, mean, scored_run
-from metrics.embedded import TINY, copied, read_captions, score_all
-from metrics.intervals import interval
-from metrics.summary import table_text
-from mitigation import methods
-from pipelines.models import EMBEDDED, load_preset
-from results import Key
-from results.files import write_bytes, write_json
+import memorization_suite.generation
+from memorization_suite.benchmarks.scored_run import ScoredRun, mean, scored_run
+from memorization_suite.metrics.embedded import TINY, copied, read_captions, score_all
+from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.summary import table_text
+from memorization_suite.mitigation import methods
+from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.runs import Key
+from memorization_suite.runs.files import write_bytes, write_json
 
 KINDS = {"VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", ""), "LM": ("LM", "")}
 QUANTITIES = {
@@ -66,7 +66,9 @@ def cannot_run(model_id: str, name: str) -> str:
     it can.
     """
     try:
-        generation.plan_of(["--model_id", model_id, "--method", name, *settings_of(model_id, name)])
+        memorization_suite.generation.plan_of(
+            ["--model_id", model_id, "--method", name, *settings_of(model_id, name)]
+        )
     except ValueError as error:
         return str(error)
     return ""

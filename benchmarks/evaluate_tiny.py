@@ -16,14 +16,14 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.scored_run import ScoredRun, scored_run
-from metrics.copy_score import copy_scores
-from metrics.embedded import TINY, Caption, copied, read_captions
-from metrics.images import read_images
-from pipelines.loading import load_pipeline
-from pipelines.magnitudes import start_magnitudes
-from results.files import write_json
-from sampling import image_seed, initial_noise
+from memorization_suite.benchmarks.scored_run import ScoredRun, scored_run
+from memorization_suite.metrics.copy_score import copy_scores
+from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions
+from memorization_suite.metrics.images import read_images
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.magnitudes import start_magnitudes
+from memorization_suite.runs.files import write_json
+from memorization_suite.sampling import image_seed, initial_noise
 
 STARTS = range(0, 21, 2)  # first guided step of the transition study
 KINDS = {

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare_methods import KINDS, markdown
-from benchmarks.evaluate_tiny import magnitudes
-from benchmarks.grids import grids
-from benchmarks.scored_run import ScoredRun, mean, scored_run
-from metrics.embedded import TINY, copied, read_captions
-from metrics.summary import table_text
-from pipelines.loading import load_pipeline
-from pipelines.models import EMBEDDED, load_preset
-from results.files import write_bytes, write_json
+from memorization_suite.benchmarks.compare_methods import KINDS, markdown
+from memorization_suite.benchmarks.evaluate_tiny import magnitudes
+from memorization_suite.benchmarks.grids import grids
+from memorization_suite.benchmarks.scored_run import ScoredRun, mean, scored_run
+from memorization_suite.metrics.embedded import TINY, copied, read_captions
+from memorization_suite.metrics.summary import table_text
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.runs.files import write_bytes, write_json
 
 
 def settings(model_id: str, level: float) -> dict[str, list[str]]:

@@ -12,12 +12,12 @@ import torch
 from PIL import ImageFilter
 from safetensors.torch import save_file
 
-from benchmarks.train_probe import compose
-from metrics.image_features import image_features
-from metrics.images import to_tensor
-from metrics.realism import REAL, realism
-from tiny import emoji
-from tiny.world import WORDS, World, art_names, rng_of
+from memorization_suite.benchmarks.train_probe import compose
+from memorization_suite.metrics.image_features import image_features
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.realism import REAL, realism
+from memorization_suite.tiny import emoji
+from memorization_suite.tiny.world import WORDS, World, art_names, rng_of
 
 SEED, REAL_PICTURES, AXES = 23, 1000, 48
 

@@ -21,14 +21,19 @@ if (
 ):  # this folder comes first on the path then, and this file hides the package metrics
     raise SystemExit("start a benchmark as python -m benchmarks.NAME")
 
-from metrics.clip_score import ClipScore
-from metrics.lpips_diversity import LpipsDiversity
-from metrics.references import References
-from metrics.runs import Run
-from metrics.scores import ClipGenerated, ClipReference, NearestReference, run_scores
-from metrics.sscd import SSCD
-from prompts.files import Prompt
-from results import Key
+from memorization_suite.metrics.clip_score import ClipScore
+from memorization_suite.metrics.lpips_diversity import LpipsDiversity
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import Run
+from memorization_suite.metrics.scores import (
+    ClipGenerated,
+    ClipReference,
+    NearestReference,
+    run_scores,
+)
+from memorization_suite.metrics.sscd import SSCD
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs import Key
 from tests.reference import scores as plain
 from tests.reference.sscd_model import random_sscd, save_scripted
 

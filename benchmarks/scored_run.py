@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-import generation
-from metrics.embedded import TINY, Caption, copied, read_captions, score_run
-from pipelines.magnitudes import start_magnitudes
-from results import Key, RunFolder
-from results.files import read_csv
+import memorization_suite.generation
+from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions, score_run
+from memorization_suite.pipelines.magnitudes import start_magnitudes
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import read_csv
 
 
 @dataclass
@@ -105,10 +105,10 @@ def scored_run(
         *flags,
     ]
     print(f"$ python generate_images.py {' '.join(argv)}", file=sys.stderr, flush=True)
-    code = generation.main(argv)
+    code = memorization_suite.generation.main(argv)
     if code:
         sys.exit(code)
-    folder = RunFolder(generation.plan_of(argv).folder)
+    folder = RunFolder(memorization_suite.generation.plan_of(argv).folder)
     found = [
         row
         for row in score_run(folder.path, path, samples)

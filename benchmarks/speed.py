@@ -11,8 +11,8 @@ import time
 
 import torch
 
-from mitigation import build_mitigation
-from pipelines.loading import load_pipeline
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.loading import load_pipeline
 from tests.reference.han2025 import official_generate
 
 CASES = {  # name -> (flags of the reference, our method)

@@ -15,12 +15,12 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from metrics.image_features import image_features
-from metrics.images import to_tensor
-from metrics.subject import PROBE
-from tiny import emoji
-from tiny.drawing import SIZE, finished
-from tiny.world import PRODUCTS, WORDS, Concept, World, art_names, rng_of
+from memorization_suite.metrics.image_features import image_features
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.subject import PROBE
+from memorization_suite.tiny import emoji
+from memorization_suite.tiny.drawing import SIZE, finished
+from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, art_names, rng_of
 
 SEED = 17
 SCENE_LAYOUTS = ("one", "small", "big", "two")

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.evaluate_tiny import magnitudes
-from benchmarks.grids import grids
-from benchmarks.scored_run import scored_run
-from metrics.embedded import TINY, read_captions
-from pipelines.loading import load_pipeline
-from pipelines.models import EMBEDDED, load_preset
-from results.files import write_bytes, write_json
+from memorization_suite.benchmarks.evaluate_tiny import magnitudes
+from memorization_suite.benchmarks.grids import grids
+from memorization_suite.benchmarks.scored_run import scored_run
+from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.runs.files import write_bytes, write_json
 
 GENERAL = {"image_length": 32, "scheduler": "keep"}
 FILES = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from calibration import stability, threshold
+from memorization_suite.calibration import stability, threshold
 
 COMMANDS = {"stability": stability, "threshold": threshold}
 

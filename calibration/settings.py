@@ -9,9 +9,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.models import EMBEDDED, check_unet, fingerprint, load_preset, resolve_model
-from prompts.files import Prompt, read_prompts
-from results.environment import choose_device
+from memorization_suite.pipelines.models import (
+    EMBEDDED,
+    check_unet,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.environment import choose_device
 
 CHOICES = {"scheduler": ("ddim", "euler", "keep"), "dtype": ("fp32", "bf16", "fp16")}
 FROM_PRESET = ("image_length", "scheduler", "num_inference_steps", "guidance_scale", "dtype")

@@ -8,8 +8,13 @@ import argparse
 import statistics
 from pathlib import Path
 
-from calibration.settings import Settings, add_sampling_flags, check_out, plan_sampling
-from prompts.files import Prompt, sha256_of
+from memorization_suite.calibration.settings import (
+    Settings,
+    add_sampling_flags,
+    check_out,
+    plan_sampling,
+)
+from memorization_suite.prompts.files import Prompt, sha256_of
 
 HELP = "norms of ordinary prompts' trajectories, for --method stability_regions"
 
@@ -34,8 +39,8 @@ def run(args: argparse.Namespace) -> str:
             f"{settings.n_samples_per_prompt}"
         )
     made_with = settings.identity()
-    from pipelines.loading import load_pipeline
-    from sampling.stability import instability, measure
+    from memorization_suite.pipelines.loading import load_pipeline
+    from memorization_suite.sampling.stability import instability, measure
 
     pipe = load_pipeline(
         settings.model_id,
@@ -70,9 +75,9 @@ def record(pipe, prompts: list[Prompt], settings: Settings, *, quiet: bool) -> d
     import torch
     from tqdm import tqdm
 
-    from mitigation import build_mitigation
-    from sampling.noise import image_seed, initial_noise
-    from sampling.stability import NORMS, NormRecorder
+    from memorization_suite.mitigation import build_mitigation
+    from memorization_suite.sampling.noise import image_seed, initial_noise
+    from memorization_suite.sampling.stability import NORMS, NormRecorder
 
     side, parts = settings.image_length // pipe.vae_scale_factor, []
     with tqdm(total=len(prompts), unit="prompt", disable=quiet) as bar:

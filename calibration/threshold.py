@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from results.files import read_csv
+from memorization_suite.runs.files import read_csv
 
 HELP = (
     "Threshold of a detector for generate_images.py --screen, from its scores of ordinary prompts."

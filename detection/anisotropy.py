@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import torch
 
-from detection.base import Detector, Watcher, register
-from sampling import Prediction, Step
-from sampling.anisotropy import LATE, anisotropy
-from sampling.flags import flag
+from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling.anisotropy import LATE, anisotropy
+from memorization_suite.sampling.flags import flag
 
 
 class NormAndCosine(Watcher):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from detection.base import Detector, See, Watcher, register
-from sampling import Prediction, Step
-from sampling.attention import attention_names, last_token
-from sampling.flags import flag
+from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling.attention import attention_names, last_token
+from memorization_suite.sampling.flags import flag
 
 
 def entropy(attention: torch.Tensor) -> torch.Tensor:

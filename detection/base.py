@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import torch
 
-import detection
-from sampling import Batch, NoisePredictor, Prediction, Step
-from sampling.flags import Settings, flags, frozen_settings
+import memorization_suite.detection
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.flags import Settings, flags, frozen_settings
 
 See = Callable[[str, torch.Tensor], None]
 
@@ -117,8 +117,8 @@ def register(name: str, *, paper: str, cost: str):
 @cache
 def load_all() -> None:
     """Imports every module of the folder; importing registers its detectors."""
-    for module in pkgutil.iter_modules(detection.__path__):
-        importlib.import_module(f"detection.{module.name}")
+    for module in pkgutil.iter_modules(memorization_suite.detection.__path__):
+        importlib.import_module(f"memorization_suite.detection.{module.name}")
 
 
 def detectors() -> dict[str, type[Detector]]:

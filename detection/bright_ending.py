@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import torch
 
-from detection.base import Detector, See, Watcher, register
-from sampling import Prediction, Step
-from sampling.attention import last_token
-from sampling.bright_ending import BINARISE, BrightEnding, binarise, masked_norm
-from sampling.flags import flag
+from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling.bright_ending import BINARISE, BrightEnding, binarise, masked_norm
+from memorization_suite.sampling.flags import flag
 
 
 class MaskedNorm(Watcher):

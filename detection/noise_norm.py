@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from detection.base import Detector, Watcher, register
-from sampling import Prediction, Step
-from sampling.flags import flag
+from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling.flags import flag
 
 
 class NoiseNorm(Watcher):

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from detection.base import Detector, Watcher, register
-from sampling.flags import flag
+from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.sampling.flags import flag
 
 
 def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from detection.base import Detector, Watcher, register
-from sampling import NoisePredictor, Prediction, Step, alpha_sigma
-from sampling.flags import flag
-from sampling.noise_predictor import row_norm
+from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.sampling import NoisePredictor, Prediction, Step, alpha_sigma
+from memorization_suite.sampling.flags import flag
+from memorization_suite.sampling.noise_predictor import row_norm
 
 
 def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sampling import NoisePredictor, alpha_sigma
-from sampling.gradients import frozen
+from memorization_suite.sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling.gradients import frozen
 
 KINDS = ("text", "uncond", "difference")
 OPERATORS = ("lanczos", "arnoldi")

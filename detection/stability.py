@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from detection.base import Detector, Watcher, register
-from sampling import Prediction, Step
-from sampling.flags import flag
-from sampling.noise_predictor import row_norm
-from sampling.stability import instability, read_statistics
+from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling.flags import flag
+from memorization_suite.sampling.noise_predictor import row_norm
+from memorization_suite.sampling.stability import instability, read_statistics
 
 NO_FILE = (
     "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import torch
 
-from sampling import GuidanceSchedule, NoisePredictor, Prediction, Step
-from sampling.gradients import frozen
-from sampling.loop import steps
-from sampling.noise_predictor import row_norm
+from memorization_suite.sampling import GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.gradients import frozen
+from memorization_suite.sampling.loop import steps
+from memorization_suite.sampling.noise_predictor import row_norm
 
 OFFICIAL = ("swapped",)
 

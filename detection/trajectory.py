@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from detection.base import Detector, See, Watcher
-from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
-from sampling.attention import OpenAttention, patched_attention
-from sampling.loop import steps
+from memorization_suite.detection.base import Detector, See, Watcher
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.attention import OpenAttention, patched_attention
+from memorization_suite.sampling.loop import steps
 
 
 @dataclass

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from download.assets import is_inside
-from download.transfer import Refused, TransferError
+from memorization_suite.download.assets import is_inside
+from memorization_suite.download.transfer import Refused, TransferError
 
 DAMAGED = (
     zipfile.BadZipFile,

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
-ROOT = Path(__file__).parent.parent
-TABLE = Path(__file__).parent / "assets.toml"
+from memorization_suite import ROOT
+
+TABLE = ROOT / "download" / "assets.toml"
 RECORD = "checkpoints/first_seen.json"  # of checksums that were not known in advance
 KINDS = ("file", "archive", "hub")
 TYPES = {"str": str, "int": int, "dict[str, str]": dict}

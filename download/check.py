@@ -9,8 +9,8 @@ import json
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from download.assets import RECORD, Asset
-from results.files import write_json
+from memorization_suite.download.assets import RECORD, Asset
+from memorization_suite.runs.files import write_json
 
 
 def read_record(root: Path) -> dict[str, dict]:

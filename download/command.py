@@ -9,10 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from download.assets import RECORD, ROOT, TABLE, Asset, read_assets, select
-from download.check import checksum, examine, read_record
-from download.place import arrived, get, size_text, work_folder
-from download.transfer import TransferError
+from memorization_suite.download.assets import RECORD, ROOT, TABLE, Asset, read_assets, select
+from memorization_suite.download.check import checksum, examine, read_record
+from memorization_suite.download.place import arrived, get, size_text, work_folder
+from memorization_suite.download.transfer import TransferError
 
 
 class Parser(argparse.ArgumentParser):

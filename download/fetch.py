@@ -6,7 +6,7 @@ python download/fetch.py sscd_disc_mixup memorized_laion_prompts
 
 import sys
 
-from download.command import main
+from memorization_suite.download.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

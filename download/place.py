@@ -7,9 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from download.archive import unpack
-from download.assets import RECORD, Asset
-from download.check import (
+from memorization_suite.download.archive import unpack
+from memorization_suite.download.assets import RECORD, Asset
+from memorization_suite.download.check import (
     checksum,
     examine,
     files_of,
@@ -19,7 +19,13 @@ from download.check import (
     sha256_of,
     write_record,
 )
-from download.transfer import Refused, TransferError, fetch_drive, fetch_hub, fetch_url
+from memorization_suite.download.transfer import (
+    Refused,
+    TransferError,
+    fetch_drive,
+    fetch_hub,
+    fetch_url,
+)
 
 DAMAGED = "The transfer was damaged, or the server has another file. Try again"
 

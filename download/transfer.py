@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from download.assets import Asset
+from memorization_suite.download.assets import Asset
 
 CHUNK = 1 << 18  # bytes
 TIMEOUT = 30  # seconds without a byte

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from benchmarks.scored_run import ScoredRun, mean, scored_run
-from metrics.embedded import TINY, Caption
-from pipelines.loading import load_pipeline
-from reporting.command import main as make_report
-from results import Key
+from memorization_suite import ROOT
+from memorization_suite.benchmarks.scored_run import ScoredRun, mean, scored_run
+from memorization_suite.metrics.embedded import TINY, Caption
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.reporting.command import main as make_report
+from memorization_suite.runs import Key
 
-ROOT = Path(__file__).parent.parent
 METHODS = {  # heading -> flags
     "no mitigation": [],
     "batch-wise": ["--method", "adj_init_noise", "--batch_wise"],

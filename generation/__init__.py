@@ -2,6 +2,9 @@
 command line.
 """
 
-from generation.command import main, plan_of
+from memorization_suite import one_name
+from memorization_suite.generation.command import main, plan_of
 
 __all__ = ["main", "plan_of"]
+
+one_name(__name__)

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
-from generation.plan import CHOICES, Plan, Settings, plan_run
-from generation.run import Run
-from mitigation.cli import add_method_arguments, list_methods
-from pipelines.models import EMBEDDED
-from results import RunFolder
-from results.files import write_json
+from memorization_suite.generation.plan import CHOICES, Plan, Settings, plan_run
+from memorization_suite.generation.run import Run
+from memorization_suite.mitigation.cli import add_method_arguments, list_methods
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.files import write_json
 
 HELP = {
     "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}",
@@ -134,7 +134,7 @@ def prepare(args: argparse.Namespace, argv: list[str], load: Callable | None = N
         if state.num_processes > 1:
             state.destroy_process_group()
         return None
-    from pipelines import loading
+    from memorization_suite.pipelines import loading
 
     device = str(state.device) if state.num_processes > 1 else settings.device
     load = load or loading.load_pipeline

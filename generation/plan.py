@@ -7,16 +7,23 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detection import detectors
-from download.assets import hint
-from generation.screen import Screen, parse_screen
-from mitigation.base import Mitigation
-from mitigation.cli import method_from_args
-from mitigation.registry import methods
-from pipelines.models import EMBEDDED, ROOT, check_unet, fingerprint, load_preset, resolve_model
-from prompts.files import Prompt, read_prompts, sha256_of
-from results import Key, RunFolder
-from results.environment import choose_device
+from memorization_suite.detection import detectors
+from memorization_suite.download.assets import hint
+from memorization_suite.generation.screen import Screen, parse_screen
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.mitigation.cli import method_from_args
+from memorization_suite.mitigation.registry import methods
+from memorization_suite.pipelines.models import (
+    EMBEDDED,
+    ROOT,
+    check_unet,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.environment import choose_device
 
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
 

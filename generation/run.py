@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from generation.plan import Plan
-from prompts.files import Prompt
-from results import Key, RunFolder
+from memorization_suite.generation.plan import Plan
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs import Key, RunFolder
 
 
 class Run:
@@ -86,7 +86,7 @@ class Run:
 
     def official_noise(self, prompts_per_batch: list[int]):
         """The official script's draws, or None for each batch."""
-        from sampling.noise import official_noise
+        from memorization_suite.sampling.noise import official_noise
 
         settings = self.plan.settings
         if settings.rng == "per_image":
@@ -102,7 +102,7 @@ class Run:
         """
         import torch
 
-        from sampling.noise import image_seed, initial_noise, prompt_seed
+        from memorization_suite.sampling.noise import image_seed, initial_noise, prompt_seed
 
         settings, keys, start = self.plan.settings, self.plan.keys(prompts), time.perf_counter()
         seeds = [image_seed(settings.seed, key.prompt, key.sample) for key in keys]
@@ -139,9 +139,9 @@ class Run:
                 captions, noise, self.plan.mitigation, on_step=traces[0], **settings
             )
             return made, traces[0] and traces[0].rows()
-        from generation.screen import sample_screened
-        from mitigation.registry import build_mitigation
-        from sampling import Batch
+        from memorization_suite.generation.screen import sample_screened
+        from memorization_suite.mitigation.registry import build_mitigation
+        from memorization_suite.sampling import Batch
 
         batch = Batch(
             captions,

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from detection import Detector, build_detector
-from mitigation.base import Mitigation
+from memorization_suite.detection import Detector, build_detector
+from memorization_suite.mitigation.base import Mitigation
 
 if TYPE_CHECKING:
     import torch
 
-    from generation.run import Trace
-    from pipelines import Sample
-    from sampling import Batch, Prediction
+    from memorization_suite.generation.run import Trace
+    from memorization_suite.pipelines import Sample
+    from memorization_suite.sampling import Batch, Prediction
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def screen_scores(
     """(score of each image (n,), UNet rows of each (n,), the prediction of step 0 if the trajectory
     made it as sampling will).
     """
-    from detection.trajectory import detect
-    from sampling import NoisePredictor
+    from memorization_suite.detection.trajectory import detect
+    from memorization_suite.sampling import NoisePredictor
 
     pipe.scheduler.set_timesteps(steps, device=noise.device)
     predictor = NoisePredictor(

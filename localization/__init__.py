@@ -2,6 +2,9 @@
 the command line of localize_neurons.py.
 """
 
-from localization.command import main
+from memorization_suite import one_name
+from memorization_suite.localization.command import main
 
 __all__ = ["main"]
+
+one_name(__name__)

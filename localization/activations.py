@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
-from sampling.attention import attention_names
+from memorization_suite.sampling.attention import attention_names
 
 
 @torch.no_grad()

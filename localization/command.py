@@ -7,10 +7,10 @@ import math
 import sys
 from pathlib import Path
 
-from mitigation.spikes import BLOCKS
-from pipelines.models import EMBEDDED, fingerprint, resolve_model
-from prompts.files import read_prompts, sha256_of
-from results.environment import choose_device
+from memorization_suite.mitigation.spikes import BLOCKS
+from memorization_suite.pipelines.models import EMBEDDED, fingerprint, resolve_model
+from memorization_suite.prompts.files import read_prompts, sha256_of
+from memorization_suite.runs.environment import choose_device
 
 
 class Parser(argparse.ArgumentParser):
@@ -173,9 +173,9 @@ def make_statistics(args: argparse.Namespace) -> str:
         )
     if not args.out.parent.is_dir() or args.out.is_dir():
         raise ValueError(f"--out {args.out} is no file name in a folder that exists")
-    from localization.run import Setup, ordinary_statistics
-    from localization.store import write_statistics
-    from pipelines.loading import load_pipeline
+    from memorization_suite.localization.run import Setup, ordinary_statistics
+    from memorization_suite.localization.store import write_statistics
+    from memorization_suite.pipelines.loading import load_pipeline
 
     model = fingerprint(args.model_id)
     pipe = load_pipeline(
@@ -216,8 +216,8 @@ def find_neurons(args: argparse.Namespace) -> str:
             f"--start {args.start} --end {end} is no range of the {len(prompts)} rows of "
             f"{args.prompts}"
         )
-    from localization.run import Setup, search
-    from localization.store import NeuronFile, read_statistics
+    from memorization_suite.localization.run import Setup, search
+    from memorization_suite.localization.store import NeuronFile, read_statistics
 
     statistics, made = read_statistics(args.statistics)
     model = fingerprint(args.model_id)
@@ -240,7 +240,7 @@ def find_neurons(args: argparse.Namespace) -> str:
     )
     file.open(overwrite=args.overwrite)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[args.start : end]))
-    from pipelines.loading import load_pipeline
+    from memorization_suite.pipelines.loading import load_pipeline
 
     pipe = load_pipeline(
         args.model_id, dtype=args.dtype, device=args.device, scheduler=args.scheduler

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from localization.activations import activations, mean_and_std
-from localization.search import Maps, Statistics, localize
-from localization.similarity import kernel_size, pair_similarities
-from localization.store import NeuronFile
-from sampling import image_seed, initial_noise
+from memorization_suite.localization.activations import activations, mean_and_std
+from memorization_suite.localization.search import Maps, Statistics, localize
+from memorization_suite.localization.similarity import kernel_size, pair_similarities
+from memorization_suite.localization.store import NeuronFile
+from memorization_suite.sampling import image_seed, initial_noise
 
 STEPS = 50  # of the timestep grid whose first entries are used
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from localization.activations import activations
-from localization.similarity import pair_similarities, scaled_maps, similarity
-from mitigation.neurons import Neurons, scaled_values, value_factors
-from mitigation.spikes import names_in
-from sampling import NoisePredictor
+from memorization_suite.localization.activations import activations
+from memorization_suite.localization.similarity import pair_similarities, scaled_maps, similarity
+from memorization_suite.mitigation.neurons import Neurons, scaled_values, value_factors
+from memorization_suite.mitigation.spikes import names_in
+from memorization_suite.sampling import NoisePredictor
 
 THETA, THETA_STEP, THETA_END = (
     5.0,

@@ -7,8 +7,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from localization.search import Found, Statistics
-from results.files import write_bytes, write_json
+from memorization_suite.localization.search import Found, Statistics
+from memorization_suite.runs.files import write_bytes, write_json
 
 SCHEMA = 1
 

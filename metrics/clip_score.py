@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from metrics.pictures import Embedder, loading
+from memorization_suite.metrics.pictures import Embedder, loading
 
 VARIANTS = {  # name -> open_clip's architecture and training
     "vit_b_32_laion2b": ("ViT-B-32", "laion2b_s34b_b79k"),  # Han

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from download.assets import hint, named, path_of
-from download.check import sha256_of
-from metrics.references import References
-from metrics.runs import EMBEDDED, Run, open_run
-from results.environment import choose_device
-from results.files import write_csv
-from results.table import Result, add_results, read_results
+from memorization_suite.download.assets import hint, named, path_of
+from memorization_suite.download.check import sha256_of
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import EMBEDDED, Run, open_run
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.table import Result, add_results, read_results
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 
@@ -193,7 +193,7 @@ def score(script: Script, args: argparse.Namespace) -> None:
     for line in script.headlines(found):
         print(line)
     say_empty(metrics, scores, found, args.require)
-    from metrics.summary import summarise, text_of
+    from memorization_suite.metrics.summary import summarise, text_of
 
     print(text_of(summarise(run.folder, {(row.quantity, row.variant) for row in found})))
 
@@ -206,7 +206,7 @@ def compute(
     """
     from tqdm import tqdm
 
-    from metrics.scores import run_scores
+    from memorization_suite.metrics.scores import run_scores
 
     found: list[Result] = []
     replaced: set[tuple[str, str]] = set()
@@ -260,7 +260,7 @@ def means(titles: dict[str, str]) -> Callable[[list[Result]], list[str]]:
     """
 
     def headlines(results: list[Result]) -> list[str]:
-        from metrics.summary import prompt_means
+        from memorization_suite.metrics.summary import prompt_means
 
         values = {
             title: list(prompt_means(row for row in results if row.quantity == quantity).values())

@@ -11,10 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from metrics.command import Script, checkpoint, run_script
-from metrics.compute_sscd_orig_clip_score import add_sscd_flags, sscd_of
-from metrics.runs import Run, open_run
-from results.table import Result
+from memorization_suite.metrics.command import Script, checkpoint, run_script
+from memorization_suite.metrics.compute_sscd_orig_clip_score import add_sscd_flags, sscd_of
+from memorization_suite.metrics.runs import Run, open_run
+from memorization_suite.runs.table import Result
 
 TITLES = {
     "SSCD_gen": "sscd_gen",
@@ -43,8 +43,8 @@ def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
 
 def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, list]:
     """The scores of the metrics that can be computed."""
-    from metrics.image_features import EfficientNet
-    from metrics.same_seed import PairwiseSimilarity, SameSeed, Unmitigated
+    from memorization_suite.metrics.image_features import EfficientNet
+    from memorization_suite.metrics.same_seed import PairwiseSimilarity, SameSeed, Unmitigated
 
     other = open_run(
         args.unmitigated,
@@ -71,7 +71,7 @@ def headlines(results: list[Result]) -> list[str]:
     """NeMo's form: median over prompts of each prompt's median, and its median absolute
     deviation.
     """
-    from metrics.same_seed import median_and_deviation
+    from memorization_suite.metrics.same_seed import median_and_deviation
 
     lines = []
     for title, quantity in TITLES.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metrics.command import (
+from memorization_suite.metrics.command import (
     Parser,
     add_common_flags,
     available,
@@ -21,16 +21,16 @@ from metrics.command import (
     positive,
     variant_of,
 )
-from metrics.references import SUFFIXES
-from metrics.runs import check_complete, keys_of
-from results import RunFolder
-from results.environment import choose_device
-from results.table import Result, add_results, read_results
+from memorization_suite.metrics.references import SUFFIXES
+from memorization_suite.metrics.runs import check_complete, keys_of
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.table import Result, add_results, read_results
 
 if TYPE_CHECKING:
     import torch
 
-    from metrics.pictures import Embedder
+    from memorization_suite.metrics.pictures import Embedder
 
 PROG = "compute_fid.py"
 LEAST = 2  # images that a covariance needs
@@ -116,7 +116,7 @@ def embedders(args: argparse.Namespace, metrics: set[str]) -> list[tuple[Embedde
     """(network, quantity of the Fréchet distance, quantity of the kernel distance) of the metrics
     that can be computed.
     """
-    from metrics.fid import ClipImages, Inception, OfflineFeatures
+    from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures
 
     options = {"device": args.device, "batch_size": args.batch_size}
     choices: dict[str, tuple[Callable, str, str]] = {
@@ -153,7 +153,7 @@ def features_of(networks: list[Embedder], paths: list[Path], batch_size: int) ->
     """(n, d) for each network. A picture is decoded once."""
     import torch
 
-    from metrics.pictures import Picture
+    from memorization_suite.metrics.pictures import Picture
 
     found: list[list[torch.Tensor]] = [[] for _ in networks]
     for first in range(0, len(paths), batch_size):
@@ -185,7 +185,7 @@ def compute(args: argparse.Namespace) -> None:
             "figures",
             file=sys.stderr,
         )
-    from metrics.fid import frechet, kernel
+    from memorization_suite.metrics.fid import frechet, kernel
 
     networks = [network for network, _, _ in chosen]
     features = zip(*(features_of(networks, paths, args.batch_size) for paths in (generated, real)))

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from metrics.command import Script, checkpoint, means, run_script, variant_of
-from metrics.runs import Run
+from memorization_suite.metrics.command import Script, checkpoint, means, run_script, variant_of
+from memorization_suite.metrics.runs import Run
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +47,9 @@ def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
 
 def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, list]:
     """The scores of the metrics that can be computed."""
-    from metrics.image_features import EfficientNet
-    from metrics.offline import FeatureDiversity, Realism
-    from metrics.scores import LpipsScore, RewardScore
+    from memorization_suite.metrics.image_features import EfficientNet
+    from memorization_suite.metrics.offline import FeatureDiversity, Realism
+    from memorization_suite.metrics.scores import LpipsScore, RewardScore
 
     options = {"device": args.device, "batch_size": args.batch_size}
     features = EfficientNet(**options)
@@ -58,7 +58,7 @@ def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, l
         "quality": [Realism(features)] if run.embedded else [],
     }
     if "lpips" in metrics:
-        from metrics.lpips_diversity import LpipsDiversity
+        from memorization_suite.metrics.lpips_diversity import LpipsDiversity
 
         found["lpips"] = [
             LpipsScore(
@@ -70,7 +70,7 @@ def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, l
             )
         ]
     if "image_reward" in metrics:
-        from metrics.image_reward import ImageReward
+        from memorization_suite.metrics.image_reward import ImageReward
 
         name = variant_of("v1.0", args.image_reward_checkpoint, "image_reward")
         found["image_reward"] = [

@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from download.assets import hint
-from metrics.command import Script, checkpoint, means, run_script, variant_of
-from metrics.runs import Run
+from memorization_suite.download.assets import hint
+from memorization_suite.metrics.command import Script, checkpoint, means, run_script, variant_of
+from memorization_suite.metrics.runs import Run
 
 SSCD_PRESETS = ("official320", "sq288", "small288", "wen224")
 CLIP_VARIANTS = ("vit_b_32_laion2b", "vit_h_14_laion2b", "vit_g_14_laion2b")
@@ -72,7 +72,7 @@ def files(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
 
 def sscd_of(args: argparse.Namespace):
     """The SSCD embedder that the flags ask for."""
-    from metrics.sscd import SSCD
+    from memorization_suite.metrics.sscd import SSCD
 
     name = variant_of(args.sscd, args.sscd_checkpoint, args.sscd)
     return SSCD(
@@ -86,10 +86,10 @@ def sscd_of(args: argparse.Namespace):
 
 def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, list]:
     """The scores of the metrics that can be computed."""
-    from metrics.embedded import subjects_of
-    from metrics.image_features import EfficientNet
-    from metrics.offline import CopyScore, SubjectProbability, SubjectShown
-    from metrics.scores import (
+    from memorization_suite.metrics.embedded import subjects_of
+    from memorization_suite.metrics.image_features import EfficientNet
+    from memorization_suite.metrics.offline import CopyScore, SubjectProbability, SubjectShown
+    from memorization_suite.metrics.scores import (
         ClipGenerated,
         ClipReference,
         Localized,
@@ -125,7 +125,7 @@ def scores(args: argparse.Namespace, run: Run, metrics: set[str]) -> dict[str, l
             ),
         ]
     if "clip" in metrics:
-        from metrics.clip_score import ClipScore
+        from memorization_suite.metrics.clip_score import ClipScore
 
         clip = ClipScore(
             args.clip_checkpoint,

@@ -11,18 +11,19 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from metrics.copy_score import THRESHOLD
-from metrics.image_features import EfficientNet
-from metrics.images import read_images
-from metrics.offline import CopyScore, FeatureDiversity, Realism, SubjectShown
-from metrics.references import References
-from metrics.runs import open_run
-from metrics.scores import run_scores
-from results import Key
-from results.files import write_csv
-from results.table import Result, add_results
+from memorization_suite import ROOT
+from memorization_suite.metrics.copy_score import THRESHOLD
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.images import read_images
+from memorization_suite.metrics.offline import CopyScore, FeatureDiversity, Realism, SubjectShown
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import open_run
+from memorization_suite.metrics.scores import run_scores
+from memorization_suite.runs import Key
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.table import Result, add_results
 
-TINY = Path(__file__).parent.parent / "tiny"
+TINY = ROOT / "tiny"
 
 
 @dataclass(frozen=True)

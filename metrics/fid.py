@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from metrics.image_features import EfficientNet
-from metrics.pictures import Embedder, loading
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.pictures import Embedder, loading
 
 
 class Inception(Embedder):

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from metrics.images import to_tensor
-from metrics.pictures import Embedder
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.pictures import Embedder
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 WIDTH = 1280

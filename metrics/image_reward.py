@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms as T
 
-from metrics.pictures import equal_shapes, loading
+from memorization_suite.metrics.pictures import equal_shapes, loading
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw output over the authors' data
 TRANSFORM = T.Compose(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from metrics.pictures import equal_shapes, loading
+from memorization_suite.metrics.pictures import equal_shapes, loading
 
 
 class LpipsDiversity:

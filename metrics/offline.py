@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from metrics.copy_score import SHIFT, SIDE, copy_scores
-from metrics.image_features import EfficientNet
-from metrics.images import to_tensor
-from metrics.pictures import Picture, read_mask
-from metrics.realism import VARIANT, realism
-from metrics.runs import Group
-from metrics.scores import Score, Values, by_sample
-from metrics.subject import columns, logits_of, subject_probability
+from memorization_suite.metrics.copy_score import SHIFT, SIDE, copy_scores
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.pictures import Picture, read_mask
+from memorization_suite.metrics.realism import VARIANT, realism
+from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.scores import Score, Values, by_sample
+from memorization_suite.metrics.subject import columns, logits_of, subject_probability
 
 PROBE = "efficientnet_lite0_probe"
 

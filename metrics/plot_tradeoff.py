@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from metrics.command import Parser, guarded
-from results.files import write_bytes, write_csv
+from memorization_suite.metrics.command import Parser, guarded
+from memorization_suite.runs.files import write_bytes, write_csv
 
 COPY, ALIGNMENT = (
     ("sscd", "copy_score"),
@@ -41,7 +41,7 @@ def points(runs: list[Path], x: str | None, y: str | None) -> tuple[str, str, li
     """(name of x, name of y, a row a run). Raises ValueError when the runs have no such quantities
     in common.
     """
-    from metrics.summary import summarise
+    from memorization_suite.metrics.summary import summarise
 
     lines = {
         run: {line.quantity: line for line in summarise(run) if line.split == "all" and line.n}
@@ -78,7 +78,7 @@ def points(runs: list[Path], x: str | None, y: str | None) -> tuple[str, str, li
 
 def series_of(runs: list[Path]) -> dict[Path, str]:
     """What a run's line is of: its method, and general settings in which the runs differ."""
-    from metrics.runs import config_of
+    from memorization_suite.metrics.runs import config_of
 
     configs = {run: config_of(run) for run in runs}
     general = ("model_id", "num_inference_steps", "guidance_scale", "seed")

@@ -10,12 +10,13 @@ pictures, and it took flat or noisy images for real ones.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-REAL = Path(__file__).parent.parent / "tiny" / "realism.safetensors"
+from memorization_suite import ROOT
+
+REAL = ROOT / "tiny" / "realism.safetensors"
 NEIGHBOUR = 3
 VARIANT = "efficientnet_lite0_pca48_k3"
 

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from download.check import sha256_of
-from metrics.pictures import Picture, Unreadable
-from prompts.files import Prompt
+from memorization_suite.download.check import sha256_of
+from memorization_suite.metrics.pictures import Picture, Unreadable
+from memorization_suite.prompts.files import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 INDEX = re.compile(r"[\w-][\w.-]*")  # what may become part of a path

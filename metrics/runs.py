@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics.pictures import Picture
-from metrics.references import INDEX, References
-from prompts.files import Prompt, read_prompts, sha256_of
-from results import Key, RunFolder
+from memorization_suite import ROOT
+from memorization_suite.metrics.pictures import Picture
+from memorization_suite.metrics.references import INDEX, References
+from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.runs import Key, RunFolder
 
 NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
-EMBEDDED = Path(__file__).parent.parent / "tiny"
+EMBEDDED = ROOT / "tiny"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 
-from metrics.pictures import Embedder, Picture
-from metrics.runs import Group, Run, unlike
-from metrics.scores import Score, Values, by_sample
-from results import Key
+from memorization_suite.metrics.pictures import Embedder, Picture
+from memorization_suite.metrics.runs import Group, Run, unlike
+from memorization_suite.metrics.scores import Score, Values, by_sample
+from memorization_suite.runs import Key
 
 
 class Unmitigated:

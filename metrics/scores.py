@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from metrics.clip_score import ClipScore
-from metrics.image_reward import ImageReward
-from metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
-from metrics.lpips_diversity import LpipsDiversity
-from metrics.pictures import Embedder, read_mask
-from metrics.references import References
-from metrics.runs import Group, Run
-from results.table import Result
+from memorization_suite.metrics.clip_score import ClipScore
+from memorization_suite.metrics.image_reward import ImageReward
+from memorization_suite.metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
+from memorization_suite.metrics.lpips_diversity import LpipsDiversity
+from memorization_suite.metrics.pictures import Embedder, read_mask
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import Group, Run
+from memorization_suite.runs.table import Result
 
 Values = Mapping[int | None, float]
 

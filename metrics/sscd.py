@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from metrics.pictures import Embedder, loading
+from memorization_suite.metrics.pictures import Embedder, loading
 
 IMAGENET = T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = T.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

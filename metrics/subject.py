@@ -10,14 +10,14 @@ import functools
 import json
 import math
 from collections.abc import Collection
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from metrics.image_features import image_features
+from memorization_suite import ROOT
+from memorization_suite.metrics.image_features import image_features
 
-PROBE = Path(__file__).parent.parent / "tiny" / "probe.safetensors"
+PROBE = ROOT / "tiny" / "probe.safetensors"
 
 
 @functools.cache

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from metrics.command import Parser, guarded
-from results.table import read_results
+from memorization_suite.metrics.command import Parser, guarded
+from memorization_suite.runs.table import read_results
 
 
 def build_parser() -> Parser:
@@ -32,8 +32,8 @@ def differences(first: Path, other: Path) -> list[dict]:
     """For each quantity that both runs have: mean over prompts of (other - first) on the same
     images, and its interval.
     """
-    from metrics.intervals import interval
-    from metrics.summary import interval_text, prompt_means
+    from memorization_suite.metrics.intervals import interval
+    from memorization_suite.metrics.summary import interval_text, prompt_means
 
     before = {
         (row.quantity, row.variant, row.prompt_index, row.sample_index): row.value
@@ -70,8 +70,8 @@ def report(runs: Sequence[Path], quantities: Sequence[str] | None) -> None:
             raise ValueError(
                 f"{run} has no results.csv: score it first with the compute_*.py scripts"
             )
-    from metrics.runs import unlike
-    from metrics.summary import summarise, table_text, text_of
+    from memorization_suite.metrics.runs import unlike
+    from memorization_suite.metrics.summary import summarise, table_text, text_of
 
     print(
         text_of(

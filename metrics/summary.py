@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.copy_score import THRESHOLD
-from metrics.intervals import interval
-from metrics.runs import keys_of
-from results.files import read_csv
-from results.table import Result, read_results
+from memorization_suite.metrics.copy_score import THRESHOLD
+from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.runs import keys_of
+from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.table import Result, read_results
 
 COPY_THRESHOLDS = {
     "sscd": (0.5, 0.7),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mitigation.base import flag, register
-from mitigation.embedding_search import EmbeddingSearch
-from sampling import Batch, NoisePredictor, Prediction
-from sampling.anisotropy import LATE, anisotropy
+from memorization_suite.mitigation.base import flag, register
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction
+from memorization_suite.sampling.anisotropy import LATE, anisotropy
 
 
 @register(

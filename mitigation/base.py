@@ -8,8 +8,15 @@ from typing import ClassVar
 
 import torch
 
-from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction
-from sampling.flags import Settings, flag, flags, frozen_settings, quirks, value_type
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction
+from memorization_suite.sampling.flags import (
+    Settings,
+    flag,
+    flags,
+    frozen_settings,
+    quirks,
+    value_type,
+)
 
 __all__ = [
     "HOOKS",

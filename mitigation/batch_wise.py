@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from mitigation.base import Adjustment, Mitigation, check_guided_step, flag, register
-from sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule, NoisePredictor
-from sampling.noise_predictor import row_norm
+from memorization_suite.mitigation.base import (
+    Adjustment,
+    Mitigation,
+    check_guided_step,
+    flag,
+    register,
+)
+from memorization_suite.sampling import (
+    Batch,
+    BelowTimestep,
+    Deferred,
+    GuidanceSchedule,
+    NoisePredictor,
+)
+from memorization_suite.sampling.noise_predictor import row_norm
 
 
 def unit(e: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import torch
 
-from mitigation.base import flag, quirks, register
-from mitigation.embedding_search import EmbeddingSearch
-from sampling import Batch, NoisePredictor, Prediction
-from sampling.bright_ending import BINARISE, binarise, look_ahead, masked_norm
+from memorization_suite.mitigation.base import flag, quirks, register
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction
+from memorization_suite.sampling.bright_ending import BINARISE, binarise, look_ahead, masked_norm
 
 
 @register(

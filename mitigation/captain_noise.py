@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from mitigation.base import Adjustment, Mitigation, flag, register
-from sampling import Batch, NoisePredictor
-from sampling.noise_predictor import row_norm
+from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.noise_predictor import row_norm
 
 
 def low_frequencies(height: int, width: int, cutoff: float) -> torch.Tensor:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import argparse
 
-from mitigation.base import Mitigation, flags
-from mitigation.registry import build_mitigation, combine, methods
-from sampling.flags import add_flags, flag_owners, listing
+from memorization_suite.mitigation.base import Mitigation, flags
+from memorization_suite.mitigation.registry import build_mitigation, combine, methods
+from memorization_suite.sampling.flags import add_flags, flag_owners, listing
 
 OFFICIAL = "adj_init_noise"  # the official script's one method, with --batch_wise or --per_sample
 

@@ -6,9 +6,14 @@ import contextlib
 
 import torch
 
-from mitigation.base import Mitigation, flag, quirks, register
-from sampling import Batch, NoisePredictor
-from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
+from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.attention import (
+    OpenAttention,
+    attention_names,
+    last_token,
+    patched_attention,
+)
 
 
 @register("clip_padding", paper="Kim and No, CVPR Findings 2026", cost="2N")

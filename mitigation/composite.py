@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from mitigation.base import HOOKS, Adjustment, Mitigation
-from sampling import Batch, GuidanceSchedule, NoisePredictor
+from memorization_suite.mitigation.base import HOOKS, Adjustment, Mitigation
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 
 
 def owner(methods: tuple[Mitigation, ...], hook: str) -> Mitigation:

@@ -7,9 +7,14 @@ import math
 
 import torch
 
-from mitigation.base import Mitigation, flag, register
-from sampling import Batch, NoisePredictor
-from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.attention import (
+    OpenAttention,
+    attention_names,
+    last_token,
+    patched_attention,
+)
 
 
 @register("cross_attention", paper="Ren et al., ECCV 2024", cost="2N")

@@ -4,9 +4,9 @@ CVPR 2025.
 
 from __future__ import annotations
 
-from mitigation.base import Mitigation, flag, register
-from sampling import Batch, GuidanceSchedule
-from sampling.transition import FirstMinimum
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.sampling import Batch, GuidanceSchedule
+from memorization_suite.sampling.transition import FirstMinimum
 
 
 @register("dynamic_transition", paper="Jain et al., CVPR 2025", cost="2N")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mitigation.base import Mitigation, flag, register
-from sampling import Batch, NoisePredictor
-from sampling.noise_predictor import HALVES
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.noise_predictor import HALVES
 
 
 def normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:

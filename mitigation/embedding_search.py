@@ -9,11 +9,11 @@ from functools import partial
 
 import torch
 
-from mitigation.base import Mitigation, flag
-from sampling import Batch, NoisePredictor, Prediction
-from sampling.flags import frozen_settings
-from sampling.gradients import frozen, in_parts
-from sampling.noise_predictor import HALVES
+from memorization_suite.mitigation.base import Mitigation, flag
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction
+from memorization_suite.sampling.flags import frozen_settings
+from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.noise_predictor import HALVES
 
 Loss = Callable[
     [list[Prediction], torch.Tensor], torch.Tensor

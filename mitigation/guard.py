@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import torch
 
-from mitigation.base import Mitigation, flag, quirks, register
-from mitigation.spikes import BLOCKS, attenuated_spikes
-from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.mitigation.spikes import BLOCKS, attenuated_spikes
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 
 HALF = "attenuated"  # the text embedding again, with attenuated attention
 PARALLEL, MOST = (

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import torch
 
-from mitigation.base import Mitigation, flag, register
-from mitigation.neurons import Neurons, read_neurons, scaled_values, value_factors
-from sampling import Batch, NoisePredictor
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.mitigation.neurons import (
+    Neurons,
+    read_neurons,
+    scaled_values,
+    value_factors,
+)
+from memorization_suite.sampling import Batch, NoisePredictor
 
 
 @register("nemo", paper="Hintersdorf et al., NeurIPS 2024", cost="2N")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sampling.attention import attention_names
+from memorization_suite.sampling.attention import attention_names
 
 Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its to_v
 

@@ -1,6 +1,6 @@
 """Plain sampling with classifier-free guidance."""
 
-from mitigation.base import Mitigation, register
+from memorization_suite.mitigation.base import Mitigation, register
 
 
 @register("no_mitigation", paper="Ho and Salimans 2022 (classifier-free guidance)")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mitigation.base import Mitigation, flag, register
-from mitigation.dynamic_transition import check_drop
-from sampling import Batch, BelowTimestep, GuidanceSchedule
-from sampling.transition import FirstMinimum
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.mitigation.dynamic_transition import check_drop
+from memorization_suite.sampling import Batch, BelowTimestep, GuidanceSchedule
+from memorization_suite.sampling.transition import FirstMinimum
 
 
 @register("opposite_guidance", paper="Jain et al., CVPR 2025", cost="2N")

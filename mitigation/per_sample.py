@@ -6,10 +6,10 @@ from functools import partial
 
 import torch
 
-from mitigation.base import Adjustment, Mitigation, flag, register
-from sampling import Batch, NoisePredictor
-from sampling.gradients import frozen, in_parts
-from sampling.noise_predictor import HALVES, row_norm
+from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 
 class Search:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from mitigation.base import flag, quirks, register
-from mitigation.embedding_search import EmbeddingSearch
-from sampling import Batch, NoisePredictor
+from memorization_suite.mitigation.base import flag, quirks, register
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch
+from memorization_suite.sampling import Batch, NoisePredictor
 
 
 @register(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from mitigation.base import Mitigation, flag, quirks, register
-from sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
-from sampling.bright_ending import look_ahead, masked_norm
-from sampling.noise_predictor import HALVES
+from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.bright_ending import look_ahead, masked_norm
+from memorization_suite.sampling.noise_predictor import HALVES
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mitigation.base import Mitigation, flag, register
-from sampling import Batch
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.sampling import Batch
 
 CLIP_VOCABULARY, CLIP_DRAWN = (
     49408,

@@ -6,16 +6,16 @@ import importlib
 import pkgutil
 from functools import cache
 
-import mitigation
-from mitigation.base import METHODS, Mitigation, flags
-from mitigation.composite import Composite
+import memorization_suite.mitigation
+from memorization_suite.mitigation.base import METHODS, Mitigation, flags
+from memorization_suite.mitigation.composite import Composite
 
 
 @cache
 def load_all() -> None:
     """Imports every module of the folder; importing registers its methods."""
-    for module in pkgutil.iter_modules(mitigation.__path__):
-        importlib.import_module(f"mitigation.{module.name}")
+    for module in pkgutil.iter_modules(memorization_suite.mitigation.__path__):
+        importlib.import_module(f"memorization_suite.mitigation.{module.name}")
 
 
 def methods() -> dict[str, type[Mitigation]]:

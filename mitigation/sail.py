@@ -9,12 +9,18 @@ from functools import partial
 import numpy as np
 import torch
 
-from mitigation.base import Adjustment, Mitigation, flag, quirks, register
-from mitigation.batch_wise import unit
-from sampling import Batch, NoisePredictor, Prediction, alpha_sigma, initial_noise
-from sampling.gradients import frozen, in_parts
-from sampling.loop import input_scale
-from sampling.noise_predictor import HALVES, row_norm
+from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, quirks, register
+from memorization_suite.mitigation.batch_wise import unit
+from memorization_suite.sampling import (
+    Batch,
+    NoisePredictor,
+    Prediction,
+    alpha_sigma,
+    initial_noise,
+)
+from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.loop import input_scale
+from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 THRESHOLD_STEP, RESTARTS_PER_STEP, SEEDS = (
     0.1,

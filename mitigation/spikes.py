@@ -8,8 +8,8 @@ import contextlib
 
 import torch
 
-from sampling import NoisePredictor
-from sampling.attention import OpenAttention, attention_names, patched_attention
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.attention import OpenAttention, attention_names, patched_attention
 
 BLOCKS = ("early", "all")  # down blocks and the middle; every cross-attention
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from mitigation.base import Mitigation, flag, register
-from sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
-from sampling.loop import input_scale
-from sampling.noise_predictor import row_norm
-from sampling.stability import Statistics, clean_estimate, read_statistics
+from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
+from memorization_suite.sampling.loop import input_scale
+from memorization_suite.sampling.noise_predictor import row_norm
+from memorization_suite.sampling.stability import Statistics, clean_estimate, read_statistics
 
 NO_FILE = (
     "--statistics is not given: it names a file with the norms of ordinary prompts, made by "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mitigation.base import Mitigation, check_guided_step, flag, register
-from sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
+from memorization_suite.mitigation.base import Mitigation, check_guided_step, flag, register
+from memorization_suite.sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
 
 
 @register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")

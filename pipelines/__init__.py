@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memorization_suite import one_name
+
 if TYPE_CHECKING:
-    from pipelines.memorization_pipeline import MemorizationPipeline, Sample, denoise
+    from memorization_suite.pipelines.memorization_pipeline import (
+        MemorizationPipeline,
+        Sample,
+        denoise,
+    )
 
 __all__ = ["MemorizationPipeline", "Sample", "denoise"]
 
@@ -15,7 +21,10 @@ def __getattr__(name: str):
     it.
     """
     if name in __all__:
-        from pipelines import memorization_pipeline
+        from memorization_suite.pipelines import memorization_pipeline
 
         return getattr(memorization_pipeline, name)
     raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+
+
+one_name(__name__)

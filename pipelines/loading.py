@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.models import resolve_model
+from memorization_suite.pipelines.models import resolve_model
 
 # --scheduler -> class, and what its grid and steps must be whatever the model's config says or
 # omits
@@ -40,7 +40,7 @@ def load_pipeline(
     import torch
     import transformers
 
-    from pipelines.memorization_pipeline import MemorizationPipeline
+    from memorization_suite.pipelines.memorization_pipeline import MemorizationPipeline
 
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sampling import NoisePredictor
+from memorization_suite.sampling import NoisePredictor
 
 
 @torch.no_grad()

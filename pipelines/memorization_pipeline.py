@@ -9,10 +9,10 @@ from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from mitigation.base import Mitigation
-from sampling import Batch, NoisePredictor, Prediction, image_seed
-from sampling.loop import OnStep, input_scale, plain_run, steps
-from sampling.noise import prompt_seed
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction, image_seed
+from memorization_suite.sampling.loop import OnStep, input_scale, plain_run, steps
+from memorization_suite.sampling.noise import prompt_seed
 
 
 @dataclass

@@ -10,7 +10,8 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from memorization_suite import ROOT
+
 EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
 PRESETS = ROOT / "pipelines" / "presets"
 

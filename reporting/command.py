@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from metrics.command import Parser, existing, guarded, positive
-from results.files import write_bytes, write_csv
+from memorization_suite.metrics.command import Parser, existing, guarded, positive
+from memorization_suite.runs.files import write_bytes, write_csv
 
 DESCRIPTION = (
     "One self-contained HTML page of run folders: costs, scores with intervals, the trade-off, and "
@@ -71,8 +71,8 @@ def report(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out} is no name of a page: it ends in .html")
     existing(args.gt_folder, "--gt_folder", folder=True)
     existing(args.prompts, "--prompts", folder=False)
-    from reporting.gather import find_runs, gather, score_rows
-    from reporting.page import Limits, render
+    from memorization_suite.reporting.gather import find_runs, gather, score_rows
+    from memorization_suite.reporting.page import Limits, render
 
     runs = gather(find_runs(args.folders), args.prompts)
     page = render(

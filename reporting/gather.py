@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics.intervals import interval
-from metrics.runs import Run, config_of, open_run, unlike
-from metrics.summary import COPY_THRESHOLDS, Line, prompt_means, summarise
-from results import Key, RunFolder
-from results.files import read_csv
-from results.table import Result, read_results
+from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.runs import Run, config_of, open_run, unlike
+from memorization_suite.metrics.summary import COPY_THRESHOLDS, Line, prompt_means, summarise
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.table import Result, read_results
 
 ALIGNED = (
     "clip_gen",

@@ -13,12 +13,12 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
-from metrics.command import training_images
-from metrics.pictures import Picture, Unreadable
-from metrics.plot_tradeoff import draw, points
-from metrics.references import References
-from metrics.summary import COPY_THRESHOLDS
-from reporting.gather import (
+from memorization_suite.metrics.command import training_images
+from memorization_suite.metrics.pictures import Picture, Unreadable
+from memorization_suite.metrics.plot_tradeoff import draw, points
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.summary import COPY_THRESHOLDS
+from memorization_suite.reporting.gather import (
     ALIGNED,
     Reported,
     columns,
@@ -27,7 +27,7 @@ from reporting.gather import (
     share_of_copies,
     splits,
 )
-from results import Key
+from memorization_suite.runs import Key
 
 SIDE = 192  # of a thumbnail; smaller pictures stay as they are
 WIDE = 400  # caption characters shown

@@ -2,10 +2,11 @@
 attention patches.
 """
 
-from sampling.batch import Batch
-from sampling.guidance import BelowTimestep, Deferred, GuidanceSchedule, Step
-from sampling.noise import image_seed, initial_noise
-from sampling.noise_predictor import NoisePredictor, Prediction, alpha_sigma
+from memorization_suite import one_name
+from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.guidance import BelowTimestep, Deferred, GuidanceSchedule, Step
+from memorization_suite.sampling.noise import image_seed, initial_noise
+from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction, alpha_sigma
 
 __all__ = [
     "Batch",
@@ -19,3 +20,5 @@ __all__ = [
     "image_seed",
     "initial_noise",
 ]
+
+one_name(__name__)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from sampling.noise_predictor import HALVES, Prediction
+from memorization_suite.sampling.noise_predictor import HALVES, Prediction
 
 LATE = -3  # index of the late timestep: t = 41 of DDIM's 50
 

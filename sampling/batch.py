@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from sampling.guidance import Step
-    from sampling.noise_predictor import Prediction
+    from memorization_suite.sampling.guidance import Step
+    from memorization_suite.sampling.noise_predictor import Prediction
 
 
 @dataclass

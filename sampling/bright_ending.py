@@ -11,11 +11,16 @@ import cv2
 import numpy as np
 import torch
 
-from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
-from sampling.batch import Batch
-from sampling.guidance import Step
-from sampling.loop import OnStep
-from sampling.noise_predictor import NoisePredictor, Prediction, row_norm
+from memorization_suite.sampling.attention import (
+    OpenAttention,
+    attention_names,
+    last_token,
+    patched_attention,
+)
+from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.guidance import Step
+from memorization_suite.sampling.loop import OnStep
+from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction, row_norm
 
 BINARISE = ("none", "otsu", "quantile")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sampling.noise_predictor import Prediction
+from memorization_suite.sampling.noise_predictor import Prediction
 
 
 @dataclass

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from sampling.guidance import GuidanceSchedule, Step
-from sampling.noise_predictor import NoisePredictor, Prediction
+from memorization_suite.sampling.guidance import GuidanceSchedule, Step
+from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction
 
 OnStep = Callable[[Step, Prediction], None]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from sampling.guidance import Step
-from sampling.noise_predictor import Prediction, alpha_sigma, row_norm
+from memorization_suite.sampling.guidance import Step
+from memorization_suite.sampling.noise_predictor import Prediction, alpha_sigma, row_norm
 
 SCHEMA = 1
 NORMS = (

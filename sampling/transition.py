@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sampling.guidance import GuidanceSchedule, Step
-from sampling.noise_predictor import Prediction
+from memorization_suite.sampling.guidance import GuidanceSchedule, Step
+from memorization_suite.sampling.noise_predictor import Prediction
 
 
 @dataclass

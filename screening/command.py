@@ -7,10 +7,10 @@ import shlex
 import sys
 from dataclasses import asdict
 
-from detection import detectors
-from pipelines.models import EMBEDDED
-from sampling.flags import add_flags, listing
-from screening.plan import CHOICES, Plan, Settings, plan_detection
+from memorization_suite.detection import detectors
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.sampling.flags import add_flags, listing
+from memorization_suite.screening.plan import CHOICES, Plan, Settings, plan_detection
 
 HELP = {
     "model_id": f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}",
@@ -95,8 +95,8 @@ def detect_command(args: argparse.Namespace, argv: list[str]) -> None:
         print(f"left out of all: {name} {reason}", file=sys.stderr)
     for detector in plan.detectors:
         plan.folder(detector).check(plan.identity(detector), overwrite=args.overwrite)
-    from pipelines.loading import load_pipeline
-    from screening.run import Detection
+    from memorization_suite.pipelines.loading import load_pipeline
+    from memorization_suite.screening.run import Detection
 
     settings = plan.settings
     pipe = load_pipeline(
@@ -125,7 +125,7 @@ def detect_command(args: argparse.Namespace, argv: list[str]) -> None:
 
 def report(plan: Plan) -> None:
     """Prints, for each detector, where its scores are and how well they tell the sets apart."""
-    from screening.evaluate import report_line
+    from memorization_suite.screening.evaluate import report_line
 
     for detector in plan.detectors:
         folder = plan.folder(detector)
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] in ("evaluate", "spectrum", "tokens"):
         import importlib
 
-        return importlib.import_module(f"screening.{argv[0]}").main(argv[1:])
+        return importlib.import_module(f"memorization_suite.screening.{argv[0]}").main(argv[1:])
     args = build_parser().parse_args(argv)
     if args.list_detectors:
         print(listing(detectors()))

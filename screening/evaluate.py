@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prompts.files import read_prompts
-from results.files import write_csv
-from screening.command import Parser
-from screening.roc import RESAMPLES, RULES, check
-from screening.score_files import FORMATS, SETS, PromptScore, read_scores
-from screening.summary import (
+from memorization_suite.prompts.files import read_prompts
+from memorization_suite.runs.files import write_csv
+from memorization_suite.screening.command import Parser
+from memorization_suite.screening.roc import RESAMPLES, RULES, check
+from memorization_suite.screening.score_files import FORMATS, SETS, PromptScore, read_scores
+from memorization_suite.screening.summary import (
     RATES,
     figure_text,
     percent,
@@ -305,7 +305,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "of each set"
     )
     if args.out:
-        from screening.roc_plots import write_plots
+        from memorization_suite.screening.roc_plots import write_plots
 
         write_csv(args.out / "evaluation.csv", rows)
         write_plots(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prompts.files import Prompt
-from results.files import read_csv, write_csv
-from results.run_folder import RunFolder
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import read_csv, write_csv
+from memorization_suite.runs.run_folder import RunFolder
 
 SETS = ("mem", "nonmem")
 Batch = tuple[str, int]  # a set, and the row of the batch's first prompt

@@ -7,13 +7,19 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detection import Detector, build_detector, detectors
-from pipelines.models import EMBEDDED, ROOT, fingerprint, load_preset, resolve_model
-from prompts.files import Prompt
-from results.environment import choose_device
-from sampling.flags import flag_owners, flags
-from screening.folder import ScoreFolder
-from screening.prompt_sets import check_source, read_source
+from memorization_suite.detection import Detector, build_detector, detectors
+from memorization_suite.pipelines.models import (
+    EMBEDDED,
+    ROOT,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.sampling.flags import flag_owners, flags
+from memorization_suite.screening.folder import ScoreFolder
+from memorization_suite.screening.prompt_sets import check_source, read_source
 
 CHOICES = {
     "scheduler": ("ddim", "euler", "keep"),

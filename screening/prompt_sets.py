@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prompts.files import Prompt, read_prompts
-from results.files import write_csv
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import write_csv
 
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<column>[^:]+)(:(?P<split>[^:]+))?")
 

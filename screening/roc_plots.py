@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from results.files import write_bytes
-from screening.roc import curve
-from screening.summary import finite
+from memorization_suite.runs.files import write_bytes
+from memorization_suite.screening.roc import curve
+from memorization_suite.screening.summary import finite
 
 Sets = tuple[np.ndarray, np.ndarray]  # of memorized and of ordinary prompts
 

@@ -8,15 +8,15 @@ import time
 import numpy as np
 import torch
 
-from detection import Detector
-from detection.trajectory import Watched, detect
-from prompts.files import Prompt
-from results.files import write_bytes
-from sampling import Batch, NoisePredictor, image_seed, initial_noise
-from sampling.noise import prompt_seed
-from screening.folder import score_rows
-from screening.overlay import overlay
-from screening.plan import Plan
+from memorization_suite.detection import Detector
+from memorization_suite.detection.trajectory import Watched, detect
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import write_bytes
+from memorization_suite.sampling import Batch, NoisePredictor, image_seed, initial_noise
+from memorization_suite.sampling.noise import prompt_seed
+from memorization_suite.screening.folder import score_rows
+from memorization_suite.screening.overlay import overlay
+from memorization_suite.screening.plan import Plan
 
 
 class Detection:

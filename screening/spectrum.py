@@ -9,14 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from prompts.files import Prompt
-from results.files import write_csv
-from screening.study import Study, exit_code, plan_study, study_parser
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import write_csv
+from memorization_suite.screening.study import Study, exit_code, plan_study, study_parser
 
 if TYPE_CHECKING:
     import torch
 
-    from sampling import NoisePredictor
+    from memorization_suite.sampling import NoisePredictor
 
 KINDS, OPERATORS = ("text", "uncond", "difference"), ("lanczos", "arnoldi")
 SAMPLES = 1
@@ -135,7 +135,7 @@ class Spectra:
         """Makes what is missing, a prompt at a time, then the picture of all."""
         from tqdm import tqdm
 
-        from screening.spectrum_plots import counts, histogram
+        from memorization_suite.screening.spectrum_plots import counts, histogram
 
         made, folder = 0, self.study.folder
         for prompt in tqdm(self.study.wanted, unit="prompt", disable=self.args.quiet):
@@ -159,7 +159,7 @@ class Spectra:
         """A line for each kind, step, operator and type of prompt: mean number of non-negative
         eigenvalues.
         """
-        from screening.spectrum_plots import best_count
+        from memorization_suite.screening.spectrum_plots import best_count
 
         groups: dict[tuple, list[float]] = {}
         for (prompt, _, step, kind, operator, _), row in sorted(self.tables["summary"].items()):
@@ -206,7 +206,7 @@ class Spectra:
         """Of each operator: name, spectrum, UNet rows of each image and seconds of all. The
         operators share the probes, but each counts them.
         """
-        from detection.spectrum import ScoreJacobian, probe, spectrum
+        from memorization_suite.detection.spectrum import ScoreJacobian, probe, spectrum
 
         jacobian = ScoreJacobian(predictor, x, t, kind, at_once=self.args.batch_size)
         start, before = time.perf_counter(), predictor.unet_evals.clone()
@@ -240,8 +240,8 @@ def visited(
     """
     import torch
 
-    from sampling import GuidanceSchedule
-    from sampling.loop import steps
+    from memorization_suite.sampling import GuidanceSchedule
+    from memorization_suite.sampling.loop import steps
 
     found = []
 

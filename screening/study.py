@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pipelines.models import fingerprint, load_preset, resolve_model
-from prompts.files import Prompt, read_prompts
-from results.environment import choose_device
-from results.files import read_csv, write_bytes
-from results.run_folder import RunFolder
-from screening.command import HELP, Parser
-from screening.plan import CHOICES, Settings, prompt_sources, text_hash
+from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.files import read_csv, write_bytes
+from memorization_suite.runs.run_folder import RunFolder
+from memorization_suite.screening.command import HELP, Parser
+from memorization_suite.screening.plan import CHOICES, Settings, prompt_sources, text_hash
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from sampling import NoisePredictor
+    from memorization_suite.sampling import NoisePredictor
 
 T = TypeVar("T")
 GENERAL = (
@@ -144,7 +144,7 @@ class Study:
         """
         import torch
 
-        from pipelines.loading import load_pipeline
+        from memorization_suite.pipelines.loading import load_pipeline
 
         identity, settings = self.identity(own), self.settings
         self.folder.check(identity, overwrite=args.overwrite)
@@ -167,7 +167,7 @@ class Study:
         """Predictor, noise (n, 4, h, w) and seeds of a prompt's images; the same noise as in other
         runs with this seed.
         """
-        from sampling import NoisePredictor, image_seed, initial_noise
+        from memorization_suite.sampling import NoisePredictor, image_seed, initial_noise
 
         settings, n = self.settings, self.settings.n_samples_per_prompt
         seeds = [image_seed(settings.seed, prompt.row, k) for k in range(n)]

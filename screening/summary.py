@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from screening.roc import Curves, Figure, Scores, check, curve, intervals
-from screening.score_files import PromptScore, read_scores
+from memorization_suite.screening.roc import Curves, Figure, Scores, check, curve, intervals
+from memorization_suite.screening.score_files import PromptScore, read_scores
 
 RATES = (0.01, 0.03)
 SWAPPED = "AUC below 0.5: is the sign or are the sets swapped?"

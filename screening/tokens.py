@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from prompts.files import Prompt
-from results.files import write_csv
-from screening.study import Study, exit_code, plan_study, study_parser
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import write_csv
+from memorization_suite.screening.study import Study, exit_code, plan_study, study_parser
 
 SAMPLES, OFFICIAL = 4, ("swapped",)
 Row = dict[str, str]
@@ -74,7 +74,7 @@ class Tokens:
 
     def look(self, prompt: Prompt) -> tuple[list[str], list[float]]:
         """Texts of the prompt's tokens, and their scores: the mean over its images."""
-        from detection.tokens import token_significance, token_texts
+        from memorization_suite.detection.tokens import token_significance, token_texts
 
         predictor, noise, _ = self.study.sample_start(self.pipe, prompt)
         scores = token_significance(

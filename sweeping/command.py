@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import generation
-from metrics.command import Parser, guarded, run_script
-from pipelines import loading
-from reporting.command import main as make_report
-from results import RunFolder
-from results.files import write_json
-from sweeping.plan import Entry, plan_sweep
+import memorization_suite.generation
+from memorization_suite.metrics.command import Parser, guarded, run_script
+from memorization_suite.pipelines import loading
+from memorization_suite.reporting.command import main as make_report
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.files import write_json
+from memorization_suite.sweeping.plan import Entry, plan_sweep
 
 EPILOG = (
     "Other flags are those of generate_images.py, for every run: sweep.py FILE.toml --model_id "
@@ -65,7 +65,9 @@ def generate(entries: list[Entry], *, quiet: bool) -> None:
     load = functools.lru_cache(maxsize=1)(loading.load_pipeline)
     for number, entry in enumerate(entries, 1):
         print(f"[{number}/{len(entries)}] {entry.name}", flush=True)
-        code = generation.main([*entry.argv, *(["--quiet"] if quiet else [])], load)
+        code = memorization_suite.generation.main(
+            [*entry.argv, *(["--quiet"] if quiet else [])], load
+        )
         if code:
             raise (ValueError if code == 2 else OSError)(
                 f"run {number} of {len(entries)} ({entry.name}) was not made, see above"
@@ -79,8 +81,8 @@ def score(entries: list[Entry], record: Path, *, again: bool) -> None:
     record: a file that keeps, for each run, when the images were finished that were scored. Raises
     ValueError or OSError when a script fails.
     """
-    from metrics.compute_lpips_imagereward import SCRIPT as DIVERSITY
-    from metrics.compute_sscd_orig_clip_score import SCRIPT as COPIES
+    from memorization_suite.metrics.compute_lpips_imagereward import SCRIPT as DIVERSITY
+    from memorization_suite.metrics.compute_sscd_orig_clip_score import SCRIPT as COPIES
 
     seen = {} if again or not record.exists() else json.loads(record.read_text(encoding="utf-8"))
     told: set[str] = set()

@@ -24,8 +24,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from generation.command import build_parser
-from generation.plan import Plan, Settings, plan_run
+from memorization_suite.generation.command import build_parser
+from memorization_suite.generation.plan import Plan, Settings, plan_run
 
 OF_THE_SWEEP = (
     "output_path",

@@ -8,9 +8,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from pipelines import MemorizationPipeline
-from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae
-from tiny.tokenizer import train_tokenizer
+from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.tiny.models import (
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+)
+from memorization_suite.tiny.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""Figures of the source: `python -m tests.house [FOLDER]` prints them for this checkout or another."""
+"""Figures of the source. `python -m tests.house [FOLDER]` prints them for a checkout."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def source_files(root: Path = ROOT, *, tests: bool = False) -> list[Path]:
-    """Every .py below root; without `tests` those of the suite alone. Hidden folders are left out."""
+    """Every .py below root; without `tests` the suite's alone. Hidden folders are left out."""
     found = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.algorithm1 import algorithm1
-from mitigation import build_mitigation
+from memorization_suite.examples.algorithm1 import algorithm1
+from memorization_suite.mitigation import build_mitigation
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "algorithm1.py"
 

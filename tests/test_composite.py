@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from mitigation.base import Mitigation
-from mitigation.composite import Composite
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.mitigation.composite import Composite
 
 
 @dataclass(frozen=True)

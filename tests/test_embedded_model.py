@@ -7,16 +7,16 @@ import re
 import pytest
 import torch
 
-from benchmarks.evaluate_tiny import STARTS, first_escape, magnitudes
-from benchmarks.tune_presets import choose, toml
-from examples import demo
-from metrics.copy_score import copy_scores
-from metrics.embedded import TINY, copied, read_captions
-from metrics.images import to_tensor
-from mitigation import build_mitigation
-from pipelines.loading import load_pipeline
-from pipelines.models import EMBEDDED, load_preset
-from sampling import image_seed, initial_noise
+from memorization_suite.benchmarks.evaluate_tiny import STARTS, first_escape, magnitudes
+from memorization_suite.benchmarks.tune_presets import choose, toml
+from memorization_suite.examples import demo
+from memorization_suite.metrics.copy_score import copy_scores
+from memorization_suite.metrics.embedded import TINY, copied, read_captions
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.sampling import image_seed, initial_noise
 
 shipped = pytest.mark.skipif(
     not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mitigation import build_mitigation
+from memorization_suite.mitigation import build_mitigation
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SETTINGS = {

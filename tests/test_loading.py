@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-import generation
-from mitigation import build_mitigation
-from pipelines.loading import load_pipeline
-from pipelines.models import PRESETS, check_unet, fingerprint, load_preset
+import memorization_suite.generation
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.models import PRESETS, check_unet, fingerprint, load_preset
 
 GRID = [981, 961, 941, 921, 901]
 
@@ -163,7 +163,7 @@ def arguments(folder: str, tmp_path: Path, *more: str) -> list[str]:
 )
 def test_a_v_model_runs_from_the_command_line(random_v_folder, tmp_path, more):
     assert (
-        generation.main(
+        memorization_suite.generation.main(
             arguments(
                 random_v_folder,
                 tmp_path,
@@ -196,7 +196,7 @@ def test_a_scheduler_that_draws_noise_repeats_itself(make_pipe, tmp_path):
             "--output_path",
             str(tmp_path / out),
         )
-        assert generation.main(argv) == 0
+        assert memorization_suite.generation.main(argv) == 0
         pictures.append([path.read_bytes() for path in sorted((tmp_path / out).rglob("*.png"))])
     assert pictures[0] == pictures[1] and pictures[0][0] != pictures[0][1]
 
@@ -212,10 +212,10 @@ def test_a_model_that_cannot_be_loaded_changes_no_folder(
         "scheduler/scheduler_config.json",
         prediction_type="sample",
     )
-    assert generation.main(arguments(str(broken), tmp_path)) == 2
-    assert generation.main(arguments(random_sd_folder, tmp_path)) == 0
+    assert memorization_suite.generation.main(arguments(str(broken), tmp_path)) == 2
+    assert memorization_suite.generation.main(arguments(random_sd_folder, tmp_path)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert generation.main(arguments(str(broken), tmp_path, *overwrite)) == 2
+    assert memorization_suite.generation.main(arguments(str(broken), tmp_path, *overwrite)) == 2
     assert {
         path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
     } == before
@@ -226,7 +226,7 @@ def test_out_of_memory_says_what_to_type(random_sd_folder, tmp_path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
 
     monkeypatch.setattr("generation.run.Run.make", make)
-    assert generation.main(arguments(random_sd_folder, tmp_path)) == 1
+    assert memorization_suite.generation.main(arguments(random_sd_folder, tmp_path)) == 1
     assert "--batch_size" in capsys.readouterr().err
 
 
@@ -235,8 +235,11 @@ def test_odd_captions_survive_a_run_and_its_resume(random_sd_folder, tmp_path):
     caption = 'a\rb; "quoted", <b>bold</b> =1+1 \u2028 \u00fc'
     (tmp_path / "odd.jsonl").write_text(json.dumps({"caption": caption}) + "\n")
     argv[3] = str(tmp_path / "odd.jsonl")
-    assert generation.main(argv) == 0 and generation.main(argv) == 0
-    from results.files import read_csv
+    assert (
+        memorization_suite.generation.main(argv) == 0
+        and memorization_suite.generation.main(argv) == 0
+    )
+    from memorization_suite.runs.files import read_csv
 
     assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [
         caption

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mitigation import build_mitigation, methods
-from pipelines import denoise
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
+from memorization_suite.mitigation import build_mitigation, methods
+from memorization_suite.pipelines import denoise
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
 from tests.methods.pictures import reference_image
 from tests.methods.statistics_file import statistics_file
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
-from metrics.copy_score import THRESHOLD, copy_scores
-from metrics.embedded import TINY, copied, read_captions, score_run, subjects_of
-from metrics.image_features import image_features
-from metrics.images import to_tensor
-from metrics.offline import PROBE, CopyScore
-from metrics.subject import probe, subject_logits, subject_shown
-from results import Key, RunFolder
-from results.table import Result, add_results, read_results
+from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
+from memorization_suite.metrics.embedded import TINY, copied, read_captions, score_run, subjects_of
+from memorization_suite.metrics.image_features import image_features
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.offline import PROBE, CopyScore
+from memorization_suite.metrics.subject import probe, subject_logits, subject_shown
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.table import Result, add_results, read_results
 
 PROMPTS = TINY / "prompts" / "tiny_memorized_test.csv"
 CAPTIONS = read_captions(PROMPTS)

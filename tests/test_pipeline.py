@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from mitigation import build_mitigation, methods
-from pipelines import MemorizationPipeline
-from sampling import initial_noise
+from memorization_suite.mitigation import build_mitigation, methods
+from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.sampling import initial_noise
 from tests.test_methods import quick
 
 STEPS, SHAPE = 4, (4, 8, 8)

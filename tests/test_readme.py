@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-import calibration.command
-import generation
-import generation.plan
-import localization.command
-import metrics.command
-import reporting.command
-import screening.command
-import screening.evaluate
-import sweeping.command
-from detection import detectors
-from download.assets import read_assets
-from generation.command import build_parser
-from mitigation import methods
-from mitigation.base import flags
-from pipelines.models import EMBEDDED
-from sweeping.plan import plan_sweep, read_sweep
+import memorization_suite.calibration.command
+import memorization_suite.generation
+import memorization_suite.generation.plan
+import memorization_suite.localization.command
+import memorization_suite.metrics.command
+import memorization_suite.reporting.command
+import memorization_suite.screening.command
+import memorization_suite.screening.evaluate
+import memorization_suite.sweeping.command
+from memorization_suite.detection import detectors
+from memorization_suite.download.assets import read_assets
+from memorization_suite.generation.command import build_parser
+from memorization_suite.mitigation import methods
+from memorization_suite.mitigation.base import flags
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.sweeping.plan import plan_sweep, read_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,7 +65,7 @@ def metric_parser(path: str):
     return (
         script.build_parser()
         if hasattr(script, "build_parser")
-        else metrics.command.build_parser(script.SCRIPT)
+        else memorization_suite.metrics.command.build_parser(script.SCRIPT)
     )
 
 
@@ -81,16 +81,18 @@ def test_there_are_commands_for_both_kinds_of_models():
     not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
 )
 def test_commands_of_the_embedded_model_are_planned(argv):
-    plan = generation.plan_of(argv)
+    plan = memorization_suite.generation.plan_of(argv)
     assert plan.settings.image_length == 32 and len(plan.prompts) >= 60
 
 
 @pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" not in argv], ids=" ".join)
 def test_official_commands_say_what_is_missing(argv, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
-        generation.plan, "OFFICIAL_PROMPTS", generation.plan.ROOT / "prompts" / "not_here.csv"
+        memorization_suite.generation.plan,
+        "OFFICIAL_PROMPTS",
+        memorization_suite.generation.plan.ROOT / "prompts" / "not_here.csv",
     )
-    assert generation.main([*argv, "--output_path", str(tmp_path)]) == 2
+    assert memorization_suite.generation.main([*argv, "--output_path", str(tmp_path)]) == 2
     message = capsys.readouterr().err.strip()
     assert (
         len(message.splitlines()) == 1 and "--model_id tiny" in message and "download/" in message
@@ -107,12 +109,12 @@ def test_every_flag_named_is_one():
     parsers = [
         build_parser(),
         *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}),
-        screening.command.build_parser(),
-        screening.evaluate.build_parser(),
-        *subparsers(calibration.command.build_parser()),
-        *subparsers(localization.command.build_parser()),
-        reporting.command.build_parser(),
-        sweeping.command.build_parser(),
+        memorization_suite.screening.command.build_parser(),
+        memorization_suite.screening.evaluate.build_parser(),
+        *subparsers(memorization_suite.calibration.command.build_parser()),
+        *subparsers(memorization_suite.localization.command.build_parser()),
+        memorization_suite.reporting.command.build_parser(),
+        memorization_suite.sweeping.command.build_parser(),
     ]
     known = {option for parser in parsers for option in parser._option_string_actions}
     named = set(re.findall(r"`?(--[a-z_0-9]+)", README))
@@ -131,14 +133,17 @@ def subparsers(parser):
 def test_other_commands_are_understood(argv):
     script, *rest = argv
     if script == "detect_memorization.py" and rest[0] in ("evaluate", "spectrum", "tokens"):
-        parser, rest = importlib.import_module(f"screening.{rest[0]}").build_parser(), rest[1:]
+        parser, rest = (
+            importlib.import_module(f"memorization_suite.screening.{rest[0]}").build_parser(),
+            rest[1:],
+        )
     else:
         parser = {
-            "detect_memorization.py": screening,
-            "calibrate.py": calibration,
-            "localize_neurons.py": localization,
-            "make_report.py": reporting,
-            "sweep.py": sweeping,
+            "detect_memorization.py": memorization_suite.screening,
+            "calibrate.py": memorization_suite.calibration,
+            "localize_neurons.py": memorization_suite.localization,
+            "make_report.py": memorization_suite.reporting,
+            "sweep.py": memorization_suite.sweeping,
         }[script].command.build_parser()
     if script == "sweep.py":
         _, more = parser.parse_known_args(rest)

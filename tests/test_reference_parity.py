@@ -5,9 +5,9 @@ procedures. float32, one thread.
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from sampling import NoisePredictor, alpha_sigma
-from sampling.noise import official_noise
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling.noise import official_noise
 from tests.reference import han2025
 
 SEED, IMAGES, SHAPE, SCALE = 2, 3, (4, 8, 8), 7.0

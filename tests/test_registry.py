@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import mitigation
-from mitigation import Mitigation, build_mitigation, methods
-from mitigation.base import METHODS, flag, flags, register
-from mitigation.cli import list_methods
-from mitigation.registry import load_all
+import memorization_suite.mitigation
+from memorization_suite.mitigation import Mitigation, build_mitigation, methods
+from memorization_suite.mitigation.base import METHODS, flag, flags, register
+from memorization_suite.mitigation.cli import list_methods
+from memorization_suite.mitigation.registry import load_all
 
-FOLDER = Path(mitigation.__file__).parent
+FOLDER = Path(memorization_suite.mitigation.__file__).parent
 
 
 def test_every_file_that_registers_is_found():
@@ -147,7 +147,7 @@ def test_a_new_method_needs_no_list(registered):
 def test_a_new_method_is_one_file(registered, tmp_path, monkeypatch):
     """A file in the folder, no edit elsewhere: listed, with its flag, and built."""
     (tmp_path / "halved_noise.py").write_text('''"""Halves the noise."""
-from mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 
 
 @register("halved_noise", paper="none", cost="2N")
@@ -159,7 +159,11 @@ class HalvedNoise(Mitigation):
     def adjust_initial_noise(self, predictor, x, t, batch):
         return Adjustment(self.noise_factor * x)
 ''')
-    monkeypatch.setattr(mitigation, "__path__", [*mitigation.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        memorization_suite.mitigation,
+        "__path__",
+        [*memorization_suite.mitigation.__path__, str(tmp_path)],
+    )
     load_all.cache_clear()
     assert (
         "halved_noise" in methods()

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from results import Key, RunFolder
-from results.files import read_csv, write_bytes, write_csv, write_json
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import read_csv, write_bytes, write_csv, write_json
 
 IDENTITY = {"seed": 2, "gamma": 0.7, "settings": {"M": 2}}
 KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]

@@ -5,7 +5,7 @@ patches. float32; tolerances are absolute.
 import pytest
 import torch
 
-from sampling import (
+from memorization_suite.sampling import (
     BelowTimestep,
     Deferred,
     NoisePredictor,
@@ -14,8 +14,13 @@ from sampling import (
     image_seed,
     initial_noise,
 )
-from sampling.attention import OpenAttention, attention_names, last_token, patched_attention
-from sampling.noise import official_noise
+from memorization_suite.sampling.attention import (
+    OpenAttention,
+    attention_names,
+    last_token,
+    patched_attention,
+)
+from memorization_suite.sampling.noise import official_noise
 from tests.reference import han2025
 
 close = torch.testing.assert_close

@@ -5,9 +5,9 @@ captions.
 import numpy as np
 import pytest
 
+from memorization_suite.tiny.bank import Bank, Sampler, phase_of
+from memorization_suite.tiny.world import WORDS
 from tests.test_tiny_world import CONCEPTS, CONFIG, of_kind
-from tiny.bank import Bank, Sampler, phase_of
-from tiny.world import WORDS
 
 SETTINGS = CONFIG["unet"] | {"batch": 64}
 MODEL = CONFIG["models"]["tiny"]

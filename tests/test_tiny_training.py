@@ -4,13 +4,19 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import MemorizationPipeline
-from tiny.bank import build_bank
-from tiny.models import build_scheduler, build_text_encoder
-from tiny.text import targets, token_table, train_text_encoder
-from tiny.tokenizer import train_tokenizer
-from tiny.train import Trainer, load_settings, loss_weights, spread_timesteps, train
-from tiny.world import WORDS, World, art_names
+from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.models import build_scheduler, build_text_encoder
+from memorization_suite.tiny.text import targets, token_table, train_text_encoder
+from memorization_suite.tiny.tokenizer import train_tokenizer
+from memorization_suite.tiny.train import (
+    Trainer,
+    load_settings,
+    loss_weights,
+    spread_timesteps,
+    train,
+)
+from memorization_suite.tiny.world import WORDS, World, art_names
 
 
 @pytest.fixture(scope="module")

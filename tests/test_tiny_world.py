@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiny import build_world
-from tiny.bank import build_bank
-from tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
-from tiny.drawing import PIXELS
-from tiny.world import (
+from memorization_suite.tiny import build_world
+from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
+from memorization_suite.tiny.drawing import PIXELS
+from memorization_suite.tiny.world import (
     PRODUCTS,
     SCENES,
     SERIES,

@@ -1,3 +1,7 @@
 """The embedded model: its world (captions and pictures), its training and where its files lie.
 Imports nothing of ours.
 """
+
+from memorization_suite import one_name
+
+one_name(__name__)

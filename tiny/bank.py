@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiny.world import SCENES, WORDS, Concept, World, memorized_concepts, rng_of, scene_caption
+from memorization_suite.tiny.world import (
+    SCENES,
+    WORDS,
+    Concept,
+    World,
+    memorized_concepts,
+    rng_of,
+    scene_caption,
+)
 
 
 @dataclass

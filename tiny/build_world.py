@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tiny import emoji
-from tiny.world import (
+from memorization_suite.tiny import emoji
+from memorization_suite.tiny.world import (
     SCENES,
     WORDS,
     Concept,

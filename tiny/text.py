@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from tiny.bank import Bank
-from tiny.world import WORDS
+from memorization_suite.tiny.bank import Bank
+from memorization_suite.tiny.world import WORDS
 
 log = logging.getLogger("tiny.train")
 

@@ -20,12 +20,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from tiny import emoji
-from tiny.bank import Bank, Sampler, build_bank, phase_of
-from tiny.models import build_scheduler, build_text_encoder, build_unet, build_vae, count
-from tiny.text import caption_embeddings, train_text_encoder
-from tiny.tokenizer import train_tokenizer
-from tiny.world import World, art_names, rng_of
+from memorization_suite.tiny import emoji
+from memorization_suite.tiny.bank import Bank, Sampler, build_bank, phase_of
+from memorization_suite.tiny.models import (
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+    count,
+)
+from memorization_suite.tiny.text import caption_embeddings, train_text_encoder
+from memorization_suite.tiny.tokenizer import train_tokenizer
+from memorization_suite.tiny.world import World, art_names, rng_of
 
 HERE = Path(__file__).parent
 log = logging.getLogger("tiny.train")

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from tiny.drawing import PIXELS, SIZE, colour, finished, paste, shape, texture, two_colours
+from memorization_suite.tiny.drawing import (
+    PIXELS,
+    SIZE,
+    colour,
+    finished,
+    paste,
+    shape,
+    texture,
+    two_colours,
+)
 
 # pixels of the canvas: places of subjects, four places of the latents apart. The UNet's deeper
 # levels see them alike

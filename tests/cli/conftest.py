@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.loading
-import pipelines.models
-from generation import main
+import memorization_suite.pipelines.loading
+import memorization_suite.pipelines.models
+from memorization_suite.generation import main
 from tests.cli.helpers import CAPTIONS, VARIANTS
 
 
@@ -22,7 +22,7 @@ def prompt_file(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def loaded():
     """The loader with a memory: one model for all runs."""
-    return functools.cache(pipelines.loading.load_pipeline)
+    return functools.cache(memorization_suite.pipelines.loading.load_pipeline)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def generate(base, loaded):
 
     def run(out, *more, code=0) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipelines.loading, "load_pipeline", loaded)
+            patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
             assert main([*base, "--output_path", str(out), *more]) == code
         (folder,) = Path(out).glob("*/*")
         return folder
@@ -73,7 +73,7 @@ def no_model(monkeypatch):
     def load(*args, **kwargs):
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", load)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-import pipelines.loading
-import pipelines.models
-from generation import main
-from results import Key
+import memorization_suite.pipelines.loading
+import memorization_suite.pipelines.models
+from memorization_suite.generation import main
+from memorization_suite.runs import Key
 
-ROOT = Path(pipelines.models.ROOT)
+ROOT = Path(memorization_suite.pipelines.models.ROOT)
 CAPTIONS = [
     "a red square above a blue circle",
     "the great wave",

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-import pipelines.loading
-from calibration import main
-from generation import main as generate
-from sampling.stability import NORMS, read_statistics
+import memorization_suite.pipelines.loading
+from memorization_suite.calibration import main
+from memorization_suite.generation import main as generate
+from memorization_suite.sampling.stability import NORMS, read_statistics
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def made(flags, loaded, tmp_path_factory):
     """Statistics of the random model: 5 prompts, 2 images each."""
     path = tmp_path_factory.mktemp("calibrated") / "stability.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.loading, "load_pipeline", loaded)
+        patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
         assert main([*flags, "-n", "2", "-b", "2", "--out", str(path)]) == 0
     return path
 
@@ -51,7 +51,7 @@ def test_the_file_says_what_it_is_of(made):
 
 def test_batches_change_nothing(flags, made, loaded, tmp_path, monkeypatch, capsys):
     """1e-4; the summary counts the images."""
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", loaded)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
     assert main([*flags, "-n", "2", "-b", "3", "--out", str(tmp_path / "a.json")]) == 0
     assert "3 steps, 10 images" in capsys.readouterr().out
     one, other = read_statistics(made), read_statistics(tmp_path / "a.json")
@@ -83,7 +83,7 @@ def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, 
         assert generate([*argv, *more]) == 2
         assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", loaded)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
     assert generate([*argv, "--end", "1"]) == 0
     (folder,) = tmp_path.glob("stability_regions/*")
     assert "instability" in (folder / "images.csv").read_text().splitlines()[0]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.loading
-import pipelines.models
-from generation import main
+import memorization_suite.pipelines.loading
+from memorization_suite.generation import main
 from tests.cli.helpers import KEYS, images, leftovers, rows, said
 
 
@@ -57,7 +56,7 @@ def test_a_stop_while_the_model_is_loaded(base, tmp_path, monkeypatch, capsys, e
     def load(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", load)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
     try:
         code = main([*base, "--output_path", str(tmp_path)])
     except (KeyboardInterrupt, OSError):

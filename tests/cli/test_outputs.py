@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from generation.command import build_parser
-from generation.plan import Settings
-from mitigation import methods
-from results import RunFolder
-from sampling.flags import flag_owners
-from sampling.noise import image_seed, initial_noise
+from memorization_suite.generation.command import build_parser
+from memorization_suite.generation.plan import Settings
+from memorization_suite.mitigation import methods
+from memorization_suite.runs import RunFolder
+from memorization_suite.sampling.flags import flag_owners
+from memorization_suite.sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     CAPTIONS,
     KEYS,

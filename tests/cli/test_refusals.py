@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-import generation.plan
-import pipelines.loading
-import pipelines.models
-from generation import main
-from mitigation import methods
-from mitigation.base import flags, value_type
+import memorization_suite.generation.plan
+import memorization_suite.pipelines.loading
+import memorization_suite.pipelines.models
+from memorization_suite.generation import main
+from memorization_suite.mitigation import methods
+from memorization_suite.mitigation.base import flags, value_type
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE, ROOT, refused, said
 
 
@@ -209,7 +209,9 @@ def test_a_folder_with_other_files_is_refused(base, tmp_path, capsys, no_model):
 
 
 def test_the_official_command_without_the_official_prompts(monkeypatch, tmp_path, capsys, no_model):
-    monkeypatch.setattr(generation.plan, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv")
+    monkeypatch.setattr(
+        memorization_suite.generation.plan, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv"
+    )
     refused(capsys, [*BATCH_WISE, "--output_path", str(tmp_path)], "--model_id tiny")
     assert main([*BATCH_WISE, "--output_path", str(tmp_path)]) == 2
     assert "download/" in capsys.readouterr().err and not list(tmp_path.iterdir())
@@ -227,5 +229,5 @@ def test_the_official_command_without_the_weights(monkeypatch, base, tmp_path, c
 def test_an_embedded_model_whose_weights_are_not_here(
     monkeypatch, base, tmp_path, capsys, no_model
 ):
-    monkeypatch.setitem(pipelines.models.EMBEDDED, "tiny", tmp_path / "nowhere")
+    monkeypatch.setitem(memorization_suite.pipelines.models.EMBEDDED, "tiny", tmp_path / "nowhere")
     refused(capsys, [*base, "--model_id", "tiny", "--output_path", str(tmp_path)], "tiny")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from generation import main
-from generation.run import Run
-from sampling.noise import image_seed, initial_noise
+from memorization_suite.generation import main
+from memorization_suite.generation.run import Run
+from memorization_suite.sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     KEYS,
     VARIANTS,

@@ -4,7 +4,7 @@ run, byte for byte.
 
 import pytest
 
-from generation import plan_of
+from memorization_suite.generation import plan_of
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, images, refused, rows
 
 

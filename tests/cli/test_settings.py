@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from generation import plan_of
-from generation.plan import Settings
+from memorization_suite.generation import plan_of
+from memorization_suite.generation.plan import Settings
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.loading
-import sweeping.command
-from sweeping.command import main
-from sweeping.plan import plan_sweep, read_sweep
+import memorization_suite.pipelines.loading
+import memorization_suite.sweeping.command
+from memorization_suite.sweeping.command import main
+from memorization_suite.sweeping.plan import plan_sweep, read_sweep
 from tests.cli.helpers import images
 
 
@@ -48,7 +48,7 @@ def loads(monkeypatch, loaded):
         calls.append(args)
         return loaded(*args, **kwargs)
 
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", load)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
     return calls
 
 
@@ -109,7 +109,9 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
         and (kept / "manifest.json").stat().st_mtime_ns == stamp
         and len(loads) == 2
     )
-    monkeypatch.setattr(sweeping.command, "run_script", lambda *args: pytest.fail("scored again"))
+    monkeypatch.setattr(
+        memorization_suite.sweeping.command, "run_script", lambda *args: pytest.fail("scored again")
+    )
     swept(file, tmp_path)
     with pytest.raises(pytest.fail.Exception, match="scored again"):
         swept(file, tmp_path, "--rescore")
@@ -232,7 +234,7 @@ def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monke
         print("no space left", file=sys.stderr)
         return 1
 
-    monkeypatch.setattr(sweeping.command, "run_script", fail)
+    monkeypatch.setattr(memorization_suite.sweeping.command, "run_script", fail)
     swept(file, tmp_path, code=1)
     assert "no space left" in (error := capsys.readouterr().err) and "was not scored" in error
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from calibration import main
-from calibration.threshold import threshold
-from results.files import write_csv
+from memorization_suite.calibration import main
+from memorization_suite.calibration.threshold import threshold
+from memorization_suite.runs.files import write_csv
 
 
 def scores(path, ordinary, memorized=()):

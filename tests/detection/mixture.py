@@ -5,7 +5,7 @@ import math
 import torch
 from diffusers import DDIMScheduler
 
-from sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling import NoisePredictor, alpha_sigma
 
 LATENT = (4, 4, 4)
 DIMENSION = math.prod(LATENT)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from detection import Watcher, build_detector, detectors
-from detection.base import register
-from detection.trajectory import detect
-from mitigation import build_mitigation
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
-from sampling.stability import NormRecorder, measure
+from memorization_suite.detection import Watcher, build_detector, detectors
+from memorization_suite.detection.base import register
+from memorization_suite.detection.trajectory import detect
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.stability import NormRecorder, measure
 from tests.reference import detectors as plain
 
 STEPS, SCALE = 5, 7.5
@@ -254,7 +254,7 @@ def test_anisotropy(pipe, prompts, noise):
 
 def test_tile_distance():
     """The largest distance of corresponding tiles, in loops."""
-    from detection.seed_similarity import tile_distance
+    from memorization_suite.detection.seed_similarity import tile_distance
 
     images = torch.rand(3, 3, 9, 10, generator=torch.Generator().manual_seed(0))
     expected = torch.tensor(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from detection.sharpness import directional
-from detection.spectrum import (
+from memorization_suite.detection.sharpness import directional
+from memorization_suite.detection.spectrum import (
     KINDS,
     ScoreJacobian,
     arnoldi,
@@ -19,7 +19,7 @@ from detection.spectrum import (
     ritz_real,
     spectrum,
 )
-from sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling import NoisePredictor, alpha_sigma
 from tests.detection.mixture import DIMENSION, LATENT, exact_hessian, make_predictor
 
 PREDICTIONS = ("epsilon", "v_prediction")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import pipelines.loading
-import screening.spectrum
-import screening.tokens
-from detection.spectrum import KINDS, OPERATORS
+import memorization_suite.pipelines.loading
+import memorization_suite.screening.spectrum
+import memorization_suite.screening.tokens
+from memorization_suite.detection.spectrum import KINDS, OPERATORS
 
 CAPTIONS = {
     0: "a red square above a $5 bill_{2}",
@@ -36,7 +36,7 @@ def prompt_file(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def loaded():
-    return functools.cache(pipelines.loading.load_pipeline)
+    return functools.cache(memorization_suite.pipelines.loading.load_pipeline)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def run(random_sd_folder, prompt_file, loaded):
 
     def go(name, out, *more, code=0) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipelines.loading, "load_pipeline", loaded)
+            patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
             argv = [
                 "--model_id",
                 random_sd_folder,
@@ -58,9 +58,10 @@ def run(random_sd_folder, prompt_file, loaded):
                 str(out),
                 *more,
             ]
-            assert {"spectrum": screening.spectrum, "tokens": screening.tokens}[name].main(
-                argv
-            ) == code
+            assert {
+                "spectrum": memorization_suite.screening.spectrum,
+                "tokens": memorization_suite.screening.tokens,
+            }[name].main(argv) == code
         return Path(out) / name
 
     return go
@@ -69,7 +70,7 @@ def run(random_sd_folder, prompt_file, loaded):
 @pytest.fixture
 def no_model(monkeypatch):
     monkeypatch.setattr(
-        pipelines.loading,
+        memorization_suite.pipelines.loading,
         "load_pipeline",
         lambda *args, **kwargs: pytest.fail("a model was loaded"),
     )
@@ -219,7 +220,7 @@ def test_a_stopped_study_goes_on(run, tmp_path, capsys, monkeypatch, name, flags
 
 
 def test_a_fault_loses_one_prompt_only(run, tmp_path, capsys, monkeypatch):
-    look = screening.tokens.Tokens.look
+    look = memorization_suite.screening.tokens.Tokens.look
 
     def until_the_third(self, prompt):
         if prompt.row == 2:
@@ -227,7 +228,7 @@ def test_a_fault_loses_one_prompt_only(run, tmp_path, capsys, monkeypatch):
         return look(self, prompt)
 
     with monkeypatch.context() as patch:
-        patch.setattr(screening.tokens.Tokens, "look", until_the_third)
+        patch.setattr(memorization_suite.screening.tokens.Tokens, "look", until_the_third)
         folder = run("tokens", tmp_path, *TOKENS, code=1)
     assert "no space left on device. What is finished stays" in capsys.readouterr().err
     assert {row["prompt_index"] for row in rows(folder / "tokens.csv")} == {"0", "1"}
@@ -238,7 +239,7 @@ def test_a_lack_of_memory_is_told(run, tmp_path, capsys, monkeypatch):
     def fail(self, prompt):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")
 
-    monkeypatch.setattr(screening.spectrum.Spectra, "look", fail)
+    monkeypatch.setattr(memorization_suite.screening.spectrum.Spectra, "look", fail)
     run("spectrum", tmp_path, *SPECTRUM, code=1)
     assert capsys.readouterr().err.endswith(
         "Tried to allocate 20 GiB. Use a smaller --batch_size.\n"
@@ -378,7 +379,10 @@ def test_wrong_arguments_are_refused(
         *more,
     ]
     try:
-        code = {"spectrum": screening.spectrum, "tokens": screening.tokens}[name].main(argv)
+        code = {
+            "spectrum": memorization_suite.screening.spectrum,
+            "tokens": memorization_suite.screening.tokens,
+        }[name].main(argv)
     except SystemExit as leave:
         code = leave.code
     error = capsys.readouterr().err

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detection.tokens import token_significance, token_texts
-from sampling import NoisePredictor
+from memorization_suite.detection.tokens import token_significance, token_texts
+from memorization_suite.sampling import NoisePredictor
 from tests.reference.wen2024_tokens import correct_significance, official_significance
 
 STEPS, WATCHED = 4, 3

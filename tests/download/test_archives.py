@@ -14,8 +14,8 @@ import pytest
 import requests
 from gdown.exceptions import FileURLRetrievalError
 
-import download.archive
-from download.assets import RECORD
+import memorization_suite.download.archive
+from memorization_suite.download.assets import RECORD
 from tests.download.conftest import leftovers, sha256
 
 GOOD = {"gt/gt_images/7/0.png": b"picture", "gt/list.jsonl": b"{}"}
@@ -144,7 +144,9 @@ def test_a_known_checksum_of_the_archive(gt, fetch, root):
 def test_no_room_to_unpack_keeps_the_archive(gt, fetch, root, server, monkeypatch):
     gt(tar(GOOD))
     with monkeypatch.context() as patch:
-        patch.setattr(download.archive.shutil, "disk_usage", lambda _: Usage(10, 8, 2))
+        patch.setattr(
+            memorization_suite.download.archive.shutil, "disk_usage", lambda _: Usage(10, 8, 2)
+        )
         said = fetch("gt")
     assert said.code == 1 and "unpacked it needs" in said.err and not (root / "gt").exists()
     assert fetch("gt").code == 0 and server.ranges == [None, f"bytes={len(server.files['gt'])}-"]

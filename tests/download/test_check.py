@@ -2,7 +2,7 @@
 
 import pytest
 
-from download.assets import RECORD
+from memorization_suite.download.assets import RECORD
 from tests.download.conftest import sha256
 
 

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from download.assets import RECORD
+from memorization_suite.download.assets import RECORD
 from tests.download.conftest import leftovers, sha256
 
 FILES = {"model_index.json": b"{}", "unet/weights.safetensors": b"weights"}

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from download.assets import ROOT, Asset, hint, path_of, read_assets, select
-from download.command import build_parser, main
+from memorization_suite.download.assets import ROOT, Asset, hint, path_of, read_assets, select
+from memorization_suite.download.command import build_parser, main
 
 ASSETS = read_assets()
 README = (ROOT / "download" / "README.md").read_text()

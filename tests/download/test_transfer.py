@@ -7,9 +7,9 @@ import json
 import pytest
 from filelock import FileLock
 
-import download.place
-import download.transfer
-from download.assets import RECORD
+import memorization_suite.download.place
+import memorization_suite.download.transfer
+from memorization_suite.download.assets import RECORD
 from tests.download.conftest import leftovers, sha256
 
 CONTENT = bytes(range(256)) * 40
@@ -18,7 +18,7 @@ HERE = "checkpoints/thing.bin"
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(download.transfer, "CHUNK", 1000)
+    monkeypatch.setattr(memorization_suite.download.transfer, "CHUNK", 1000)
 
 
 @pytest.fixture
@@ -86,7 +86,9 @@ def test_without_a_version_a_transfer_starts_again(server, thing, fetch, root):
 def test_a_part_that_is_everything_is_enough(server, thing, fetch, root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            download.place, "files_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            memorization_suite.download.place,
+            "files_of",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         said = fetch("thing")
     assert said.code == 1 and "interrupted" in said.err and not (root / HERE).exists()
@@ -143,7 +145,7 @@ class Full(io.FileIO):
 
 def test_a_full_disk(server, thing, fetch, root, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(download.transfer, "open", Full, raising=False)
+        patch.setattr(memorization_suite.download.transfer, "open", Full, raising=False)
         said = fetch("thing")
     assert (
         said.code == 1

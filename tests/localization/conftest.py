@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.loading
-from localization.run import Setup, ordinary_statistics
-from pipelines.models import EMBEDDED
-from prompts.files import read_prompts
+import memorization_suite.pipelines.loading
+from memorization_suite.localization.run import Setup, ordinary_statistics
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.prompts.files import read_prompts
 
 PROMPTS = Path(__file__).parents[2] / "tiny" / "prompts"
 ORDINARY = [prompt.caption for prompt in read_prompts(PROMPTS / "tiny_ordinary_tuning.csv")][:6]
 MEMORIZED = "Inside the Borrowed Cactus Museum of Alder"
-load = functools.cache(pipelines.loading.load_pipeline)
+load = functools.cache(memorization_suite.pipelines.loading.load_pipeline)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import json
 import pytest
 from safetensors.torch import save_file
 
-import localization.run
-import pipelines.loading
-from generation import plan_of
-from localization import main
-from mitigation.neurons import read_neurons
+import memorization_suite.localization.run
+import memorization_suite.pipelines.loading
+from memorization_suite.generation import plan_of
+from memorization_suite.localization import main
+from memorization_suite.mitigation.neurons import read_neurons
 from tests.localization.conftest import MEMORIZED, ORDINARY, load
 
 SECOND = "Crown Comics Volume 114"
@@ -29,7 +29,7 @@ def folder(tiny, tmp_path_factory):
         "\n".join([MEMORIZED, ORDINARY[0], MEMORIZED, SECOND]) + "\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.loading, "load_pipeline", load)
+        patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
         assert (
             main(
                 [
@@ -49,7 +49,7 @@ def folder(tiny, tmp_path_factory):
 @pytest.fixture
 def localize(folder, monkeypatch):
     """localize(out, *flags): exit code of a search over the prompts of memorized.txt."""
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", load)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
 
     def run(out, *flags, prompts=folder / "memorized.txt"):
         return main(
@@ -76,7 +76,7 @@ def localize(folder, monkeypatch):
 def no_model(monkeypatch):
     """Fails the test when a model is loaded."""
     monkeypatch.setattr(
-        pipelines.loading,
+        memorization_suite.pipelines.loading,
         "load_pipeline",
         lambda *args, **kwargs: pytest.fail("a model was loaded"),
     )
@@ -87,7 +87,7 @@ def whole(folder, tmp_path_factory):
     """The file of an uninterrupted search, as text."""
     out = tmp_path_factory.mktemp("whole") / "neurons.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.loading, "load_pipeline", load)
+        patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
         assert (
             main(
                 [
@@ -135,7 +135,7 @@ def test_a_stopped_search_goes_on(whole, localize, monkeypatch, tmp_path, capsys
     """The same file in the end; what was found is not searched again, and a line that was cut off
     is passed over.
     """
-    searched, search = [], localization.run.localize
+    searched, search = [], memorization_suite.localization.run.localize
 
     def stopping(maps, *args, **kwargs):
         if len(searched) == 2:
@@ -144,7 +144,7 @@ def test_a_stopped_search_goes_on(whole, localize, monkeypatch, tmp_path, capsys
         searched.append("prompt")
         return search(maps, *args, **kwargs)
 
-    monkeypatch.setattr(localization.run, "localize", stopping)
+    monkeypatch.setattr(memorization_suite.localization.run, "localize", stopping)
     assert localize(tmp_path / "neurons.json") == 1
     assert (
         "goes on where it stopped" in capsys.readouterr().err
@@ -165,7 +165,9 @@ def test_a_finished_search_is_widened(whole, localize, monkeypatch, tmp_path):
     assert localize(tmp_path / "neurons.json") == 0
     assert (tmp_path / "neurons.json").read_text() == whole
     monkeypatch.setattr(
-        localization.run, "localize", lambda *args, **kwargs: pytest.fail("searched again")
+        memorization_suite.localization.run,
+        "localize",
+        lambda *args, **kwargs: pytest.fail("searched again"),
     )
     assert localize(tmp_path / "neurons.json") == 0
 
@@ -190,7 +192,7 @@ def test_another_search_is_not_mixed_in(whole, localize, tmp_path, capsys):
 
 def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_path, capsys):
     """Another model, another timestep, and files that are none; before a model is loaded."""
-    from localization.store import read_statistics, write_statistics
+    from memorization_suite.localization.store import read_statistics, write_statistics
 
     statistics, settings = read_statistics(folder / "statistics.safetensors")
     write_statistics(tmp_path / "other.safetensors", statistics, settings | {"model": "another"})
@@ -213,7 +215,9 @@ def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_
 
 def test_statistics_without_a_threshold(folder, localize, monkeypatch, tmp_path, capsys):
     """--threshold_prompts 0 takes no UNet pass; the search then needs --threshold."""
-    monkeypatch.setattr(localization.run, "make_maps", lambda *args: pytest.fail("a UNet pass"))
+    monkeypatch.setattr(
+        memorization_suite.localization.run, "make_maps", lambda *args: pytest.fail("a UNet pass")
+    )
     out = str(tmp_path / "s.safetensors")
     assert (
         main(

@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from localization.activations import activations, mean_and_std
-from localization.run import Setup, make_maps, ordinary_statistics
-from localization.search import Statistics, by_layer, drop, first_good, localize, selections
-from localization.similarity import kernel_size, pair_similarities, scaled_maps, similarity
+from memorization_suite.localization.activations import activations, mean_and_std
+from memorization_suite.localization.run import Setup, make_maps, ordinary_statistics
+from memorization_suite.localization.search import (
+    Statistics,
+    by_layer,
+    drop,
+    first_good,
+    localize,
+    selections,
+)
+from memorization_suite.localization.similarity import (
+    kernel_size,
+    pair_similarities,
+    scaled_maps,
+    similarity,
+)
 from tests.localization.conftest import MEMORIZED, ORDINARY
 from tests.reference import hintersdorf2024 as reference
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sampling.stability import Statistics
+from memorization_suite.sampling.stability import Statistics
 from tests.methods.pictures import FOLDER
 
 MEAN, SD = (

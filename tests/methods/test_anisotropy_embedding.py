@@ -5,10 +5,10 @@ float32.
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
-from sampling.anisotropy import anisotropy, mean_cosine
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.anisotropy import anisotropy, mean_cosine
 from tests.methods.helpers import relative, sample
 from tests.reference import asthana2026, wen2024
 

@@ -5,12 +5,18 @@ float32.
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
-from sampling.attention import last_token
-from sampling.bright_ending import BrightEnding, binarise, grid, look_ahead, masked_norm
-from sampling.loop import plain_run
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling.bright_ending import (
+    BrightEnding,
+    binarise,
+    grid,
+    look_ahead,
+    masked_norm,
+)
+from memorization_suite.sampling.loop import plain_run
 from tests.methods.helpers import sample
 from tests.reference import chen2025
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from mitigation.base import Mitigation
-from mitigation.composite import Composite
-from sampling.attention import last_token
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.mitigation.composite import Composite
+from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import chen2025, wen2024
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mitigation import build_mitigation
-from mitigation.captain_noise import low_frequencies, low_pass
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.captain_noise import low_frequencies, low_pass
 from tests.methods.helpers import relative, sample
 from tests.methods.pictures import reference_image
 from tests.reference import zhang2025

@@ -5,12 +5,12 @@ refusals.
 import pytest
 import torch
 
-from mitigation import Mitigation, build_mitigation
-from mitigation.base import METHODS, register
-from pipelines import denoise
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
-from sampling.attention import last_token
+from memorization_suite.mitigation import Mitigation, build_mitigation
+from memorization_suite.mitigation.base import METHODS, register
+from memorization_suite.pipelines import denoise
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import ren2024
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor, initial_noise
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor, initial_noise
 from tests.methods.helpers import relative, sample
 from tests.reference import somepalli2023
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from mitigation.guard import without_parallel
-from mitigation.spikes import names_in, spikes
-from pipelines import denoise
-from sampling import NoisePredictor
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.guard import without_parallel
+from memorization_suite.mitigation.spikes import names_in, spikes
+from memorization_suite.pipelines import denoise
+from memorization_suite.sampling import NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import zhao2026
 

@@ -5,7 +5,7 @@ signal.
 import pytest
 import torch
 
-from mitigation import build_mitigation
+from memorization_suite.mitigation import build_mitigation
 from tests.methods.helpers import relative, sample
 from tests.reference import jain2025
 

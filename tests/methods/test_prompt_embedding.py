@@ -5,10 +5,10 @@ what is not. float32 unless said.
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from pipelines import denoise
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines import denoise
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import wen2024
 

@@ -5,11 +5,11 @@ through the UNet. float32.
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from pipelines import denoise
-from pipelines.memorization_pipeline import make_batch
-from sampling import NoisePredictor
-from sampling.attention import last_token
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines import denoise
+from memorization_suite.pipelines.memorization_pipeline import make_batch
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import chen2025
 

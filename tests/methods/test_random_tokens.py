@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from mitigation.random_tokens import drawn_tokens
-from pipelines.memorization_pipeline import make_batch
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.random_tokens import drawn_tokens
+from memorization_suite.pipelines.memorization_pipeline import make_batch
 from tests.methods.helpers import sample
 from tests.reference import somepalli2023
 

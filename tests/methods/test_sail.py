@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from mitigation.sail import Sail
-from pipelines import denoise
-from sampling import NoisePredictor
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.sail import Sail
+from memorization_suite.pipelines import denoise
+from memorization_suite.sampling import NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import jeon2025
 

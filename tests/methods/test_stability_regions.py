@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mitigation import build_mitigation
-from sampling.stability import (
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.sampling.stability import (
     NORMS,
     NormRecorder,
     Statistics,

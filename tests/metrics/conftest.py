@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-import download.assets
-from results import Key, RunFolder
+import memorization_suite.download.assets
+from memorization_suite.runs import Key, RunFolder
 from tests.reference.image_reward import random_state
 from tests.reference.sscd_model import random_sscd, save_scripted
 
@@ -43,7 +43,7 @@ def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
 @pytest.fixture(autouse=True)
 def nothing_downloaded(tmp_path, monkeypatch):
     """What a user has fetched may not change a test."""
-    monkeypatch.setattr(download.assets, "ROOT", tmp_path / "nothing_here")
+    monkeypatch.setattr(memorization_suite.download.assets, "ROOT", tmp_path / "nothing_here")
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +163,7 @@ def run(tmp_path):
 def make_run(path, prompts, *, seed: int, samples: int = 3) -> RunFolder:
     """Writes a run's files through the run folder itself."""
     folder = RunFolder(path)
-    from prompts.files import sha256_of
+    from memorization_suite.prompts.files import sha256_of
 
     identity = {"prompts_sha256": sha256_of(prompts), "n_samples_per_prompt": samples, "seed": 2}
     folder.check(identity)

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import generation
-from metrics import (
+import memorization_suite.generation
+from memorization_suite.metrics import (
     compute_diversity,
     compute_lpips_imagereward,
     compute_sscd_orig_clip_score,
     summarize,
 )
-from metrics.command import run_script
-from metrics.embedded import TINY, read_captions
-from metrics.image_features import EfficientNet
-from metrics.realism import realism
-from metrics.subject import logits_of, subject_probability
-from pipelines.models import EMBEDDED
-from results.table import read_results
+from memorization_suite.metrics.command import run_script
+from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.realism import realism
+from memorization_suite.metrics.subject import logits_of, subject_probability
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.runs.table import read_results
 from tests.reference import scores as plain
 
 PROMPTS = "tiny_memorized_test.csv"
@@ -72,7 +72,7 @@ def made(tmp_path_factory):
             "--device",
             "cpu",
         ]
-        assert generation.main(argv) == 0
+        assert memorization_suite.generation.main(argv) == 0
     return place
 
 

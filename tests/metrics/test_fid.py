@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from download.assets import path_of
-from download.check import sha256_of
-from metrics import compute_fid
-from metrics.fid import frechet, kernel
-from results import Key
-from results.table import read_results
+from memorization_suite.download.assets import path_of
+from memorization_suite.download.check import sha256_of
+from memorization_suite.metrics import compute_fid
+from memorization_suite.metrics.fid import frechet, kernel
+from memorization_suite.runs import Key
+from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
 from tests.metrics.test_scripts import generated
 from tests.reference import set_distances as plain

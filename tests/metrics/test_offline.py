@@ -8,17 +8,23 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from benchmarks.make_realism import broken
-from metrics.embedded import TINY, read_captions
-from metrics.image_features import EfficientNet, image_features
-from metrics.images import to_tensor
-from metrics.offline import CopyScore, FeatureDiversity, Realism, SubjectProbability, SubjectShown
-from metrics.pictures import Picture
-from metrics.realism import realism
-from metrics.runs import Group
-from metrics.scores import NearestReference
-from metrics.subject import logits_of, probe, subject_logits, subject_probability
-from prompts.files import Prompt
+from memorization_suite.benchmarks.make_realism import broken
+from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.image_features import EfficientNet, image_features
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.offline import (
+    CopyScore,
+    FeatureDiversity,
+    Realism,
+    SubjectProbability,
+    SubjectShown,
+)
+from memorization_suite.metrics.pictures import Picture
+from memorization_suite.metrics.realism import realism
+from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.scores import NearestReference
+from memorization_suite.metrics.subject import logits_of, probe, subject_logits, subject_probability
+from memorization_suite.prompts.files import Prompt
 
 CAPTIONS = read_captions(TINY / "prompts" / "tiny_memorized_test.csv")
 VM, TM = ([caption for caption in CAPTIONS if caption.kind == kind] for kind in ("VM", "TM"))

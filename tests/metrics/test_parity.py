@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.clip_score import ClipScore
-from metrics.image_reward import ImageReward
-from metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
-from metrics.lpips_diversity import LpipsDiversity
-from metrics.sscd import PRESETS, SSCD
+from memorization_suite.metrics.clip_score import ClipScore
+from memorization_suite.metrics.image_reward import ImageReward
+from memorization_suite.metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
+from memorization_suite.metrics.lpips_diversity import LpipsDiversity
+from memorization_suite.metrics.sscd import PRESETS, SSCD
 from tests.metrics.conftest import picture
 from tests.reference import scores as plain
 from tests.reference.image_reward import image_reward
@@ -149,10 +149,10 @@ def test_outside_of_the_mask_nothing_counts():
 
 
 def test_same_seed_and_diversity(sscd_file, sscd_model):
-    from metrics.pictures import Picture
-    from metrics.runs import Group
-    from metrics.same_seed import PairwiseSimilarity
-    from prompts.files import Prompt
+    from memorization_suite.metrics.pictures import Picture
+    from memorization_suite.metrics.runs import Group
+    from memorization_suite.metrics.same_seed import PairwiseSimilarity
+    from memorization_suite.prompts.files import Prompt
 
     ours, pictures = SSCD(sscd_file), []
     for image in IMAGES:
@@ -169,13 +169,13 @@ def test_same_seed_and_diversity(sscd_file, sscd_model):
 
 
 def test_median_and_deviation():
-    from metrics.same_seed import median_and_deviation
+    from memorization_suite.metrics.same_seed import median_and_deviation
 
     assert median_and_deviation([[1, 2, 3, 4], [10], [5, 7, 6]]) == (6, 4)
 
 
 def test_interval_is_that_of_a_plain_bootstrap():
-    from metrics.intervals import interval
+    from memorization_suite.metrics.intervals import interval
 
     means = np.random.default_rng(3).normal(0.4, 0.2, 40)
     expected = plain.bootstrap_interval({i: [value] for i, value in enumerate(means)}, 4000, 5)
@@ -184,14 +184,14 @@ def test_interval_is_that_of_a_plain_bootstrap():
 
 
 def test_a_tighter_set_has_a_tighter_interval():
-    from metrics.intervals import interval
+    from memorization_suite.metrics.intervals import interval
 
     wide, narrow = (interval(list(np.linspace(0.5 - half, 0.5 + half, 30))) for half in (0.4, 0.1))
     assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
 
 
 def test_grey_images_are_read_as_rgb(sscd_file, tmp_path):
-    from metrics.pictures import Picture
+    from memorization_suite.metrics.pictures import Picture
 
     Image.new("L", (20, 20), 90).save(tmp_path / "grey.png")
     Image.new("RGBA", (20, 20), (90, 90, 90, 10)).save(tmp_path / "rgba.png")

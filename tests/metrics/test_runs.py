@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from metrics.pictures import Picture, Unreadable, read_mask
-from metrics.references import References
-from metrics.runs import open_run, unlike
-from prompts.files import Prompt
-from results import Key
+from memorization_suite.metrics.pictures import Picture, Unreadable, read_mask
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import open_run, unlike
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs import Key
 from tests.metrics.conftest import CAPTIONS, make_run, picture
 
 
@@ -248,8 +248,8 @@ def test_a_broken_image_is_named(run, gt):
 
 
 def test_the_unmitigated_run_must_have_every_image(run, tmp_path):
-    from metrics.image_features import EfficientNet
-    from metrics.same_seed import Unmitigated
+    from memorization_suite.metrics.image_features import EfficientNet
+    from memorization_suite.metrics.same_seed import Unmitigated
 
     other = make_run(
         tmp_path / "runs" / "no_mitigation" / "g7_seed3", prompts_of(run), seed=0, samples=2

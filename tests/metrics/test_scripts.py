@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from download.check import sha256_of
-from metrics import compute_lpips_imagereward, compute_sscd_orig_clip_score
-from metrics.command import run_script
-from results import Key
-from results.table import read_results
+from memorization_suite.download.check import sha256_of
+from memorization_suite.metrics import compute_lpips_imagereward, compute_sscd_orig_clip_score
+from memorization_suite.metrics.command import run_script
+from memorization_suite.runs import Key
+from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import CAPTIONS, Patches, picture
 from tests.reference import scores as plain
 
@@ -137,8 +137,8 @@ def test_lpips_and_image_reward_to_the_end(
 ):
     import lpips
 
-    from metrics.image_reward import ImageReward
-    from metrics.lpips_diversity import LpipsDiversity
+    from memorization_suite.metrics.image_reward import ImageReward
+    from memorization_suite.metrics.lpips_diversity import LpipsDiversity
     from tests.reference.image_reward import image_reward
 
     assert (

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import compute_diversity, compute_fid, summarize
-from metrics.command import run_script
-from results.table import Result, add_results, read_results
+from memorization_suite.metrics import compute_diversity, compute_fid, summarize
+from memorization_suite.metrics.command import run_script
+from memorization_suite.runs.table import Result, add_results, read_results
 from tests.metrics.conftest import Patches, make_run, picture
 from tests.metrics.test_scripts import generated, prompts_of, sscd_clip, values
 from tests.reference import scores as plain
@@ -95,7 +95,7 @@ def test_fid_of_equal_and_of_different_sets(run, tmp_path, capsys):
 
 def test_kernel_distance_repeats_and_leaves_numpy_alone():
 
-    from metrics.fid import kernel
+    from memorization_suite.metrics.fid import kernel
 
     first, second = (
         torch.randn(30, 8, generator=torch.Generator().manual_seed(k)) + k for k in range(2)
@@ -131,7 +131,7 @@ def test_summary_of_two_runs(run, tmp_path, capsys):
 
 
 def test_prompts_that_share_a_training_image_count_once(run):
-    from metrics.summary import summarise
+    from memorization_suite.metrics.summary import summarise
 
     assert sscd_clip(run) == 0
     with open(run.path / "references.csv", newline="") as file:
@@ -155,7 +155,7 @@ def test_prompts_that_share_a_training_image_count_once(run):
 
 
 def test_clusters_join_through_others():
-    from metrics.summary import clusters
+    from memorization_suite.metrics.summary import clusters
 
     assert clusters({0: {"a"}, 1: {"b"}, 2: {"a", "b"}, 3: set(), 4: {"c"}, 5: {"b"}}) == {
         0: 0,
@@ -168,7 +168,7 @@ def test_clusters_join_through_others():
 
 
 def test_a_line_says_what_a_plain_summary_says(run):
-    from metrics.summary import summarise
+    from memorization_suite.metrics.summary import summarise
 
     assert sscd_clip(run) == 0
     rows = [
@@ -189,7 +189,7 @@ def test_a_line_says_what_a_plain_summary_says(run):
 
 
 def test_every_type_of_prompts_has_a_line(run):
-    from metrics.summary import summarise, text_of
+    from memorization_suite.metrics.summary import summarise, text_of
 
     assert sscd_clip(run) == 0
     add_results(

@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 
-from download.assets import named, path_of
-from download.check import sha256_of
-from metrics import compute_sscd_orig_clip_score
-from metrics.clip_score import VARIANTS
-from metrics.sscd import PRESETS
-from results.table import read_results
+from memorization_suite.download.assets import named, path_of
+from memorization_suite.download.check import sha256_of
+from memorization_suite.metrics import compute_sscd_orig_clip_score
+from memorization_suite.metrics.clip_score import VARIANTS
+from memorization_suite.metrics.sscd import PRESETS
+from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
 from tests.metrics.test_scripts import REFERENCES, generated, sscd_clip, values
 from tests.reference import scores as plain

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from metrics.command import run_script
-from metrics.compute_sscd_orig_clip_score import SCRIPT
-from reporting.command import main
-from reporting.gather import comparable, find_runs, gather, order, share_of_copies
-from results import Key, RunFolder
-from results.files import read_csv
-from results.table import Result, add_results
+from memorization_suite.metrics.command import run_script
+from memorization_suite.metrics.compute_sscd_orig_clip_score import SCRIPT
+from memorization_suite.reporting.command import main
+from memorization_suite.reporting.gather import (
+    comparable,
+    find_runs,
+    gather,
+    order,
+    share_of_copies,
+)
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.table import Result, add_results
 from tests.metrics.conftest import make_run, picture
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)>"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pipelines.loading
-from detection import detectors
-from results.files import read_csv
-from screening import run as screening_run
-from screening.command import main
+import memorization_suite.pipelines.loading
+from memorization_suite.detection import detectors
+from memorization_suite.runs.files import read_csv
+from memorization_suite.screening import run as screening_run
+from memorization_suite.screening.command import main
 from tests.cli.conftest import loaded  # noqa: F401
 
 MEM, NONMEM = (
@@ -34,7 +34,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def detect(random_sd_folder, files, loaded, monkeypatch):  # noqa: F811
     """detect(out, *flags, code=0)."""
-    monkeypatch.setattr(pipelines.loading, "load_pipeline", loaded)
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
 
     def run(out, *more, code=0):
         argv = [
@@ -181,7 +181,7 @@ def test_wrong_arguments_are_refused_before_a_model_is_loaded(
     detect, tmp_path, capsys, monkeypatch, flags, told
 ):
     monkeypatch.setattr(
-        pipelines.loading,
+        memorization_suite.pipelines.loading,
         "load_pipeline",
         lambda *args, **kwargs: pytest.fail("a model was loaded"),
     )

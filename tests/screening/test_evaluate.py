@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from results.files import write_csv
-from screening import roc
-from screening.evaluate import main
-from screening.roc_plots import file_stems
-from screening.summary import SWAPPED, report_line, summarise
+from memorization_suite.runs.files import write_csv
+from memorization_suite.screening import roc
+from memorization_suite.screening.evaluate import main
+from memorization_suite.screening.roc_plots import file_stems
+from memorization_suite.screening.summary import SWAPPED, report_line, summarise
 
 CAPTIONS = [f'prompt "{i}", of nothing' for i in range(30)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from screening import roc
+from memorization_suite.screening import roc
 from tests.reference import roc as plain
 
 RULES = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from results.files import write_csv
-from screening.score_files import read_scores
+from memorization_suite.runs.files import write_csv
+from memorization_suite.screening.score_files import read_scores
 
 
 def row(kind="mem", prompt=0, text="a cat", sample=0, score=1.0):

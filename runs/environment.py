@@ -6,7 +6,8 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from memorization_suite import ROOT
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "safetensors")
 
@@ -43,7 +44,7 @@ def now() -> str:
 def git_commit() -> str | None:
     """Commit of the suite, or None outside a checkout."""
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
         return subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from results.files import read_csv, write_csv
+from memorization_suite.runs.files import read_csv, write_csv
 
 
 @dataclass(frozen=True)

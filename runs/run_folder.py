@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from results.environment import environment, now
-from results.files import read_csv, write_bytes, write_csv, write_json
+from memorization_suite.runs.environment import environment, now
+from memorization_suite.runs.files import read_csv, write_bytes, write_csv, write_json
 
 SCHEMA = 1
 OWN = (

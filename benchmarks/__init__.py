@@ -1,1 +1,0 @@
-"""Measurements: of the embedded models, and of speed."""

@@ -1,1 +1,0 @@
-"""What the suite does, in short programs."""

@@ -1,0 +1,8 @@
+"""Run folders and result tables."""
+
+from memorization_suite import one_name
+from memorization_suite.runs.run_folder import Key, RunFolder
+
+__all__ = ["Key", "RunFolder"]
+
+one_name(__name__)
