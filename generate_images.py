@@ -1,12 +1,50 @@
-"""Images for the prompts of a file, with one mitigation or none. See --help, --list_methods and the
-README.
+"""Images for the prompts of a file, with one mitigation or none.
 
 python generate_images.py --model_id tiny --method adj_init_noise --batch_wise
+
+See --help, --method NAME --help, --list_methods and the README.
 """
 
 import sys
 
-from memorization_suite.generation import main
+from memorization_suite.commands.generate import SCRIPT, Choices, generate, plan
+from memorization_suite.mitigation.registry import methods
+from memorization_suite.runs.cli import (
+    RESUMES,
+    Parser,
+    add_flags,
+    add_owned_flags,
+    asked_for,
+    command,
+    listing,
+)
+
+SMALLER = "--batch_size or --n_samples_per_prompt"
+
+
+def build_parser(argv: list[str]) -> Parser:
+    """The general flags, and those of all methods; --help shows the method's that was typed."""
+    parser = Parser(SCRIPT, "Images for the prompts of a file, with one mitigation or none.")
+    add_flags(parser, Choices)
+    parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
+    shown = asked_for(argv, "--method", methods(), switches=("--batch_wise", "--per_sample"))
+    add_owned_flags(parser, methods(), shown, "method")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault."""
+    argv = sys.argv[1:] if argv is None else argv
+    typed = build_parser(argv).typed(argv)
+    if typed.pop("list_methods", False):
+        print(listing(methods()))
+        return 0
+
+    def work() -> None:
+        print(generate(plan(**typed)).summary)
+
+    return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
+
 
 if __name__ == "__main__":
     sys.exit(main())

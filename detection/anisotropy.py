@@ -4,12 +4,11 @@ ICLR 2026.
 
 from __future__ import annotations
 
-import torch
-
 from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 from memorization_suite.sampling.anisotropy import LATE, anisotropy
-from memorization_suite.sampling.flags import flag
 
 
 class NormAndCosine(Watcher):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 from memorization_suite.sampling.attention import attention_names, last_token
-from memorization_suite.sampling.flags import flag
 
 
 def entropy(attention: torch.Tensor) -> torch.Tensor:

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import ClassVar
 
-import torch
-
 import memorization_suite.detection
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import Settings, flags, frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
-from memorization_suite.sampling.flags import Settings, flags, frozen_settings
 
-See = Callable[[str, torch.Tensor], None]
+See = Callable[[str, "torch.Tensor"], None]
 
 
 class Watcher:
@@ -42,11 +41,6 @@ class Watcher:
     def on_step(self, step: Step, prediction: Prediction) -> None:
         """Once per watched step. prediction.x is what the UNet read, of unit variance at the first
         step.
-        """
-
-    def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> None:
-        """What the scheduler made of the latents, in its own space; not called after the last
-        watched step of a shortened trajectory.
         """
 
     def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:

@@ -4,13 +4,12 @@ ICLR 2025.
 
 from __future__ import annotations
 
-import torch
-
 from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 from memorization_suite.sampling.attention import last_token
 from memorization_suite.sampling.bright_ending import BINARISE, BrightEnding, binarise, masked_norm
-from memorization_suite.sampling.flags import flag
 
 
 class MaskedNorm(Watcher):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.flags import flag
 
 
 class NoiseNorm(Watcher):

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-
 from memorization_suite.detection.base import Detector, Watcher, register
-from memorization_suite.sampling.flags import flag
+from memorization_suite.lazy import F, torch
+from memorization_suite.runs.settings import flag
 
 
 def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
 from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.lazy import forward_ad, torch, torch_attention
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import NoisePredictor, Prediction, Step, alpha_sigma
-from memorization_suite.sampling.flags import flag
 from memorization_suite.sampling.noise_predictor import row_norm
 
 
@@ -18,7 +15,7 @@ def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) 
     """
     with (
         forward_ad.dual_level(),
-        sdpa_kernel(SDPBackend.MATH),
+        torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH),
     ):  # fused attention has no forward mode
         return forward_ad.unpack_dual(
             predictor.conditional_noise(forward_ad.make_dual(x, v), t)

@@ -12,17 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import torch
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
+from memorization_suite.lazy import forward_ad, no_grad, np, torch, torch_attention
 from memorization_suite.sampling import NoisePredictor, alpha_sigma
 from memorization_suite.sampling.gradients import frozen
+from memorization_suite.sampling.noise import stream
 
 KINDS = ("text", "uncond", "difference")
 OPERATORS = ("lanczos", "arnoldi")
-Product = Callable[[torch.Tensor], torch.Tensor]
+Product = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class Operator(Protocol):
@@ -92,13 +89,13 @@ class ScoreJacobian:
             )
         return torch.cat(parts)
 
-    @torch.no_grad()
+    @no_grad
     def forward_product(
         self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
     ) -> torch.Tensor:
         with (
             forward_ad.dual_level(),
-            sdpa_kernel(SDPBackend.MATH),
+            torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH),
         ):  # fused attention has no forward mode
             return forward_ad.unpack_dual(self.score(forward_ad.make_dual(x, v), images)).tangent
 
@@ -146,9 +143,7 @@ def probe(
     """Probes of every image and their products. seeds: one an image; equal seeds give equal probes,
     whatever the batch.
     """
-    generators = [
-        torch.Generator().manual_seed(seed ^ 2) for seed in seeds
-    ]  # not the initial noise's
+    generators = [stream(seed, "probes") for seed in seeds]
     signs = torch.stack(
         [torch.randint(2, (count, dimension), generator=generator) for generator in generators], 1
     )
@@ -307,9 +302,7 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
     exact = iterations >= dimension
     many = 1 if exact or method == "arnoldi" else many
     start = probes.vectors[:many].flatten(0, 1)
-    generators = [
-        torch.Generator().manual_seed(seed ^ 3) for _ in range(many) for seed in probes.seeds
-    ]
+    generators = [stream(seed, "krylov start") for _ in range(many) for seed in probes.seeds]
     if method == "arnoldi":
         values = ritz_real(
             arnoldi(operator.times, start, iterations, generators, probes.products[0])

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.flags import flag
 from memorization_suite.sampling.noise_predictor import row_norm
 from memorization_suite.sampling.stability import instability, read_statistics
 

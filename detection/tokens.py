@@ -4,9 +4,8 @@ section 3.3.
 
 from __future__ import annotations
 
-import torch
-
-from memorization_suite.sampling import GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.lazy import no_grad, torch
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.gradients import frozen
 from memorization_suite.sampling.loop import steps
 from memorization_suite.sampling.noise_predictor import row_norm
@@ -63,9 +62,8 @@ class Significance(GuidanceSchedule):
         self.norms.append(torch.linalg.vector_norm(gradient, dim=2))
 
 
-@torch.no_grad()
+@no_grad
 def token_significance(
-    scheduler,
     predictor: NoisePredictor,
     noise: torch.Tensor,
     guidance_scale: float,
@@ -84,6 +82,7 @@ def token_significance(
     prompt), the constant 1/(2n). Raises ValueError for another quirk or a number of steps that the
     sampler does not have.
     """
+    scheduler = predictor.scheduler
     total = len(scheduler.timesteps)
     wanted = total if num_steps is None else num_steps
     if not 1 <= wanted <= total:
@@ -91,13 +90,15 @@ def token_significance(
     if official and official not in OFFICIAL:
         raise ValueError(f"official {official!r} is not possible; there are {', '.join(OFFICIAL)}")
     guidance = Significance(wanted, (groups or [torch.arange(len(noise))]) if official else None)
+    latents = noise * scheduler.init_noise_sigma
+    batch = Batch.of_captions([""] * len(noise))
     steps(
-        scheduler,
         predictor,
-        noise * scheduler.init_noise_sigma,
+        latents,
+        batch,
         guidance,
         guidance_scale,
-        guidance.on_step,
+        on_step=guidance.on_step,
         watched=wanted,
     )
     return torch.stack(guidance.norms).mean(0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from memorization_suite.detection.base import Detector, See, Watcher
+from memorization_suite.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.attention import OpenAttention, patched_attention
 from memorization_suite.sampling.loop import steps
@@ -64,27 +63,13 @@ class OpenPredictor(NoisePredictor):
             return super().run(x, t, halves)
 
 
-class Watching(GuidanceSchedule):
-    """Plain guidance that shows each step to the watchers."""
-
-    def __init__(self, watchers: Sequence[Watcher], wanted: Sequence[int]):
-        self.watchers, self.wanted = watchers, wanted
-
-    def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        for watcher, wanted in zip(self.watchers, self.wanted):
-            if step.index < wanted:
-                watcher.after_step(step, before, after)
-        return after
-
-
-@torch.no_grad()
+@no_grad
 def detect(
     detectors: Sequence[Detector],
-    scheduler,
     predictor: NoisePredictor,
     noise: torch.Tensor,
-    guidance_scale: float,
     batch: Batch,
+    guidance_scale: float,
     decode: Callable[[torch.Tensor], torch.Tensor],
     *,
     want_images: bool = False,
@@ -95,6 +80,7 @@ def detect(
     noise: (n, 4, h, w) of unit variance. decode: latents -> images (n, 3, H, W) in [0, 1]; the
     images are made and returned when a detector needs them or want_images says so.
     """
+    scheduler = predictor.scheduler
     total = len(scheduler.timesteps)
     watchers = [detector.watch(predictor, batch, total) for detector in detectors]
     wanted = [detector.steps(total) for detector in detectors]
@@ -118,14 +104,15 @@ def detect(
     pictures = want_images or any(detector.needs_images for detector in detectors)
     whole = pictures or any(detector.needs_final for detector in detectors)
     if longest or whole:
+        watched = None if whole else longest
         final = steps(
-            scheduler,
             shown,
             final,
-            Watching(watchers, wanted),
+            batch,
+            GuidanceSchedule(),
             guidance_scale,
-            on_step,
-            watched=None if whole else longest,
+            on_step=on_step,
+            watched=watched,
         )
     images = decode(final) if pictures else None
     found = []

@@ -6,10 +6,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
-from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction
-from memorization_suite.sampling.flags import (
+from memorization_suite.lazy import torch
+from memorization_suite.runs.settings import (
     Settings,
     flag,
     flags,
@@ -17,6 +15,7 @@ from memorization_suite.sampling.flags import (
     quirks,
     value_type,
 )
+from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 
 __all__ = [
     "HOOKS",
@@ -37,13 +36,12 @@ HOOKS = ("edit_prompts", "edit_embeddings", "adjust_initial_noise", "guidance", 
 class Adjustment:
     """What `adjust_initial_noise` returns.
 
-    x: (n, 4, h, w) float32, where sampling starts. prediction: e at x, if it was computed, so that
-    step 0 need not run the UNet again. numbers: the method's own figures, one per image (n,); they
-    become columns of images.csv.
+    x: (n, 4, h, w) float32, where sampling starts; if e at x was computed, it is left in
+    batch.first, so that step 0 need not run the UNet again. numbers: the method's own figures, one
+    an image (n,); they become columns of images.csv.
     """
 
     x: torch.Tensor
-    prediction: Prediction | None = None
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -74,10 +72,8 @@ class Mitigation(Settings):
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:
-        """The noise to start from. As drawn, with what edit_embeddings left of step 0 in
-        batch.state["first_prediction"].
-        """
-        return Adjustment(x, batch.state.get("first_prediction"))
+        """The noise to start from: as drawn."""
+        return Adjustment(x)
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         """A new schedule for one batch; asked for after the hooks above."""

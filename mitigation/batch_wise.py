@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import (
     Adjustment,
     Mitigation,
@@ -49,7 +48,7 @@ class BatchWise(Mitigation):
         None,
         "no guidance while t > tau, instead of --apply_cfg_step",
         at_least=1.0,
-        excludes="apply_cfg_step",
+        excludes=("apply_cfg_step",),
     )
 
     def adjust_initial_noise(
@@ -75,9 +74,3 @@ class BatchWise(Mitigation):
         check_guided_step(
             "apply_cfg_step", self.apply_cfg_step if self.tau is None else -1, num_steps
         )
-
-    def settings(self) -> dict:
-        used = super().settings()
-        if self.tau is not None:
-            del used["step"]
-        return used

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-
+from memorization_suite.lazy import Image, ImageOps, no_grad, np, torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.noise_predictor import row_norm
@@ -80,7 +77,7 @@ class CaptainNoise(Mitigation):
         mixed = mixed * ratio(x, mixed)
         return Adjustment(mixed, numbers={"moved": row_norm(mixed - x)})
 
-    @torch.no_grad()
+    @no_grad
     def latent(self, pipe, x: torch.Tensor) -> torch.Tensor:
         """x_r, (1, 4, h, w) float32. Raises ValueError for a file that is no image or whose latent
         is not finite.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-import torch
-
+from memorization_suite.lazy import no_grad, torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import (
@@ -38,9 +37,9 @@ class ClipPadding(Mitigation):
         short="pad",
         choices=("exclamation", "end"),
     )
-    mask_end: int = flag(1, "1: mask the end token; 0: leave it", short="end", at_least=0)
+    mask_end: bool = flag(True, "1: mask the end token; 0: leave it", short="end")
     mask_padding: float = flag(
-        0.0, "share of the padding that is masked, 0 to 1", short="share", at_least=0.0
+        0.0, "share of the padding that is masked", short="share", at_least=0.0, at_most=1.0
     )
     mask_by: str = flag(
         "zero",
@@ -95,11 +94,11 @@ class ClipPadding(Mitigation):
         masked = torch.zeros(len(batch), batch.pipe.tokenizer.model_max_length, dtype=torch.bool)
         for row, text in zip(masked, texts(batch)):
             end = last_token(batch.pipe.tokenizer, text)
-            row[end] = bool(self.mask_end)
+            row[end] = self.mask_end
             row[end + 1 : end + 1 + int((len(row) - end - 1) * self.mask_padding)] = True
         return masked
 
-    @torch.no_grad()
+    @no_grad
     def encode(self, pipe, prompts: list[str], like: torch.Tensor) -> torch.Tensor:
         """Embeddings (n, tokens, dim) of the prompts with our padding, each encoded once, as
         diffusers' `encode_prompt` does it.
@@ -133,14 +132,6 @@ class ClipPadding(Mitigation):
                 "possible"
             )
         return token
-
-    def check(self, num_steps: int) -> None:
-        for name in ("mask_end", "mask_padding"):
-            if getattr(self, name) > 1:
-                raise ValueError(
-                    f"--{name} {getattr(self, name):g} is not possible; it is "
-                    f"{'0 or 1' if name == 'mask_end' else 'a share of 0 to 1'}"
-                )
 
 
 def texts(batch: Batch) -> list[str]:

@@ -49,7 +49,6 @@ class Composite(Mitigation):
         )
         return Adjustment(
             adjustment.x,
-            adjustment.prediction,
             self.labelled("adjust_initial_noise", adjustment.numbers),
         )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import (
@@ -41,14 +40,11 @@ class CrossAttention(Mitigation):
         choices=("multiply", "add"),
         always_named=False,
     )
-    cross_attn_mask: int = flag(
-        1, "1: no attention to padding; 0: leave it", short="mask", at_least=0
-    )
-    mask_length_minis1: int = flag(
-        0,
+    cross_attn_mask: bool = flag(True, "1: no attention to padding; 0: leave it", short="mask")
+    mask_length_minis1: bool = flag(
+        False,
         "1: none to the end token either (the official name)",
         short="noend",
-        at_least=0,
         always_named=False,
     )
 
@@ -98,9 +94,6 @@ class CrossAttention(Mitigation):
         return factor[:, None, None], shift[:, None, None]
 
     def check(self, num_steps: int) -> None:
-        for name in ("cross_attn_mask", "mask_length_minis1"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"--{name} {getattr(self, name)} is not possible; it is 0 or 1")
         if self.mask_length_minis1 and not self.cross_attn_mask:
             raise ValueError(
                 "--mask_length_minis1 1 needs --cross_attn_mask 1: without a mask there is nothing "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-
+from memorization_suite.lazy import np, torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.noise import numpy_stream
 from memorization_suite.sampling.noise_predictor import HALVES
 
 
@@ -14,7 +13,7 @@ def normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal numbers, float32. By numpy, since torch's numbers of an image's seed are its
     initial noise.
     """
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+    return torch.from_numpy(numpy_stream(seed).standard_normal(shape, dtype=np.float32))
 
 
 @register("embedding_noise", paper="Somepalli et al., NeurIPS 2023 (GNI)", cost="2N")

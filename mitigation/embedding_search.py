@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag
+from memorization_suite.runs.settings import frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
-from memorization_suite.sampling.flags import frozen_settings
 from memorization_suite.sampling.gradients import frozen, in_parts
 from memorization_suite.sampling.noise_predictor import HALVES
 
 Loss = Callable[
-    [list[Prediction], torch.Tensor], torch.Tensor
+    [list[Prediction], "torch.Tensor"], "torch.Tensor"
 ]  # predictions at the search's timesteps, and of which images (k,) -> (k,)
 
 
@@ -128,7 +127,7 @@ class Search:
         self.predictor.embeds["text"] = embeds
         known = self.predictor.at(self.x, self.times[0])
         known.halves = {"uncond": self.first[0].uncond, "text": self.text}
-        batch.state["first_prediction"] = known
+        batch.first = known
         reached = self.per_image((self.total <= self.target) & ~self.failed)
         return {
             "iterations": self.per_image(self.updates),

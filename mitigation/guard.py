@@ -8,8 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.mitigation.spikes import BLOCKS, attenuated_spikes
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step

@@ -6,8 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.mitigation.neurons import (
     Neurons,

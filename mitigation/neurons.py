@@ -9,8 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.sampling.attention import attention_names
 
 Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its to_v

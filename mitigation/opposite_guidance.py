@@ -23,7 +23,10 @@ class OppositeGuidance(Mitigation):
         2.0, "scale s away from the prompt before the transition", short="opposite", at_least=0.0
     )
     tau: float | None = flag(
-        None, "fixed transition: opposite while t > tau", at_least=1.0, excludes="fallback_step"
+        None,
+        "fixed transition: opposite while t > tau",
+        at_least=1.0,
+        excludes=("fallback_step", "drop", "signal"),
     )
     fallback_step: int | None = flag(
         None,
@@ -52,11 +55,3 @@ class OppositeGuidance(Mitigation):
 
     def check(self, num_steps: int) -> None:
         check_drop(self.drop)
-
-    def settings(self) -> dict:
-        used = super().settings()
-        return (
-            used
-            if self.tau is None
-            else {name: value for name, value in used.items() if name in ("opposite", "tau")}
-        )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.gradients import frozen, in_parts
@@ -76,7 +75,7 @@ class Search:
         self.optimizer.zero_grad(set_to_none=True)
         self.updates[going] += 1
 
-    def result(self, target: float) -> Adjustment:
+    def result(self, target: float, batch: Batch) -> Adjustment:
         """The best iterates; an image with a non-finite magnitude gets its own noise back,
         evaluated once more.
         """
@@ -87,11 +86,10 @@ class Search:
             self.best[where], self.best_magnitude[where] = self.start[where], prediction.magnitude()
             for name in HALVES:
                 self.halves[name][where] = prediction.halves[name]
-        prediction = self.predictor.at(self.best, self.t)
-        prediction.halves = self.halves
+        batch.first = self.predictor.at(self.best, self.t)
+        batch.first.halves = self.halves
         return Adjustment(
             self.best,
-            prediction,
             {
                 "iterations": self.updates,
                 "first_magnitude": self.first_magnitude,
@@ -154,4 +152,4 @@ class PerSample(Mitigation):
                 if last or not len(active):
                     break
                 search.step(active)
-        return search.result(self.target_loss)
+        return search.result(self.target_loss, batch)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch
 from memorization_suite.sampling import Batch, NoisePredictor

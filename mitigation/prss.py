@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.bright_ending import look_ahead, masked_norm
@@ -121,10 +120,9 @@ class Prss(Mitigation):
         short="H",
         above=0.0,
     )
-    masked: int = flag(
-        0,
+    masked: bool = flag(
+        False,
         "1: magnitudes where the image is memorized, by its Bright Ending mask",
-        at_least=0,
         always_named=False,
     )
     official: str = quirks("plain_anchor")
@@ -152,7 +150,8 @@ class Prss(Mitigation):
         for j in range(max(len(captions) for captions in batch.alternatives)):
             self.attempt(j, predictor, found, batch)
         predictor.embeds |= {"text": found.embeds, "original": predictor.embeds["text"]}
-        batch.state |= {"prss": found, "first_prediction": known}
+        batch.state["prss"] = found
+        batch.first = known
         return {
             "alternative": found.alternative,
             "alternatives_tried": found.tried,
@@ -201,5 +200,3 @@ class Prss(Mitigation):
                 f"--mag_thres_pr {self.mag_thres_pr:g} must be above --l_target_pr "
                 f"{self.l_target_pr:g}"
             )
-        if self.masked > 1:
-            raise ValueError(f"--masked {self.masked} is not possible; it is 0 or 1")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-
+from memorization_suite.lazy import np, torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch
+from memorization_suite.sampling.noise import numpy_stream
 
 CLIP_VOCABULARY, CLIP_DRAWN = (
     49408,
@@ -68,7 +67,7 @@ class RandomTokens(Mitigation):
             batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds,
         )
         edited = [
-            self.augmented(prompt, tokenizer, np.random.default_rng(seed))
+            self.augmented(prompt, tokenizer, numpy_stream(seed))
             for prompt, seed in zip(batch.prompts, seeds)
         ]
         lengths = [len(tokenizer(text, verbose=False).input_ids) for text in edited]

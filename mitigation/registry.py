@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import memorization_suite.mitigation
 from memorization_suite.mitigation.base import METHODS, Mitigation, flags
 from memorization_suite.mitigation.composite import Composite
+from memorization_suite.runs.settings import build, flag_names, flag_owners, unknown_name
+
+OFFICIAL = "adj_init_noise"  # the official script's one method, with --batch_wise or --per_sample
+MODES = ("batch_wise", "per_sample")
 
 
 @cache
@@ -24,47 +30,84 @@ def methods() -> dict[str, type[Mitigation]]:
     return dict(sorted(METHODS.items()))
 
 
-def build_mitigation(name: str, **settings) -> Mitigation:
-    """A method with its settings, e.g. build_mitigation("batch_wise", rho=50.0), or several:
-    build_mitigation("per_sample+cross_attention").
+def build_mitigation(name: str, **settings: Any) -> Mitigation:
+    """A method with its settings: build_mitigation("batch_wise", rho=50.0).
 
-    Of several methods each takes the settings that it has. Raises ValueError for an unknown name,
-    an unknown setting, one that more than one of them has, a value out of range, or methods that
-    cannot be combined.
+    Or several: build_mitigation("per_sample+cross_attention"), of which each takes the settings
+    that it has. Raises ValueError for an unknown name, an unknown setting, one that more than one
+    of them has, a value out of range, or methods that cannot be combined.
     """
     if "+" in name:
         return combine({part: {} for part in name.split("+")}, settings)
-    known = methods()
-    if name not in known:
-        raise ValueError(f"there is no method {name!r}; there are {', '.join(known)}")
-    cls = known[name]
-    unknown = sorted(set(settings) - {option.name for option in flags(cls)})
-    if unknown:
-        raise ValueError(
-            f"{name} does not take {unknown[0]!r}; it takes "
-            f"{', '.join(o.name for o in flags(cls)) or 'nothing'}"
-        )
-    return cls(**settings)
+    return build(methods(), "method", name, settings)
 
 
-def combine(tables: dict[str, dict], settings: dict) -> Mitigation:
-    """Several methods, each with its own table of settings; `settings` go to the one method that
-    has them. Raises ValueError.
+def combine(tables: dict[str, dict], settings: Mapping[str, Any]) -> Mitigation:
+    """Several methods, each with its own table of settings; `settings` go to the one that has them.
+
+    Raises ValueError.
     """
-    for setting in settings:
-        owners = [
-            name
-            for name in tables
-            if name in methods() and setting in {option.name for option in flags(methods()[name])}
-        ]
+    known = methods()
+    for setting, value in settings.items():
+        owners = [name for name in tables if name in known and setting in flag_names(known[name])]
         if len(owners) != 1:
-            which = (
-                f"both {' and '.join(owners)} take it: give each its own in a preset file"
-                if owners
-                else "none of them takes it"
-            )
+            which = "none of them takes it"
+            if owners:
+                which = f"both {' and '.join(owners)} take it: give each its own in a preset file"
             raise ValueError(f"--{setting} with --method {'+'.join(tables)}: {which}")
-        tables[owners[0]] = tables[owners[0]] | {setting: settings[setting]}
+        tables[owners[0]] = tables[owners[0]] | {setting: value}
     return Composite(
         methods=tuple(build_mitigation(name, **table) for name, table in tables.items())
     )
+
+
+def method_name(method: str, *, batch_wise: bool = False, per_sample: bool = False) -> str:
+    """The registered name of what was asked for.
+
+    Raises ValueError for an unknown one, or for switches that contradict it.
+    """
+    modes = [mode for mode, on in zip(MODES, (batch_wise, per_sample)) if on]
+    if method == OFFICIAL:
+        if len(modes) != 1:
+            raise ValueError(
+                f"--method {OFFICIAL} needs exactly one of --batch_wise and --per_sample"
+            )
+        return modes[0]
+    if modes and method != modes[0]:
+        raise ValueError(f"--{modes[0]} goes with --method {OFFICIAL}, not with --method {method}")
+    parts = method.split("+")
+    for part in parts:
+        if part not in methods():
+            known = [OFFICIAL, *methods()]
+            raise unknown_name("method", part, known, " (--list_methods tells more)")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"--method {method} names a method twice")
+    return method
+
+
+def choose_mitigation(
+    name: str, typed: Mapping[str, Any], preset: Mapping[str, dict]
+) -> Mitigation:
+    """The method with what was typed, else the preset's values, else the published defaults.
+
+    name: as of `method_name`. Raises ValueError.
+    """
+    parts = name.split("+")
+    own = {option.name: option for part in parts for option in flags(methods()[part])}
+    replaced: set[str] = set()  # flags that the preset may not set, since another was typed
+    for flag in typed:
+        if flag not in own:
+            owners = ", ".join(method for method, _ in flag_owners(methods())[flag])
+            raise ValueError(f"--method {name} does not take --{flag} (a flag of {owners})")
+        for other in own[flag].metadata["excludes"]:
+            if other in typed:
+                raise ValueError(f"--{flag} and --{other} exclude each other")
+        replaced |= set(own[flag].metadata["excludes"])
+    replaced |= {flag for flag in own if set(own[flag].metadata["excludes"]) & set(typed)}
+    tables = {}
+    for part in parts:
+        table = preset.get(part, {})
+        tables[part] = {flag: value for flag, value in table.items() if flag not in replaced}
+    if len(tables) > 1:
+        return combine(tables, typed)
+    return build_mitigation(name, **(tables[name] | dict(typed)))

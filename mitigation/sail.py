@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, quirks, register
 from memorization_suite.mitigation.batch_wise import unit
 from memorization_suite.sampling import (
@@ -20,13 +18,13 @@ from memorization_suite.sampling import (
 )
 from memorization_suite.sampling.gradients import frozen, in_parts
 from memorization_suite.sampling.loop import input_scale
+from memorization_suite.sampling.noise import derived, stream
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
-THRESHOLD_STEP, RESTARTS_PER_STEP, SEEDS = (
-    0.1,
-    3,
-    50_000,
-)  # every third restart the threshold grows; the official new seed is below 50000
+# Every third restart the threshold grows; the official new seed is below 50000.
+THRESHOLD_STEP = 0.1
+RESTARTS_PER_STEP = 3
+SEEDS = 50_000
 
 
 @dataclass
@@ -107,9 +105,9 @@ class Kept:
         self.reached[image] = accepted
         self.failed[image] |= not math.isfinite(made.loss)
 
-    def result(self, predictor: NoisePredictor, t, *, with_prediction: bool) -> Adjustment:
+    def result(self, predictor: NoisePredictor, t, batch: Batch, *, known: bool) -> Adjustment:
         """The noises; an image with a loss that was not finite, or without a candidate, gets its
-        own back, evaluated once more.
+        own back, evaluated once more. known: whether what was evaluated is the prediction at them.
         """
         again = torch.tensor(
             [i for i, best in enumerate(self.best) if best is None or self.failed[i]],
@@ -127,18 +125,15 @@ class Kept:
                 self.attempt[i], self.reached[i] = 0, False
         best = [one for one in self.best if one is not None]
         x = torch.stack([one.x for one in best])
-        prediction = predictor.at(x, t)
-        prediction.halves = {
-            name: torch.stack([one.halves[name] for one in best]) for name in HALVES
-        }
-        last = (
-            {"last_magnitude": torch.tensor([one.magnitude for one in best])}
-            if with_prediction
-            else {}
-        )
+        last = {}
+        if known:
+            batch.first = predictor.at(x, t)
+            batch.first.halves = {
+                name: torch.stack([one.halves[name] for one in best]) for name in HALVES
+            }
+            last = {"last_magnitude": torch.tensor([one.magnitude for one in best])}
         return Adjustment(
             x,
-            prediction if with_prediction else None,
             {
                 "iterations": self.updates,
                 "restarts": self.restarts,
@@ -190,11 +185,10 @@ class Sail(Mitigation):
         choices=("code", "paper"),
         always_named=False,
     )
-    stop_gradient: int = flag(
-        0,
+    stop_gradient: bool = flag(
+        False,
         "1: no gradient through the probe's direction",
         short="stopgrad",
-        at_least=0,
         always_named=False,
     )
     budget: int = flag(
@@ -240,7 +234,7 @@ class Sail(Mitigation):
             kept = (self.fill if "same_candidates" in self.official else self.search)(
                 predictor, x, t, batch
             )
-        return kept.result(predictor, t, with_prediction="fixed_direction" not in self.official)
+        return kept.result(predictor, t, batch, known="fixed_direction" not in self.official)
 
     def search(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Kept:
         """Every image for itself; those that are not done are evaluated together."""
@@ -313,7 +307,7 @@ class Sail(Mitigation):
         others: list[tuple[Candidate, int, int, bool]] = []
         size = self.grad_rows or self.budget
         for restart in range(self.restarts + 1):
-            generator, taken = torch.Generator().manual_seed(seed), set()
+            generator, taken = stream(seed), set()
             noise = torch.randn((self.budget, *x.shape[1:]), generator=generator)
             attempt = Attempt(self, predictor, as_read(noise, predictor, x, t), t)
             for k in range(self.max_steps):
@@ -343,22 +337,14 @@ class Sail(Mitigation):
                 seed = int(torch.randint(0, SEEDS, (1,), generator=generator))
         return pool + sorted(others, key=lambda other: other[0].loss)[: wanted - len(pool)]
 
-    def check(self, num_steps: int) -> None:
-        if self.stop_gradient > 1:
-            raise ValueError(f"--stop_gradient {self.stop_gradient} is neither 0 nor 1")
-
 
 def fresh_noise(
     seeds: list[int], restart: int, predictor: NoisePredictor, like: torch.Tensor, t
 ) -> torch.Tensor:
     """Noise of images that start anew, as the UNet reads it, (len(seeds), 4, h, w)."""
-    derived = [
-        int(np.random.SeedSequence([seed, restart]).generate_state(1, np.uint64)[0] >> 1)
-        for seed in seeds
-    ]
-    return as_read(
-        initial_noise(derived, (like.shape[1], like.shape[2], like.shape[3])), predictor, like, t
-    )
+    shape = (like.shape[1], like.shape[2], like.shape[3])
+    drawn = initial_noise([derived(seed, restart) for seed in seeds], shape)
+    return as_read(drawn, predictor, like, t)
 
 
 def as_read(noise: torch.Tensor, predictor: NoisePredictor, like: torch.Tensor, t) -> torch.Tensor:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import contextlib
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.sampling import NoisePredictor
 from memorization_suite.sampling.attention import OpenAttention, attention_names, patched_attention
 

@@ -8,8 +8,7 @@ import copy
 import inspect
 from pathlib import Path
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
 from memorization_suite.sampling.loop import input_scale

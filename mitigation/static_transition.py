@@ -18,7 +18,7 @@ class StaticTransition(Mitigation):
         "last step index without guidance, instead of --tau",
         short="step",
         at_least=-1,
-        excludes="tau",
+        excludes=("tau",),
     )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
@@ -26,9 +26,3 @@ class StaticTransition(Mitigation):
 
     def check(self, num_steps: int) -> None:
         check_guided_step("cfg_step", -1 if self.cfg_step is None else self.cfg_step, num_steps)
-
-    def settings(self) -> dict:
-        used = super().settings()
-        if self.cfg_step is not None:
-            del used["tau"]
-        return used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch
 
 
 @torch.no_grad()
@@ -16,14 +16,12 @@ def start_magnitudes(
     noise: (n, 4, h, w) of unit variance, where sampling of prompts[i] starts. Source: Wen et al.
     2024; lowered by Han et al. 2025.
     """
-    pipe.scheduler.set_timesteps(steps)
-    t, found = pipe.scheduler.timesteps[0], []
-    for rows, texts in zip(
-        noise.split(batch), (prompts[i : i + batch] for i in range(0, len(prompts), batch))
-    ):
-        x = pipe.scheduler.scale_model_input(rows * pipe.scheduler.init_noise_sigma, t)
-        predictor = NoisePredictor(
-            pipe.unet, pipe.scheduler, pipe.encode(texts), pipe.encode([""] * len(texts))
-        )
+    found = []
+    for start in range(0, len(prompts), batch):
+        captions = Batch.of_captions(prompts[start : start + batch])
+        predictor = pipe.predictor(captions, steps)
+        t = pipe.scheduler.timesteps[0]
+        latents = noise[start : start + batch] * pipe.scheduler.init_noise_sigma
+        x = pipe.scheduler.scale_model_input(latents, t)
         found.append(predictor.at(x, t).magnitude())
     return torch.cat(found)

@@ -10,112 +10,76 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from memorization_suite.mitigation.base import Mitigation
-from memorization_suite.sampling import Batch, NoisePredictor, Prediction, image_seed
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction, initial_noise
 from memorization_suite.sampling.loop import OnStep, input_scale, plain_run, steps
-from memorization_suite.sampling.noise import prompt_seed
 
 
 @dataclass
 class Sample:
-    """What sampling made of a batch.
+    """What sampling made of a batch; latents are (n, 4, h, w)."""
 
-    initial: noise as drawn; adjusted: where the sampler starts, both of unit variance; final: what
-    the VAE decodes, before division by its scaling factor; all (n, 4, h, w). unet_evals: UNet rows
-    of each image (n,). numbers: the method's own figures, one per image (n,).
-    """
-
+    # Noise as drawn, unit variance.
     initial: torch.Tensor
+    # Where the sampler starts, unit variance.
     adjusted: torch.Tensor
+    # What the VAE decodes, before division by its scaling factor.
     final: torch.Tensor
+    # UNet rows of each image (n,).
     unet_evals: torch.Tensor
+    # The method's own figures, one an image (n,).
     numbers: dict[str, torch.Tensor]
 
 
 @torch.no_grad()
 def denoise(
-    scheduler,
     predictor: NoisePredictor,
     noise: torch.Tensor,
+    batch: Batch,
     mitigation: Mitigation,
     guidance_scale: float,
     on_step: OnStep | None = None,
-    generator=None,
-    batch: Batch | None = None,
-    known: Prediction | None = None,
 ) -> Sample:
-    """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype. The
-    scheduler's timesteps are set.
+    """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype.
 
-    generator: one or one per image, for schedulers that draw noise at every step. batch: what the
-    hooks are told about the images.
-    known: the prediction of step 0, for a method that changes neither the noise nor the embeddings.
-    on_step(step, prediction) is called before each step is taken; reading a half that was not
-    computed costs UNet rows.
+    The scheduler's timesteps are set. on_step(step, prediction) is called before each step is
+    taken; reading a half that was not computed costs UNet rows.
     """
-    batch = batch or make_batch([""] * len(noise))
-    batch.plain_run = lambda watch=None: plain_run(
-        scheduler, predictor, noise, guidance_scale, watch
-    )
+    scheduler = predictor.scheduler
+    batch.plain_run = lambda watch=None: plain_run(predictor, noise, guidance_scale, watch)
     t = scheduler.timesteps[0]
     with mitigation.patch(predictor, batch):
         latents = noise * scheduler.init_noise_sigma
-        first = scheduler.scale_model_input(
-            latents, t
-        ).float()  # what the UNet reads: the methods' coordinates
+        # What the UNet reads: the methods' coordinates.
+        first = scheduler.scale_model_input(latents, t).float()
         numbers = batch.numbers | mitigation.edit_embeddings(predictor, first, t, batch)
         adjustment = mitigation.adjust_initial_noise(predictor, first, t, batch)
         if adjustment.x is not first:
+            # An image that was not moved keeps its bits.
             moved = (adjustment.x - first) * input_scale(scheduler, t)
-            latents = (latents.float() + moved).to(
-                noise.dtype
-            )  # an image that was not moved keeps its bits
-        adjusted, guidance = latents / scheduler.init_noise_sigma, mitigation.guidance(batch)
-        final = steps(
-            scheduler,
-            predictor,
-            latents,
-            guidance,
-            guidance_scale,
-            on_step,
-            generator,
-            adjustment.prediction or known,
-        )
-    return Sample(
-        noise,
-        adjusted,
-        final,
-        predictor.unet_evals,
-        numbers | adjustment.numbers | guidance.numbers(),
-    )
+            latents = (latents.float() + moved).to(noise.dtype)
+        adjusted = latents / scheduler.init_noise_sigma
+        if not is_at(batch.first, adjustment.x):
+            batch.first = None
+        guidance = mitigation.guidance(batch)
+        final = steps(predictor, latents, batch, guidance, guidance_scale, on_step=on_step)
+    numbers = numbers | adjustment.numbers | guidance.numbers()
+    return Sample(noise, adjusted, final, predictor.unet_evals, numbers)
 
 
-def make_batch(
-    prompts: list[str],
-    seeds: list[int] | None = None,
-    prompt_seeds: list[int] | None = None,
-    alternatives: list[tuple[str, ...]] | None = None,
-    pipe=None,
-) -> Batch:
-    """A batch with what is not given made up: seeds by position, one prompt seed for each different
-    prompt.
-    """
-    different = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    return Batch(
-        prompts,
-        seeds or [image_seed(0, i, 0) for i in range(len(prompts))],
-        prompt_seeds or [prompt_seed(0, different[prompt]) for prompt in prompts],
-        alternatives or [()] * len(prompts),
-        pipe,
-    )
+def is_at(prediction: Prediction | None, x: torch.Tensor) -> bool:
+    """Whether this is a prediction at x."""
+    if prediction is None or prediction.x is x:
+        return prediction is not None
+    return torch.equal(prediction.x.float(), x.float())
 
 
 class MemorizationPipeline(StableDiffusionPipeline):
     """Stable Diffusion with a mitigation of memorization. Without one it is diffusers' own
     pipeline.
 
-    pipe = MemorizationPipeline.from_pretrained("CompVis/stable-diffusion-v1-4",
-    dtype=torch.bfloat16) images = pipe("a prompt", mitigation=build_mitigation("per_sample",
-    target_loss=0.9), num_images_per_prompt=4).images
+    pipe = MemorizationPipeline.from_pretrained("CompVis/stable-diffusion-v1-4")
+    method = build_mitigation("per_sample", target_loss=0.9)
+    images = pipe("a prompt", mitigation=method, num_images_per_prompt=4).images
     """
 
     @torch.no_grad()
@@ -158,14 +122,15 @@ class MemorizationPipeline(StableDiffusionPipeline):
         self.check_inputs(prompts, height, width, None)
         if latents is None:
             latents = self.draw_noise(len(prompts), height, width, generator)
+        batch = Batch.of_captions(
+            prompts, negative_prompt=negative_prompt or "", generator=generator
+        )
         sample = self.sample(
-            prompts,
+            batch,
             latents.to(self._execution_device, self.unet.dtype),
             mitigation,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt or "",
-            generator=generator,
         )
         if output_type == "latent":
             images, nsfw = sample.final, None
@@ -197,44 +162,39 @@ class MemorizationPipeline(StableDiffusionPipeline):
         embeds = self.encode_prompt(different, self._execution_device, 1, False)[0]
         return embeds[[different.index(prompt) for prompt in prompts]]
 
+    def predictor(self, batch: Batch, num_inference_steps: int) -> NoisePredictor:
+        """Predicted noise of a batch under its encoded texts; the scheduler's timesteps are set."""
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        text = self.encode(batch.encoded or batch.prompts)
+        empty = self.encode([batch.negative_prompt] * len(batch))
+        return NoisePredictor(self.unet, self.scheduler, text, empty)
+
     def sample(
         self,
-        prompts: list[str],
+        batch: Batch,
         noise: torch.Tensor,
         mitigation: Mitigation,
         *,
         num_inference_steps: int,
         guidance_scale: float,
-        negative_prompt: str = "",
-        seeds: list[int] | None = None,
-        prompt_seeds: list[int] | None = None,
-        alternatives: list[tuple[str, ...]] | None = None,
         on_step: OnStep | None = None,
-        generator=None,
-        known: Prediction | None = None,
     ) -> Sample:
-        """Latents for prompts[i] from noise[i].
-
-        seeds, prompt_seeds, alternatives: one per image, see `Batch`. generator: for schedulers
-        that draw noise at every step. known: see `denoise`.
-        """
+        """Latents for image i of the batch from noise[i]. Raises ValueError."""
         mitigation.check(num_inference_steps)
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        batch = make_batch(prompts, seeds, prompt_seeds, alternatives, self)
+        batch.pipe = self
         batch.encoded = mitigation.edit_prompts(batch)
-        text, empty = self.encode(batch.encoded), self.encode([negative_prompt] * len(prompts))
-        predictor = NoisePredictor(self.unet, self.scheduler, text, empty)
-        return denoise(
-            self.scheduler,
-            predictor,
-            noise,
-            mitigation,
-            guidance_scale,
-            on_step,
-            generator,
-            batch,
-            known,
-        )
+        predictor = self.predictor(batch, num_inference_steps)
+        return denoise(predictor, noise, batch, mitigation, guidance_scale, on_step)
+
+    def latent_shape(self, image_length: int) -> tuple[int, int, int]:
+        """Shape of a latent for square images of this side, in pixels."""
+        side = image_length // self.vae_scale_factor
+        return self.unet.config.in_channels, side, side
+
+    def initial_noise(self, batch: Batch, image_length: int) -> torch.Tensor:
+        """Unit-variance noise of the images' seeds, (n, 4, h, w) in the UNet's dtype."""
+        drawn = initial_noise(batch.seeds, self.latent_shape(image_length))
+        return drawn.to(self.device, self.unet.dtype)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil"):

@@ -1,31 +1,17 @@
-"""The folder of one run: images by key, what made them, and what is still missing."""
+"""The folder of one run of generate_images.py: images by key, what made them, what is missing."""
 
 from __future__ import annotations
 
 import io
-import json
-import shutil
-import tempfile
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.runs.environment import environment, now
-from memorization_suite.runs.files import read_csv, write_bytes, write_csv, write_json
+from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.store import Store
 
-SCHEMA = 1
-OWN = (
-    "manifest.json",
-    "config.json",
-    "img_*.png",
-    "images.csv",
-    "trace.csv",
-    "latents",
-    ".parts",
-    ".*.part",  # what a run writes
-    "results.csv",
-    "references.csv",
-)  # and its scores
+NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,120 +24,33 @@ class Key:
     def __str__(self) -> str:
         return f"{self.prompt:04d}_{self.sample:02d}"
 
+    @classmethod
+    def of(cls, row: Mapping[str, str]) -> Key:
+        """The image that a row of a table is about. Raises ValueError or KeyError."""
+        return cls(int(row["prompt_index"]), int(row["sample_index"]))
 
-class RunFolder:
+    @property
+    def columns(self) -> dict:
+        """The columns that say which image a row is about."""
+        return {"key": str(self), "prompt_index": self.prompt, "sample_index": self.sample}
+
+
+class RunFolder(Store):
     """`img_PPPP_SS.png`, `latents/`, `images.csv`, `trace.csv`, `config.json`, `manifest.json`.
 
-    A batch is saved whole: images first, then its rows in `.parts/`, which mark it as done.
-    `publish` puts the rows into the tables.
+    A batch is saved whole: images first, then its rows, which mark it as done. Scores of the images
+    lie beside them, in `results.csv` and `references.csv`.
     """
 
-    own = OWN
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def check(self, identity: dict, *, overwrite: bool = False) -> None:
-        """Makes the folder if need be, and changes nothing in it. identity: every setting that
-        decides the images' bytes.
-
-        Raises ValueError when the folder cannot be used, or holds another run or other files.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to the run folder {self.path}: {error.strerror}. Give another "
-                "--output_path."
-            ) from error
-        if not (self.path / "manifest.json").exists():
-            self.check_no_foreign_files()
-        elif not overwrite:
-            self.check_identity(self.manifest() or {}, identity)
-
-    def start(self, identity: dict, *, config: dict, overwrite: bool = False) -> None:
-        """Begins a run in a checked folder, or goes on with it. config: all arguments and the
-        command, for people. Raises OSError.
-        """
-        manifest = None if overwrite else self.manifest()
-        if manifest is None:
-            self.clear()
-            manifest = {
-                "schema": SCHEMA,
-                "identity": identity,
-                "started": now(),
-                "environments": [],
-            }
-        used = environment()
-        environments = manifest["environments"] + (
-            [used] if used not in manifest["environments"] else []
-        )
-        write_json(
-            self.path / "manifest.json", manifest | {"environments": environments, "finished": None}
-        )
-        write_json(self.path / "config.json", config)
-
-    def manifest(self) -> dict | None:
-        """What is stored of the run, or None. Raises ValueError when it cannot be understood."""
-        file = self.path / "manifest.json"
-        if not file.exists():
-            return None
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            if (
-                manifest["schema"] != SCHEMA
-                or not isinstance(manifest["identity"], dict)
-                or not isinstance(manifest["environments"], list)
-            ):
-                raise ValueError(f"no run of schema {SCHEMA}")
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{file} is no manifest of a run ({error}): move the folder away, or make the run "
-                "again with --overwrite"
-            ) from error
-        return manifest
-
-    def check_identity(self, manifest: dict, identity: dict) -> None:
-        """Raises ValueError that names what differs."""
-        before, after = manifest["identity"], json.loads(json.dumps(identity))
-        names = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
-        changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in names]
-        if changed:
-            raise ValueError(
-                f"{self.path} holds another run ({'; '.join(changed)}). Give another "
-                "--output_path, or --overwrite to start over."
-            )
-
-    def check_no_foreign_files(self) -> None:
-        """Raises ValueError when something lies in the folder that no run writes."""
-        foreign = sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if not any(entry.match(pattern) for pattern in self.own)
-        )
-        if foreign:
-            raise ValueError(
-                f"{self.path} holds files that are of no run ({foreign[0]}). Give another "
-                "--output_path."
-            )
-
-    def clear(self) -> None:
-        """Removes what a run writes, and nothing else."""
-        for pattern in self.own:
-            for entry in self.path.glob(pattern):
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink(missing_ok=True)
-
-    # --- images
+    files = ("img_*.png", "latents", "results.csv", "references.csv")
+    tables = {"trace": Key.of, "images": Key.of}
 
     def image_path(self, key: Key) -> Path:
+        """Where the image is, or will be."""
         return self.path / f"img_{key}.png"
 
     def latents_path(self, key: Key) -> Path:
+        """Where its latents are, with --save_latents."""
         return self.path / "latents" / f"img_{key}.safetensors"
 
     def save_image(self, key: Key, image) -> None:
@@ -165,75 +64,41 @@ class RunFolder:
         from safetensors.torch import save
 
         self.latents_path(key).parent.mkdir(exist_ok=True)
-        write_bytes(
-            self.latents_path(key),
-            save({name: tensor.contiguous() for name, tensor in tensors.items()}),
-        )
-
-    # --- tables
-
-    def save_rows(self, table: str, rows: list[dict]) -> None:
-        """Rows of one batch for `images` or `trace`; save `images` last, it marks the batch as
-        done.
-        """
-        (self.path / ".parts").mkdir(exist_ok=True)
-        write_csv(self.path / ".parts" / f"{table}_{rows[0]['key']}.csv", rows)
-
-    def parts(self, table: str) -> list[Path]:
-        return sorted((self.path / ".parts").glob(f"{table}_*.csv"))
-
-    def rows(self, table: str) -> list[dict[str, str]]:
-        """All rows so far, by key; an image that was made again replaces its old rows."""
-        return self.merged([self.path / f"{table}.csv", *self.parts(table)])
-
-    def merged(self, files: list[Path]) -> list[dict[str, str]]:
-        """Rows of the files by key; a later file wins."""
-        found: dict[str, list[dict[str, str]]] = {}
-        for file in files:
-            fresh: dict[str, list[dict[str, str]]] = {}
-            for row in read_csv(file):
-                fresh.setdefault(row["key"], []).append(row)
-            found |= fresh
-        return [
-            row
-            for key in sorted(found, key=lambda key: [int(part) for part in key.split("_")])
-            for row in found[key]
-        ]
-
-    def publish(self, tables: Iterable[str]) -> None:
-        """Writes `images.csv` (and `trace.csv`) from all batches so far, and drops the parts that
-        are in them now.
-        """
-        for table in tables:
-            parts = self.parts(table)
-            if parts:
-                write_csv(
-                    self.path / f"{table}.csv", self.merged([self.path / f"{table}.csv", *parts])
-                )
-            for part in parts:
-                part.unlink(missing_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_bytes(self.latents_path(key), save(tensors))
 
     def complete(self, *, latents: bool, trace: bool) -> set[Key]:
         """Keys of the images that are whole: picture, row, and what else was asked for."""
-        keys = {
-            Key(int(row["prompt_index"]), int(row["sample_index"])) for row in self.rows("images")
-        }
+        keys = self.done("images")
         if trace:
-            keys &= {
-                Key(int(row["prompt_index"]), int(row["sample_index"]))
-                for row in self.rows("trace")
-            }
-        return {
-            key
-            for key in keys
-            if self.image_path(key).exists() and (not latents or self.latents_path(key).exists())
-        }
+            keys &= self.done("trace")
+        if latents:
+            keys = {key for key in keys if self.latents_path(key).exists()}
+        return {key for key in keys if self.image_path(key).exists()}
 
-    def finish(self, *, images: int, of: int) -> None:
-        """Notes the end of a run, and how many of the prompt file's images are there now."""
-        if (self.path / ".parts").is_dir() and not any((self.path / ".parts").iterdir()):
-            (self.path / ".parts").rmdir()
-        write_json(
-            self.path / "manifest.json",
-            (self.manifest() or {}) | {"finished": now(), "images": images, "of": of},
-        )
+    def costs(self) -> dict[Key, dict[str, str]]:
+        """Rows of images.csv by image."""
+        return {Key.of(row): row for row in self.rows("images")}
+
+    def images(self) -> dict[Key, Path]:
+        """Image files by key. Raises ValueError when there are none, or one that is of no run."""
+        found: dict[Key, Path] = {}
+        for path in sorted([*self.path.glob("*.png"), *self.path.glob("*.jpg")]):
+            match = NAME.fullmatch(path.name)
+            if not match:
+                raise ValueError(
+                    f"{path} is no image of a run, whose names are img_PPPP_SS.png: "
+                    "move it elsewhere"
+                )
+            key = Key(int(match[1]), int(match[2]))
+            if key in found:
+                raise ValueError(
+                    f"{path} and {found[key].name} are both image {key}: move one elsewhere"
+                )
+            found[key] = path
+        if not found:
+            raise ValueError(
+                f"{self.path} has no images img_PPPP_SS.png. "
+                "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>)?"
+            )
+        return found

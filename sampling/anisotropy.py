@@ -4,8 +4,7 @@ ICLR 2026.
 
 from __future__ import annotations
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.sampling.noise_predictor import HALVES, Prediction
 
 LATE = -3  # index of the late timestep: t = 41 of DDIM's 50

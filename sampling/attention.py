@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
+from memorization_suite.lazy import torch
 
 
 def attention_names(unet, *, cross: bool = True, contains: str = "") -> list[str]:

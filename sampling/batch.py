@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
+from memorization_suite.lazy import torch
+from memorization_suite.sampling.noise import image_seed, prompt_seed, stream
 
 if TYPE_CHECKING:
     from memorization_suite.sampling.guidance import Step
     from memorization_suite.sampling.noise_predictor import Prediction
 
+PlainRun = Callable[["Callable[[Step, Prediction], None] | None"], "torch.Tensor"]
+
 
 @dataclass
 class Batch:
-    """Entry i of every list belongs to image i.
-
-    seeds: for what a method draws for one image. prompt_seeds: for what all images of a prompt
-    share; equal seeds mean one prompt.
-    alternatives: other captions of the same meaning, if the prompt file has some. pipe: tokenizer,
-    text_encoder, vae and `encode`. plain_run(on_step): samples the batch once with plain guidance
-    from the noise as drawn, for methods that look before they act; its UNet rows count. state: what
-    one hook of a method leaves for its next, by the method's name. encoded: the texts that were
-    encoded, one an image, once the hook edit_prompts has been asked. numbers: where that hook
-    leaves its figures, one per image (n,), for images.csv.
-    """
+    """What belongs to images; entry i of every list belongs to image i."""
 
     prompts: list[str]
+    # For what a method draws for one image.
     seeds: list[int]
+    # For what all images of a prompt share; equal seeds mean one prompt.
     prompt_seeds: list[int]
+    # Other captions of the same meaning, where the prompt file has some.
     alternatives: list[tuple[str, ...]]
+    # Takes the empty prompt's place, for all images.
+    negative_prompt: str = ""
+    # For schedulers that draw noise at every step; one, or one an image.
+    generator: Any = None
+    # Tokenizer, text_encoder, vae and `encode`.
     pipe: Any = None
-    plain_run: Callable[[Callable[[Step, Prediction], None] | None], torch.Tensor] | None = None
-    state: dict[str, Any] = field(default_factory=dict)
+    # Samples the batch with plain guidance from the noise as drawn, for methods that look before
+    # they act; its UNet rows count.
+    plain_run: PlainRun | None = None
+    # e(x, t) at the first timestep where sampling starts, once it is known: it serves as step 0.
+    first: Prediction | None = None
+    # The texts that were encoded, once the hook edit_prompts has been asked.
     encoded: list[str] = field(default_factory=list)
+    # What one hook of a method leaves for its next, by the method's name.
+    state: dict[str, Any] = field(default_factory=dict)
+    # Where edit_prompts leaves its figures, one an image (n,); they become columns of images.csv.
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, prompts: Sequence, samples: int, seed: int) -> Batch:
+        """`samples` images of each prompt of a file. prompts: with row, caption, alternatives."""
+        pairs = [(prompt, k) for prompt in prompts for k in range(samples)]
+        seeds = [image_seed(seed, prompt.row, k) for prompt, k in pairs]
+        return cls(
+            prompts=[prompt.caption for prompt, _ in pairs],
+            seeds=seeds,
+            prompt_seeds=[prompt_seed(seed, prompt.row) for prompt, _ in pairs],
+            alternatives=[prompt.alternatives for prompt, _ in pairs],
+            generator=[stream(one, "scheduler") for one in seeds],
+        )
+
+    @classmethod
+    def of_captions(cls, captions: Sequence[str], **known: Any) -> Batch:
+        """An image a caption; seeds by position, one prompt seed for each different caption."""
+        rows = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+        made = {
+            "seeds": [image_seed(0, i, 0) for i in range(len(captions))],
+            "prompt_seeds": [prompt_seed(0, rows[caption]) for caption in captions],
+            "alternatives": [()] * len(captions),
+        }
+        return cls(list(captions), **(made | known))
 
     def __len__(self) -> int:
         return len(self.prompts)

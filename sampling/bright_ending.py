@@ -7,10 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import cv2
-import numpy as np
-import torch
-
+from memorization_suite.lazy import cv2, np, torch
 from memorization_suite.sampling.attention import (
     OpenAttention,
     attention_names,

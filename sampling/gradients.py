@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
+from memorization_suite.lazy import torch
 
 T = TypeVar("T")
 

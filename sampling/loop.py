@@ -6,8 +6,8 @@ import copy
 import inspect
 from collections.abc import Callable
 
-import torch
-
+from memorization_suite.lazy import torch
+from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.guidance import GuidanceSchedule, Step
 from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction
 
@@ -15,30 +15,26 @@ OnStep = Callable[[Step, Prediction], None]
 
 
 def steps(
-    scheduler,
     predictor: NoisePredictor,
     latents: torch.Tensor,
+    batch: Batch,
     guidance: GuidanceSchedule,
     guidance_scale: float,
+    *,
     on_step: OnStep | None = None,
-    generator=None,
-    known: Prediction | None = None,
     watched: int | None = None,
 ) -> torch.Tensor:
-    """The loop: from latents in the scheduler's space to the last ones. known: the prediction of
-    step 0, if there is one.
+    """The loop: from latents in the scheduler's space to the last ones.
 
-    watched: ends when so many predictions were shown to on_step, before the step that the last one
-    would give.
+    batch.first, if there is one, is the prediction of step 0. watched: ends when so many
+    predictions were shown to on_step, before the step that the last one would give.
     """
-    draws = (
-        {"generator": generator}
-        if "generator" in inspect.signature(scheduler.step).parameters
-        else {}
-    )
+    scheduler = predictor.scheduler
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    draws = {"generator": batch.generator} if takes_generator else {}
     for i, t in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(latents, t)
-        prediction = known if i == 0 and known else predictor.at(x, t)
+        prediction = batch.first if i == 0 and batch.first else predictor.at(x, t)
         step = Step(i, t, len(scheduler.timesteps), guidance_scale)
         if on_step is not None and i + 1 == watched:
             on_step(step, prediction)
@@ -52,20 +48,21 @@ def steps(
     return latents
 
 
-@torch.no_grad()
 def plain_run(
-    scheduler,
     predictor: NoisePredictor,
     noise: torch.Tensor,
     guidance_scale: float,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """Final latents of plain guidance from this noise; the scheduler's own state is left alone."""
-    own = copy.deepcopy(scheduler)
-    own.set_timesteps(len(scheduler.timesteps), device=scheduler.timesteps.device)
-    return steps(
-        own, predictor, noise * own.init_noise_sigma, GuidanceSchedule(), guidance_scale, on_step
-    )
+    look = copy.copy(predictor)
+    look.scheduler = copy.deepcopy(predictor.scheduler)
+    timesteps = predictor.scheduler.timesteps
+    look.scheduler.set_timesteps(len(timesteps), device=timesteps.device)
+    latents = noise * look.scheduler.init_noise_sigma
+    batch = Batch.of_captions([""] * len(noise))
+    with torch.no_grad():
+        return steps(look, latents, batch, GuidanceSchedule(), guidance_scale, on_step=on_step)
 
 
 def input_scale(scheduler, t) -> float:

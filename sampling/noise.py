@@ -1,37 +1,55 @@
-"""Initial noise: it belongs to the image, not to the process that draws it."""
+"""Random numbers: they belong to the image, not to the process that draws them.
+
+Every seed is derived here, and every stream is made here. So an image is the same on any batch
+size, order and number of processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import torch
+from memorization_suite.lazy import np, torch
+
+# Streams of one image's seed; their place in this tuple tells them apart.
+STREAMS = ("initial noise", "scheduler", "probes", "krylov start")
+
+
+def derived(seed: int, *parts: int) -> int:
+    """Seed of a part of what `seed` is for, e.g. of a prompt's image: (prompt row, sample)."""
+    return int(np.random.SeedSequence([seed, *parts]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def image_seed(seed: int, prompt_index: int, sample_index: int) -> int:
     """Seed of one image, independent of batch size, order and number of processes."""
-    return int(
-        np.random.SeedSequence([seed, prompt_index, sample_index]).generate_state(1, np.uint64)[0]
-        >> 1
-    )
+    return derived(seed, prompt_index, sample_index)
 
 
 def prompt_seed(seed: int, prompt_index: int) -> int:
     """Seed of what all images of a prompt share."""
-    return int(np.random.SeedSequence([seed, prompt_index]).generate_state(1, np.uint64)[0] >> 1)
+    return derived(seed, prompt_index)
+
+
+def stream(seed: int, purpose: str = "initial noise") -> torch.Generator:
+    """The stream of one image for one purpose, any of STREAMS, on the CPU."""
+    return torch.Generator().manual_seed(seed ^ STREAMS.index(purpose))
+
+
+def numpy_stream(seed: int) -> np.random.Generator:
+    """The stream of what a method draws for one image or prompt: words, embeddings."""
+    return np.random.default_rng(seed)
 
 
 def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Unit-variance noise, drawn on the CPU in float32 with one generator per image. (len(seeds),
-    *shape).
-    """
-    return torch.stack(
-        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    """Unit-variance noise (n, *shape), drawn on the CPU in float32 with one stream an image."""
+    return torch.stack([torch.randn(shape, generator=stream(seed)) for seed in seeds])
 
 
 def official_noise(
-    seed: int, batch_rows: list[int], shape: tuple[int, int, int], dtype: torch.dtype, device: str
+    seed: int,
+    batch_rows: list[int],
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: str,
 ) -> Iterator[torch.Tensor]:
     """Replays the official script's draws: one seed, then one draw per prompt batch in file order.
 

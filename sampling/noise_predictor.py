@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
-import torch
+from memorization_suite.lazy import np, torch
 
 HALVES = ("uncond", "text")
 

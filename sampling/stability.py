@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.sampling.guidance import Step
 from memorization_suite.sampling.noise_predictor import Prediction, alpha_sigma, row_norm
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
+from memorization_suite.lazy import F, torch
 from memorization_suite.sampling.guidance import GuidanceSchedule, Step
 from memorization_suite.sampling.noise_predictor import Prediction
 

@@ -1,0 +1,587 @@
+"""The main job: images for the prompts of a file, with one mitigation or none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memorization_suite import ROOT
+from memorization_suite.commands.screen import Screen, parse_screen, sample_screened
+from memorization_suite.commands.settings import (
+    Sampling,
+    check_range,
+    command_line,
+    fill,
+    split,
+)
+from memorization_suite.detection import detectors
+from memorization_suite.download.assets import hint
+from memorization_suite.lazy import torch
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.mitigation.registry import (
+    OFFICIAL,
+    build_mitigation,
+    choose_mitigation,
+    method_name,
+    methods,
+)
+from memorization_suite.pipelines import loading
+from memorization_suite.pipelines.models import (
+    EMBEDDED,
+    check_unet,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.files import write_json
+from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.settings import (
+    checked,
+    flag,
+    flag_names,
+    flag_owners,
+    flags,
+    frozen_settings,
+    identity_of,
+    number_text,
+    plain_values,
+)
+from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.noise import official_noise
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines import MemorizationPipeline, Sample
+
+SCRIPT = "generate_images.py"
+OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
+
+
+@frozen_settings
+class Generation(Sampling):
+    """The flags of generate_images.py. A default is the official script's where that has the
+    flag.
+    """
+
+    unet_id: str | None = flag(None, "folder or hub id of another UNet", preset=False)
+    start: int = flag(0, "first prompt, by row", at_least=0, preset=False, changes_result=False)
+    end: int | None = flag(None, "row after the last prompt", preset=False, changes_result=False)
+    rng: str = flag(
+        "per_image",
+        "per_image: a seed for each image; official: the official script's one stream, in file "
+        "order",
+        choices=("per_image", "official"),
+        preset=False,
+    )
+    output_path: str = flag(
+        "generated_images", "folder of all runs", preset=False, changes_result=False
+    )
+
+
+@frozen_settings
+class Choices(Generation):
+    """The flags that say what is done with it all; none of them changes an image by itself."""
+
+    method: str = flag(
+        "no_mitigation", f"a name of --list_methods, several joined by +, or {OFFICIAL}"
+    )
+    batch_wise: bool = flag(False, f"with --method {OFFICIAL}: a few steps, then delayed guidance")
+    per_sample: bool = flag(False, f"with --method {OFFICIAL}: optimise until --target_loss")
+    preset: str = flag(
+        "auto",
+        "values for flags that were not typed (auto: the model's own; none: official defaults)",
+        metavar="{auto,none,FILE}",
+    )
+    screen: str | None = flag(
+        None,
+        "mitigate only images whose score is above the threshold",
+        metavar="DETECTOR:THRESHOLD",
+    )
+    save_latents: bool = flag(
+        False, "also write latents/img_PPPP_SS.safetensors: initial, adjusted, final"
+    )
+    trace: bool = flag(
+        False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
+    )
+    overwrite: bool = flag(False, "start over instead of going on")
+    quiet: bool = flag(False, "no progress bar")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked as far as is possible without a model."""
+
+    settings: Generation
+    mitigation: Mitigation
+    prompts: list[Prompt]
+    # Where the values came from that were not typed.
+    preset: str
+    screen: Screen | None
+    save_latents: bool
+    trace: bool
+    overwrite: bool
+    quiet: bool
+    # What was typed, by name.
+    typed: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def folder(self) -> Path:
+        """<output_path>/<method>/<settings>_seed<seed>: 7 and 7.0 give the same folder."""
+        screened = self.screen.settings() if self.screen else {}
+        values = {"g": self.settings.guidance_scale, **self.mitigation.settings(), **screened}
+        values["seed"] = self.settings.seed
+        name = "_".join(f"{name}{number_text(value)}" for name, value in values.items())
+        return Path(self.settings.output_path) / self.mitigation.name / name
+
+    @cached_property
+    def identity(self) -> dict:
+        """Everything that decides the bytes of an image."""
+        general = identity_of(self.settings)
+        general["model_id"] = fingerprint(self.settings.model_id)
+        screened = {"screen": self.screen.identity()} if self.screen else {}
+        return {
+            **general,
+            **screened,
+            "method": self.mitigation.name,
+            "method_settings": self.mitigation.settings(),
+            "prompts_sha256": sha256_of(Path(self.settings.prompts)),
+            "device": self.settings.device.split(":")[0],
+        }
+
+    @property
+    def config(self) -> dict:
+        """All arguments and the command, for people."""
+        return {
+            "command": command_line(SCRIPT, self.typed, Choices),
+            "preset": self.preset,
+            **plain_values(self.settings),
+            "prompts": str(Path(self.settings.prompts).resolve()),
+            "method": self.mitigation.name,
+            **method_values(self.mitigation),
+            "screen": self.typed.get("screen"),
+            "save_latents": self.save_latents,
+            "trace": self.trace,
+        }
+
+    def batches(self) -> list[tuple[int, list[Prompt]]]:
+        """(number, prompts) of every batch of the file.
+
+        They are counted from row 0, so that a range has the same ones.
+        """
+        size = self.settings.batch_size
+        starts = range(0, len(self.prompts), size)
+        return [(start // size, self.prompts[start : start + size]) for start in starts]
+
+    def keys(self, prompts: list[Prompt]) -> list[Key]:
+        """The images of these prompts."""
+        samples = range(self.settings.n_samples_per_prompt)
+        return [Key(prompt.row, sample) for prompt in prompts for sample in samples]
+
+    def wanted(self, prompts: list[Prompt]) -> list[Key]:
+        """The images of these prompts that --start and --end ask for."""
+        end = len(self.prompts) if self.settings.end is None else self.settings.end
+        return [key for key in self.keys(prompts) if self.settings.start <= key.prompt < end]
+
+    def is_finished(self) -> bool:
+        """Whether the run ended, and every image that is asked for is there."""
+        folder = RunFolder(self.folder)
+        if not folder.is_finished():
+            return False
+        whole = folder.complete(latents=self.save_latents, trace=self.trace)
+        return whole.issuperset(self.wanted(self.prompts))
+
+
+@dataclass
+class Run:
+    """A run that was made, or was there already."""
+
+    plan: Plan
+    folder: RunFolder
+    # Keys of the images that were made now, and the seconds that they took.
+    made: list[Key] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def summary(self) -> str:
+        """What there is and what it cost, in a line."""
+        wanted = len(self.plan.wanted(self.plan.prompts))
+        text = f"{wanted} images in {self.path} "
+        if not self.made:
+            return text + "(nothing to make)"
+        rows = self.folder.costs()
+        made = [rows[key] for key in self.made]
+        evals = sum(int(row["unet_evals"]) for row in made) / len(made)
+        each = f"{evals:.4g} UNet rows and {self.seconds / len(made):.2f} s each"
+        return text + f"({len(made)} images made, {each}{warnings(made)})"
+
+    def sheet(self, prompts: int = 8, samples: int = 4):
+        """The first prompts' training image and images, a row each, as a PIL image."""
+        from memorization_suite.commands.sheet import run_sheet
+
+        return run_sheet(self.path, prompts=prompts, samples=samples)
+
+
+# --- planning ---
+
+
+def plan(**typed: Any) -> Plan:
+    """A checked run. typed: flags of generate_images.py by name, those of the method included.
+
+    What is not given comes from the model's preset, else it is the official default. No model is
+    loaded. Raises ValueError that says what was given, what is possible and what to type.
+    """
+    general, method_flags = split(typed, Choices, flag_owners(methods()))
+    for option in flags(Choices):
+        if option.name in general and option.name not in flag_names(Generation):
+            checked(option, general[option.name])
+    choice = {
+        name: general.pop(name, Choices.__dataclass_fields__[name].default)
+        for name in flag_names(Choices)
+        if name not in flag_names(Generation)
+    }
+    model_id = general.get("model_id", Generation.model_id)
+    resolve_model(model_id)
+    check_unet(general.get("unet_id"))
+    source, preset = load_preset(choice["preset"], model_id)
+    check_preset(source, preset)
+    settings = fill(Generation, general, preset.get("generate", {}))
+    modes = {mode: choice.pop(mode) for mode in ("batch_wise", "per_sample")}
+    name = method_name(choice.pop("method"), **modes)
+    mitigation = choose_mitigation(name, method_flags, preset)
+    mitigation.check(settings.num_inference_steps)
+    prompts_file = settings.prompts or str(default_prompts(model_id))
+    prompts = read_prompts(Path(prompts_file))
+    check_range(settings.start, settings.end, len(prompts), prompts_file)
+    screen = choice.pop("screen")
+    if screen:
+        screen = parse_screen(screen, preset, settings.num_inference_steps)
+    device = choose_device(settings.device)
+    dtype = settings.dtype or ("bf16" if device.startswith("cuda") else "fp32")
+    settings = replace(settings, prompts=prompts_file, device=device, dtype=dtype)
+    del choice["preset"]
+    made = Plan(settings, mitigation, prompts, source, screen or None, typed=typed, **choice)
+    mitigation.check_run(made.identity)
+    return made
+
+
+def check_preset(source: str, preset: dict) -> None:
+    """Raises ValueError for a table or flag that does not exist, or a value that it cannot have."""
+    for name, table in preset.items():
+        known = name in ("generate", *methods(), *detectors())
+        if not isinstance(table, dict) or not known:
+            raise ValueError(
+                f"the preset {source} has {name!r}, which is neither the table 'generate' nor one "
+                "of a method or a detector"
+            )
+    possible = {option.name: option for option in flags(Generation) if option.metadata["preset"]}
+    for name, value in preset.get("generate", {}).items():
+        if name not in possible:
+            raise ValueError(
+                f"the preset {source} sets {name!r} in 'generate', which takes "
+                f"{', '.join(possible)}"
+            )
+        try:
+            checked(possible[name], value)
+        except ValueError as error:
+            raise ValueError(f"the preset {source} sets {name} to {value!r}: {error}") from error
+
+
+def default_prompts(model_id: str) -> Path:
+    """The embedded model's test prompts, or the official file. Raises ValueError without it."""
+    if model_id in EMBEDDED:
+        return ROOT / "tiny" / "prompts" / f"{model_id}_memorized_test.csv"
+    if not OFFICIAL_PROMPTS.exists():
+        raise ValueError(
+            f"the official prompt file {hint('memorized_laion_prompts')}. Or give another file "
+            "with --prompts, or use the embedded model with --model_id tiny."
+        )
+    return OFFICIAL_PROMPTS
+
+
+def method_values(mitigation: Mitigation) -> dict[str, Any]:
+    """The method's flags by name, for people."""
+    parts = getattr(mitigation, "methods", ())
+    if parts:
+        return {"methods": [plain_values(part) for part in parts]}
+    return plain_values(mitigation)
+
+
+# --- making ---
+
+
+def generate(made: Plan, *, load: Callable | None = None) -> Run:
+    """Makes what is missing of a run; a finished one loads no model.
+
+    load: in the place of `load_pipeline`, for several runs of one model. Processes started by
+    `accelerate launch` share the batches. Raises ValueError for what the user can mend, before the
+    folder is changed.
+    """
+    from accelerate import PartialState
+
+    # Per-sample work is uneven, so processes wait long for each other.
+    cpu = made.settings.device == "cpu"
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+    run = Run(made, RunFolder(made.folder))
+    if state.is_main_process:
+        run.folder.check(made.identity, overwrite=made.overwrite)
+        describe(made)
+    if made.is_finished() and not made.overwrite:
+        if state.is_main_process:
+            write_json(run.path / "config.json", made.config)  # files may have moved
+    else:
+        job = begin(run, state, load or loading.load_pipeline)
+        with at_work():
+            job.go()
+    if state.num_processes > 1:
+        state.destroy_process_group()
+    return run
+
+
+def describe(made: Plan) -> None:
+    """Says on stderr what is used, so that a preset's values are seen."""
+    used = {**plain_values(made.settings), **made.mitigation.settings()}
+    shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
+    print(f"method {made.mitigation.name}, preset {made.preset}: {shown}", file=sys.stderr)
+
+
+def begin(run: Run, state, load: Callable) -> Job:
+    """The model, then the folder, which is changed last. Raises ValueError."""
+    settings = run.plan.settings
+    device = str(state.device) if state.num_processes > 1 else settings.device
+    pipe = load(
+        settings.model_id,
+        unet_id=settings.unet_id,
+        dtype=settings.dtype,
+        device=device,
+        scheduler=settings.scheduler,
+    )
+    if state.is_main_process:
+        identity = run.plan.identity
+        run.folder.start(identity, overwrite=run.plan.overwrite, config=run.plan.config)
+    state.wait_for_everyone()
+    return Job(run, pipe, state)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Past all checks a ValueError is a bug, and keeps its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise RuntimeError(f"a fault of the suite or of a method: {error}") from error
+
+
+class Job:
+    """Generates what is missing in a run folder."""
+
+    def __init__(self, run: Run, pipe: MemorizationPipeline, state):
+        self.run = run
+        self.plan = run.plan
+        self.folder = run.folder
+        self.pipe = pipe
+        self.state = state
+        self.unet_evals = 0
+        self.published = time.monotonic()
+        plan = run.plan
+        self.done = run.folder.complete(latents=plan.save_latents, trace=plan.trace)
+
+    def is_mine(self, batch_number: int) -> bool:
+        """Whether this process makes the batch."""
+        return batch_number % self.state.num_processes == self.state.process_index
+
+    def go(self) -> None:
+        """Makes what is missing, and closes the folder."""
+        from tqdm import tqdm
+
+        start = time.perf_counter()
+        batches = [batch for batch in self.plan.batches() if self.is_mine(batch[0])]
+        total = sum(len(self.plan.wanted(prompts)) for _, prompts in batches)
+        hidden = self.plan.quiet or not self.state.is_main_process
+        with tqdm(total=total, unit="image", disable=hidden) as bar:
+            self.make_all(bar)
+        self.state.wait_for_everyone()
+        if self.state.is_main_process:
+            self.finish(time.perf_counter() - start)
+
+    def make_all(self, bar) -> None:
+        """Makes every batch of this process that is not whole yet."""
+        batches = self.plan.batches()
+        draws = self.official_draws([len(prompts) for _, prompts in batches])
+        for (number, prompts), noise in zip(batches, draws):
+            wanted = self.plan.wanted(prompts)
+            if not wanted or not self.is_mine(number):
+                continue
+            if not self.done.issuperset(wanted):
+                self.make(prompts, noise)
+                self.publish_now_and_then()
+            method = self.plan.mitigation.name
+            bar.set_postfix(method=method, unet_rows=self.unet_evals, refresh=False)
+            bar.update(len(wanted))
+
+    def official_draws(self, prompts_per_batch: list[int]):
+        """The official script's draws, or None, for each batch."""
+        settings = self.plan.settings
+        if settings.rng == "per_image":
+            return [None] * len(prompts_per_batch)
+        rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
+        shape = self.pipe.latent_shape(settings.image_length)
+        dtype = self.pipe.unet.dtype
+        return official_noise(settings.seed, rows, shape, dtype, self.pipe.device.type)
+
+    def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> None:
+        """One batch: sample, decode, save. What was not asked for is made and dropped."""
+        settings = self.plan.settings
+        keys = self.plan.keys(prompts)
+        start = time.perf_counter()
+        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
+        if noise is None:
+            noise = self.pipe.initial_noise(batch, settings.image_length)
+        sample, traced = self.sample(batch, noise.to(self.pipe.device, self.pipe.unet.dtype), keys)
+        pictures, _ = self.pipe.decode(sample.final)
+        self.unet_evals += int(sample.unet_evals.sum())
+        seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
+        seconds = (time.perf_counter() - start) / len(keys)
+        rows = image_rows(keys, batch.prompts, seeds, sample, seconds)
+        wanted = set(self.plan.wanted(prompts))
+        self.save_images(wanted, keys, pictures, sample)
+        self.save_rows(wanted, rows, traced)
+
+    def sample(self, batch: Batch, noise: torch.Tensor, keys: list[Key]):
+        """(Sample, rows of trace.csv or None)."""
+        settings = self.plan.settings
+        options = {
+            "num_inference_steps": settings.num_inference_steps,
+            "guidance_scale": settings.guidance_scale,
+        }
+        trace = Trace(keys) if self.plan.trace else None
+        if self.plan.screen is None:
+            made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=trace, **options)
+            return made, trace and trace.rows()
+        methods = {True: self.plan.mitigation, False: build_mitigation("no_mitigation")}
+        traces = {True: trace, False: Trace(keys) if self.plan.trace else None}
+        screen = self.plan.screen
+        made, flagged = sample_screened(screen, self.pipe, batch, noise, methods, traces, options)
+        if trace is None:
+            return made, None
+        mitigated = {str(key): flag for key, flag in zip(keys, flagged.tolist())}
+        rows = [
+            row
+            for kind, one in traces.items()
+            for row in one.rows()
+            if mitigated[row["key"]] == kind
+        ]
+        return made, rows
+
+    def save_images(self, wanted: set[Key], keys: list[Key], pictures, sample: Sample) -> None:
+        """The pictures that were asked for, and their latents."""
+        for i, key in enumerate(keys):
+            if key not in wanted:
+                continue
+            self.folder.save_image(key, pictures[i])
+            if self.plan.save_latents:
+                latents = {
+                    name: getattr(sample, name)[i] for name in ("initial", "adjusted", "final")
+                }
+                latents = {name: values.float().cpu() for name, values in latents.items()}
+                self.folder.save_latents(key, latents)
+
+    def save_rows(self, wanted: set[Key], rows: list[dict], traced: list[dict] | None) -> None:
+        """Their rows, which mark the batch as done."""
+        names = {str(key) for key in wanted}
+        tables = {"images": [row for row in rows if row["key"] in names]}
+        if traced is not None:
+            tables["trace"] = [row for row in traced if row["key"] in names]
+        self.folder.add(tables["images"][0]["key"], **tables)
+
+    def publish_now_and_then(self, seconds: float = 30.0) -> None:
+        """Keeps the tables fresh during a long run; rows are safe in the batches' parts."""
+        if self.state.is_main_process and time.monotonic() - self.published > seconds:
+            self.folder.publish()
+            self.published = time.monotonic()
+
+    def finish(self, seconds: float) -> None:
+        """Closes the folder, and notes what was made."""
+        there = self.folder.done("images")
+        self.folder.finish(images=len(there), of=len(self.plan.keys(self.plan.prompts)))
+        wanted = self.plan.wanted(self.plan.prompts)
+        self.run.made = [key for key in wanted if key not in self.done]
+        self.run.seconds = seconds
+
+
+def warnings(rows: list[dict[str, str]]) -> str:
+    """What is not as it should be in some rows of images.csv, as the end of a sentence."""
+    faults = {
+        "missed the target": ("reached", 0.0),
+        "kept their noise after a non-finite magnitude": ("failed", 1.0),
+        "are not finite": ("finite", 0.0),
+    }
+    text = ""
+    for what, (column, bad) in faults.items():
+        values = [row[column] for row in rows if row.get(column) not in (None, "")]
+        count = sum(float(value) == bad for value in values)
+        if count:
+            text += f"; {count} {what}"
+    return text
+
+
+def image_rows(keys, captions, seeds, sample: Sample, seconds: float) -> list[dict]:
+    """A row of images.csv for each image."""
+    rows = []
+    for i, key in enumerate(keys):
+        numbers = {
+            name: float(f"{float(values[i]):.6g}")
+            for name, values in sample.numbers.items()
+            if not values[i].isnan()
+        }
+        rows.append(
+            {
+                **key.columns,
+                "prompt": captions[i],
+                "seed": seeds[i],
+                "unet_evals": int(sample.unet_evals[i]),
+                "seconds": round(seconds, 4),
+                "finite": int(sample.final[i].isfinite().all()),
+                **numbers,
+            }
+        )
+    return rows
+
+
+class Trace:
+    """Collects, at every step and for every image, magnitude (epsilon units) and guidance scale."""
+
+    def __init__(self, keys: list[Key]):
+        self.keys = keys
+        self.steps: list[tuple] = []
+
+    def __call__(self, step, prediction) -> None:
+        applied = torch.as_tensor(step.applied, dtype=torch.float32)
+        scale = applied.expand(len(self.keys)).tolist()
+        self.steps.append((step.index, float(step.t), prediction.magnitude().tolist(), scale))
+
+    def rows(self) -> list[dict]:
+        """Rows of trace.csv, image by image."""
+        rows = []
+        for i, key in enumerate(self.keys):
+            for index, t, magnitude, scale in self.steps:
+                values = {
+                    "step": index,
+                    "timestep": t,
+                    "magnitude": float(f"{magnitude[i]:.6g}"),
+                    "guidance_scale": scale[i],
+                }
+                rows.append({**key.columns, **values})
+        return rows

@@ -1,0 +1,125 @@
+"""Screening: a detector decides, image by image, whether the mitigation is applied."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from memorization_suite.detection import Detector, build_detector
+from memorization_suite.detection.trajectory import detect
+from memorization_suite.lazy import torch
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.sampling import Batch
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines import MemorizationPipeline, Sample
+    from memorization_suite.sampling.loop import OnStep
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Images whose score is above the threshold are mitigated."""
+
+    detector: Detector
+    threshold: float
+
+    def settings(self) -> dict:
+        """For the folder's name."""
+        return {"screen": f"{self.detector.name}{self.threshold:g}"}
+
+    def identity(self) -> dict:
+        """What decides who is mitigated."""
+        return {
+            "detector": self.detector.name,
+            "detector_settings": self.detector.settings(),
+            "threshold": self.threshold,
+        }
+
+
+def parse_screen(text: str, preset: dict, steps: int) -> Screen:
+    """DETECTOR:THRESHOLD; the detector's settings are the preset's or its defaults.
+
+    Raises ValueError.
+    """
+    name, _, number = text.rpartition(":")
+    try:
+        threshold = float(number)
+    except ValueError:
+        threshold = math.nan
+    if not name or not math.isfinite(threshold):
+        raise ValueError(
+            f"--screen {text!r} is not DETECTOR:THRESHOLD, for example noise_norm:1.2 "
+            "(python calibrate.py threshold finds one)"
+        )
+    detector = build_detector(name, **preset.get(name, {}))
+    if detector.missing():
+        raise ValueError(f"--screen {name} {detector.missing()}")
+    detector.check(steps)
+    return Screen(detector, threshold)
+
+
+def sample_screened(
+    screen: Screen,
+    pipe: MemorizationPipeline,
+    batch: Batch,
+    noise: torch.Tensor,
+    methods: dict[bool, Mitigation],
+    on_step: dict[bool, OnStep | None],
+    options: dict,
+) -> tuple[Sample, torch.Tensor]:
+    """The batch sampled with the mitigation, without it, or both ways when its images differ.
+
+    Each image keeps the bytes of its own kind of run. methods, on_step: by whether an image is
+    flagged. options: num_inference_steps and guidance_scale. Returns the sample and who was flagged
+    (n,) bool. An unflagged image costs the rows that the detector adds; a first-step score's
+    prediction serves as step 0, so that it adds none.
+    """
+    predictor = pipe.predictor(batch, options["num_inference_steps"])
+    seen = detect(
+        [screen.detector],
+        predictor,
+        noise,
+        replace(batch, pipe=pipe),
+        options["guidance_scale"],
+        lambda latents: pipe.decode(latents, "pt")[0],
+    )
+    scores = seen.found[0].scores
+    flagged = scores > screen.threshold  # nan is not above
+    runs: dict[bool, Sample] = {}
+    for kind in (True, False):
+        if (flagged == kind).any():
+            own = replace(batch, first=None if kind else seen.first, state={}, numbers={})
+            runs[kind] = pipe.sample(own, noise, methods[kind], on_step=on_step[kind], **options)
+    mitigated = runs.get(True, runs.get(False))
+    plain = runs.get(False, runs.get(True))
+    sample = merge(flagged, mitigated, plain)
+    total = predictor.unet_evals
+    for run in runs.values():
+        total = total + run.unet_evals
+    numbers = {"screen_score": scores, "mitigated": flagged.float()}
+    if flagged.any():
+        numbers |= sample.numbers
+    return replace(sample, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
+
+
+def merge(flagged: torch.Tensor, mitigated: Sample, plain: Sample) -> Sample:
+    """Rows of `mitigated` where flagged (n,), else of `plain`.
+
+    The method's figures are nan where it was not applied.
+    """
+
+    def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        where = flagged.to(a.device).reshape(-1, *[1] * (a.ndim - 1))
+        return torch.where(where, a, b)
+
+    parts = {
+        field.name: chosen(getattr(mitigated, field.name), getattr(plain, field.name))
+        for field in fields(plain)
+        if field.name != "numbers"
+    }
+    numbers = {}
+    for name, values in mitigated.numbers.items():
+        absent = torch.full_like(values, torch.nan, dtype=torch.float32)
+        numbers[name] = chosen(values.float(), absent)
+    return replace(plain, **parts, numbers=numbers)

@@ -1,0 +1,117 @@
+"""The general flags, declared once: which model, which prompts, how they are sampled."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.runs.settings import (
+    Settings,
+    flag,
+    flag_names,
+    flags,
+    frozen_settings,
+    unknown_name,
+)
+
+SCHEDULERS = ("ddim", "euler", "keep")
+DTYPES = ("fp32", "bf16", "fp16")
+MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}"
+
+
+@frozen_settings
+class Model(Settings):
+    """Which model, and on what it runs."""
+
+    model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
+    scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
+    device: str = flag(
+        "", "default: cuda if there is one", preset=False, changes_result=False, metavar="DEVICE"
+    )
+
+
+@frozen_settings
+class Trajectories(Model):
+    """Images of the prompts of a file, from their own noises."""
+
+    prompts: str = flag(
+        "", "prompt file: .csv, .txt or .jsonl", preset=False, changes_result=False, metavar="FILE"
+    )
+    image_length: int = flag(
+        512, "height and width in pixels", at_least=8, at_most=4096, metavar="PIXELS"
+    )
+    n_samples_per_prompt: int = flag(
+        10, "images per prompt", alias="-n", at_least=1, at_most=10_000, metavar="N"
+    )
+    num_inference_steps: int = flag(50, "sampling steps", at_least=1, at_most=1000, metavar="N")
+    guidance_scale: float = flag(7.0, "classifier-free guidance", at_least=0.0, metavar="S")
+    seed: int = flag(2, "seed of the run", at_least=0, at_most=2**63 - 1, preset=False, metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_length % 8:
+            raise ValueError(f"--image_length {self.image_length} must be a multiple of 8")
+
+
+@frozen_settings
+class Sampling(Trajectories):
+    """The same in batches, in any precision."""
+
+    batch_size: int = flag(
+        1, "prompts per batch", alias="-b", at_least=1, at_most=10_000, metavar="N"
+    )
+    dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
+
+
+def fill(settings: type[Settings], typed: Mapping[str, Any], preset: Mapping[str, Any]) -> Any:
+    """The settings with what was typed, else the preset's values, else the defaults.
+
+    preset: its table `generate`, of which the flags that a preset may set are used. Raises
+    ValueError.
+    """
+    own = {option.name for option in flags(settings) if option.metadata["preset"]}
+    general = {name: value for name, value in preset.items() if name in own}
+    return settings(**(general | dict(typed)))
+
+
+def split(typed: Mapping[str, Any], settings: type[Settings], more: Collection[str] = ()) -> tuple:
+    """(flags of the settings, the others). more: names that the others may have.
+
+    Raises ValueError for a name that nobody has.
+    """
+    own = flag_names(settings)
+    for name in typed:
+        if name not in own and name not in more:
+            raise unknown_name("flag", name, [*own, *more])
+    general = {name: value for name, value in typed.items() if name in own}
+    return general, {name: value for name, value in typed.items() if name not in own}
+
+
+def command_line(script: str, typed: Mapping[str, Any], settings: type[Settings]) -> str:
+    """What one would type to ask for the same. settings: of the flags that are no method's."""
+    words = ["python", *script.split()]
+    switches = flag_names(settings)
+    for name, value in typed.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif isinstance(value, (list, tuple)):
+            words += [f"--{name}", *map(str, value)]
+        elif value is False:
+            words += [] if name in switches else [f"--{name}=0"]
+        elif value is not None:
+            words.append(f"--{name}={value}")
+    return shlex.join(words)
+
+
+def check_range(start: int, end: int | None, total: int, source: str | Path) -> int:
+    """The row after the last one. Raises ValueError when --start and --end select nothing."""
+    end = total if end is None else end
+    if not start < end <= total:
+        raise ValueError(
+            f"--start {start} --end {end} is no range of the {total} rows of {source}: "
+            f"0 <= start < end <= {total}"
+        )
+    return end

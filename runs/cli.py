@@ -1,0 +1,180 @@
+"""The command line: flags from settings, help on a screen, and the one place of exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from memorization_suite.runs.settings import (
+    Settings,
+    closest,
+    flag_owners,
+    flags,
+    takes_many,
+    value_type,
+)
+
+# After a fault: (what is said of an error, what is said of Ctrl-C).
+RESUMES = (
+    ". What is finished stays; the same command goes on.",
+    "; the same command goes on where it stopped.",
+)
+NOTHING_WRITTEN = (". Nothing was written.", "; nothing was written.")
+NOTHING_SAID = ("", "")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, exit code 2. Flags that were not typed are absent."""
+
+    def __init__(self, prog: str, description: str = "", **options: Any):
+        options = {"allow_abbrev": False, "argument_default": argparse.SUPPRESS} | options
+        super().__init__(prog=prog, description=description, **options)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}{self.meant(message)} (--help lists all flags)\n")
+
+    def meant(self, message: str) -> str:
+        """`; did you mean --X?` when an unknown flag is near a known one."""
+        found = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = closest(found[1], self._option_string_actions) if found else ""
+        return f"; did you mean {near}?" if near else ""
+
+    def typed(self, argv: list[str] | None = None) -> dict[str, Any]:
+        """Name -> value of what was typed, and defaults of flags that are no settings."""
+        return vars(self.parse_args(argv))
+
+
+def command(
+    prog: str,
+    work: Callable[[], int | None],
+    *,
+    after: tuple[str, str] = NOTHING_SAID,
+    smaller: str = "--batch_size",
+) -> int:
+    """Does the work of a command and returns its exit code; a fault becomes one message.
+
+    0: done. 2: wrong arguments or input (ValueError). 1: a fault while running. after: what a fault
+    leaves behind. smaller: the flag that helps when the memory does not suffice.
+    """
+    try:
+        return work() or 0
+    except ValueError as error:
+        message, code = str(error), 2
+    except OSError as error:
+        message, code = f"{error}{after[0]}", 1
+    except KeyboardInterrupt:
+        message, code = f"interrupted{after[1]}", 1
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        message, code = f"{str(error).splitlines()[0]} Use a smaller {smaller}.", 1
+    print(f"{prog}: {message}", file=sys.stderr)
+    return code
+
+
+def boolean(text: str) -> bool:
+    """0, 1, false or true."""
+    values = {"0": False, "1": True, "false": False, "true": True}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor 1")
+    return values[text.lower()]
+
+
+def add_flags(parser, settings: type[Settings], *, without: Collection[str] = ()) -> None:
+    """The flags of a settings class. Those without a default are required; a bool is a switch."""
+    for option in flags(settings):
+        if option.name not in without:
+            add_flag(parser, option)
+
+
+def add_flag(parser, option: dataclasses.Field) -> None:
+    """One flag; what is not typed is absent from the namespace."""
+    names = [f"--{option.name}"]
+    if option.metadata["alias"]:
+        names.insert(0, option.metadata["alias"])
+    text = option.metadata["help"]
+    if option.default not in ("", None, (), False, dataclasses.MISSING):
+        text += f" (default {default_text(option.default)})"
+    shown = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+    if value_type(option) is bool:
+        parser.add_argument(*names, action="store_true", **shown)
+        return
+    choices = option.metadata["choices"] if not option.metadata["several"] else ()
+    parser.add_argument(
+        *names,
+        type=value_type(option),
+        choices=choices or None,
+        nargs="+" if takes_many(option) else None,
+        metavar=option.metadata["metavar"],
+        required=option.default is dataclasses.MISSING,
+        **shown,
+    )
+
+
+def default_text(default: Any) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def add_owned_flags(
+    parser, registry: Mapping[str, type[Settings]], shown: Collection[str], title: str
+) -> None:
+    """Every flag of every entry of a registry; --help shows those of the entries in `shown`.
+
+    Two entries may share a flag with other defaults, but not with another type.
+    """
+    group = parser.add_argument_group(title) if shown else parser
+    for name, owners in flag_owners(registry).items():
+        kinds = {value_type(option) for _, option in owners}
+        if len(kinds) > 1:
+            names = ", ".join(owner for owner, _ in owners)
+            raise TypeError(f"--{name} has different types in {names}")
+        told = [(owner, option) for owner, option in owners if owner in shown]
+        text = "; ".join(owned_text(owner, option, shown) for owner, option in told)
+        kind = kinds.pop()
+        switch = {"nargs": "?", "const": True, "type": boolean} if kind is bool else {"type": kind}
+        (group if told else parser).add_argument(
+            f"--{name}",
+            default=argparse.SUPPRESS,
+            metavar="{0,1}" if kind is bool else kind.__name__.upper(),
+            help=text.replace("%", "%%") if told else argparse.SUPPRESS,
+            **switch,
+        )
+
+
+def asked_for(
+    argv: list[str], flag: str, known: Collection[str], switches: Collection[str] = ()
+) -> list[str]:
+    """Known names that were typed after a flag, joined by + or commas, or as a switch: --help shows
+    their flags.
+    """
+    names = [switch.removeprefix("--") for switch in switches if switch in argv]
+    for word, following in zip(argv, [*argv[1:], ""]):
+        if word == flag or word.startswith(f"{flag}="):
+            value = following if word == flag else word.split("=", 1)[1]
+            names += list(known) if value == "all" else re.split("[+,]", value)
+    return [name for name in known if name in names]
+
+
+def owned_text(owner: str, option: dataclasses.Field, shown: Collection[str]) -> str:
+    """What --help says of a method's flag; the method is named when several are shown."""
+    default = int(option.default) if isinstance(option.default, bool) else option.default
+    text = option.metadata["help"]
+    if default not in ("", None):
+        text += f" (default {default})"
+    return f"{owner}: {text}" if len(shown) > 1 else text
+
+
+def listing(registry: Mapping[str, Any]) -> str:
+    """A text with every entry: paper, cost in UNet rows per image, flags."""
+    lines = []
+    for name, cls in registry.items():
+        lines += [name, f"    paper: {cls.paper}", f"    UNet rows per image (N steps): {cls.cost}"]
+        for option in flags(cls):
+            default = int(option.default) if isinstance(option.default, bool) else option.default
+            lines.append(f"    --{option.name} {default}: {option.metadata['help']}")
+    return "\n".join(lines)

@@ -1,0 +1,221 @@
+"""One way to keep results on disk and to go on after a stop.
+
+A store is a folder with an identity (`manifest.json`) and tables (CSV). Work is added in batches:
+their rows lie in `.parts/` until they are put into the tables. Nothing half-written has a final
+name, so whatever has its rows is done, and a run that was stopped goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.runs.environment import environment, now
+from memorization_suite.runs.files import read_csv, write_csv, write_json
+
+SCHEMA = 1
+FILES = ("manifest.json", "config.json", ".parts", ".*.part")  # of every store
+Row = dict[str, str]
+
+
+class Store:
+    """A folder of results. A subclass names its tables and files.
+
+    tables: name -> what a row is about, which also orders the rows. Rows about the same are
+    replaced together, by the batch that was made last. The last table marks a batch as done.
+    """
+
+    files: tuple[str, ...] = ()  # patterns of what is written besides FILES and the tables
+    tables: Mapping[str, Callable[[Row], Any]] = {}
+    what = "run"  # what a message calls it
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Patterns of everything that this store writes."""
+        return (*FILES, *(f"{table}.csv" for table in self.tables), *self.files)
+
+    # --- identity ---
+
+    def check(self, identity: dict, *, overwrite: bool = False) -> None:
+        """Makes the folder if need be, and changes nothing in it.
+
+        identity: everything that decides the results. Raises ValueError when the folder cannot be
+        used, or holds another run or other files.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to the run folder {self.path}: {error.strerror}. "
+                "Give another --output_path."
+            ) from error
+        if not (self.path / "manifest.json").exists():
+            self.check_no_foreign_files()
+        elif not overwrite:
+            self.check_identity(self.manifest() or {}, identity)
+
+    def start(self, identity: dict, *, config: dict, overwrite: bool = False) -> None:
+        """Begins in a checked folder, or goes on. Raises OSError.
+
+        config: all arguments and the command, for people.
+        """
+        manifest = None if overwrite else self.manifest()
+        if manifest is None:
+            self.clear()
+            manifest = {
+                "schema": SCHEMA,
+                "identity": identity,
+                "started": now(),
+                "environments": [],
+            }
+        used = environment()
+        environments = manifest["environments"]
+        if used not in environments:
+            environments = [*environments, used]
+        changed = {"environments": environments, "finished": None}
+        write_json(self.path / "manifest.json", manifest | changed)
+        write_json(self.path / "config.json", config)
+
+    def finish(self, **facts: Any) -> None:
+        """Notes the end, with facts for people."""
+        self.publish()
+        manifest = self.manifest() or {}
+        write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
+
+    def manifest(self) -> dict | None:
+        """What is stored of the run, or None. Raises ValueError when it cannot be understood."""
+        file = self.path / "manifest.json"
+        if not file.exists():
+            return None
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            if (
+                manifest["schema"] != SCHEMA
+                or not isinstance(manifest["identity"], dict)
+                or not isinstance(manifest["environments"], list)
+            ):
+                raise ValueError(f"no run of schema {SCHEMA}")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{file} is no manifest of a run ({error}): "
+                "move the folder away, or make the run again with --overwrite"
+            ) from error
+        return manifest
+
+    def config(self) -> dict:
+        """config.json; nothing if there is none. Raises ValueError."""
+        file = self.path / "config.json"
+        if not file.exists():
+            return {}
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} is no configuration of a run ({error})") from error
+
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool((self.manifest() or {}).get("finished"))
+
+    def check_identity(self, manifest: dict, identity: dict) -> None:
+        """Raises ValueError that names what differs."""
+        changed = differences(manifest["identity"], identity)
+        if changed:
+            raise ValueError(
+                f"{self.path} holds another {self.what} ({'; '.join(changed)}). "
+                "Give another --output_path, or --overwrite to start over."
+            )
+
+    def check_no_foreign_files(self) -> None:
+        """Raises ValueError when something lies in the folder that no run writes."""
+        foreign = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if not any(entry.match(pattern) for pattern in self.own)
+        )
+        if foreign:
+            raise ValueError(
+                f"{self.path} holds files that are of no {self.what} ({foreign[0]}). "
+                "Give another --output_path."
+            )
+
+    def clear(self) -> None:
+        """Removes what a run writes, and nothing else."""
+        for pattern in self.own:
+            for entry in self.path.glob(pattern):
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+
+    # --- tables ---
+
+    def add(self, batch: str, **tables: list[dict]) -> None:
+        """Keeps the rows of one batch, on disk at once; the last table marks the batch as done.
+
+        batch: a name for files, which tells the batches apart. Raises OSError.
+        """
+        (self.path / ".parts").mkdir(exist_ok=True)
+        for table in self.tables:
+            if table in tables:
+                write_csv(self.path / ".parts" / f"{table}_{batch}.csv", tables[table])
+
+    def rows(self, table: str) -> list[Row]:
+        """All rows so far, in order. Raises ValueError for a file that is no such table."""
+        return self.merged(table, [self.path / f"{table}.csv", *self.parts(table)])
+
+    def done(self, table: str) -> set:
+        """What the rows so far are about."""
+        return {self.tables[table](row) for row in self.rows(table)}
+
+    def publish(self) -> None:
+        """Writes the tables from all batches so far, and drops the parts that are in them now."""
+        for table in self.tables:
+            parts = self.parts(table)
+            if parts:
+                file = self.path / f"{table}.csv"
+                write_csv(file, self.merged(table, [file, *parts]))
+            for part in parts:
+                part.unlink(missing_ok=True)
+        folder = self.path / ".parts"
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def parts(self, table: str) -> list[Path]:
+        """Files of the batches that are in no table yet."""
+        return sorted((self.path / ".parts").glob(f"{table}_*.csv"))
+
+    def merged(self, table: str, files: Iterable[Path]) -> list[Row]:
+        """Rows of the files, in order; a later file wins. Raises ValueError."""
+        about = self.tables[table]
+        found: dict[Any, list[Row]] = {}
+        for file in files:
+            fresh: dict[Any, list[Row]] = {}
+            for row in read_csv(file):
+                try:
+                    fresh.setdefault(about(row), []).append(row)
+                except (KeyError, ValueError, TypeError) as error:
+                    raise ValueError(
+                        f"{file} is no table {table} of a {self.what} "
+                        f"({type(error).__name__}: {error}): mend it or move it away"
+                    ) from error
+            found |= fresh
+        return [row for key in sorted(found) for row in found[key]]
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    """A text for each name whose value is not the same. after: as it would be read from JSON."""
+    after = json.loads(json.dumps(after))
+    return [
+        f"{name}: {before.get(name)!r} there, {after.get(name)!r} now"
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]
