@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite import ROOT
-from memorization_suite.commands.screen import Screen, parse_screen, sample_screened
+from memorization_suite.commands.image_job import Job
+from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
     Sampling,
     check_range,
@@ -23,11 +23,9 @@ from memorization_suite.commands.settings import (
 )
 from memorization_suite.detection import detectors
 from memorization_suite.download.assets import hint
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.mitigation.registry import (
     OFFICIAL,
-    build_mitigation,
     choose_mitigation,
     method_name,
     methods,
@@ -55,11 +53,9 @@ from memorization_suite.runs.settings import (
     number_text,
     plain_values,
 )
-from memorization_suite.sampling.batch import Batch
-from memorization_suite.sampling.noise import official_noise
 
 if TYPE_CHECKING:
-    from memorization_suite.pipelines import MemorizationPipeline, Sample
+    pass
 
 SCRIPT = "generate_images.py"
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
@@ -384,143 +380,6 @@ def at_work() -> Iterator[None]:
         raise RuntimeError(f"a fault of the suite or of a method: {error}") from error
 
 
-class Job:
-    """Generates what is missing in a run folder."""
-
-    def __init__(self, run: Run, pipe: MemorizationPipeline, state):
-        self.run = run
-        self.plan = run.plan
-        self.folder = run.folder
-        self.pipe = pipe
-        self.state = state
-        self.unet_evals = 0
-        self.published = time.monotonic()
-        plan = run.plan
-        self.done = run.folder.complete(latents=plan.save_latents, trace=plan.trace)
-
-    def is_mine(self, batch_number: int) -> bool:
-        """Whether this process makes the batch."""
-        return batch_number % self.state.num_processes == self.state.process_index
-
-    def go(self) -> None:
-        """Makes what is missing, and closes the folder."""
-        from tqdm import tqdm
-
-        start = time.perf_counter()
-        batches = [batch for batch in self.plan.batches() if self.is_mine(batch[0])]
-        total = sum(len(self.plan.wanted(prompts)) for _, prompts in batches)
-        hidden = self.plan.quiet or not self.state.is_main_process
-        with tqdm(total=total, unit="image", disable=hidden) as bar:
-            self.make_all(bar)
-        self.state.wait_for_everyone()
-        if self.state.is_main_process:
-            self.finish(time.perf_counter() - start)
-
-    def make_all(self, bar) -> None:
-        """Makes every batch of this process that is not whole yet."""
-        batches = self.plan.batches()
-        draws = self.official_draws([len(prompts) for _, prompts in batches])
-        for (number, prompts), noise in zip(batches, draws):
-            wanted = self.plan.wanted(prompts)
-            if not wanted or not self.is_mine(number):
-                continue
-            if not self.done.issuperset(wanted):
-                self.make(prompts, noise)
-                self.publish_now_and_then()
-            method = self.plan.mitigation.name
-            bar.set_postfix(method=method, unet_rows=self.unet_evals, refresh=False)
-            bar.update(len(wanted))
-
-    def official_draws(self, prompts_per_batch: list[int]):
-        """The official script's draws, or None, for each batch."""
-        settings = self.plan.settings
-        if settings.rng == "per_image":
-            return [None] * len(prompts_per_batch)
-        rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
-        shape = self.pipe.latent_shape(settings.image_length)
-        dtype = self.pipe.unet.dtype
-        return official_noise(settings.seed, rows, shape, dtype, self.pipe.device.type)
-
-    def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> None:
-        """One batch: sample, decode, save. What was not asked for is made and dropped."""
-        settings = self.plan.settings
-        keys = self.plan.keys(prompts)
-        start = time.perf_counter()
-        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
-        if noise is None:
-            noise = self.pipe.initial_noise(batch, settings.image_length)
-        sample, traced = self.sample(batch, noise.to(self.pipe.device, self.pipe.unet.dtype), keys)
-        pictures, _ = self.pipe.decode(sample.final)
-        self.unet_evals += int(sample.unet_evals.sum())
-        seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
-        seconds = (time.perf_counter() - start) / len(keys)
-        rows = image_rows(keys, batch.prompts, seeds, sample, seconds)
-        wanted = set(self.plan.wanted(prompts))
-        self.save_images(wanted, keys, pictures, sample)
-        self.save_rows(wanted, rows, traced)
-
-    def sample(self, batch: Batch, noise: torch.Tensor, keys: list[Key]):
-        """(Sample, rows of trace.csv or None)."""
-        settings = self.plan.settings
-        options = {
-            "num_inference_steps": settings.num_inference_steps,
-            "guidance_scale": settings.guidance_scale,
-        }
-        trace = Trace(keys) if self.plan.trace else None
-        if self.plan.screen is None:
-            made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=trace, **options)
-            return made, trace and trace.rows()
-        methods = {True: self.plan.mitigation, False: build_mitigation("no_mitigation")}
-        traces = {True: trace, False: Trace(keys) if self.plan.trace else None}
-        screen = self.plan.screen
-        made, flagged = sample_screened(screen, self.pipe, batch, noise, methods, traces, options)
-        if trace is None:
-            return made, None
-        mitigated = {str(key): flag for key, flag in zip(keys, flagged.tolist())}
-        rows = [
-            row
-            for kind, one in traces.items()
-            for row in one.rows()
-            if mitigated[row["key"]] == kind
-        ]
-        return made, rows
-
-    def save_images(self, wanted: set[Key], keys: list[Key], pictures, sample: Sample) -> None:
-        """The pictures that were asked for, and their latents."""
-        for i, key in enumerate(keys):
-            if key not in wanted:
-                continue
-            self.folder.save_image(key, pictures[i])
-            if self.plan.save_latents:
-                latents = {
-                    name: getattr(sample, name)[i] for name in ("initial", "adjusted", "final")
-                }
-                latents = {name: values.float().cpu() for name, values in latents.items()}
-                self.folder.save_latents(key, latents)
-
-    def save_rows(self, wanted: set[Key], rows: list[dict], traced: list[dict] | None) -> None:
-        """Their rows, which mark the batch as done."""
-        names = {str(key) for key in wanted}
-        tables = {"images": [row for row in rows if row["key"] in names]}
-        if traced is not None:
-            tables["trace"] = [row for row in traced if row["key"] in names]
-        self.folder.add(tables["images"][0]["key"], **tables)
-
-    def publish_now_and_then(self, seconds: float = 30.0) -> None:
-        """Keeps the tables fresh during a long run; rows are safe in the batches' parts."""
-        if self.state.is_main_process and time.monotonic() - self.published > seconds:
-            self.folder.publish()
-            self.published = time.monotonic()
-
-    def finish(self, seconds: float) -> None:
-        """Closes the folder, and notes what was made."""
-        there = self.folder.done("images")
-        self.folder.finish(images=len(there), of=len(self.plan.keys(self.plan.prompts)))
-        wanted = self.plan.wanted(self.plan.prompts)
-        self.run.made = [key for key in wanted if key not in self.done]
-        self.run.seconds = seconds
-
-
 def warnings(rows: list[dict[str, str]]) -> str:
     """What is not as it should be in some rows of images.csv, as the end of a sentence."""
     faults = {
@@ -535,53 +394,3 @@ def warnings(rows: list[dict[str, str]]) -> str:
         if count:
             text += f"; {count} {what}"
     return text
-
-
-def image_rows(keys, captions, seeds, sample: Sample, seconds: float) -> list[dict]:
-    """A row of images.csv for each image."""
-    rows = []
-    for i, key in enumerate(keys):
-        numbers = {
-            name: float(f"{float(values[i]):.6g}")
-            for name, values in sample.numbers.items()
-            if not values[i].isnan()
-        }
-        rows.append(
-            {
-                **key.columns,
-                "prompt": captions[i],
-                "seed": seeds[i],
-                "unet_evals": int(sample.unet_evals[i]),
-                "seconds": round(seconds, 4),
-                "finite": int(sample.final[i].isfinite().all()),
-                **numbers,
-            }
-        )
-    return rows
-
-
-class Trace:
-    """Collects, at every step and for every image, magnitude (epsilon units) and guidance scale."""
-
-    def __init__(self, keys: list[Key]):
-        self.keys = keys
-        self.steps: list[tuple] = []
-
-    def __call__(self, step, prediction) -> None:
-        applied = torch.as_tensor(step.applied, dtype=torch.float32)
-        scale = applied.expand(len(self.keys)).tolist()
-        self.steps.append((step.index, float(step.t), prediction.magnitude().tolist(), scale))
-
-    def rows(self) -> list[dict]:
-        """Rows of trace.csv, image by image."""
-        rows = []
-        for i, key in enumerate(self.keys):
-            for index, t, magnitude, scale in self.steps:
-                values = {
-                    "step": index,
-                    "timestep": t,
-                    "magnitude": float(f"{magnitude[i]:.6g}"),
-                    "guidance_scale": scale[i],
-                }
-                rows.append({**key.columns, **values})
-        return rows
