@@ -7,7 +7,7 @@ See --help, --method NAME --help, --list_methods and the README.
 
 import sys
 
-from memorization_suite.commands.generate import SCRIPT, Choices, generate, plan
+from memorization_suite.commands.generate import SCRIPT, Request, generate, plan
 from memorization_suite.mitigation.registry import methods
 from memorization_suite.runs.cli import (
     RESUMES,
@@ -25,7 +25,7 @@ SMALLER = "--batch_size or --n_samples_per_prompt"
 def build_parser(argv: list[str]) -> Parser:
     """The general flags, and those of all methods; --help shows the method's that was typed."""
     parser = Parser(SCRIPT, "Images for the prompts of a file, with one mitigation or none.")
-    add_flags(parser, Choices)
+    add_flags(parser, Request)
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
     shown = asked_for(argv, "--method", methods(), switches=("--batch_wise", "--per_sample"))
     add_owned_flags(parser, methods(), shown, "method")

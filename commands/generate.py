@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memorization_suite import ROOT
 from memorization_suite.commands.image_job import Job
@@ -18,6 +18,7 @@ from memorization_suite.commands.settings import (
     Sampling,
     check_range,
     command_line,
+    default_dtype,
     fill,
     split,
 )
@@ -44,6 +45,7 @@ from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
     checked,
+    choice,
     flag,
     flag_names,
     flag_owners,
@@ -54,22 +56,17 @@ from memorization_suite.runs.settings import (
     plain_values,
 )
 
-if TYPE_CHECKING:
-    pass
-
 SCRIPT = "generate_images.py"
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
 
 
 @frozen_settings
 class Generation(Sampling):
-    """The flags of generate_images.py. A default is the official script's where that has the
-    flag.
-    """
+    """The general flags. Defaults are the official script's, where that has the flag."""
 
     unet_id: str | None = flag(None, "folder or hub id of another UNet", preset=False)
-    start: int = flag(0, "first prompt, by row", at_least=0, preset=False, changes_result=False)
-    end: int | None = flag(None, "row after the last prompt", preset=False, changes_result=False)
+    start: int = choice(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = choice(None, "row after the last prompt", metavar="ROW")
     rng: str = flag(
         "per_image",
         "per_image: a seed for each image; official: the official script's one stream, in file "
@@ -77,54 +74,49 @@ class Generation(Sampling):
         choices=("per_image", "official"),
         preset=False,
     )
-    output_path: str = flag(
-        "generated_images", "folder of all runs", preset=False, changes_result=False
-    )
+    output_path: str = choice("generated_images", "folder of all runs", metavar="FOLDER")
 
 
 @frozen_settings
-class Choices(Generation):
-    """The flags that say what is done with it all; none of them changes an image by itself."""
+class Request(Generation):
+    """All that can be asked of generate_images.py, but for the flags of the methods."""
 
-    method: str = flag(
+    method: str = choice(
         "no_mitigation", f"a name of --list_methods, several joined by +, or {OFFICIAL}"
     )
-    batch_wise: bool = flag(False, f"with --method {OFFICIAL}: a few steps, then delayed guidance")
-    per_sample: bool = flag(False, f"with --method {OFFICIAL}: optimise until --target_loss")
-    preset: str = flag(
+    batch_wise: bool = choice(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
+    per_sample: bool = choice(False, f"with --method {OFFICIAL}: optimize until --target_loss")
+    preset: str = choice(
         "auto",
         "values for flags that were not typed (auto: the model's own; none: official defaults)",
         metavar="{auto,none,FILE}",
     )
-    screen: str | None = flag(
+    screen: str | None = choice(
         None,
         "mitigate only images whose score is above the threshold",
         metavar="DETECTOR:THRESHOLD",
     )
-    save_latents: bool = flag(
+    save_latents: bool = choice(
         False, "also write latents/img_PPPP_SS.safetensors: initial, adjusted, final"
     )
-    trace: bool = flag(
+    trace: bool = choice(
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
-    overwrite: bool = flag(False, "start over instead of going on")
-    quiet: bool = flag(False, "no progress bar")
+    overwrite: bool = choice(False, "start over instead of going on")
+    quiet: bool = choice(False, "no progress bar")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run that was checked as far as is possible without a model."""
 
-    settings: Generation
+    settings: Request
     mitigation: Mitigation
+    # All of the file; --start and --end choose of them.
     prompts: list[Prompt]
     # Where the values came from that were not typed.
     preset: str
     screen: Screen | None
-    save_latents: bool
-    trace: bool
-    overwrite: bool
-    quiet: bool
     # What was typed, by name.
     typed: dict[str, Any] = field(repr=False)
 
@@ -156,16 +148,21 @@ class Plan:
     def config(self) -> dict:
         """All arguments and the command, for people."""
         return {
-            "command": command_line(SCRIPT, self.typed, Choices),
+            "command": command_line(SCRIPT, self.typed, Request),
+            **self.general(),
             "preset": self.preset,
-            **plain_values(self.settings),
             "prompts": str(Path(self.settings.prompts).resolve()),
             "method": self.mitigation.name,
             **method_values(self.mitigation),
-            "screen": self.typed.get("screen"),
-            "save_latents": self.save_latents,
-            "trace": self.trace,
+            "screen": self.settings.screen,
+            "save_latents": self.settings.save_latents,
+            "trace": self.settings.trace,
         }
+
+    def general(self) -> dict[str, Any]:
+        """The general flags, whether typed or not."""
+        values = plain_values(self.settings)
+        return {name: values[name] for name in flag_names(Generation)}
 
     def batches(self) -> list[tuple[int, list[Prompt]]]:
         """(number, prompts) of every batch of the file.
@@ -191,7 +188,8 @@ class Plan:
         folder = RunFolder(self.folder)
         if not folder.is_finished():
             return False
-        whole = folder.complete(latents=self.save_latents, trace=self.trace)
+        settings = self.settings
+        whole = folder.complete(latents=settings.save_latents, trace=settings.trace)
         return whole.issuperset(self.wanted(self.prompts))
 
 
@@ -239,38 +237,34 @@ def plan(**typed: Any) -> Plan:
     What is not given comes from the model's preset, else it is the official default. No model is
     loaded. Raises ValueError that says what was given, what is possible and what to type.
     """
-    general, method_flags = split(typed, Choices, flag_owners(methods()))
-    for option in flags(Choices):
-        if option.name in general and option.name not in flag_names(Generation):
-            checked(option, general[option.name])
-    choice = {
-        name: general.pop(name, Choices.__dataclass_fields__[name].default)
-        for name in flag_names(Choices)
-        if name not in flag_names(Generation)
-    }
-    model_id = general.get("model_id", Generation.model_id)
+    general, method_flags = split(typed, Request, flag_owners(methods()))
+    model_id = general.get("model_id", Request.model_id)
     resolve_model(model_id)
     check_unet(general.get("unet_id"))
-    source, preset = load_preset(choice["preset"], model_id)
+    source, preset = load_preset(general.get("preset", Request.preset), model_id)
     check_preset(source, preset)
-    settings = fill(Generation, general, preset.get("generate", {}))
-    modes = {mode: choice.pop(mode) for mode in ("batch_wise", "per_sample")}
-    name = method_name(choice.pop("method"), **modes)
-    mitigation = choose_mitigation(name, method_flags, preset)
+    settings = fill(Request, general, preset.get("generate", {}))
+    mitigation = choose_mitigation(method_of(settings), method_flags, preset)
     mitigation.check(settings.num_inference_steps)
     prompts_file = settings.prompts or str(default_prompts(model_id))
     prompts = read_prompts(Path(prompts_file))
     check_range(settings.start, settings.end, len(prompts), prompts_file)
-    screen = choice.pop("screen")
-    if screen:
-        screen = parse_screen(screen, preset, settings.num_inference_steps)
+    screen = None
+    if settings.screen:
+        screen = parse_screen(settings.screen, preset, settings.num_inference_steps)
     device = choose_device(settings.device)
-    dtype = settings.dtype or ("bf16" if device.startswith("cuda") else "fp32")
+    dtype = settings.dtype or default_dtype(device)
     settings = replace(settings, prompts=prompts_file, device=device, dtype=dtype)
-    del choice["preset"]
-    made = Plan(settings, mitigation, prompts, source, screen or None, typed=typed, **choice)
+    made = Plan(settings, mitigation, prompts, source, screen, typed)
     mitigation.check_run(made.identity)
     return made
+
+
+def method_of(settings: Request) -> str:
+    """The registered name of the method that is asked for. Raises ValueError."""
+    return method_name(
+        settings.method, batch_wise=settings.batch_wise, per_sample=settings.per_sample
+    )
 
 
 def check_preset(source: str, preset: dict) -> None:
@@ -332,9 +326,9 @@ def generate(made: Plan, *, load: Callable | None = None) -> Run:
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
     run = Run(made, RunFolder(made.folder))
     if state.is_main_process:
-        run.folder.check(made.identity, overwrite=made.overwrite)
+        run.folder.check(made.identity, overwrite=made.settings.overwrite)
         describe(made)
-    if made.is_finished() and not made.overwrite:
+    if made.is_finished() and not made.settings.overwrite:
         if state.is_main_process:
             write_json(run.path / "config.json", made.config)  # files may have moved
     else:
@@ -348,7 +342,7 @@ def generate(made: Plan, *, load: Callable | None = None) -> Run:
 
 def describe(made: Plan) -> None:
     """Says on stderr what is used, so that a preset's values are seen."""
-    used = {**plain_values(made.settings), **made.mitigation.settings()}
+    used = {**made.general(), **made.mitigation.settings()}
     shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
     print(f"method {made.mitigation.name}, preset {made.preset}: {shown}", file=sys.stderr)
 
@@ -366,7 +360,7 @@ def begin(run: Run, state, load: Callable) -> Job:
     )
     if state.is_main_process:
         identity = run.plan.identity
-        run.folder.start(identity, overwrite=run.plan.overwrite, config=run.plan.config)
+        run.folder.start(identity, overwrite=settings.overwrite, config=run.plan.config)
     state.wait_for_everyone()
     return Job(run, pipe, state)
 

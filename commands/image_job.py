@@ -29,8 +29,8 @@ class Job:
         self.state = state
         self.unet_evals = 0
         self.published = time.monotonic()
-        plan = run.plan
-        self.done = run.folder.complete(latents=plan.save_latents, trace=plan.trace)
+        settings = run.plan.settings
+        self.done = run.folder.complete(latents=settings.save_latents, trace=settings.trace)
 
     def is_mine(self, batch_number: int) -> bool:
         """Whether this process makes the batch."""
@@ -43,7 +43,7 @@ class Job:
         start = time.perf_counter()
         batches = [batch for batch in self.plan.batches() if self.is_mine(batch[0])]
         total = sum(len(self.plan.wanted(prompts)) for _, prompts in batches)
-        hidden = self.plan.quiet or not self.state.is_main_process
+        hidden = self.plan.settings.quiet or not self.state.is_main_process
         with tqdm(total=total, unit="image", disable=hidden) as bar:
             self.make_all(bar)
         self.state.wait_for_everyone()
@@ -100,12 +100,12 @@ class Job:
             "num_inference_steps": settings.num_inference_steps,
             "guidance_scale": settings.guidance_scale,
         }
-        trace = Trace(keys) if self.plan.trace else None
+        trace = Trace(keys) if self.plan.settings.trace else None
         if self.plan.screen is None:
             made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=trace, **options)
             return made, trace and trace.rows()
         methods = {True: self.plan.mitigation, False: build_mitigation("no_mitigation")}
-        traces = {True: trace, False: Trace(keys) if self.plan.trace else None}
+        traces = {True: trace, False: Trace(keys) if self.plan.settings.trace else None}
         screen = self.plan.screen
         made, flagged = sample_screened(screen, self.pipe, batch, noise, methods, traces, options)
         if trace is None:
@@ -125,7 +125,7 @@ class Job:
             if key not in wanted:
                 continue
             self.folder.save_image(key, pictures[i])
-            if self.plan.save_latents:
+            if self.plan.settings.save_latents:
                 latents = {
                     name: getattr(sample, name)[i] for name in ("initial", "adjusted", "final")
                 }

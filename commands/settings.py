@@ -10,6 +10,7 @@ from typing import Any
 from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.runs.settings import (
     Settings,
+    choice,
     flag,
     flag_names,
     flags,
@@ -28,18 +29,14 @@ class Model(Settings):
 
     model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
     scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
-    device: str = flag(
-        "", "default: cuda if there is one", preset=False, changes_result=False, metavar="DEVICE"
-    )
+    device: str = choice("", "default: cuda if there is one", metavar="DEVICE")
 
 
 @frozen_settings
 class Trajectories(Model):
     """Images of the prompts of a file, from their own noises."""
 
-    prompts: str = flag(
-        "", "prompt file: .csv, .txt or .jsonl", preset=False, changes_result=False, metavar="FILE"
-    )
+    prompts: str = choice("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
     image_length: int = flag(
         512, "height and width in pixels", at_least=8, at_most=4096, metavar="PIXELS"
     )
@@ -64,6 +61,11 @@ class Sampling(Trajectories):
         1, "prompts per batch", alias="-b", at_least=1, at_most=10_000, metavar="N"
     )
     dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
+
+
+def default_dtype(device: str) -> str:
+    """bf16 on CUDA, as the official script; fp32 elsewhere."""
+    return "bf16" if device.startswith("cuda") else "fp32"
 
 
 def fill(settings: type[Settings], typed: Mapping[str, Any], preset: Mapping[str, Any]) -> Any:

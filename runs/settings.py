@@ -88,6 +88,11 @@ def flag(
     return field(default=default, metadata=metadata)
 
 
+def choice(default: Any, text: str, **more: Any) -> Any:
+    """A flag that changes no result, and that no preset sets: where and how things are done."""
+    return flag(default, text, changes_result=False, preset=False, **more)
+
+
 def again(owner: type[Settings], name: str, **changes: Any) -> Any:
     """A flag of another class with another `default`, or other metadata by the names of `flag`."""
     option = owner.__dataclass_fields__[name]
@@ -208,7 +213,9 @@ def checked_one(option: dataclasses.Field, value: Any) -> Any:
 def converted(option: dataclasses.Field, value: Any) -> Any:
     """The value in the flag's type, where nothing is lost. Raises ValueError for another type."""
     kind = value_type(option)
-    if kind is bool and value in (0, 1):
+    if kind is bool:
+        if value not in (0, 1):
+            raise ValueError(f"--{option.name} {value!r} is neither 0 nor 1")
         return bool(value)
     if kind is Path and isinstance(value, (str, Path)):
         return Path(value)

@@ -1,0 +1,103 @@
+"""Reads a sweep file: which runs it asks for, as flags by name.
+
+    [common]                        # flags of every run
+    model_id = "tiny"
+    n_samples_per_prompt = 2
+
+    [[run]]                         # one run
+    method = "no_mitigation"
+
+    [[run]]                         # lists: one run for every combination
+    method = "batch_wise"
+    gamma = [0, 3, 5]
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.commands.generate import SCRIPT, Request
+from memorization_suite.mitigation.registry import methods
+from memorization_suite.runs.settings import closest, flag_names, flag_owners
+
+# Flags of generate_images.py that a file cannot set.
+OF_THE_SWEEP = ("output_path", "overwrite", "quiet")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One run of the file."""
+
+    # Its own settings, and common ones that vary: `method=batch_wise gamma=3`.
+    label: str
+    # All its settings: flag -> value.
+    settings: dict[str, Any]
+
+
+def read_sweep(path: Path, typed: Collection[str] = ()) -> list[Combination]:
+    """The runs, in the file's order; the last list changes fastest.
+
+    typed: flags of the command line, which win over the file's. Raises ValueError for a file that
+    is no sweep.
+    """
+    content = read_toml(path)
+    common = content.pop("common", {})
+    runs = content.pop("run", None)
+    if content or not isinstance(common, dict) or not isinstance(runs, list) or not runs:
+        raise ValueError(f"{path} is no sweep: it takes a table [common] and one [[run]] or more")
+    check_table(f"{path}: [common]", common)
+    for number, table in enumerate(runs, 1):
+        check_table(f"{path}: run {number}", table)
+    return [run for table in runs for run in combinations(common, table, typed)]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's content. Raises ValueError when it cannot be read or is no TOML."""
+    if path.suffix != ".toml":
+        raise ValueError(f"{path} is no sweep file: FILE.toml comes first, then the flags")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"the sweep file {path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file ({error})") from error
+
+
+def combinations(
+    common: dict[str, Any], table: dict[str, Any], typed: Collection[str]
+) -> Iterator[Combination]:
+    """The runs of one table."""
+    values = {}
+    for name, value in (common | table).items():
+        if name not in typed:
+            values[name] = value if isinstance(value, list) else [value]
+    named = [name for name in values if name in table or len(values[name]) > 1]
+    for chosen in itertools.product(*values.values()):
+        settings = dict(zip(values, chosen))
+        label = " ".join(f"{name}={settings[name]}" for name in named)
+        yield Combination(label or "common settings alone", settings)
+
+
+def check_table(where: str, table: object) -> None:
+    """Raises ValueError for a name that is no flag, or a value that no flag can have."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{where} is no table: write [[run]]")
+    known = {*flag_names(Request), *flag_owners(methods())}.difference(OF_THE_SWEEP)
+    for name, value in table.items():
+        if name not in known:
+            near = closest(name, known)
+            meant = f"; did you mean {near}?" if near else ""
+            raise ValueError(
+                f"{where} sets {name!r}, which is no flag of {SCRIPT} that a sweep can set{meant}"
+            )
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(one, (bool, int, float, str)) for one in values):
+            raise ValueError(
+                f"{where} sets {name} to {value!r}: it takes a number, a text, true, or a list of "
+                "those"
+            )
