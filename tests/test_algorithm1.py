@@ -6,6 +6,7 @@ import pytest
 
 from memorization_suite.examples.algorithm1 import algorithm1
 from memorization_suite.mitigation import build_mitigation
+from tests.methods.helpers import sample
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "algorithm1.py"
 
@@ -25,8 +26,6 @@ def test_equals_the_suite(pipe, noise, prompts, settings):
         adj_iters=settings["M"],
         tau=900.0,
     )
-    expected = pipe.sample(
-        [prompts[0]] * len(noise), noise, suite, num_inference_steps=20, guidance_scale=7.0
-    ).final
+    expected = sample(pipe, [prompts[0]] * len(noise), noise, suite, 20).final
     latents = algorithm1(pipe, prompts[0], noise, **settings, tau=900, guidance_scale=7.0, steps=20)
     assert (latents - expected).norm() <= 1e-4 * expected.norm()

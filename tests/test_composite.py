@@ -8,6 +8,7 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.mitigation.composite import Composite
+from tests.methods import helpers
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Shift(Mitigation):
 
 
 def sample(pipe, prompts, noise, method):
-    return pipe.sample(prompts, noise, method, num_inference_steps=3, guidance_scale=7.0)
+    return helpers.sample(pipe, prompts, noise, method, 3)
 
 
 def test_both_methods_act(pipe, prompts, noise):

@@ -17,6 +17,7 @@ from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.models import EMBEDDED, load_preset
 from memorization_suite.sampling import image_seed, initial_noise
+from tests.methods.helpers import sample
 
 shipped = pytest.mark.skipif(
     not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
@@ -60,14 +61,8 @@ def share_of_copies(model, method: str) -> float:
         [caption.text for caption in captions for _ in range(2)],
         initial_noise(seeds, (4, 16, 16)),
     )
-    sample = pipe.sample(
-        prompts,
-        noise,
-        build_mitigation(method, **settings),
-        num_inference_steps=25,
-        guidance_scale=7.0,
-    )
-    images = to_tensor(pipe.decode(sample.final)[0]).reshape(len(captions), 2, 3, 32, 32)
+    made = sample(pipe, prompts, noise, build_mitigation(method, **settings), 25)
+    images = to_tensor(pipe.decode(made.final)[0]).reshape(len(captions), 2, 3, 32, 32)
     scores = torch.stack(
         [
             copy_scores(pair, caption.references(), caption.mask()).amax(1)
@@ -153,14 +148,8 @@ def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(tiny, 
     )
 
     def pictures(rows):
-        sample = tiny.sample(
-            [texts[i] for i in rows],
-            noise[rows],
-            method,
-            num_inference_steps=10,
-            guidance_scale=7.0,
-        )
-        return to_tensor(tiny.decode(sample.final)[0])
+        made = sample(tiny, [texts[i] for i in rows], noise[rows], method, 10)
+        return to_tensor(tiny.decode(made.final)[0])
 
     alone = torch.cat([pictures([i]) for i in range(3)])
     assert (255 * (pictures([0, 1, 2]) - alone)).abs().max() <= 1.01

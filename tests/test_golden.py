@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
+from tests.methods.helpers import sample
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SETTINGS = {
@@ -24,13 +25,7 @@ SETTINGS = {
 
 def latents(pipe, noise, prompts, name: str) -> list[float]:
     """First image's first latent channel, 8 x 8, after ten steps."""
-    final = pipe.sample(
-        prompts,
-        noise,
-        build_mitigation(name, **SETTINGS[name]),
-        num_inference_steps=10,
-        guidance_scale=7.0,
-    ).final
+    final = sample(pipe, prompts, noise, build_mitigation(name, **SETTINGS[name]), 10).final
     return [round(value, 6) for value in final[0, 0].flatten().tolist()]
 
 

@@ -9,7 +9,8 @@ from diffusers import StableDiffusionPipeline
 
 from memorization_suite.mitigation import build_mitigation, methods
 from memorization_suite.pipelines import MemorizationPipeline
-from memorization_suite.sampling import initial_noise
+from memorization_suite.sampling import Batch, initial_noise
+from tests.methods.helpers import sample
 from tests.test_methods import quick
 
 STEPS, SHAPE = 4, (4, 8, 8)
@@ -133,7 +134,7 @@ def test_half_precision_end_to_end(make_pipe, prompts, dtype, kind, prediction_t
     pipe = make_pipe(kind, prediction_type, dtype=dtype)
     method = quick(name)
     made = pipe.sample(
-        prompts[:2],
+        Batch.of_captions(prompts[:2]),
         initial_noise([1, 2], SHAPE).to(dtype),
         method,
         num_inference_steps=4,
@@ -204,13 +205,7 @@ def test_an_argument_that_a_mitigated_run_does_not_take_raises(pipe, prompts, un
 
 def test_settings_without_a_guided_step_are_refused(pipe, prompts, noise):
     with pytest.raises(ValueError, match="apply_cfg_step 4 leaves no step with guidance"):
-        pipe.sample(
-            prompts,
-            noise,
-            build_mitigation("batch_wise"),
-            num_inference_steps=5,
-            guidance_scale=7.0,
-        )
+        sample(pipe, prompts, noise, build_mitigation("batch_wise"), 5)
 
 
 def test_a_method_is_told_whose_images_it_sees(pipe, prompts, noise, monkeypatch):
@@ -225,15 +220,7 @@ def test_a_method_is_told_whose_images_it_sees(pipe, prompts, noise, monkeypatch
         raising=False,
     )
     two = [prompts[0], prompts[1], prompts[0]]
-    pipe.sample(
-        two,
-        noise,
-        method,
-        num_inference_steps=1,
-        guidance_scale=1.0,
-        seeds=[5, 6, 7],
-        alternatives=[("a",), (), ("b",)],
-    )
+    sample(pipe, two, noise, method, 1, seeds=[5, 6, 7], alternatives=[("a",), (), ("b",)])
     assert (
         seen[0].seeds == [5, 6, 7]
         and seen[0].alternatives == [("a",), (), ("b",)]
@@ -247,13 +234,13 @@ def test_a_plain_run_inside_a_method_is_the_unmitigated_run(
 ):
     """Same latents, its rows counted, and the scheduler goes on as if it had not been."""
     method, found = build_mitigation("batch_wise", gamma=0.0, apply_cfg_step=-1), []
-    expected = euler_pipe.sample(prompts, noise, plain(), num_inference_steps=3, guidance_scale=7.0)
+    expected = sample(euler_pipe, prompts, noise, plain(), 3)
     monkeypatch.setattr(
         type(method),
         "edit_embeddings",
         lambda self, predictor, x, t, batch: found.append(batch.plain_run()) or {},
         raising=False,
     )
-    made = euler_pipe.sample(prompts, noise, method, num_inference_steps=3, guidance_scale=7.0)
+    made = sample(euler_pipe, prompts, noise, method, 3)
     assert torch.equal(found[0], expected.final) and torch.equal(made.final, expected.final)
     assert (made.unet_evals == 2 * expected.unet_evals + 8).all()

@@ -8,23 +8,17 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling import NoisePredictor, alpha_sigma
 from memorization_suite.sampling.noise import official_noise
+from tests.methods.helpers import relative, sample
 from tests.reference import han2025
 
 SEED, IMAGES, SHAPE, SCALE = 2, 3, (4, 8, 8), 7.0
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """||ours - theirs|| / ||theirs||, the largest over images."""
-    return float(((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
 
 
 def ours(pipe, prompts, method, num_steps):
     """What `pipe.sample` makes of the official noise stream, one sample per prompt."""
     noise = official_noise(SEED, [IMAGES] * len(prompts), SHAPE, torch.float32, "cpu")
     return [
-        pipe.sample(
-            [prompt] * IMAGES, drawn, method, num_inference_steps=num_steps, guidance_scale=SCALE
-        )
+        sample(pipe, [prompt] * IMAGES, drawn, method, num_steps)
         for prompt, drawn in zip(prompts, noise)
     ]
 

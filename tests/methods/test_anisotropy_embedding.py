@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.anisotropy import anisotropy, mean_cosine
 from tests.methods.helpers import relative, sample
 from tests.reference import asthana2026, wen2024
@@ -140,7 +139,7 @@ def test_a_negative_target_is_possible(pipe, prompts, noise):
     )
     with torch.no_grad():
         numbers = method.edit_embeddings(
-            predictor, noise, pipe.scheduler.timesteps[0], make_batch(prompts)
+            predictor, noise, pipe.scheduler.timesteps[0], Batch.of_captions(prompts)
         )
     assert (numbers["last_loss"] < numbers["first_loss"]).any()
     assert numbers["iterations"].tolist() == [2, 2, 2]

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import last_token
 from memorization_suite.sampling.bright_ending import (
     BrightEnding,
@@ -31,10 +30,8 @@ def first_run(pipe, prompts, noise, steps, guidance_scale=7.0):
     predictor = NoisePredictor(
         pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
     )
-    batch = make_batch(prompts, pipe=pipe)
-    batch.plain_run = lambda watch: plain_run(
-        pipe.scheduler, predictor, noise, guidance_scale, watch
-    )
+    batch = Batch.of_captions(prompts, pipe=pipe)
+    batch.plain_run = lambda watch: plain_run(predictor, noise, guidance_scale, watch)
     with torch.no_grad():
         return *look_ahead(predictor, batch), predictor
 
@@ -85,7 +82,7 @@ def test_the_first_run_changes_nothing(pipe, prompts, noise):
     )
     before, ending = dict(pipe.unet.attn_processors), BrightEnding(predictor, [5, 5, 5])
     with torch.no_grad(), ending.last_step(3) as on_step:
-        looked = plain_run(pipe.scheduler, predictor, noise, 7.0, on_step)
+        looked = plain_run(predictor, noise, 7.0, on_step)
     expected = sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3)
     torch.testing.assert_close(looked, expected.final, rtol=1e-4, atol=1e-3)
     assert pipe.unet.attn_processors == before
@@ -96,7 +93,7 @@ def test_the_first_run_changes_nothing(pipe, prompts, noise):
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"), torch.no_grad(), ending.last_step(3) as on_step:
-        plain_run(pipe.scheduler, predictor, noise, 7.0, stop)
+        plain_run(predictor, noise, 7.0, stop)
     assert pipe.unet.attn_processors == before
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import kim2026
@@ -26,7 +25,7 @@ def edited(pipe, prompts, **settings):
         pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
     )
     numbers = build_mitigation("clip_padding", **settings).edit_embeddings(
-        predictor, None, 981, make_batch(prompts, pipe=pipe)
+        predictor, None, 981, Batch.of_captions(prompts, pipe=pipe)
     )
     return predictor, numbers
 
@@ -116,7 +115,7 @@ def test_tokens_out_of_the_attention(pipe, prompts, noise, settings):
     """
     method = build_mitigation("clip_padding", **settings, mask_by="attention")
     predictor, _ = edited(pipe, prompts, **settings, mask_by="attention")
-    batch = make_batch(prompts, pipe=pipe)
+    batch = Batch.of_captions(prompts, pipe=pipe)
     keep = (~method.masked(batch)).float()
     with torch.no_grad():
         with method.patch(predictor, batch):
@@ -177,7 +176,7 @@ def test_prompts_that_another_method_edited_are_encoded(pipe, prompts, noise):
         pipe, prompts, noise, build_mitigation("random_tokens+clip_padding"), 2, prompt_seeds=seeds
     )
     texts = build_mitigation("random_tokens").edit_prompts(
-        make_batch(prompts, None, seeds, pipe=pipe)
+        Batch.of_captions(prompts, prompt_seeds=seeds, pipe=pipe)
     )
     assert torch.equal(
         both.final, sample(pipe, texts, noise, build_mitigation("clip_padding"), 2).final
@@ -210,7 +209,7 @@ def test_the_official_unconditional_half_is_the_empty_prompts(pipe, prompts, noi
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mask_end": 2}, "--mask_end 2.*0 or 1"),
+        ({"mask_end": 2}, "--mask_end 2 is neither 0 nor 1"),
         ({"mask_padding": 1.5}, "--mask_padding 1.5.*0 to 1"),
     ],
 )

@@ -8,8 +8,7 @@ import torch
 from memorization_suite.mitigation import Mitigation, build_mitigation
 from memorization_suite.mitigation.base import METHODS, register
 from memorization_suite.pipelines import denoise
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import ren2024
@@ -83,7 +82,8 @@ def attention(pipe, prompts, halves, **settings):
     )
     predictor.call.halves, predictor.call.images = halves, predictor.images
     method = build_mitigation("cross_attention", **settings)
-    lengths = method.lengths(make_batch(prompts, pipe=pipe)) if method.cross_attn_mask else None
+    batch = Batch.of_captions(prompts, pipe=pipe)
+    lengths = method.lengths(batch) if method.cross_attn_mask else None
     return [part[:, 0, 0] for part in method.factor_and_shift(predictor, lengths, 77)]
 
 
@@ -150,8 +150,8 @@ def test_the_mask_covers_what_another_method_made_of_the_prompt(pipe, prompts, n
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cross_attn_mask": 2}, "--cross_attn_mask 2 is not possible; it is 0 or 1"),
-        ({"mask_length_minis1": 3}, "--mask_length_minis1 3 is not possible"),
+        ({"cross_attn_mask": 2}, "--cross_attn_mask 2 is neither 0 nor 1"),
+        ({"mask_length_minis1": 3}, "--mask_length_minis1 3 is neither 0 nor 1"),
         ({"cross_attn_mask": 0, "mask_length_minis1": 1}, "needs --cross_attn_mask 1"),
     ],
 )
@@ -165,14 +165,8 @@ def test_the_mask_needs_a_tokenizer(pipe, prompts, noise):
     predictor = NoisePredictor(
         pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
     )
+    batch = Batch.of_captions(prompts)
     with pytest.raises(ValueError, match="--cross_attn_mask 0"):
-        denoise(pipe.scheduler, predictor, noise, build_mitigation("cross_attention"), 7.0)
-    assert torch.isfinite(
-        denoise(
-            pipe.scheduler,
-            predictor,
-            noise,
-            build_mitigation("cross_attention", cross_attn_mask=0),
-            7.0,
-        ).final
-    ).all()
+        denoise(predictor, noise, batch, build_mitigation("cross_attention"), 7.0)
+    method = build_mitigation("cross_attention", cross_attn_mask=0)
+    assert torch.isfinite(denoise(predictor, noise, batch, method, 7.0).final).all()

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor, initial_noise
+from memorization_suite.sampling import Batch, NoisePredictor, initial_noise
 from tests.methods.helpers import relative, sample
 from tests.reference import somepalli2023
 
@@ -17,8 +16,9 @@ def noised(pipe, prompts, seeds, lam=0.1) -> dict:
     predictor = NoisePredictor(
         pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
     )
+    batch = Batch.of_captions(prompts, seeds=seeds, pipe=pipe)
     build_mitigation("embedding_noise", rand_noise_lam=lam).edit_embeddings(
-        predictor, None, 981, make_batch(prompts, seeds, pipe=pipe)
+        predictor, None, 981, batch
     )
     return predictor.embeds
 

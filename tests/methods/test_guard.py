@@ -9,7 +9,7 @@ from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.guard import without_parallel
 from memorization_suite.mitigation.spikes import names_in, spikes
 from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import zhao2026
 
@@ -122,15 +122,13 @@ def test_a_factor_of_one_changes_nothing(pipe, prompts, noise):
         )
         < 1e-4
     )
-    one_step = pipe.sample(
-        prompts,
-        noise,
-        build_mitigation("guard", attenuation=1.0),
-        num_inference_steps=1,
-        guidance_scale=7.0,
-    )
+    one_step = sample(pipe, prompts, noise, build_mitigation("guard", attenuation=1.0), 1)
     weaker = pipe.sample(
-        prompts, noise, build_mitigation("no_mitigation"), num_inference_steps=1, guidance_scale=5.0
+        Batch.of_captions(prompts),
+        noise,
+        build_mitigation("no_mitigation"),
+        num_inference_steps=1,
+        guidance_scale=5.0,
     )
     assert relative(one_step.final, weaker.final) < 1e-4
 
@@ -205,13 +203,14 @@ def test_nothing_stays_behind(pipe, prompts, noise, skip):
         pipe.encode([""] * 3),
         skip_unused_half=skip,
     )
-    made = denoise(pipe.scheduler, predictor, noise, build_mitigation("guard"), 7.0)
+    batch = Batch.of_captions(prompts)
+    made = denoise(predictor, noise, batch, build_mitigation("guard"), 7.0)
     assert set(predictor.embeds) == {"uncond", "text"} and made.unet_evals.tolist() == [9, 9, 9]
     hook = pipe.unet.mid_block.register_forward_pre_hook(lambda *args: 1 / 0)
     processors = dict(pipe.unet.attn_processors)
     try:
         with pytest.raises(ZeroDivisionError):
-            denoise(pipe.scheduler, predictor, noise, build_mitigation("guard"), 7.0)
+            denoise(predictor, noise, batch, build_mitigation("guard"), 7.0)
     finally:
         hook.remove()
     assert set(predictor.embeds) == {"uncond", "text"} and pipe.unet.attn_processors == processors

@@ -7,8 +7,7 @@ import torch
 
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines import denoise
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import wen2024
 
@@ -23,7 +22,7 @@ def adjusted(pipe, prompts, noise, unet=None, steps=4, **settings):
     )
     with torch.no_grad():
         numbers = build_mitigation(NAME, **settings).edit_embeddings(
-            predictor, noise, pipe.scheduler.timesteps[0], make_batch(prompts)
+            predictor, noise, pipe.scheduler.timesteps[0], Batch.of_captions(prompts)
         )
     return predictor.embeds["text"], numbers
 
@@ -284,14 +283,8 @@ def test_an_image_with_a_non_finite_magnitude_keeps_its_embedding(pipe, prompts,
         pipe.encode(prompts),
         pipe.encode([""] * 3),
     )
-    made = denoise(
-        pipe.scheduler,
-        predictor,
-        noise,
-        build_mitigation(NAME, **settings),
-        7.0,
-        batch=make_batch(prompts),
-    )
+    method = build_mitigation(NAME, **settings)
+    made = denoise(predictor, noise, Batch.of_captions(prompts), method, 7.0)
     assert torch.isfinite(made.final).all()
 
 

@@ -7,8 +7,7 @@ import torch
 
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines import denoise
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import chen2025
@@ -200,9 +199,11 @@ def test_weak_guidance_is_not_re_anchored(pipe, prompts, noise, guidance_scale):
     """Scale 0 stays an unconditional run, scale 1 follows the found caption."""
     method = build_mitigation(NAME, l_target_ss=0.1, l_target_pr=0.1, mag_thres_pr=0.2)
     run = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale}
-    made = pipe.sample(prompts[:1], noise[:1], method, alternatives=[CAPTIONS], **run)
+    batch = Batch.of_captions(prompts[:1], alternatives=[CAPTIONS])
+    made = pipe.sample(batch, noise[:1], method, **run)
     chosen = (prompts[0], *CAPTIONS)[int(made.numbers["alternative"][0])]
-    plain = pipe.sample([chosen], noise[:1], build_mitigation("no_mitigation"), **run)
+    batch = Batch.of_captions([chosen])
+    plain = pipe.sample(batch, noise[:1], build_mitigation("no_mitigation"), **run)
     assert relative(made.final, plain.final) < 1e-5
     assert made.numbers["reanchored_steps"].tolist() == [0]
 
@@ -291,15 +292,9 @@ def test_a_non_finite_magnitude_is_never_chosen(pipe, prompts, noise):
         predictor = NoisePredictor(
             unet, pipe.scheduler, pipe.encode(prompts[:2]), pipe.encode(["", ""])
         )
-        batch = make_batch(prompts[:2], alternatives=[CAPTIONS[:3], ()], pipe=pipe)
-        return denoise(
-            pipe.scheduler,
-            predictor,
-            noise[:2],
-            build_mitigation(NAME, l_target_ss=0.1),
-            7.0,
-            batch=batch,
-        )
+        batch = Batch.of_captions(prompts[:2], alternatives=[CAPTIONS[:3], ()], pipe=pipe)
+        method = build_mitigation(NAME, l_target_ss=0.1)
+        return denoise(predictor, noise[:2], batch, method, 7.0)
 
     assert run("none of them").numbers["alternative"].tolist() == [3, 0]
     made = run(CAPTIONS[2])
@@ -314,7 +309,7 @@ def test_a_non_finite_magnitude_is_never_chosen(pipe, prompts, noise):
     ("settings", "message"),
     [
         ({"l_target_pr": 5.0}, "--mag_thres_pr 5 must be above --l_target_pr 5"),
-        ({"masked": 2}, "--masked 2 is not possible; it is 0 or 1"),
+        ({"masked": 2}, "--masked 2 is neither 0 nor 1"),
         ({"l_target_ss": 0.0}, "--l_target_ss 0.0 is out of range"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.sail import Sail
 from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch, NoisePredictor
 from tests.methods.helpers import relative, sample
 from tests.reference import jeon2025
 
@@ -251,7 +251,7 @@ def test_an_image_with_a_non_finite_loss_keeps_its_noise(pipe, prompts, noise, a
         predictor = NoisePredictor(
             unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
         )
-        made.append(denoise(pipe.scheduler, predictor, noise, method, 7.0))
+        made.append(denoise(predictor, noise, Batch.of_captions(prompts), method, 7.0))
     assert made[1].numbers["failed"].tolist() == [False, False, True]
     assert torch.equal(made[1].adjusted[2], noise[2])
     assert relative(made[1].final[:2], made[0].final[:2]) < 1e-4
