@@ -29,7 +29,7 @@ test: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m tests.typed
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed

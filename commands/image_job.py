@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.screen import sample_screened
+from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
@@ -96,27 +96,27 @@ class Job:
     def sample(self, batch: Batch, noise: torch.Tensor, keys: list[Key]):
         """(Sample, rows of trace.csv or None)."""
         settings = self.plan.settings
-        options = {
+        options: dict[str, Any] = {
             "num_inference_steps": settings.num_inference_steps,
             "guidance_scale": settings.guidance_scale,
         }
-        trace = Trace(keys) if self.plan.settings.trace else None
+        mitigated = Treatment(self.plan.mitigation, Trace(keys) if settings.trace else None)
         if self.plan.screen is None:
-            made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=trace, **options)
-            return made, trace and trace.rows()
-        methods = {True: self.plan.mitigation, False: build_mitigation("no_mitigation")}
-        traces = {True: trace, False: Trace(keys) if self.plan.settings.trace else None}
+            method = mitigated.mitigation
+            made = self.pipe.sample(batch, noise, method, on_step=mitigated.on_step, **options)
+            return made, mitigated.on_step and mitigated.on_step.rows()
+        plain = Treatment(
+            build_mitigation("no_mitigation"), Trace(keys) if settings.trace else None
+        )
+        treatments = {True: mitigated, False: plain}
         screen = self.plan.screen
-        made, flagged = sample_screened(screen, self.pipe, batch, noise, methods, traces, options)
-        if trace is None:
+        made, flagged = sample_screened(screen, self.pipe, batch, noise, treatments, options)
+        if not settings.trace:
             return made, None
-        mitigated = {str(key): flag for key, flag in zip(keys, flagged.tolist())}
-        rows = [
-            row
-            for kind, one in traces.items()
-            for row in one.rows()
-            if mitigated[row["key"]] == kind
-        ]
+        kinds = {str(key): flag for key, flag in zip(keys, flagged.tolist())}
+        rows: list[dict] = []
+        for kind, how in treatments.items():
+            rows += [row for row in how.on_step.rows() if kinds[row["key"]] == kind]
         return made, rows
 
     def save_images(self, wanted: set[Key], keys: list[Key], pictures, sample: Sample) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memorization_suite.detection import Detector, build_detector
 from memorization_suite.detection.trajectory import detect
@@ -37,6 +37,15 @@ class Screen:
         }
 
 
+@dataclass(frozen=True)
+class Treatment:
+    """How images of one kind are sampled."""
+
+    mitigation: Mitigation
+    # Sees every step.
+    on_step: OnStep | None = None
+
+
 def parse_screen(text: str, preset: dict, steps: int) -> Screen:
     """DETECTOR:THRESHOLD; the detector's settings are the preset's or its defaults.
 
@@ -64,16 +73,15 @@ def sample_screened(
     pipe: MemorizationPipeline,
     batch: Batch,
     noise: torch.Tensor,
-    methods: dict[bool, Mitigation],
-    on_step: dict[bool, OnStep | None],
-    options: dict,
+    treatments: dict[bool, Treatment],
+    options: dict[str, Any],
 ) -> tuple[Sample, torch.Tensor]:
     """The batch sampled with the mitigation, without it, or both ways when its images differ.
 
-    Each image keeps the bytes of its own kind of run. methods, on_step: by whether an image is
-    flagged. options: num_inference_steps and guidance_scale. Returns the sample and who was flagged
-    (n,) bool. An unflagged image costs the rows that the detector adds; a first-step score's
-    prediction serves as step 0, so that it adds none.
+    Each image keeps the bytes of its own kind of run. treatments: by whether an image is flagged.
+    options: num_inference_steps and guidance_scale. Returns the sample and who was flagged (n,)
+    bool. An unflagged image costs the rows that the detector adds; a first-step score's prediction
+    serves as step 0, so that it adds none.
     """
     predictor = pipe.predictor(batch, options["num_inference_steps"])
     seen = detect(
@@ -89,10 +97,11 @@ def sample_screened(
     runs: dict[bool, Sample] = {}
     for kind in (True, False):
         if (flagged == kind).any():
-            own = replace(batch, first=None if kind else seen.first, state={}, numbers={})
-            runs[kind] = pipe.sample(own, noise, methods[kind], on_step=on_step[kind], **options)
-    mitigated = runs.get(True, runs.get(False))
-    plain = runs.get(False, runs.get(True))
+            fresh = replace(batch, first=None if kind else seen.first, state={}, numbers={})
+            how = treatments[kind]
+            runs[kind] = pipe.sample(fresh, noise, how.mitigation, on_step=how.on_step, **options)
+    mitigated = runs[True] if True in runs else runs[False]
+    plain = runs[False] if False in runs else runs[True]
     sample = merge(flagged, mitigated, plain)
     total = predictor.unet_evals
     for run in runs.values():

@@ -1,9 +1,27 @@
 """Memorization in text-to-image diffusion models: mitigations, detectors and metrics, one protocol.
 
+    import memorization_suite as suite
+
+    plan = suite.plan(model_id="tiny", method="per_sample", end=2, n_samples_per_prompt=2)
+    run = suite.generate(plan)
+    table = suite.score(run)
+
 Everything is imported by this one name, for example `memorization_suite.mitigation`.
 """
 
+from __future__ import annotations
+
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memorization_suite.commands.detect import detect, plan_detection
+    from memorization_suite.commands.generate import generate, plan
+    from memorization_suite.commands.report import report
+    from memorization_suite.commands.score import score
+    from memorization_suite.mitigation.registry import build_mitigation
+    from memorization_suite.pipelines.memorization_pipeline import MemorizationPipeline
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = (HERE.parent / "generate_images.py").is_file()
@@ -11,6 +29,25 @@ ROOT = HERE.parent if CHECKOUT else HERE  # the folder that holds metrics/, prom
 
 if CHECKOUT:
     __path__.append(str(ROOT))
+
+JOBS = {  # name -> module; imported when it is first used
+    "plan": "commands.generate",
+    "generate": "commands.generate",
+    "plan_detection": "commands.detect",
+    "detect": "commands.detect",
+    "score": "commands.score",
+    "report": "commands.report",
+    "build_mitigation": "mitigation.registry",
+    "MemorizationPipeline": "pipelines.memorization_pipeline",
+}
+__all__ = ["ROOT", "MemorizationPipeline", "build_mitigation", "detect", "generate", "plan"]
+__all__ += ["plan_detection", "report", "score"]
+
+
+def __getattr__(name: str):
+    if name not in JOBS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{JOBS[name]}"), name)
 
 
 def one_name(name: str) -> None:

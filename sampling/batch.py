@@ -62,7 +62,7 @@ class Batch:
     def of_captions(cls, captions: Sequence[str], **known: Any) -> Batch:
         """An image a caption; seeds by position, one prompt seed for each different caption."""
         rows = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-        made = {
+        made: dict[str, Any] = {
             "seeds": [image_seed(0, i, 0) for i in range(len(captions))],
             "prompt_seeds": [prompt_seed(0, rows[caption]) for caption in captions],
             "alternatives": [()] * len(captions),
