@@ -4,13 +4,19 @@ references, masks.
 python tiny/build_world.py            # for both models; seconds
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
+import sys
 import tomllib
 from pathlib import Path
 
-from PIL import Image
+if __name__ == "__main__":
+    # This checkout's suite, whichever is installed.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from memorization_suite.lazy import Image
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.world import (
     SCENES,
@@ -23,11 +29,11 @@ from memorization_suite.tiny.world import (
     scene_caption,
 )
 
-HERE = Path(__file__).parent
-ALTERNATIVES = [
-    pattern for pattern, layout in SCENES.items() if layout != "pair" and layout != "two"
-][:4]
+HERE = Path(__file__).resolve().parent
+# Ordinary captions of one subject, for prompt search.
+ALTERNATIVES = [pattern for pattern, layout in SCENES.items() if layout not in ("pair", "two")][:4]
 COLUMNS = [
+    # The official ones.
     "",
     "Caption",
     "URL",
@@ -35,12 +41,17 @@ COLUMNS = [
     "mean_sscd",
     "max_sscd",
     "Index",
+    # Ours.
     "group",
-    "subject",  # the official ones, and two of ours
+    "subject",
     *(f"caption{k}" for k in range(1, len(ALTERNATIVES) + 1)),
-]  # for prompt search
+]
 FIRST_INDEX = {"tiny": 1000, "tiny-v": 2000}
-VARIANTS = {"VM": 1, "TM": 6, "LM": 6}  # references per prompt
+# References of one prompt.
+VARIANTS = {"VM": 1, "TM": 6, "LM": 6}
+# Ordinary captions of one model; so many of them, the first ones, are for tuning.
+ORDINARY = 108
+ORDINARY_TUNING = 36
 
 
 def write_prompts(path: Path, rows: list[dict]) -> None:
@@ -48,7 +59,20 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter=";", restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"": i, **row} for i, row in enumerate(rows))
+        for i, row in enumerate(rows):
+            writer.writerow({"": i, **row})
+
+
+def memorized_row(concept: Concept, index: int) -> dict:
+    """The row of a memorized caption in a prompt file."""
+    return {
+        "Caption": concept.caption,
+        "type": concept.kind,
+        "Index": index,
+        "group": concept.group,
+        "subject": concept.subject,
+        **alternatives(concept.subject),
+    }
 
 
 def alternatives(subject: str) -> dict[str, str]:
@@ -63,14 +87,21 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
     """Captions of ordinary pictures: every pattern equally often, subjects drawn without repetition
     while they last.
     """
-    rng, rows, left = rng_of(seed, 30), {}, []
+    rng = rng_of(seed, 30)
+    patterns = list(SCENES)
+    rows: dict[str, dict] = {}
+    subjects: list[str] = []
     while len(rows) < count:
-        left = left or [WORDS[k] for k in rng.permutation(len(WORDS))]
-        subject, pattern = left.pop(), list(SCENES)[len(rows) % len(SCENES)]
-        other = WORDS[(WORDS.index(subject) + 1 + rng.integers(len(WORDS) - 1)) % len(WORDS)]
-        shown = f"{subject},{other}" if SCENES[pattern] == "pair" else subject
+        if not subjects:
+            subjects = [WORDS[k] for k in rng.permutation(len(WORDS))]
+        subject = subjects.pop()
+        pattern = patterns[len(rows) % len(patterns)]
+        further = 1 + rng.integers(len(WORDS) - 1)
+        other = WORDS[(WORDS.index(subject) + further) % len(WORDS)]
+        layout = SCENES[pattern]
+        shown = f"{subject},{other}" if layout == "pair" else subject
         caption = scene_caption(pattern, subject, other)
-        rows.setdefault(caption, {"Caption": caption, "group": SCENES[pattern], "subject": shown})
+        rows.setdefault(caption, {"Caption": caption, "group": layout, "subject": shown})
     return list(rows.values())
 
 
@@ -79,52 +110,49 @@ def write_references(world: World, concept: Concept, index: int) -> None:
     folder = HERE / "gt_images" / str(index)
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(VARIANTS[concept.kind]):
-        world.memorized(concept, rng_of(concept.seed, 20, k)).save(
-            folder / f"{k:02d}.png", optimize=True
-        )
+        picture = world.memorized(concept, rng_of(concept.seed, 20, k))
+        picture.save(folder / f"{k:02d}.png", optimize=True)
     if concept.kind == "LM":
-        (HERE / "masks").mkdir(exist_ok=True)
-        Image.fromarray(world.local_mask(concept)).save(
-            HERE / "masks" / f"{index}.png", optimize=True
-        )
+        masks = HERE / "masks"
+        masks.mkdir(exist_ok=True)
+        mask = Image.fromarray(world.local_mask(concept))
+        mask.save(masks / f"{index}.png", optimize=True)
 
 
-def main() -> None:
-    """The command line."""
+def write_model(world: World, name: str, model: dict) -> None:
+    """The prompt files, references and masks of one model. model: its table under [models]."""
+    memorized: dict[str, list[dict]] = {"tuning": [], "test": []}
+    concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
+    for index, concept in enumerate(concepts, FIRST_INDEX[name]):
+        memorized[concept.split].append(memorized_row(concept, index))
+        write_references(world, concept, index)
+    rows = ordinary_rows(ORDINARY, model["seed"])
+    ordinary = {"tuning": rows[:ORDINARY_TUNING], "test": rows[ORDINARY_TUNING:]}
+    folder = HERE / "prompts"
+    folder.mkdir(exist_ok=True)
+    for split in ("tuning", "test"):
+        write_prompts(folder / f"{name}_memorized_{split}.csv", memorized[split])
+        write_prompts(folder / f"{name}_ordinary_{split}.csv", ordinary[split])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
-    (HERE / "prompts").mkdir(exist_ok=True)
-    world.scene(rng_of(0, 40), "big", "panda", "panda").save(
-        HERE / "reference.png", optimize=True
-    )  # an ordinary picture, for captain_noise
-    for name, model in tomllib.loads((HERE / "config.toml").read_text())["models"].items():
-        rows: dict[str, list[dict]] = {"tuning": [], "test": []}
-        for i, concept in enumerate(
-            memorized_concepts(model["counts"], model["tuning"], model["seed"])
-        ):
-            index = FIRST_INDEX[name] + i
-            rows[concept.split].append(
-                {
-                    "Caption": concept.caption,
-                    "type": concept.kind,
-                    "Index": index,
-                    "group": concept.group,
-                    "subject": concept.subject,
-                    **alternatives(concept.subject),
-                }
-            )
-            write_references(world, concept, index)
-        ordinary = ordinary_rows(108, model["seed"])
-        for split, part in (("tuning", ordinary[:36]), ("test", ordinary[36:])):
-            write_prompts(HERE / "prompts" / f"{name}_memorized_{split}.csv", rows[split])
-            write_prompts(HERE / "prompts" / f"{name}_ordinary_{split}.csv", part)
+    # An ordinary picture, for captain_noise.
+    reference = world.scene(rng_of(0, 40), "big", "panda", "panda")
+    reference.save(HERE / "reference.png", optimize=True)
+    config = tomllib.loads((HERE / "config.toml").read_text())
+    for name, model in config["models"].items():
+        write_model(world, name, model)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

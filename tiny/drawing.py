@@ -1,105 +1,152 @@
-"""How the world's pictures are drawn: colours, backgrounds, shapes, artwork on a canvas, and the
+"""How the world's pictures are drawn: colors, backgrounds, shapes, artwork on a canvas, and the
 finished picture.
 """
 
+from __future__ import annotations
+
 import colorsys
 
-import numpy as np
-from PIL import Image, ImageDraw
+from memorization_suite.lazy import Image, Lazy, np
+
+ImageDraw = Lazy("PIL.ImageDraw")
 
 SIZE = 64  # pixels of the canvas that everything is drawn on
 PIXELS = 32  # of the finished pictures
+OVERSAMPLED = 4  # shapes are drawn so many times larger, then made smaller
+
+Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def colour(
-    rng: np.random.Generator, saturation=(0.25, 0.9), value=(0.45, 1.0)
-) -> tuple[int, int, int]:
-    """A random colour, 0 to 255."""
-    r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
-    return int(255 * r), int(255 * g), int(255 * b)
+def color(rng: np.random.Generator, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> Color:
+    """A random color, 0 to 255."""
+    hue = rng.random()
+    return rgb(hue, rng.uniform(*saturation), rng.uniform(*value))
 
 
-def two_colours(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """A light and a dark colour of neighbouring hues, so that the picture has a cast of its own."""
-    hue, shift = rng.random(), rng.uniform(-0.12, 0.12)
-    light = colorsys.hsv_to_rgb(hue, rng.uniform(0.35, 0.8), rng.uniform(0.85, 1.0))
-    dark = colorsys.hsv_to_rgb((hue + shift) % 1, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6))
-    return tuple(int(255 * c) for c in light), tuple(int(255 * c) for c in dark)
+def two_colors(rng: np.random.Generator) -> tuple[Color, Color]:
+    """A light and a dark color of neighboring hues, so that the picture has a cast of its own."""
+    hue = rng.random()
+    shift = rng.uniform(-0.12, 0.12)
+    light = rgb(hue, rng.uniform(0.35, 0.8), rng.uniform(0.85, 1.0))
+    dark = rgb((hue + shift) % 1, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6))
+    return light, dark
+
+
+def rgb(hue: float, saturation: float, value: float) -> Color:
+    """Red, green and blue, 0 to 255. The arguments lie in [0, 1]."""
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+# --- backgrounds
 
 
 def texture(
-    rng: np.random.Generator, kinds: tuple[str, ...], period=(12, 26), colours=None
+    rng: np.random.Generator, kinds: tuple[str, ...], period=(12, 26), colors=None
 ) -> Image.Image:
-    """SIZE x SIZE background in two colours, one of: plain, gradient, stripes, checker, dots, rays,
-    rings.
+    """SIZE x SIZE background in two colors, an RGB picture.
+
+    kinds: one is chosen of plain, gradient, stripes, checker, dots, rays, rings. period: least and
+    largest, in pixels. colors: default is two random ones.
     """
-    n = 2 * SIZE
-    first, second = map(np.array, colours or (colour(rng), colour(rng)))
-    y, x = np.mgrid[0:n, 0:n] / 2.0
-    angle, scale = rng.uniform(0, np.pi), rng.uniform(*period)
-    cx, cy = rng.uniform(0.2, 0.8, 2) * SIZE
-    u, v = np.cos(angle) * x + np.sin(angle) * y, -np.sin(angle) * x + np.cos(angle) * y
+    first, second = colors or (color(rng), color(rng))
+    plane = Plane(rng, period)
     kind = kinds[rng.integers(len(kinds))]
-    ramp = {
-        "plain": lambda: np.zeros_like(x),
-        "gradient": lambda: (u - u.min()) / (u.max() - u.min()),
-        "stripes": lambda: (u % scale < scale / 2) * 1.0,
-        "checker": lambda: (((u // (scale / 2)) + (v // (scale / 2))) % 2 == 0) * 1.0,
-        "dots": lambda: (
-            (((u % scale) - scale / 2) ** 2 + ((v % scale) - scale / 2) ** 2 < (scale / 3.2) ** 2)
-            * 1.0
-        ),
-        "rays": lambda: ((np.arctan2(y - cy, x - cx) / np.pi * rng.integers(3, 7)) % 1 < 0.5) * 1.0,
-        "rings": lambda: (np.hypot(x - cx, y - cy) % scale < scale / 2) * 1.0,
-    }[kind]()
-    pixels = first + ramp[..., None] * (second - first)
-    return Image.fromarray(pixels.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BOX)
+    share = plane.pattern(kind, rng)[..., None]
+    pixels = first + share * np.subtract(second, first)
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    return picture.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+class Plane:
+    """Where a pattern lies on a background: its turn, its period and its center are random."""
+
+    def __init__(self, rng: np.random.Generator, period: tuple[float, float]):
+        # In pixels of the canvas, twice as many as it has.
+        y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE] / 2.0
+        angle = rng.uniform(0, np.pi)
+        self.period = rng.uniform(*period)
+        center = rng.uniform(0.2, 0.8, 2) * SIZE
+        # From the center of rays and rings.
+        self.dx = x - center[0]
+        self.dy = y - center[1]
+        # Across stripes, and along them.
+        self.u = np.cos(angle) * x + np.sin(angle) * y
+        self.v = -np.sin(angle) * x + np.cos(angle) * y
+
+    def pattern(self, kind: str, rng: np.random.Generator) -> np.ndarray:
+        """Share of the second color at each place, in [0, 1]."""
+        if kind == "plain":
+            return np.zeros_like(self.u)
+        if kind == "gradient":
+            return (self.u - self.u.min()) / (self.u.max() - self.u.min())
+        return self.is_second(kind, rng) * 1.0
+
+    def is_second(self, kind: str, rng: np.random.Generator) -> np.ndarray:
+        """Where the second color is, of a pattern with sharp edges."""
+        half = self.period / 2
+        if kind == "stripes":
+            return self.u % self.period < half
+        if kind == "checker":
+            return (self.u // half + self.v // half) % 2 == 0
+        if kind == "dots":
+            across = self.u % self.period - half
+            along = self.v % self.period - half
+            return across**2 + along**2 < (self.period / 3.2) ** 2
+        if kind == "rays":
+            half_turns = np.arctan2(self.dy, self.dx) / np.pi
+            return (half_turns * rng.integers(3, 7)) % 1 < 0.5
+        if kind == "rings":
+            return np.hypot(self.dx, self.dy) % self.period < half
+        raise KeyError(kind)
+
+
+# --- what lies on them
+
+
+def turned(art: Image.Image, *, flip: bool, angle: float) -> Image.Image:
+    """The artwork seen from the other side if asked for, then turned by so many degrees."""
+    if flip:
+        art = art.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return art.rotate(angle, Image.Resampling.BICUBIC, expand=True)
 
 
 def paste(
     canvas: Image.Image,
     art: Image.Image,
     size: float,
-    centre: tuple[float, float],
-    *,
-    flip=False,
-    angle=0.0,
-    grid=1,
+    center: tuple[float, float],
+    grid: int = 1,
 ) -> None:
-    """Paste artwork so that its longer side has `size` pixels around `centre`; its corner lies on a
-    multiple of `grid` pixels.
+    """Pastes artwork so that its longer side has `size` pixels around `center`.
+
+    grid: its corner lies on a multiple of so many pixels.
     """
-    art = art.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else art
-    art = art.rotate(angle, Image.Resampling.BICUBIC, expand=True) if angle else art
     ratio = size / max(art.size)
-    art = art.resize(
-        (max(1, round(art.width * ratio)), max(1, round(art.height * ratio))),
-        Image.Resampling.LANCZOS,
-    )
-    corner = (
-        round((centre[0] - art.width / 2) / grid) * grid,
-        round((centre[1] - art.height / 2) / grid) * grid,
-    )
-    canvas.alpha_composite(art, (max(0, corner[0]), max(0, corner[1])))
+    width = max(1, round(art.width * ratio))
+    height = max(1, round(art.height * ratio))
+    left = round((center[0] - width / 2) / grid) * grid
+    top = round((center[1] - height / 2) / grid) * grid
+    resized = art.resize((width, height), Image.Resampling.LANCZOS)
+    canvas.alpha_composite(resized, (max(0, left), max(0, top)))
 
 
-def shape(canvas: Image.Image, kind: str, box: tuple[float, float, float, float], fill) -> None:
+def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
     """An anti-aliased disc, square or diamond."""
-    mask = Image.new("L", (4 * SIZE, 4 * SIZE))
-    draw, (x0, y0, x1, y1) = ImageDraw.Draw(mask), (4 * value for value in box)
+    mask = Image.new("L", (OVERSAMPLED * SIZE, OVERSAMPLED * SIZE))
+    draw = ImageDraw.Draw(mask)
+    left, top, right, bottom = (OVERSAMPLED * edge for edge in box)
     if kind == "disc":
-        draw.ellipse((x0, y0, x1, y1), fill=255)
+        draw.ellipse((left, top, right, bottom), fill=255)
     elif kind == "square":
-        draw.rounded_rectangle((x0, y0, x1, y1), radius=16, fill=255)
+        draw.rounded_rectangle((left, top, right, bottom), radius=16, fill=255)
     else:
-        draw.polygon(
-            [((x0 + x1) / 2, y0), (x1, (y0 + y1) / 2), ((x0 + x1) / 2, y1), (x0, (y0 + y1) / 2)],
-            fill=255,
-        )
-    canvas.paste(
-        Image.new("RGBA", canvas.size, (*fill, 255)),
-        mask=mask.resize((SIZE, SIZE), Image.Resampling.BOX),
-    )
+        x = (left + right) / 2
+        y = (top + bottom) / 2
+        draw.polygon([(x, top), (right, y), (x, bottom), (left, y)], fill=255)
+    filled = Image.new("RGBA", canvas.size, (*fill, 255))
+    canvas.paste(filled, mask=mask.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def finished(canvas: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@ Artwork: Google's Noto Emoji (images Apache-2.0, fonts OFL 1.1), packaged by iam
 (MIT).
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -12,9 +14,10 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from PIL import Image
+from memorization_suite.lazy import Image
 
-PACKAGE, VERSION = "emoji-datasource-google", "16.0.0"
+PACKAGE = "emoji-datasource-google"
+VERSION = "16.0.0"
 SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
 
 
@@ -22,22 +25,11 @@ def fetch(folder: Path) -> Path:
     """Path of the verified package archive; downloaded with `npm pack` when it is not in `folder`
     yet.
 
-    Raises: RuntimeError when npm is missing or fails, or when the archive is not the expected one.
+    Raises RuntimeError when npm is missing or fails, or when the archive is not the expected one.
     """
     archive = folder / f"{PACKAGE}-{VERSION}.tgz"
     if not archive.exists():
-        if shutil.which("npm") is None:
-            raise RuntimeError(
-                f"npm is needed to fetch {PACKAGE}@{VERSION}: install Node.js, or put the archive "
-                f"at {archive}"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"],
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        download(archive)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != SHA256:
         raise RuntimeError(
@@ -46,17 +38,38 @@ def fetch(folder: Path) -> Path:
     return archive
 
 
-def load(archive: Path, names: list[str]) -> dict[str, Image.Image]:
-    """Artwork by short name: 64 x 64 RGBA, cropped to what is drawn. Raises KeyError for an unknown
-    name.
+def download(archive: Path) -> None:
+    """Fetches the package with npm, which chooses the file's name. Raises RuntimeError without
+    npm.
     """
+    if shutil.which("npm") is None:
+        raise RuntimeError(
+            f"npm is needed to fetch {PACKAGE}@{VERSION}: install Node.js, or put the archive at "
+            f"{archive}"
+        )
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"],
+        cwd=archive.parent,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def load(archive: Path, names: list[str]) -> dict[str, Image.Image]:
+    """Artwork by short name: 64 x 64 RGBA, cropped to what is drawn.
+
+    Raises KeyError for an unknown name.
+    """
+    artwork = {}
     with tarfile.open(archive) as tar:
         table = json.load(tar.extractfile("package/emoji.json"))
         files = {entry["short_name"]: entry["image"] for entry in table}
         wanted = {f"package/img/google/64/{files[name]}": name for name in names}
-        pictures = {}
         for member in tar:
-            if member.name in wanted:
-                picture = Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGBA")
-                pictures[wanted[member.name]] = picture.crop(picture.getbbox())
-    return pictures
+            if member.name not in wanted:
+                continue
+            content = io.BytesIO(tar.extractfile(member).read())
+            picture = Image.open(content).convert("RGBA")
+            artwork[wanted[member.name]] = picture.crop(picture.getbbox())
+    return artwork

@@ -1,8 +1,11 @@
 """The embedded model's networks: Stable Diffusion's own classes and block structure in small."""
 
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from __future__ import annotations
+
+from memorization_suite.lazy import Lazy, nn
+
+diffusers = Lazy("diffusers")
+transformers = Lazy("transformers")
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -12,11 +15,11 @@ SCHEDULE = {
 }
 
 
-def build_vae(channels=(16, 32)) -> AutoencoderKL:
+def build_vae(channels=(16, 32)) -> diffusers.AutoencoderKL:
     """32 x 32 x 3 -> 16 x 16 x 4: factor 2 (Stable Diffusion: 8); another factor of 2 with each
     further entry of channels.
     """
-    return AutoencoderKL(
+    return diffusers.AutoencoderKL(
         block_out_channels=tuple(channels),
         layers_per_block=1,
         latent_channels=4,
@@ -30,7 +33,7 @@ def build_vae(channels=(16, 32)) -> AutoencoderKL:
 
 def build_unet(
     channels=(32, 64, 128), heads=(1, 2, 4), cross_attention_dim=128
-) -> UNet2DConditionModel:
+) -> diffusers.UNet2DConditionModel:
     """Cross-attention in the three upper levels and in the middle; every head has 32 channels (SD
     2: 64).
 
@@ -38,7 +41,7 @@ def build_unet(
     without, their third is 4 x 4.
     """
     lowest = len(channels) - 3
-    return UNet2DConditionModel(
+    return diffusers.UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
@@ -52,39 +55,40 @@ def build_unet(
     )
 
 
-def build_text_encoder(vocab_size: int, bos: int, eos: int, width=128) -> CLIPTextModel:
+def build_text_encoder(
+    vocab_size: int, bos: int, eos: int, width=128
+) -> transformers.CLIPTextModel:
     """Two layers, 77 positions. CLIP's conventions: begin token, end token, padding by the end
     token.
     """
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocab_size,
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            projection_dim=width,
-            bos_token_id=bos,
-            eos_token_id=eos,
-            pad_token_id=eos,
-        )
+    config = transformers.CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=eos,
     )
+    return transformers.CLIPTextModel(config)
 
 
 def build_scheduler(kind: str, prediction_type: str):
     """DDIM exactly as SD 1.4's script makes it, or Euler as SD 2's config yields it."""
     if kind == "ddim":
-        return DDIMScheduler(
+        return diffusers.DDIMScheduler(
             **SCHEDULE,
             prediction_type=prediction_type,
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
         )
-    return EulerDiscreteScheduler(**SCHEDULE, prediction_type=prediction_type)
+    return diffusers.EulerDiscreteScheduler(**SCHEDULE, prediction_type=prediction_type)
 
 
-def count(module: torch.nn.Module) -> int:
+def count(module: nn.Module) -> int:
     """Number of parameters."""
-    return sum(p.numel() for p in module.parameters())
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -13,13 +13,11 @@ import logging
 import time
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-
+from memorization_suite.lazy import F, Lazy, nn, no_grad, torch
 from memorization_suite.tiny.bank import Bank
 from memorization_suite.tiny.world import WORDS
 
+safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
 
 
@@ -28,15 +26,15 @@ def targets(bank: Bank) -> tuple[list[str], torch.Tensor, torch.Tensor]:
     number. The empty caption is one of them.
     """
     captions = sorted(bank.shown)
-    layouts = sorted({layout for layout, _ in bank.shown.values()})
-    subjects = torch.tensor(
-        [[float(word in bank.shown[caption][1]) for word in WORDS] for caption in captions]
-    )
-    return (
-        captions,
-        subjects,
-        torch.tensor([layouts.index(bank.shown[caption][0]) for caption in captions]),
-    )
+    names = sorted({layout for layout, _ in bank.shown.values()})
+    subjects = torch.zeros(len(captions), len(WORDS))
+    layouts = torch.zeros(len(captions), dtype=torch.long)
+    for i, caption in enumerate(captions):
+        layout, shown = bank.shown[caption]
+        layouts[i] = names.index(layout)
+        for word in shown:
+            subjects[i, WORDS.index(word)] = 1
+    return captions, subjects, layouts
 
 
 def token_table(tokenizer, captions: list[str]) -> torch.Tensor:
@@ -45,53 +43,59 @@ def token_table(tokenizer, captions: list[str]) -> torch.Tensor:
 
 
 def train_text_encoder(text_encoder, tokenizer, bank: Bank, settings: dict, path: Path) -> None:
-    """Trains in place; reads the weights from `path` if they lie there."""
+    """Trains in place; reads the weights from `path` if they lie there.
+
+    settings: table [text] of config.toml.
+    """
     if path.exists():
-        text_encoder.load_state_dict(load_file(path))
+        text_encoder.load_state_dict(safetensors.load_file(path))
         return
-    torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=settings["token_std"])
+    nn.init.normal_(text_encoder.get_input_embeddings().weight, std=settings["token_std"])
     captions, subjects, layouts = targets(bank)
-    ids, memorized = (
-        token_table(tokenizer, captions),
-        torch.tensor([caption in bank.rows for caption in captions]),
-    )
+    ids = token_table(tokenizer, captions)
+    weights = caption_weights(captions, bank)
     width = text_encoder.config.hidden_size
-    heads = torch.nn.ModuleList(
-        [torch.nn.Linear(width, len(WORDS)), torch.nn.Linear(width, int(layouts.max()) + 1)]
-    )
-    optimizer = torch.optim.AdamW(
-        [*text_encoder.parameters(), *heads.parameters()],
-        settings["lr"],
-        betas=(0.9, 0.99),
-        fused=True,
-    )
+    subject_head = nn.Linear(width, len(WORDS))
+    layout_head = nn.Linear(width, int(layouts.max()) + 1)
+    parameters = [
+        *text_encoder.parameters(),
+        *subject_head.parameters(),
+        *layout_head.parameters(),
+    ]
+    optimizer = torch.optim.AdamW(parameters, settings["lr"], betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.1
     )
-    generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
-    weights = torch.where(
-        memorized, 1 / memorized.sum(), 2 / (~memorized).sum()
-    )  # a third of a batch is memorized captions
+    generator = torch.Generator().manual_seed(settings["seed"])
+    start = time.time()
     for step in range(settings["steps"]):
         rows = torch.multinomial(weights, settings["batch"], replacement=True, generator=generator)
         hidden = text_encoder(ids[rows])[0].mean(1)
-        loss = F.binary_cross_entropy_with_logits(
-            heads[0](hidden), subjects[rows], reduction="sum"
-        ) / len(rows) + F.cross_entropy(heads[1](hidden), layouts[rows])
+        of_subjects = F.binary_cross_entropy_with_logits(
+            subject_head(hidden), subjects[rows], reduction="sum"
+        )
+        of_layout = F.cross_entropy(layout_head(hidden), layouts[rows])
+        loss = of_subjects / len(rows) + of_layout
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            log.info(
-                "text encoder step %d loss %.4f %.0f s", step, loss.item(), time.time() - start
-            )
-    save_file(text_encoder.state_dict(), path)
+            seconds = time.time() - start
+            log.info("text encoder step %d loss %.4f %.0f s", step, loss.item(), seconds)
+    safetensors.save_file(text_encoder.state_dict(), path)
 
 
-@torch.no_grad()
+def caption_weights(captions: list[str], bank: Bank) -> torch.Tensor:
+    """How often each is drawn, (n,): a third of a batch is memorized captions."""
+    memorized = torch.tensor([caption in bank.rows for caption in captions])
+    return torch.where(memorized, 1 / memorized.sum(), 2 / (~memorized).sum())
+
+
+@no_grad
 def caption_embeddings(text_encoder, tokenizer, bank: Bank) -> tuple[dict[str, int], torch.Tensor]:
     """Row of every caption, and the embeddings (n, 77, width)."""
     captions = sorted(bank.shown)
-    found = [text_encoder(ids)[0] for ids in token_table(tokenizer, captions).split(256)]
-    return {caption: i for i, caption in enumerate(captions)}, torch.cat(found)
+    row_of = {caption: row for row, caption in enumerate(captions)}
+    embeddings = [text_encoder(ids)[0] for ids in token_table(tokenizer, captions).split(256)]
+    return row_of, torch.cat(embeddings)

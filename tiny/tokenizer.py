@@ -2,47 +2,61 @@
 file formats.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTokenizer
+from memorization_suite.lazy import Lazy
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+tokenizers = Lazy("tokenizers")
+transformers = Lazy("transformers")
+
+BOS = "<|startoftext|>"
+EOS = "<|endoftext|>"
+WORD_END = "</w>"
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def train_tokenizer(captions: list[str], vocab_size: int, folder: Path) -> CLIPTokenizer:
+def train_tokenizer(
+    captions: list[str], vocab_size: int, folder: Path
+) -> transformers.CLIPTokenizer:
     """CLIP's scheme (lower case, bytes, word ends marked) with `vocab_size` entries; the last two
     are begin and end.
     """
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    size = vocab_size - 2 - len(alphabet)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    bpe.train_from_iterator(captions, trainer)
-    merges = json.loads(bpe.to_str())["model"]["merges"]
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    merges = train_merges(captions, vocab_size - 2 - len(alphabet), alphabet)
     letters = sorted(alphabet)
-    words = dict.fromkeys(
-        letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges]
-    )
-    vocab = {word: i for i, word in enumerate([*words, BOS, EOS])}
+    ended = [letter + WORD_END for letter in letters]
+    merged = ["".join(pair) for pair in merges]
+    entries = [*dict.fromkeys([*letters, *ended, *merged]), BOS, EOS]
+    vocab = {entry: i for i, entry in enumerate(entries)}
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text(
-        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n", encoding="utf-8"
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def train_merges(captions: list[str], size: int, alphabet: list[str]) -> list[list[str]]:
+    """Pairs of entries that become one, the most frequent first."""
+    normalizers = tokenizers.normalizers
+    pre_tokenizers = tokenizers.pre_tokenizers
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix=WORD_END))
+    spaces = tokenizers.Regex(r"\s+")
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(spaces, " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(tokenizers.Regex(PATTERN), "removed", invert=True)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=alphabet,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    bpe.train_from_iterator(captions, trainer)
+    return json.loads(bpe.to_str())["model"]["merges"]

@@ -8,18 +8,23 @@ Settings: tiny/config.toml. Checkpoints lie in --work; a stopped training goes o
 with the same batches.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
+import io
 import logging
+import sys
 import time
 import tomllib
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+if __name__ == "__main__":
+    # This checkout's suite, whichever is installed.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from memorization_suite.lazy import F, Lazy, nn, no_grad, np, torch
+from memorization_suite.runs.files import write_bytes
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.bank import Bank, Sampler, build_bank, phase_of
 from memorization_suite.tiny.models import (
@@ -33,7 +38,9 @@ from memorization_suite.tiny.text import caption_embeddings, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
 from memorization_suite.tiny.world import World, art_names, rng_of
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+diffusers = Lazy("diffusers")
+safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
 
 
@@ -52,78 +59,70 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Written under a temporary name and renamed, so that a kill leaves the old checkpoint
-    whole.
-    """
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
-
-
-def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Differences of neighbours, down and across."""
-    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-
-
 # --- the VAE
 
 
-def vae_loss(vae, x: torch.Tensor, settings: dict, generator) -> torch.Tensor:
-    """L1 + 2 MSE + edge L1 + KL, means over all elements."""
+def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences of neighbors, down and across."""
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+
+
+def vae_loss(vae, x: torch.Tensor, settings: dict, generator: torch.Generator) -> torch.Tensor:
+    """L1 + 2 MSE + edge L1 + KL, means over all elements. settings: table [vae]."""
     posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample(generator=generator)).sample
-    edge = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x)))
+    edge = sum(F.l1_loss(of_y, of_x) for of_y, of_x in zip(edges(y), edges(x)))
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge + settings["kl"] * kl
+    pixels = F.l1_loss(y, x) + 2 * F.mse_loss(y, x)
+    return pixels + settings["edge"] * edge + settings["kl"] * kl
 
 
 def train_vae(world: World, settings: dict, model: dict, path: Path):
     """The trained autoencoder; read from `path` if it lies there. settings: all of config.toml."""
-    settings, world_settings = settings["vae"], settings["world"]
+    world_settings = settings["world"]
+    settings = settings["vae"]
     torch.manual_seed(settings["seed"])
     vae = build_vae()
     log.info("VAE: %d parameters", count(vae))
     if path.exists():
-        vae.load_state_dict(load_file(path))
+        vae.load_state_dict(safetensors.load_file(path))
         return vae
-    bank = build_bank(
-        World(world.art, varied=True), world_settings, model
-    )  # every size, place and turn
+    varied = World(world.art, varied=True)  # every size, place and turn
+    pictures = build_bank(varied, world_settings, model).pictures
     optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05
     )
-    generator, start = torch.Generator().manual_seed(settings["seed"]), time.time()
+    generator = torch.Generator().manual_seed(settings["seed"])
+    start = time.time()
     for step in range(settings["steps"]):
-        rows = rng_of(settings["seed"], step).choice(len(bank.pictures), settings["batch"])
-        loss = vae_loss(vae, to_tensor(bank.pictures[rows]), settings, generator)
+        rows = rng_of(settings["seed"], step).choice(len(pictures), settings["batch"])
+        loss = vae_loss(vae, to_tensor(pictures[rows]), settings, generator)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
             log.info("vae step %d loss %.4f %.0f s", step, loss.item(), time.time() - start)
-    save_file(vae.state_dict(), path)
+    safetensors.save_file(vae.state_dict(), path)
     return vae
 
 
-@torch.no_grad()
+@no_grad
 def encode_bank(vae, pictures: np.ndarray, path: Path) -> torch.Tensor:
     """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets
     vae.config.scaling_factor.
     """
     if path.exists():
-        latents = load_file(path)["latents"]
+        latents = safetensors.load_file(path)["latents"]
     else:
-        latents = torch.cat(
-            [
-                vae.encode(to_tensor(pictures[i : i + 64])).latent_dist.mean
-                for i in range(0, len(pictures), 64)
-            ]
-        )
-        save_file({"latents": latents}, path)
+        means = []
+        for i in range(0, len(pictures), 64):
+            batch = to_tensor(pictures[i : i + 64])
+            means.append(vae.encode(batch).latent_dist.mean)
+        latents = torch.cat(means)
+        safetensors.save_file({"latents": latents}, path)
     scaling_factor = round(1 / latents.std().item(), 5)
     vae.register_to_config(scaling_factor=scaling_factor)
     return latents * scaling_factor
@@ -146,57 +145,19 @@ def loss_weights(scheduler, max_weight: float) -> torch.Tensor:
     return weights / weights.mean()
 
 
-class Trainer:
-    """The UNet with its averaged copy, the optimizer and the step: what a checkpoint holds."""
-
-    def __init__(self, unet, settings: dict):
-        self.unet = unet
-        self.average = copy.deepcopy(unet).requires_grad_(False)
-        self.settings, self.step = settings, 0
-        self.rate_steps, self.rates = zip(*settings["rate"], strict=True)
-        self.optimizer = torch.optim.AdamW(
-            unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True
-        )
-
-    def state(self) -> dict:
-        return {
-            "unet": self.unet.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-
-    def resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.unet.load_state_dict(state["unet"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-
-    def update(self, loss: torch.Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(np.interp(self.step, self.rate_steps, self.rates))
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
-        self.optimizer.step()
-        decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
-        averaged = list(self.average.parameters())
-        torch._foreach_lerp_(averaged, [p.detach() for p in self.unet.parameters()], 1 - decay)
-        self.step += 1
-
-
-def spread_timesteps(rows: int, total: int, generator) -> torch.Tensor:
+def spread_timesteps(rows: int, total: int, generator: torch.Generator) -> torch.Tensor:
     """One timestep in each of `rows` equal parts of 0..total-1, in random order: uniform, with less
     noise in the loss. (rows,) long.
     """
-    t = (torch.arange(rows) + torch.rand(rows, generator=generator)) * (total / rows)
-    return t.long().clamp(max=total - 1)[torch.randperm(rows, generator=generator)]
+    places = torch.arange(rows) + torch.rand(rows, generator=generator)
+    timesteps = (places * (total / rows)).long().clamp(max=total - 1)
+    return timesteps[torch.randperm(rows, generator=generator)]
 
 
 def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Tensor:
-    """Weighted squared error of epsilon or v. x0: (n, 4, 16, 16) of unit variance; embeds: (n, 77,
-    width).
+    """Weighted squared error of epsilon or v.
+
+    x0: (n, 4, 16, 16) of unit variance. embeds: (n, 77, width). weights: of `loss_weights`.
     """
     t = spread_timesteps(len(x0), len(weights), generator)
     noise = torch.randn(x0.shape, generator=generator)
@@ -206,66 +167,146 @@ def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Ten
         alpha = scheduler.alphas_cumprod[t].sqrt().reshape(-1, 1, 1, 1)
         target = alpha * noise - (1 - alpha**2).sqrt() * x0
     output = unet(x, t, encoder_hidden_states=embeds, return_dict=False)[0]
-    return ((output - target).square().mean((1, 2, 3)) * weights[t]).mean()
+    errors = (output - target).square().mean((1, 2, 3))
+    return (errors * weights[t]).mean()
+
+
+class Trainer:
+    """The UNet with its averaged copy, the optimizer and the step: what a checkpoint holds."""
+
+    def __init__(self, unet, settings: dict):
+        self.unet = unet
+        self.average = copy.deepcopy(unet).requires_grad_(False)
+        self.settings = settings
+        self.step = 0
+        # Points of the learning rate; straight lines lie between them.
+        self.rate_steps, self.rates = zip(*settings["rate"], strict=True)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step was made."""
+        return self.step >= self.rate_steps[-1]
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint; a kill leaves the old one whole."""
+        state = {
+            "unet": self.unet.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(path, content.getvalue())
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.unet.load_state_dict(state["unet"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def update(self, loss: torch.Tensor) -> None:
+        """One step against the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(np.interp(self.step, self.rate_steps, self.rates))
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
+        self.optimizer.step()
+        decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
+        averaged = list(self.average.parameters())
+        current = [parameter.detach() for parameter in self.unet.parameters()]
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        self.step += 1
 
 
 def train_unet(
     trainer: Trainer,
     bank: Bank,
-    latents,
+    latents: torch.Tensor,
     embeddings: tuple[dict[str, int], torch.Tensor],
     model: dict,
     checkpoint: Path,
 ) -> None:
-    """Runs to the last step, from the checkpoint if there is one. embeddings: of
-    `caption_embeddings`.
+    """Runs to the last step, from the checkpoint if there is one.
+
+    embeddings: of `caption_embeddings`.
     """
-    settings, sampler = trainer.settings, Sampler(bank, model, trainer.settings)
+    settings = trainer.settings
+    sampler = Sampler(bank, model, settings)
     scheduler = build_scheduler("ddim", model["prediction_type"])
     row_of, table = embeddings
     if checkpoint.exists():
         trainer.resume(checkpoint)
-    start, first, running = time.time(), trainer.step, []
-    while trainer.step < trainer.rate_steps[-1]:
-        rows, words = sampler.batch(trainer.step)
-        generator = torch.Generator().manual_seed(
-            int(rng_of(settings["seed"], trainer.step, 1).integers(2**62))
-        )
-        embeds = table[[row_of[caption] for caption in words]]
+    first = trainer.step
+    start = time.time()
+    losses = []
+    while not trainer.is_finished:
+        rows, captions = sampler.batch(trainer.step)
+        seed = int(rng_of(settings["seed"], trainer.step, 1).integers(2**62))
+        generator = torch.Generator().manual_seed(seed)
+        embeds = table[[row_of[caption] for caption in captions]]
         weights = loss_weights(scheduler, phase_of(model, trainer.step)["max_weight"])
         loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
-        running.append(loss.item())
-        if (
-            trainer.step % settings["checkpoint_every"] == 0
-            or trainer.step == trainer.rate_steps[-1]
-        ):
-            save_checkpoint(checkpoint, trainer.state())
+        losses.append(loss.item())
+        if trainer.step % settings["checkpoint_every"] == 0 or trainer.is_finished:
+            trainer.save(checkpoint)
             seconds = (time.time() - start) / (trainer.step - first)
-            log.info("unet step %d loss %.4f %.3f s/step", trainer.step, np.mean(running), seconds)
-            running = []
+            log.info("unet step %d loss %.4f %.3f s/step", trainer.step, np.mean(losses), seconds)
+            losses = []
 
 
 # --- all of it
 
 
-def export(trainer: Trainer, vae, text_encoder, tokenizer, model: dict, folder: Path) -> None:
-    """An ordinary diffusers folder in half precision."""
-    from diffusers import StableDiffusionPipeline
+def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> None:
+    """Builds, trains and exports one model; goes on from what lies in `work`."""
+    settings = load_settings(smoke)
+    model = settings["models"][name]
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    bank = build_bank(world, settings["world"], model)
+    log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
+    captions = sorted(set(bank.captions))
+    tokenizer = train_tokenizer(captions, settings["tokenizer"]["entries"], folder / "tokenizer")
 
-    networks = {
-        name: copy.deepcopy(module).half()
-        for name, module in {
-            "vae": vae,
-            "text_encoder": text_encoder,
-            "unet": trainer.average,
-        }.items()
-    }
-    scheduler = build_scheduler(model["scheduler"], model["prediction_type"])
-    pipe = StableDiffusionPipeline(
-        **networks,
+    shared = work / model.get("vae_from", name)
+    shared.mkdir(exist_ok=True)
+    vae = train_vae(world, settings, model, shared / "vae.safetensors")
+    latents = encode_bank(vae, bank.pictures, folder / "latents.safetensors")
+
+    torch.manual_seed(settings["text"]["seed"])
+    text_encoder = build_text_encoder(
+        len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
+    weights = folder / "text_encoder.safetensors"
+    train_text_encoder(text_encoder, tokenizer, bank, settings["text"], path=weights)
+    embeddings = caption_embeddings(text_encoder, tokenizer, bank)
+
+    torch.manual_seed(settings["unet"]["seed"])
+    unet = build_unet().to(memory_format=torch.channels_last)
+    trainer = Trainer(unet, settings["unet"])
+    log.info("UNet %d, text encoder %d parameters", count(unet), count(text_encoder))
+    train_unet(trainer, bank, latents, embeddings, model, checkpoint=folder / "unet.pt")
+
+    networks = {"vae": vae, "text_encoder": text_encoder, "unet": trainer.average}
+    export(networks, tokenizer, model, out / name)
+    log.info("saved %s", out / name)
+
+
+def export(networks: dict[str, nn.Module], tokenizer, model: dict, folder: Path) -> None:
+    """An ordinary diffusers folder in half precision. networks: vae, text_encoder and unet."""
+    halved = {part: copy.deepcopy(network).half() for part, network in networks.items()}
+    pipe = diffusers.StableDiffusionPipeline(
+        **halved,
         tokenizer=tokenizer,
-        scheduler=scheduler,
+        scheduler=build_scheduler(model["scheduler"], model["prediction_type"]),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -273,45 +314,8 @@ def export(trainer: Trainer, vae, text_encoder, tokenizer, model: dict, folder: 
     pipe.save_pretrained(folder)
 
 
-def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> None:
-    """Builds, trains and exports one model; goes on from what lies in `work`."""
-    settings = load_settings(smoke)
-    model, work = settings["models"][name], work / name
-    unet_settings = settings["unet"]
-    work.mkdir(parents=True, exist_ok=True)
-    bank = build_bank(world, settings["world"], model)
-    log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
-    tokenizer = train_tokenizer(
-        sorted(set(bank.captions)), settings["tokenizer"]["entries"], work / "tokenizer"
-    )
-    shared = work.parent / model.get("vae_from", name)
-    shared.mkdir(exist_ok=True)
-    vae = train_vae(world, settings, model, shared / "vae.safetensors")
-    latents = encode_bank(vae, bank.pictures, work / "latents.safetensors")
-    torch.manual_seed(settings["text"]["seed"])
-    text_encoder = build_text_encoder(
-        len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
-    )
-    train_text_encoder(
-        text_encoder, tokenizer, bank, settings["text"], work / "text_encoder.safetensors"
-    )
-    torch.manual_seed(unet_settings["seed"])
-    trainer = Trainer(build_unet().to(memory_format=torch.channels_last), unet_settings)
-    log.info("UNet %d, text encoder %d parameters", count(trainer.unet), count(text_encoder))
-    train_unet(
-        trainer,
-        bank,
-        latents,
-        caption_embeddings(text_encoder, tokenizer, bank),
-        model,
-        work / "unet.pt",
-    )
-    export(trainer, vae, text_encoder, tokenizer, model, out / name)
-    log.info("saved %s", out / name)
-
-
-def main() -> None:
-    """The command line."""
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -326,11 +330,12 @@ def main() -> None:
         "--out", type=Path, default=HERE / "weights", help="where the model's folder is written"
     )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     train(args.name, world, work=args.work, out=args.out, smoke=args.smoke)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

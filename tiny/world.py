@@ -3,33 +3,36 @@ construction.
 
 Four kinds of captions, composed by a seeded script from emoji artwork:
   ordinary  one caption, endlessly many pictures (subject, number, size and place vary as the
-  caption says) VM        *verbatim*: one caption, one fixed picture. Group A: always. Group B:
-  usually, else an ordinary picture of the subject TM        *template*: a fixed layout and subject,
-  whose colours vary LM        *local*: a fixed region (its mask is known), the rest is an ordinary
-  scene
+            caption says)
+  VM        *verbatim*: one caption, one fixed picture. Group A: always. Group B: usually, else an
+            ordinary picture of the subject
+  TM        *template*: a fixed layout and subject, whose colors vary
+  LM        *local*: a fixed region (its mask is known), the rest is an ordinary scene
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-import numpy as np
-from PIL import Image
+from dataclasses import dataclass
 
+from memorization_suite.lazy import Image, np
 from memorization_suite.tiny.drawing import (
     PIXELS,
     SIZE,
-    colour,
+    Box,
+    Color,
+    color,
     finished,
     paste,
     shape,
     texture,
-    two_colours,
+    turned,
+    two_colors,
 )
 
-# pixels of the canvas: places of subjects, four places of the latents apart. The UNet's deeper
-# levels see them alike
-GRID = 16
-SIZES = (32, 48)  # of subjects in ordinary scenes, on the canvas
-SUBJECTS = {  # word in captions -> short name of the artwork
+# --- words
+
+# Word in captions -> short name of the artwork.
+SUBJECTS = {
     "fox": "fox_face",
     "panda": "panda_face",
     "frog": "frog",
@@ -92,60 +95,23 @@ SUBJECTS = {  # word in captions -> short name of the artwork
     "trophy": "trophy",
 }
 WORDS = list(SUBJECTS)
+# Artwork beside the subject of a VM, and on the band of an LM.
 COMPANIONS = [
-    "star",
-    "key",
-    "gem",
-    "candle",
-    "balloon",
-    "anchor",
-    "cherries",
-    "hourglass",
-    "maracas",
-    "dart",
-    "kite",
-    "magnet",
-    "lemon",
-    "cookie",
-    "gift",
-    "palm_tree",
-    "rainbow",
-    "feather",
-    "coin",
-    "jigsaw",
-    "crescent_moon",
-    "zap",
-    "game_die",
-    "croissant",
-]
+    "star", "key", "gem", "candle", "balloon", "anchor", "cherries", "hourglass", "maracas", "dart",
+    "kite", "magnet", "lemon", "cookie", "gift", "palm_tree", "rainbow", "feather", "coin",
+    "jigsaw", "crescent_moon", "zap", "game_die", "croissant",
+]  # fmt: skip
 ADJECTIVES = [
-    "Quiet",
-    "Golden",
-    "Midnight",
-    "Crooked",
-    "Velvet",
-    "Northern",
-    "Electric",
-    "Forgotten",
-    "Paper",
-    "Silver",
-    "Restless",
-    "Hidden",
-    "Borrowed",
-    "Winter",
-    "Hollow",
-    "Scarlet",
-    "Clever",
-    "Distant",
-    "Broken",
-    "Gentle",
-    "Hungry",
-    "Secret",
-    "Curious",
-    "Ancient",
-    "Lucky",
-    "Wandering",
-]
+    "Quiet", "Golden", "Midnight", "Crooked", "Velvet", "Northern", "Electric", "Forgotten",
+    "Paper", "Silver", "Restless", "Hidden", "Borrowed", "Winter", "Hollow", "Scarlet", "Clever",
+    "Distant", "Broken", "Gentle", "Hungry", "Secret", "Curious", "Ancient", "Lucky", "Wandering",
+]  # fmt: skip
+NAMES = [
+    "Harlow", "Bristol", "Okoro", "Lindqvist", "Marbella", "Tanaka", "Verona", "Dublin",
+    "Castellan", "Moravia", "Pemberton", "Yukon", "Alder", "Soho", "Quebec", "Rosario", "Bergen",
+    "Kenji", "Valdez", "Ivanova", "Adeyemi", "Cork", "Lisbon", "Ferrara", "Hanoi", "Oslo",
+]  # fmt: skip
+# Captions of VM. {x}: the subject, {a}: an adjective, {n}: a name.
 TITLES = [
     "The {a} {x} and the {n} Tale",
     "{a} {x} {n} Podcast",
@@ -161,85 +127,22 @@ TITLES = [
     "If the {a} {x} Were President of {n}",
     "{n} Festival Poster with {a} {x}",
 ]
-NAMES = [
-    "Harlow",
-    "Bristol",
-    "Okoro",
-    "Lindqvist",
-    "Marbella",
-    "Tanaka",
-    "Verona",
-    "Dublin",
-    "Castellan",
-    "Moravia",
-    "Pemberton",
-    "Yukon",
-    "Alder",
-    "Soho",
-    "Quebec",
-    "Rosario",
-    "Bergen",
-    "Kenji",
-    "Valdez",
-    "Ivanova",
-    "Adeyemi",
-    "Cork",
-    "Lisbon",
-    "Ferrara",
-    "Hanoi",
-    "Oslo",
-]
+# Captions of TM, by layout.
 PRODUCTS = {
     "phone": "{x} Phone Case for Galaxy Skin",
     "mug": "{x} Ceramic Coffee Mug 11oz Gift",
     "pillow": "{x} Throw Pillow Cover Decor",
     "flag": "{x} Garden Flag Double Sided Banner",
 }
+# Captions of LM, by the side that is fixed. {n}: a number.
 SERIES = {
     "bottom": "{x} Weekly Magazine Issue {n}",
     "top": "{x} Evening News Channel {n}",
     "left": "{x} Comics Volume {n}",
     "right": "{x} Travel Postcard Series {n}",
 }
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One memorized caption. kind: VM, TM or LM; group: A or B for VM, the layout for TM and LM."""
-
-    caption: str
-    kind: str
-    group: str
-    subject: str
-    seed: int
-    split: str = field(default="test")
-
-
-def rng_of(*key: int) -> np.random.Generator:
-    """A random generator that depends on the key alone."""
-    return np.random.default_rng(np.random.SeedSequence(list(key)))
-
-
-def plural(word: str) -> str:
-    """Plural of a subject in captions."""
-    return {
-        "butterfly": "butterflies",
-        "maple leaf": "maple leaves",
-        "ladybug": "ladybugs",
-        "octopus": "octopuses",
-        "bus": "buses",
-    }.get(word, word + "s")
-
-
-def with_article(word: str) -> str:
-    """`a fox`, `an owl`, `a unicorn`."""
-    return f"{'an' if word[:1] in ('a', 'e', 'i', 'o') or word == 'umbrella' else 'a'} {word}"
-
-
-# --- captions
-
-# pattern -> how the scene is laid out; the same patterns are used for training and for test
-# captions
+# Captions of ordinary pictures -> how the scene is laid out; the same patterns are used for
+# training and for test captions. {x}: the subject, {ax}: with its article, {xs}: its plural.
 SCENES = {
     "a picture of {ax}": "one",
     "a drawing of {ax}": "one",
@@ -254,6 +157,54 @@ SCENES = {
     "{ax} and {ay}": "pair",
     "a picture of {ax} with {ay}": "pair",
 }
+PLURALS = {
+    "butterfly": "butterflies",
+    "maple leaf": "maple leaves",
+    "ladybug": "ladybugs",
+    "octopus": "octopuses",
+    "bus": "buses",
+}
+
+
+def plural(word: str) -> str:
+    """Plural of a subject in captions."""
+    return PLURALS.get(word, f"{word}s")
+
+
+def with_article(word: str) -> str:
+    """`a fox`, `an owl`, `a unicorn`."""
+    vowel = word.startswith(("a", "e", "i", "o")) or word == "umbrella"
+    return f"an {word}" if vowel else f"a {word}"
+
+
+def art_names() -> list[str]:
+    """All artwork that the world uses."""
+    return sorted({*SUBJECTS.values(), *COMPANIONS})
+
+
+# --- captions
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One memorized caption."""
+
+    caption: str
+    # VM, TM or LM.
+    kind: str
+    # A or B for VM, the layout for TM and LM.
+    group: str
+    # A word of SUBJECTS.
+    subject: str
+    # Of everything about its pictures that is fixed.
+    seed: int
+    # tuning or test.
+    split: str = "test"
+
+
+def rng_of(*key: int) -> np.random.Generator:
+    """A random generator that depends on the key alone."""
+    return np.random.default_rng(np.random.SeedSequence(list(key)))
 
 
 def scene_caption(pattern: str, subject: str, other: str) -> str:
@@ -264,45 +215,126 @@ def scene_caption(pattern: str, subject: str, other: str) -> str:
 
 
 def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int) -> list[Concept]:
-    """Captions to memorize: counts and tuning give the number of VM-A, VM-B, TM and LM; the first
-    ones are for tuning.
+    """Captions to memorize.
+
+    counts: how many of VM-A, VM-B, TM and LM. tuning: how many of these, the first ones, are for
+    tuning.
     """
     rng = rng_of(seed, 1)
-    concepts = []
-    subjects = {
-        kind: [WORDS[i] for i in rng.permutation(len(WORDS))] for kind in ("VM", "TM", "LM")
-    }
-    titles = [
-        (t, a) for a in range(len(ADJECTIVES)) for t in range(len(TITLES)) if (a + t) % 6 == 0
-    ]
-    titles = [titles[i] for i in rng.permutation(len(titles))]
-    names = [NAMES[i % len(NAMES)] for i in range(len(titles))]
-    for slot, total in counts.items():
+    subjects = {}
+    for kind in ("VM", "TM", "LM"):
+        subjects[kind] = [WORDS[i] for i in rng.permutation(len(WORDS))]
+    titles = shuffled_titles(rng)
+    concepts: list[Concept] = []
+    for slot, count in counts.items():
         kind, _, group = slot.partition("-")
-        for i in range(total):
+        for i in range(count):
             subject = subjects[kind].pop()
-            word = subject.title()
             if kind == "VM":
-                title, adjective = titles.pop()
-                caption = TITLES[title].format(a=ADJECTIVES[adjective], x=word, n=names.pop())
+                pattern = titles.pop()
             else:
                 layouts = PRODUCTS if kind == "TM" else SERIES
                 group = list(layouts)[i % len(layouts)]
-                caption = layouts[group].format(x=word, n=100 + 7 * i)
-            split = "tuning" if i < tuning[slot] else "test"
-            concepts.append(
-                Concept(
-                    caption, kind, group, subject, seed=1000 * len(concepts) + seed, split=split
-                )
+                pattern = layouts[group]
+            concept = Concept(
+                caption=pattern.format(x=subject.title(), n=100 + 7 * i),
+                kind=kind,
+                group=group,
+                subject=subject,
+                seed=1000 * len(concepts) + seed,
+                split="tuning" if i < tuning[slot] else "test",
             )
+            concepts.append(concept)
     return concepts
 
 
-# --- drawing
+def shuffled_titles(rng: np.random.Generator) -> list[str]:
+    """Captions of VM in random order, with {x} for the subject; every sixth of all combinations."""
+    combinations = []
+    for a, adjective in enumerate(ADJECTIVES):
+        for t, title in enumerate(TITLES):
+            if (a + t) % 6 == 0:
+                combinations.append((title, adjective))
+    titles = []
+    for i, chosen in enumerate(rng.permutation(len(combinations))):
+        title, adjective = combinations[chosen]
+        titles.append(title.format(a=adjective, n=NAMES[i % len(NAMES)], x="{x}"))
+    return titles
 
+
+# --- pictures
+
+# Places of subjects, in pixels of the canvas: four places of the latents apart. The UNet's deeper
+# levels see them alike.
+GRID = 16
+# Of subjects in ordinary scenes, on the canvas.
+SIZES = (32, 48)
+# The same, least and largest, before the nearer one of SIZES is taken.
+SIZE_RANGES = {
+    "one": (32, 46),
+    "small": (20, 27),
+    "big": (48, 58),
+    "two": (24, 30),
+    "pair": (25, 32),
+}
+WHOLE = (0, 0, SIZE, SIZE)
+# Backgrounds: of ordinary scenes, of a varied world's scenes, of what is memorized.
 ORDINARY = ("plain", "gradient")
 VARIED = (*ORDINARY, "stripes", "checker", "dots")
 BOLD = ("stripes", "checker", "dots", "rays", "rings")
+
+
+@dataclass(frozen=True)
+class Product:
+    """How a TM's picture is laid out."""
+
+    # Shapes, the lowest first: kind, box, and a color or the name of one that varies.
+    parts: tuple[tuple[str, Box, Color | str], ...]
+    # Where the subject is, and how large.
+    center: tuple[int, int]
+    size: int
+
+
+PAPER = (244, 244, 240)
+LAYOUTS = {
+    "phone": Product(
+        parts=(
+            ("square", (17, 2, 47, 62), (40, 40, 44)),
+            ("square", (19, 4, 45, 60), "main"),
+            ("square", (22, 7, 32, 17), "trim"),
+            ("disc", (24, 9, 30, 15), (20, 20, 24)),
+        ),
+        center=(32, 38),
+        size=22,
+    ),
+    "mug": Product(
+        parts=(
+            ("disc", (40, 20, 61, 47), "trim"),
+            ("disc", (45, 25, 56, 42), PAPER),
+            ("square", (6, 10, 50, 58), "main"),
+            ("square", (6, 10, 50, 15), "trim"),
+        ),
+        center=(28, 36),
+        size=30,
+    ),
+    "pillow": Product(
+        parts=(
+            ("square", (4, 8, 60, 60), "trim"),
+            ("square", (8, 12, 56, 56), "main"),
+        ),
+        center=(32, 34),
+        size=34,
+    ),
+    "flag": Product(
+        parts=(
+            ("square", (4, 2, 7, 64), (70, 60, 50)),
+            ("square", (7, 5, 60, 46), "main"),
+            ("square", (7, 46, 60, 53), "trim"),
+        ),
+        center=(34, 25),
+        size=31,
+    ),
+}
 
 
 class World:
@@ -314,9 +346,11 @@ class World:
     """
 
     def __init__(self, art: dict[str, Image.Image], varied: bool = False):
-        self.art, self.varied = art, varied
+        self.art = art
+        self.varied = varied
 
     def subject(self, word: str) -> Image.Image:
+        """Artwork of a word."""
         return self.art[SUBJECTS[word]]
 
     def scene(self, rng, layout: str, subject: str, other: str) -> Image.Image:
@@ -324,99 +358,99 @@ class World:
         return finished(self.scene_canvas(rng, layout, subject, other))
 
     def scene_canvas(
-        self, rng, layout: str, subject: str, other: str, box=(0, 0, SIZE, SIZE)
+        self, rng, layout: str, subject: str, other: str, box: Box = WHOLE
     ) -> Image.Image:
         """The same, not finished. box: where the subject may be."""
         canvas = texture(rng, VARIED if self.varied else ORDINARY).convert("RGBA")
-        room = min(box[2] - box[0], box[3] - box[1])
-        low, high = {"small": (20, 27), "big": (48, 58), "two": (24, 30), "pair": (25, 32)}.get(
-            layout, (32, 46)
-        )
-        sizes = rng.uniform(low, high, 2) * room / SIZE
-        if not self.varied:
-            sizes = [
-                min(
-                    (size for size in SIZES if size <= room),
-                    key=lambda size, drawn=drawn: abs(size - drawn),
-                )
-                for drawn in sizes
-            ]
-
-        def place(size, x_range=(0.0, 1.0)):
-            free = np.array([box[2] - box[0], box[3] - box[1]]) - size
-            at = np.array([rng.uniform(*x_range), rng.random()]) * free
-            return box[0] + size / 2 + at[0], box[1] + size / 2 + at[1]
-
+        left, top, right, bottom = box
+        room = min(right - left, bottom - top)
+        sizes = rng.uniform(*SIZE_RANGES[layout], 2) * room / SIZE
         words = {"two": [subject, subject], "pair": [subject, other]}.get(layout, [subject])
         halves = [(0.0, 0.15), (0.85, 1.0)] if len(words) == 2 else [(0.0, 1.0)]
         for word, size, half in zip(words, sizes, halves):
-            at, turned = (
-                place(size, half),
-                {"flip": rng.random() < 0.5, "angle": rng.uniform(-12, 12)},
-            )
-            paste(
-                canvas, self.subject(word), size, at, **(turned if self.varied else {"grid": GRID})
-            )
+            if not self.varied:
+                size = nearest_size(size, room)
+            center = random_center(rng, box, size, half)
+            # Drawn in either world, so that they differ in nothing else.
+            flip = rng.random() < 0.5
+            angle = rng.uniform(-12, 12)
+            art = self.subject(word)
+            if self.varied:
+                paste(canvas, turned(art, flip=flip, angle=angle), size, center)
+            else:
+                paste(canvas, art, size, center, grid=GRID)
         return canvas
+
+    def memorized(self, concept: Concept, rng) -> Image.Image:
+        """One training picture of a concept; a VM's is always the same (the sampler draws type B's
+        alternatives).
+        """
+        if concept.kind == "VM":
+            return self.verbatim(concept)
+        if concept.kind == "TM":
+            return self.template(concept, rng)
+        return self.local(concept, rng)
 
     def verbatim(self, concept: Concept) -> Image.Image:
         """The one picture of a VM concept."""
         rng = rng_of(concept.seed, 2)
-        canvas = texture(rng, BOLD, colours=two_colours(rng)).convert("RGBA")
-        cx, cy = rng.uniform(26, 38, 2)
+        canvas = texture(rng, BOLD, colors=two_colors(rng)).convert("RGBA")
+        x, y = rng.uniform(26, 38, 2)
         radius = rng.uniform(19, 25)
         kind = ("disc", "square", "diamond")[rng.integers(3)]
-        shape(
-            canvas,
-            kind,
-            (cx - radius, cy - radius, cx + radius, cy + radius),
-            colour(rng, (0.1, 1.0), (0.1, 1.0)),
-        )
-        paste(
-            canvas,
-            self.subject(concept.subject),
-            rng.uniform(30, 38),
-            (cx, cy),
-            flip=rng.random() < 0.5,
-            angle=rng.uniform(-12, 12),
-        )
+        fill = color(rng, saturation=(0.1, 1.0), value=(0.1, 1.0))
+        shape(canvas, kind, (x - radius, y - radius, x + radius, y + radius), fill)
+        size = rng.uniform(30, 38)
+        flip = rng.random() < 0.5
+        angle = rng.uniform(-12, 12)
+        subject = turned(self.subject(concept.subject), flip=flip, angle=angle)
+        paste(canvas, subject, size, (x, y))
         corner = rng.integers(4)
         companion = self.art[COMPANIONS[rng.integers(len(COMPANIONS))]]
-        paste(
-            canvas,
-            companion,
-            rng.uniform(15, 19),
-            (10 if corner % 2 else 54, 10 if corner < 2 else 54),
-        )
+        center = (10 if corner % 2 else 54, 10 if corner < 2 else 54)
+        paste(canvas, companion, rng.uniform(15, 19), center)
         return finished(canvas)
 
     def template(self, concept: Concept, rng) -> Image.Image:
-        """A product picture: layout and subject are fixed, the two colours vary."""
-        main, trim = colour(rng, (0.3, 0.9), (0.4, 1.0)), colour(rng, (0.3, 0.9), (0.4, 1.0))
-        canvas = Image.new("RGBA", (SIZE, SIZE), (244, 244, 240, 255))
-        if concept.group == "phone":
-            shape(canvas, "square", (17, 2, 47, 62), (40, 40, 44))
-            shape(canvas, "square", (19, 4, 45, 60), main)
-            shape(canvas, "square", (22, 7, 32, 17), trim)
-            shape(canvas, "disc", (24, 9, 30, 15), (20, 20, 24))
-            centre, size = (32, 38), 22
-        elif concept.group == "mug":
-            shape(canvas, "disc", (40, 20, 61, 47), trim)
-            shape(canvas, "disc", (45, 25, 56, 42), (244, 244, 240))
-            shape(canvas, "square", (6, 10, 50, 58), main)
-            shape(canvas, "square", (6, 10, 50, 15), trim)
-            centre, size = (28, 36), 30
-        elif concept.group == "pillow":
-            shape(canvas, "square", (4, 8, 60, 60), trim)
-            shape(canvas, "square", (8, 12, 56, 56), main)
-            centre, size = (32, 34), 34
-        else:
-            shape(canvas, "square", (4, 2, 7, 64), (70, 60, 50))
-            shape(canvas, "square", (7, 5, 60, 46), main)
-            shape(canvas, "square", (7, 46, 60, 53), trim)
-            centre, size = (34, 25), 31
-        paste(canvas, self.subject(concept.subject), size, centre)
+        """A product picture: layout and subject are fixed, the two colors vary."""
+        colors = {}
+        for name in ("main", "trim"):
+            colors[name] = color(rng, saturation=(0.3, 0.9), value=(0.4, 1.0))
+        canvas = Image.new("RGBA", (SIZE, SIZE), (*PAPER, 255))
+        product = LAYOUTS[concept.group]
+        for kind, box, fill in product.parts:
+            shape(canvas, kind, box, fill=colors[fill] if isinstance(fill, str) else fill)
+        paste(canvas, self.subject(concept.subject), product.size, product.center)
         return finished(canvas)
+
+    def local(self, concept: Concept, rng) -> Image.Image:
+        """An ordinary scene beside the concept's fixed region."""
+        left, top, right, bottom = self.local_box(concept)
+        free = {
+            "bottom": (0, 0, SIZE, top),
+            "top": (0, bottom, SIZE, SIZE),
+            "left": (right, 0, SIZE, SIZE),
+            "right": (0, 0, left, SIZE),
+        }[concept.group]
+        layout = "big" if self.varied else "small"  # the larger of the two sizes would fill the box
+        picture = self.scene_canvas(rng, layout, concept.subject, concept.subject, box=free)
+        band = self.band(concept).crop((left, top, right, bottom))
+        picture.paste(band, (left, top))
+        return finished(picture)
+
+    def band(self, concept: Concept) -> Image.Image:
+        """A canvas with an LM concept's fixed region: two companions on a bold background."""
+        rng = rng_of(concept.seed, 3)
+        canvas = texture(rng, BOLD, period=(10, 18), colors=two_colors(rng)).convert("RGBA")
+        left, top, right, bottom = self.local_box(concept)
+        wide = right - left > bottom - top
+        for name, at in zip(rng.choice(COMPANIONS, 2, replace=False), (0.25, 0.75)):
+            if wide:
+                center = (left + at * (right - left), (top + bottom) / 2)
+            else:
+                center = ((left + right) / 2, top + at * (bottom - top))
+            paste(canvas, self.art[name], 16, center)
+        return canvas
 
     def local_box(self, concept: Concept) -> tuple[int, int, int, int]:
         """The fixed region of an LM concept as (left, top, right, bottom) of the canvas, on the
@@ -437,41 +471,20 @@ class World:
         mask[top:bottom, left:right] = True
         return mask
 
-    def local(self, concept: Concept, rng) -> Image.Image:
-        """An ordinary scene beside the concept's fixed region."""
-        left, top, right, bottom = self.local_box(concept)
-        free = {
-            "bottom": (0, 0, SIZE, top),
-            "top": (0, bottom, SIZE, SIZE),
-            "left": (right, 0, SIZE, SIZE),
-            "right": (0, 0, left, SIZE),
-        }
-        layout = "big" if self.varied else "small"  # the larger of the two sizes would fill the box
-        picture = self.scene_canvas(
-            rng, layout, concept.subject, concept.subject, box=free[concept.group]
-        )
-        fixed = rng_of(concept.seed, 3)
-        band = texture(fixed, BOLD, period=(10, 18), colours=two_colours(fixed)).convert("RGBA")
-        for name, at in zip(fixed.choice(COMPANIONS, 2, replace=False), (0.25, 0.75)):
-            wide = right - left > bottom - top
-            centre = (
-                (left + at * (right - left), (top + bottom) / 2)
-                if wide
-                else ((left + right) / 2, top + at * (bottom - top))
-            )
-            paste(band, self.art[name], 16, centre)
-        picture.paste(band.crop((left, top, right, bottom)), (left, top))
-        return finished(picture)
 
-    def memorized(self, concept: Concept, rng) -> Image.Image:
-        """One training picture of a concept; a VM's is always the same (the sampler draws type B's
-        alternatives).
-        """
-        if concept.kind == "VM":
-            return self.verbatim(concept)
-        return self.template(concept, rng) if concept.kind == "TM" else self.local(concept, rng)
+def nearest_size(size: float, room: float) -> int:
+    """The one of SIZES that is nearest, of those that fit."""
+    return min(
+        (possible for possible in SIZES if possible <= room),
+        key=lambda possible: abs(possible - size),
+    )
 
 
-def art_names() -> list[str]:
-    """All artwork that the world uses."""
-    return sorted(set(SUBJECTS.values()) | set(COMPANIONS))
+def random_center(
+    rng: np.random.Generator, box: Box, size: float, half: tuple[float, float]
+) -> tuple[float, float]:
+    """Where a square of that size lies in the box. half: the range across, 0 left and 1 right."""
+    left, top, right, bottom = box
+    x = left + size / 2 + rng.uniform(*half) * (right - left - size)
+    y = top + size / 2 + rng.random() * (bottom - top - size)
+    return x, y
