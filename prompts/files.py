@@ -42,16 +42,19 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def text_of(path: Path) -> str:
-    """The file's text. Raises ValueError when it is missing, a folder, or not UTF-8 text."""
+def text_of(path: Path, kind: str = "prompt file") -> str:
+    """The file's text. Raises ValueError when it is missing, a folder, or not UTF-8 text.
+
+    kind: what messages call the file.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ValueError(f"cannot read the prompt file {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
     if "\0" in text:
-        raise ValueError(f"{path} is a binary file, not a prompt file")
+        raise ValueError(f"{path} is a binary file, not a {kind}")
     return text
 
 

@@ -40,8 +40,17 @@ class Parser(argparse.ArgumentParser):
     def meant(self, message: str) -> str:
         """`; did you mean --X?` when an unknown flag is near a known one."""
         found = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        near = closest(found[1], self._option_string_actions) if found else ""
+        near = closest(found[1], self.known_flags()) if found else ""
         return f"; did you mean {near}?" if near else ""
+
+    def known_flags(self) -> list[str]:
+        """The flags, and those of the subcommands."""
+        known = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    known += parser._option_string_actions
+        return known
 
     def typed(self, argv: list[str] | None = None) -> dict[str, Any]:
         """Name -> value of what was typed, and defaults of flags that are no settings."""
@@ -97,9 +106,14 @@ def add_flag(parser, option: dataclasses.Field) -> None:
     if option.metadata["alias"]:
         names.insert(0, option.metadata["alias"])
     text = option.metadata["help"]
-    if option.default not in ("", None, (), False, dataclasses.MISSING):
+    silent = ("", None, (), dataclasses.MISSING)
+    if option.default not in silent and option.default is not False:
         text += f" (default {default_text(option.default)})"
-    shown = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+    shown = {
+        "dest": option.name,
+        "help": text.replace("%", "%%"),
+        "default": argparse.SUPPRESS,
+    }
     if value_type(option) is bool:
         parser.add_argument(*names, action="store_true", **shown)
         return

@@ -1,6 +1,4 @@
-"""Running detectors on prompt sets, and comparing their scores. `main(argv)` is the command line of
-detect_memorization.py.
-"""
+"""Prompt sets that detectors run on, and how well their scores tell two sets apart."""
 
 from memorization_suite import one_name
 

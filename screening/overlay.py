@@ -1,9 +1,8 @@
-"""A mask as colours over its image."""
+"""A mask as colors over its image."""
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+from memorization_suite.lazy import cv2, np
 
 
 def overlay(
@@ -13,18 +12,20 @@ def overlay(
     value. image: (H, W, 3) in [0, 1]; mask: (h, w).
     """
     size = (max(image.shape[1], side), max(image.shape[0], side))
-    low, high = float(mask.min()), float(mask.max())
+    low = float(mask.min())
+    high = float(mask.max())
     scaled = (mask - low) / (high - low) if high > low else np.zeros_like(mask)
-    heat = cv2.applyColorMap(
-        cv2.resize((255 * scaled).round().astype(np.uint8), size, interpolation=cv2.INTER_LINEAR),
-        cv2.COLORMAP_JET,
-    )
-    picture = cv2.resize(
-        cv2.cvtColor((255 * image).round().astype(np.uint8), cv2.COLOR_RGB2BGR),
-        size,
-        interpolation=cv2.INTER_LINEAR,
-    )
-    done, data = cv2.imencode(".png", cv2.addWeighted(picture, 1 - strength, heat, strength, 0))
+    heat = cv2.resize(as_bytes(scaled), size, interpolation=cv2.INTER_LINEAR)
+    heat = cv2.applyColorMap(heat, cv2.COLORMAP_JET)
+    picture = cv2.cvtColor(as_bytes(image), cv2.COLOR_RGB2BGR)
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    blended = cv2.addWeighted(picture, 1 - strength, heat, strength, 0)
+    done, data = cv2.imencode(".png", blended)
     if not done:
         raise RuntimeError("OpenCV could not write a PNG")
     return data.tobytes()
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as whole numbers up to 255."""
+    return (255 * values).round().astype(np.uint8)

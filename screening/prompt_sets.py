@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from memorization_suite import ROOT
+from memorization_suite.lazy import np
+from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import write_csv
 
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<column>[^:]+)(:(?P<split>[^:]+))?")
 
 
-def check_source(flag: str, source: str) -> None:
-    """Raises ValueError when a prompt set is neither a readable file nor written as
-    hub:NAME:COLUMN[:SPLIT].
-    """
-    if not source.startswith("hub:"):
-        read_prompts(Path(source))
-    elif not HUB.fullmatch(source):
+def prompt_sources(model_id: str, prompts: str, nonmem_prompts: str) -> tuple[str, str]:
+    """The two prompt sets; an embedded model has its own. Raises ValueError when there is none."""
+    if prompts:
+        return prompts, nonmem_prompts
+    if model_id not in EMBEDDED:
         raise ValueError(
-            f"--{flag} {source!r}: a data set is written hub:NAME:COLUMN or hub:NAME:COLUMN:SPLIT"
+            "give the prompts to be looked at with --prompts (and ordinary ones to compare "
+            "with --nonmem_prompts), or use the embedded model with --model_id tiny"
         )
+    folder = ROOT / "tiny" / "prompts"
+    memorized = folder / f"{model_id}_memorized_test.csv"
+    ordinary = folder / f"{model_id}_ordinary_test.csv"
+    return str(memorized), nonmem_prompts or str(ordinary)
 
 
-def read_source(source: str, folder: Path, count: int, seed: int) -> list[Prompt]:
-    """Prompts of a file, or `count` rows of a data set, drawn with a seed and written into `folder`
-    first; later runs read that file.
+def read_local(flag: str, source: str) -> list[Prompt] | None:
+    """Prompts of a file; None for a data set by name, hub:NAME:COLUMN[:SPLIT].
 
-    Raises ValueError for a source that cannot be read.
+    Raises ValueError when the source is neither. flag: where it was given.
     """
     if not source.startswith("hub:"):
         return read_prompts(Path(source))
+    if not HUB.fullmatch(source):
+        raise ValueError(
+            f"--{flag} {source!r}: a data set is written hub:NAME:COLUMN or hub:NAME:COLUMN:SPLIT"
+        )
+    return None
+
+
+def read_sample(source: str, folder: Path, count: int, seed: int) -> list[Prompt]:
+    """`count` rows of a data set, drawn with a seed and written into `folder`; later runs read that
+    file.
+
+    Raises ValueError for a data set that cannot be read.
+    """
     path = folder / f"{re.sub('[^A-Za-z0-9]+', '-', source)}_{count}_seed{seed}.csv"
     if not path.exists():
         captions = read_hub(source)
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(captions))[:count]).tolist()
+        drawn = np.random.default_rng(seed).permutation(len(captions))[:count]
+        rows = [{"Caption": captions[i], "Index": i} for i in np.sort(drawn).tolist()]
         folder.mkdir(parents=True, exist_ok=True)
-        write_csv(path, ({"Caption": captions[i], "Index": i} for i in chosen))
+        write_csv(path, rows)
     return read_prompts(path)
 
 
@@ -49,25 +68,32 @@ def read_hub(source: str) -> list[str]:
     import datasets
 
     parts = HUB.fullmatch(source)
-    assert parts is not None  # check_source was asked
-    name, column, split = parts["name"], parts["column"], parts["split"] or "train"
+    assert parts is not None  # read_local was asked
+    name = parts["name"]
+    column = parts["column"]
+    split = parts["split"] or "train"
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen kinds
         raise ValueError(
             f"cannot load the data set {name!r} (split {split}): it is not on this machine and the "
-            "hub cannot be reached, or has no "
-            f"such data set or split ({type(error).__name__}). A prompt file works too."
+            "hub cannot be reached, or has no such data set or split "
+            f"({type(error).__name__}). A prompt file works too."
         ) from error
     if column not in table.column_names:
         raise ValueError(
             f"the data set {name} has no column {column!r}; it has {', '.join(table.column_names)}"
         )
-    texts = dict.fromkeys(
-        " ".join(text.split())
-        for text in table[column][:]
-        if isinstance(text, str) and text.strip()
-    )
+    texts: dict[str, None] = {}
+    for text in table[column][:]:
+        if isinstance(text, str) and text.strip():
+            texts[" ".join(text.split())] = None
     if not texts:
         raise ValueError(f"the column {column!r} of {name} holds no text")
     return list(texts)
+
+
+def captions_hash(prompts: Sequence[Prompt]) -> str:
+    """A hash over the captions of a set."""
+    captions = "\0".join(prompt.caption for prompt in prompts)
+    return hashlib.sha256(captions.encode()).hexdigest()[:16]

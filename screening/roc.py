@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
-from scipy.stats import bootstrap
+from memorization_suite.lazy import np
 
-Scores = Sequence[float] | np.ndarray
-Figure = Callable[["Curves"], np.ndarray]  # (rows,)
+Scores: TypeAlias = "Sequence[float] | np.ndarray"
+Figure = Callable[["Curves"], "np.ndarray"]  # (rows,)
 RULES = ("at_most", "wen_strict", "nearest", "interp")
 RESAMPLES = 2000
 BATCH_VALUES = 100_000  # ROC points that are in memory at once
@@ -22,27 +22,29 @@ BATCH_VALUES = 100_000  # ROC points that are in memory at once
 
 @dataclass(frozen=True)
 class Curves:
-    """ROC curves, one a row, from the highest threshold down. hits, alarms: (rows, points)
-    positives and negatives at or above each
-    threshold, the first point is (0, 0). corners: the points that scikit-learn's `roc_curve` keeps
-    with its default drop_intermediate.
-    """
+    """ROC curves, one a row, from the highest threshold down. All fields: (rows, points)."""
 
+    # Positives at or above each threshold; the first point has none.
     hits: np.ndarray
+    # Negatives at or above each threshold; the first point has none.
     alarms: np.ndarray
+    # The points that scikit-learn's `roc_curve` keeps with its default drop_intermediate.
     corners: np.ndarray
 
     @property
     def tpr(self) -> np.ndarray:
+        """(rows, points) true-positive rates."""
         return self.hits / self.hits[:, -1:]
 
     @property
     def fpr(self) -> np.ndarray:
+        """(rows, points) false-positive rates."""
         return self.alarms / self.alarms[:, -1:]
 
     def auc(self) -> np.ndarray:
         """(rows,) area by trapezoids, in whole numbers up to the division."""
-        twice = (np.diff(self.alarms) * (self.hits[:, 1:] + self.hits[:, :-1])).sum(1)
+        heights = self.hits[:, 1:] + self.hits[:, :-1]
+        twice = (np.diff(self.alarms) * heights).sum(1)
         return twice / (2 * self.hits[:, -1] * self.alarms[:, -1])
 
     def accuracy(self) -> np.ndarray:
@@ -55,64 +57,80 @@ class Curves:
             return np.where(self.fpr <= fpr, self.tpr, 0).max(1)
         if rule == "wen_strict":
             return np.where(self.corners & (self.fpr < fpr), self.tpr, 0).max(1)
-        rows = np.arange(len(self.hits))
         if rule == "nearest":
-            return self.tpr[rows, np.where(self.corners, np.abs(self.fpr - fpr), np.inf).argmin(1)]
+            return self.nearest_tpr(fpr)
+        return self.interpolated_tpr(fpr)
+
+    def nearest_tpr(self, fpr: float) -> np.ndarray:
+        """(rows,) TPR of the first corner with the least |FPR - fpr|."""
+        distances = np.where(self.corners, np.abs(self.fpr - fpr), np.inf)
+        rows = np.arange(len(self.hits))
+        return self.tpr[rows, distances.argmin(1)]
+
+    def interpolated_tpr(self, fpr: float) -> np.ndarray:
+        """(rows,) TPR on the line between the points around fpr; at a step its upper end."""
+        rows = np.arange(len(self.hits))
         last = (self.fpr <= fpr).sum(1) - 1  # never the end of the curve, as fpr < 1
-        below, above = self.fpr[rows, last], self.fpr[rows, last + 1]
-        return self.tpr[rows, last] + (self.tpr[rows, last + 1] - self.tpr[rows, last]) * (
-            fpr - below
-        ) / (above - below)
+        below = self.fpr[rows, last]
+        above = self.fpr[rows, last + 1]
+        rise = self.tpr[rows, last + 1] - self.tpr[rows, last]
+        return self.tpr[rows, last] + rise * (fpr - below) / (above - below)
 
 
 def curves_of(positives: np.ndarray, negatives: np.ndarray, size: int) -> Curves:
     """positives: (rows, n), negatives: (rows, m), each score as its place among `size` values, 0
     the largest.
     """
-    hits, alarms = counts(positives, size), counts(negatives, size)
-    missing = (
-        hits + alarms == 0
-    )  # values that a resample did not draw go to the end, where they add nothing
+    hits = counts(positives, size)
+    alarms = counts(negatives, size)
+    # Values that a resample did not draw go to the end, where they add nothing.
+    missing = hits + alarms == 0
     order = np.argsort(missing, axis=1, kind="stable")
-    missing, hits, alarms = (
-        np.take_along_axis(table, order, axis=1) for table in (missing, hits, alarms)
-    )
+    missing = np.take_along_axis(missing, order, axis=1)
+    hits = np.take_along_axis(hits, order, axis=1)
+    alarms = np.take_along_axis(alarms, order, axis=1)
+    # A corner is followed by a step that is not the same again.
+    turns = (np.diff(hits) != 0) | (np.diff(alarms) != 0)
     corners = np.ones((len(hits), size + 1), dtype=bool)
-    corners[:, 2:-1] = (np.diff(hits) != 0)[:, 1:] | (np.diff(alarms) != 0)[
-        :, 1:
-    ]  # the next step is another one
+    corners[:, 2:-1] = turns[:, 1:]
     corners[:, 1:] &= ~missing
-    start = np.zeros((len(hits), 1), dtype=int)
-    return Curves(
-        np.concatenate([start, hits.cumsum(1)], axis=1),
-        np.concatenate([start, alarms.cumsum(1)], axis=1),
-        corners,
-    )
+    return Curves(running_total(hits), running_total(alarms), corners)
 
 
 def counts(places: np.ndarray, size: int) -> np.ndarray:
     """(rows, n) numbers below `size` -> (rows, size), how often each occurs in its row."""
     rows = len(places)
-    return np.bincount(
-        (places + size * np.arange(rows)[:, None]).ravel(), minlength=rows * size
-    ).reshape(rows, size)
+    offsets = size * np.arange(rows)[:, None]
+    occurrences = np.bincount((places + offsets).ravel(), minlength=rows * size)
+    return occurrences.reshape(rows, size)
+
+
+def running_total(numbers: np.ndarray) -> np.ndarray:
+    """(rows, size) -> (rows, size + 1), sums of the first 0, 1, ... numbers of each row."""
+    start = np.zeros((len(numbers), 1), dtype=int)
+    return np.concatenate([start, numbers.cumsum(1)], axis=1)
 
 
 def places_of(positives: Scores, negatives: Scores) -> tuple[np.ndarray, np.ndarray, int]:
-    """Each score's place among the distinct values, 0 the largest, and their number. Raises
-    ValueError for an empty set or a score that is
-    not a finite number."""
-    found = [np.asarray(scores, dtype=float).reshape(-1) for scores in (positives, negatives)]
-    for name, scores in zip(("memorized", "ordinary"), found):
-        if not len(scores):
-            raise ValueError(f"there are no scores of {name} prompts: AUC and TPR need both sets")
-        if not np.isfinite(scores).all():
-            raise ValueError(
-                f"{int((~np.isfinite(scores)).sum())} scores of {name} prompts are not finite "
-                "numbers"
-            )
-    values, places = np.unique(-np.concatenate(found), return_inverse=True)
-    return places[: len(found[0])], places[len(found[0]) :], len(values)
+    """Each score's place among the distinct values, 0 the largest, and their number.
+
+    Raises ValueError for an empty set or a score that is not a finite number.
+    """
+    first = finite_scores(positives, "memorized")
+    second = finite_scores(negatives, "ordinary")
+    values, places = np.unique(-np.concatenate([first, second]), return_inverse=True)
+    return places[: len(first)], places[len(first) :], len(values)
+
+
+def finite_scores(scores: Scores, name: str) -> np.ndarray:
+    """(n,) the scores of a set. Raises ValueError when there are none, or not all are finite."""
+    values = np.asarray(scores, dtype=float).reshape(-1)
+    if not len(values):
+        raise ValueError(f"there are no scores of {name} prompts: AUC and TPR need both sets")
+    wrong = int((~np.isfinite(values)).sum())
+    if wrong:
+        raise ValueError(f"{wrong} scores of {name} prompts are not finite numbers")
+    return values
 
 
 def curve(positives: Scores, negatives: Scores) -> Curves:
@@ -124,16 +142,20 @@ def curve(positives: Scores, negatives: Scores) -> Curves:
 
 
 def auc(positives: Scores, negatives: Scores) -> float:
-    """Share of pairs in which the memorized prompt has the larger score, ties count one half
-    (Mann-Whitney; equals the area under the
-    ROC curve). Raises ValueError, see `places_of`."""
+    """Share of pairs in which the memorized prompt has the larger score, ties count one half.
+
+    That is Mann-Whitney's, and equals the area under the ROC curve. Raises ValueError, see
+    `places_of`.
+    """
     return float(curve(positives, negatives).auc()[0])
 
 
 def accuracy(positives: Scores, negatives: Scores) -> float:
-    """Largest 1 - (FPR + FNR) / 2 of any threshold. The threshold is chosen on the same scores, so
-    it is a best case.
-    Source: `det_mem_viz.ipynb` of Wen et al., ICLR 2024. Raises ValueError, see `places_of`."""
+    """Largest 1 - (FPR + FNR) / 2 of any threshold.
+
+    The threshold is chosen on the same scores, so it is a best case. Raises ValueError, see
+    `places_of`. *Source:* `det_mem_viz.ipynb` of Wen et al., ICLR 2024.
+    """
     return float(curve(positives, negatives).accuracy()[0])
 
 
@@ -177,6 +199,8 @@ def intervals(
     move with other prompts of the same kinds; with perfectly separated sets it has no width. A set
     of one prompt has no interval: (nan, nan). Raises ValueError, see `places_of`.
     """
+    from scipy.stats import bootstrap
+
     first, second, size = places_of(positives, negatives)
     if min(len(first), len(second)) < 2:
         return [(float("nan"), float("nan"))] * len(figures)
@@ -185,7 +209,7 @@ def intervals(
         curves = curves_of(some, others, size)
         return np.stack([figure(curves) for figure in figures])
 
-    found = bootstrap(
+    interval = bootstrap(
         (first, second),
         statistic,
         vectorized=True,
@@ -194,4 +218,4 @@ def intervals(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return [(float(low), float(high)) for low, high in zip(found.low, found.high)]
+    return [(float(low), float(high)) for low, high in zip(interval.low, interval.high)]

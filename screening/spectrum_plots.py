@@ -5,10 +5,13 @@ negative.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from memorization_suite.lazy import np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = dict[str, str]
 
@@ -18,15 +21,18 @@ def distinct(rows: Sequence[Row], column: str) -> list[str]:
     return list(dict.fromkeys(row[column] for row in rows))
 
 
+def one_line(text: str, length: int) -> str:
+    """The text in one line, cut to so many letters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with panels in a row; the title is plain text, cut to one line."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
-    title = " ".join(title.split())
-    figure.suptitle(
-        title if len(title) <= 45 * count else title[: 45 * count - 1] + "…",
-        fontsize=10,
-        parse_math=False,
-    )
+    figure.suptitle(one_line(title, 45 * count), fontsize=10, parse_math=False)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
@@ -35,27 +41,27 @@ def histogram(rows: Sequence[Row], caption: str) -> Figure:
     operator. rows: of spectrum.csv.
     """
     kinds = distinct(rows, "kind")
-    figure, axes = panels(
-        len(kinds), f"step {rows[0]['step']}, t = {float(rows[0]['timestep']):.4g}: {caption}"
-    )
+    timestep = float(rows[0]["timestep"])
+    figure, axes = panels(len(kinds), f"step {rows[0]['step']}, t = {timestep:.4g}: {caption}")
     for axis, kind in zip(axes, kinds):
-        own = [row for row in rows if row["kind"] == kind and np.isfinite(float(row["eigenvalue"]))]
-        for operator in distinct(own, "operator"):
-            values = np.array(
-                [float(row["eigenvalue"]) for row in own if row["operator"] == operator]
-            )
-            label, bins = (
-                f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0",
-                int(np.clip(len(values) // 4, 12, 60)),
-            )
-            axis.hist(values, bins=bins, histtype="stepfilled", alpha=0.5, log=True, label=label)
-        axis.axvline(0, color="black", linewidth=0.8)
+        draw_kind(axis, [row for row in rows if row["kind"] == kind])
         axis.set(title=kind, xlabel="eigenvalue")
-        axis.set_ylim(bottom=0.5)
-        if own:
-            axis.legend(fontsize=7)
     axes[0].set_ylabel("eigenvalues found")
     return figure
+
+
+def draw_kind(axis: Axes, rows: Sequence[Row]) -> None:
+    """Histograms of the finite eigenvalues of one kind, an outline for each operator."""
+    rows = [row for row in rows if np.isfinite(float(row["eigenvalue"]))]
+    for operator in distinct(rows, "operator"):
+        values = np.array([float(row["eigenvalue"]) for row in rows if row["operator"] == operator])
+        label = f"{operator}: {(values >= 0).sum()} of {len(values)} ≥ 0"
+        bins = int(np.clip(len(values) // 4, 12, 60))
+        axis.hist(values, bins=bins, histtype="stepfilled", alpha=0.5, log=True, label=label)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_ylim(bottom=0.5)
+    if rows:
+        axis.legend(fontsize=7)
 
 
 def best_count(row: Row) -> float:
@@ -71,43 +77,41 @@ def counts(rows: Sequence[Row], types: dict[int, str]) -> Figure:
 
     rows: of summary.csv. types: prompt row -> type, "" for none.
     """
-    shown = list(dict.fromkeys((row["kind"], row["operator"]) for row in rows))
-    steps, names = (
-        sorted({int(row["step"]) for row in rows}),
-        sorted({types.get(int(row["prompt_index"]), "") for row in rows}),
-    )
-    figure, axes = panels(len(shown), "eigenvalues ≥ 0 of the Hessian (estimated for short runs)")
-    for axis, (kind, operator) in zip(axes, shown):
-        for g, name in enumerate(names):
-            colour, side = f"C{g % 10}", (g - (len(names) - 1) / 2) * 0.8 / len(names)
-            for i, step in enumerate(steps):
-                values = np.array(
-                    [
-                        best_count(row)
-                        for row in rows
-                        if (row["kind"], row["operator"], int(row["step"]))
-                        == (kind, operator, step)
-                        and types.get(int(row["prompt_index"]), "") == name
-                    ]
-                )
-                if len(values):
-                    spread = (
-                        np.linspace(-0.25, 0.25, len(values)) / len(names)
-                        if len(values) > 1
-                        else np.zeros(1)
-                    )
-                    axis.bar(i + side, values.mean(), 0.7 / len(names), color=colour, alpha=0.35)
-                    axis.plot(i + side + spread, values, ".", color=colour)
-            axis.plot([], [], "s", color=colour, label=name or "no type")
-        axis.set(
-            title=f"{kind}, {operator}",
-            xlabel="sampling step",
-            xticks=range(len(steps)),
-            xticklabels=[str(step) for step in steps],
-        )
+    pairs = list(dict.fromkeys((row["kind"], row["operator"]) for row in rows))
+    figure, axes = panels(len(pairs), "eigenvalues ≥ 0 of the Hessian (estimated for short runs)")
+    names = sorted({types.get(int(row["prompt_index"]), "") for row in rows})
+    steps = sorted({int(row["step"]) for row in rows})
+    for axis, pair in zip(axes, pairs):
+        shown = [row for row in rows if (row["kind"], row["operator"]) == pair]
+        groups: dict[tuple[str, int], list[float]] = {}
+        for row in shown:
+            name = types.get(int(row["prompt_index"]), "")
+            groups.setdefault((name, int(row["step"])), []).append(best_count(row))
+        draw_groups(axis, groups, names, steps)
+        axis.set(title=", ".join(pair), xlabel="sampling step")
+        axis.set(xticks=range(len(steps)), xticklabels=[str(step) for step in steps])
         axis.set_ylim(0, max(axis.get_ylim()[1], 1))
         if any(names):
             for text in axis.legend(fontsize=7).get_texts():
                 text.set_parse_math(False)
     axes[0].set_ylabel("eigenvalues ≥ 0")
     return figure
+
+
+def draw_groups(
+    axis: Axes, groups: dict[tuple[str, int], list[float]], names: list[str], steps: list[int]
+) -> None:
+    """Bars and dots of a panel, side by side for each type. groups: (type, step) -> counts."""
+    for g, name in enumerate(names):
+        color = f"C{g % 10}"
+        side = (g - (len(names) - 1) / 2) * 0.8 / len(names)
+        for i, step in enumerate(steps):
+            values = np.array(groups.get((name, step), []))
+            if not len(values):
+                continue
+            spread = np.zeros(1)
+            if len(values) > 1:
+                spread = np.linspace(-0.25, 0.25, len(values)) / len(names)
+            axis.bar(i + side, values.mean(), 0.7 / len(names), color=color, alpha=0.35)
+            axis.plot(i + side + spread, values, ".", color=color)
+        axis.plot([], [], "s", color=color, label=name or "no type")

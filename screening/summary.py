@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from memorization_suite.lazy import np
 from memorization_suite.screening.roc import Curves, Figure, Scores, check, curve, intervals
 from memorization_suite.screening.score_files import PromptScore, read_scores
 
 RATES = (0.01, 0.03)
 SWAPPED = "AUC below 0.5: is the sign or are the sets swapped?"
+# The sets as a summary calls them, and as people do.
+ENDS = {"positives": "memorized", "negatives": "ordinary"}
 
 
 def summarise(
@@ -32,35 +33,46 @@ def summarise(
     Labels are never flipped. Raises ValueError for an unknown rule or a rate outside (0, 1).
     """
     check(rule, fprs)
-    good, bad = finite(positives), finite(negatives)
-    found: dict = {
-        "positives": len(good),
-        "negatives": len(bad),
-        "left_out_positives": len(positives) - len(good),
-        "left_out_negatives": len(negatives) - len(bad),
-        "resolution": 1 / len(bad) if len(bad) else None,
+    memorized = finite(positives)
+    ordinary = finite(negatives)
+    summary: dict = {
+        "positives": len(memorized),
+        "negatives": len(ordinary),
+        "left_out_positives": len(positives) - len(memorized),
+        "left_out_negatives": len(negatives) - len(ordinary),
+        "resolution": 1 / len(ordinary) if len(ordinary) else None,
         "rule": rule,
     }
-    figures: dict[str, Figure] = {
-        "auc": Curves.auc,
-        **{tpr_name(fpr): partial(Curves.tpr_at, fpr=fpr, rule=rule) for fpr in fprs},
-        "accuracy": Curves.accuracy,
+    figures: dict[str, Figure] = {"auc": Curves.auc}
+    for fpr in fprs:
+        figures[tpr_name(fpr)] = partial(Curves.tpr_at, fpr=fpr, rule=rule)
+    figures["accuracy"] = Curves.accuracy
+    if not len(memorized) or not len(ordinary):
+        for name in figures:
+            summary |= figure_with_ends(name, None, (math.nan, math.nan))
+        return summary
+    curves = curve(memorized, ordinary)
+    ends = intervals(memorized, ordinary, list(figures.values()), seed=seed)
+    for (name, figure), interval in zip(figures.items(), ends):
+        summary |= figure_with_ends(name, float(figure(curves)[0]), interval)
+    return summary
+
+
+def figure_with_ends(name: str, value: float | None, interval: tuple[float, float]) -> dict:
+    """The figure and both ends of its interval by name; None in the place of an interval of nan."""
+    low, high = interval
+    missing = math.isnan(low)
+    return {
+        name: value,
+        f"{name}_low": None if missing else low,
+        f"{name}_high": None if missing else high,
     }
-    if not len(good) or not len(bad):
-        return found | {name + end: None for name in figures for end in ("", "_low", "_high")}
-    curves = curve(good, bad)
-    for (name, figure), (low, high) in zip(
-        figures.items(), intervals(good, bad, list(figures.values()), seed=seed)
-    ):
-        ends = (None, None) if math.isnan(low) else (low, high)
-        found |= {name: float(figure(curves)[0]), f"{name}_low": ends[0], f"{name}_high": ends[1]}
-    return found
 
 
 def finite(scores: Scores) -> np.ndarray:
     """The scores that are finite numbers."""
-    found = np.asarray(scores, dtype=float)
-    return found[np.isfinite(found)]
+    values = np.asarray(scores, dtype=float)
+    return values[np.isfinite(values)]
 
 
 def tpr_name(fpr: float) -> str:
@@ -77,21 +89,25 @@ def figure_text(summary: dict, name: str) -> str:
     """`0.987 [0.950, 1.000]`; a dash where there is none."""
     if summary[name] is None:
         return "-"
-    low, high = summary[f"{name}_low"], summary[f"{name}_high"]
-    return f"{summary[name]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    text = f"{summary[name]:.3f}"
+    low = summary[f"{name}_low"]
+    high = summary[f"{name}_high"]
+    return text if low is None else f"{text} [{low:.3f}, {high:.3f}]"
 
 
 def warnings_of(summary: dict) -> list[str]:
     """What a reader must know before believing the figures."""
-    found = []
-    for end, name in (("positives", "memorized"), ("negatives", "ordinary")):
-        if summary[f"left_out_{end}"]:
-            found.append(
-                f"{summary[f'left_out_{end}']} of {summary[f'left_out_{end}'] + summary[end]} "
-                f"{name} prompts are left out: "
+    warnings = []
+    for end, name in ENDS.items():
+        left_out = summary[f"left_out_{end}"]
+        if left_out:
+            warnings.append(
+                f"{left_out} of {left_out + summary[end]} {name} prompts are left out: "
                 "their score is not a finite number"
             )
-    return found + ([SWAPPED] if summary["auc"] is not None and summary["auc"] < 0.5 else [])
+    if summary["auc"] is not None and summary["auc"] < 0.5:
+        warnings.append(SWAPPED)
+    return warnings
 
 
 def report_line(
@@ -103,33 +119,18 @@ def report_line(
     Raises ValueError when the file cannot be read.
     """
     sets = read_scores(path)
-    summary = summarise(
-        scores_of(sets.get("mem", [])), scores_of(sets.get("nonmem", [])), rule, fprs, seed
-    )
-    ends = "".join(f". {warning}" for warning in warnings_of(summary))
+    memorized = scores_of(sets.get("mem", []))
+    ordinary = scores_of(sets.get("nonmem", []))
+    summary = summarise(memorized, ordinary, rule, fprs, seed)
+    warnings = "".join(f". {warning}" for warning in warnings_of(summary))
+    numbers = ", ".join(f"{summary[end]} {name}" for end, name in ENDS.items())
     if summary["auc"] is None:
-        numbers = ", ".join(
-            f"{summary[end]} {name}"
-            for end, name in (("positives", "memorized"), ("negatives", "ordinary"))
-        )
-        return f"no AUC: it needs scores of both sets; here are {numbers} prompts{ends}"
-    shown = {"AUC": "auc", **{percent(fpr): tpr_name(fpr) for fpr in fprs}}
-    return (
-        ", ".join(f"{label} {figure_text(summary, name)}" for label, name in shown.items())
-        + f" ({summary['positives']} memorized, {summary['negatives']} ordinary prompts){ends}"
-    )
+        return f"no AUC: it needs scores of both sets; here are {numbers} prompts{warnings}"
+    figures = [f"AUC {figure_text(summary, 'auc')}"]
+    figures += [f"{percent(fpr)} {figure_text(summary, tpr_name(fpr))}" for fpr in fprs]
+    return f"{', '.join(figures)} ({numbers} prompts){warnings}"
 
 
 def scores_of(entries: Sequence[PromptScore]) -> list[float]:
     """The scores alone."""
     return [entry.score for entry in entries]
-
-
-def table_text(rows: Sequence[dict[str, str]]) -> str:
-    """Columns of equal width under their names; an empty column is left out."""
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    kept = [name for name in widths if any(row[name] for row in rows)]
-    return "\n".join(
-        "  ".join(row[name].ljust(widths[name]) for name in kept).rstrip()
-        for row in [{name: name for name in widths}, *rows]
-    )

@@ -1,5 +1,7 @@
 """detect_memorization.py: files, resuming, refusals, prompt sets, masks."""
 
+import functools
+import hashlib
 import json
 import shutil
 
@@ -8,16 +10,16 @@ import pytest
 from PIL import Image
 
 import memorization_suite.pipelines.loading
+from memorization_suite.commands import detect as detection
+from memorization_suite.commands.detection_job import Job
+from memorization_suite.detect_memorization import main
 from memorization_suite.detection import detectors
-from memorization_suite.runs.files import read_csv
-from memorization_suite.screening import run as screening_run
-from memorization_suite.screening.command import main
-from tests.cli.conftest import loaded  # noqa: F401
+from memorization_suite.pipelines.models import fingerprint
+from memorization_suite.prompts import files as prompt_files
+from memorization_suite.runs.files import read_csv, write_json
 
-MEM, NONMEM = (
-    ["the great wave", "two cats, in the style of an old master", "a green ring"],
-    ["three red stars", '<b>& a "blue" circle'],
-)
+MEM = ["the great wave", "two cats, in the style of an old master", "a green ring"]
+NONMEM = ["three red stars", '<b>& a "blue" circle']
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,28 @@ def files(tmp_path_factory):
     return str(folder / "mem.csv"), str(folder / "nonmem.txt")
 
 
+@pytest.fixture(scope="module")
+def loaded():
+    """The loader with a memory: one model for all runs."""
+    return functools.cache(memorization_suite.pipelines.loading.load_pipeline)
+
+
 @pytest.fixture
-def detect(random_sd_folder, files, loaded, monkeypatch):  # noqa: F811
+def flags(random_sd_folder, files):
+    """What is asked of every run here, by name."""
+    return {
+        "model_id": random_sd_folder,
+        "prompts": files[0],
+        "nonmem_prompts": files[1],
+        "image_length": 32,
+        "n_samples_per_prompt": 2,
+        "num_inference_steps": 4,
+        "quiet": True,
+    }
+
+
+@pytest.fixture
+def detect(random_sd_folder, files, loaded, monkeypatch):
     """detect(out, *flags, code=0)."""
     monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
 
@@ -88,16 +110,17 @@ def test_scores_of_several_detectors(detect, tmp_path, capsys):
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(detect, tmp_path, monkeypatch):
     whole = (detect(tmp_path / "a") / "noise_norm" / "scores.csv").read_bytes()
-    make, made = screening_run.Detection.make, []
+    make = Job.make
+    made = []
 
-    def stop_after_two(self, detectors, name, prompts):
+    def stop_after_two(self, missing, name, prompts):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(prompts)
-        make(self, detectors, name, prompts)
+        make(self, missing, name, prompts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(screening_run.Detection, "make", stop_after_two)
+        patch.setattr(Job, "make", stop_after_two)
         detect(tmp_path / "b", code=1)
     assert len(read_csv(tmp_path / "b" / "noise_norm" / "scores.csv")) == 4
     detect(tmp_path / "b")
@@ -119,6 +142,99 @@ def test_parts_of_a_killed_run_are_used(detect, tmp_path):
         shutil.move(folder / f"{table}.csv", folder / ".parts" / f"{table}_mem_000000.csv")
     detect(tmp_path)
     assert (folder / "scores.csv").read_bytes() == whole and not (folder / ".parts").exists()
+
+
+def test_a_half_made_folder_of_an_older_checkout_goes_on(
+    detect, tmp_path, monkeypatch, random_sd_folder
+):
+    """Its manifest, as detect_memorization.py wrote it before its flags were declared once, and the
+    parts of its first batch.
+    """
+    whole = detect(tmp_path / "whole", "-b", "2") / "noise_norm"
+    folder = tmp_path / "half" / "noise_norm"
+    (folder / ".parts").mkdir(parents=True)
+    hashes = [
+        hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16] for captions in (MEM, NONMEM)
+    ]
+    identity = {
+        "model_id": fingerprint(random_sd_folder),
+        "nonmem_count": 500,
+        "image_length": 32,
+        "n_samples_per_prompt": 2,
+        "num_inference_steps": 4,
+        "guidance_scale": 7.5,
+        "seed": 0,
+        "scheduler": "ddim",
+        "dtype": "fp32",
+        "rng": "per_image",
+        "detector": "noise_norm",
+        "detector_settings": {"num_steps": 1},
+        "device": "cpu",
+        "mem_prompts": hashes[0],
+        "nonmem_prompts": hashes[1],
+    }
+    stored = json.loads((whole / "manifest.json").read_text())
+    assert stored["identity"] == identity
+    write_json(folder / "manifest.json", stored | {"finished": None})
+    for table, lines in (("scores", 1 + 4), ("cost", 1 + 2)):
+        text = (whole / f"{table}.csv").read_text().splitlines(keepends=True)
+        (folder / ".parts" / f"{table}_mem_000000.csv").write_text("".join(text[:lines]))
+    made = []
+    make = Job.make
+
+    def noted(self, missing, name, prompts):
+        made.append((name, [prompt.row for prompt in prompts]))
+        make(self, missing, name, prompts)
+
+    monkeypatch.setattr(Job, "make", noted)
+    detect(tmp_path / "half", "-b", "2")
+    assert made == [("mem", [2]), ("nonmem", [0, 1])]
+    assert (folder / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert not (folder / ".parts").exists()
+
+
+def test_detection_from_python(flags, tmp_path, loaded):
+    """The same job as a function; the model may come from the caller."""
+    plan = detection.plan_detection(
+        **flags, detector="noise_norm,bright_ending", output_path=str(tmp_path), num_steps=2
+    )
+    assert [detector.name for detector in plan.detectors] == ["noise_norm", "bright_ending"]
+    made = detection.detect(plan, load=loaded)
+    assert list(made.folders) == ["noise_norm", "bright_ending"]
+    assert len(made.folders["noise_norm"].rows("scores")) == 10
+    assert made.summary.startswith(f"{tmp_path / 'noise_norm' / 'scores.csv'}: AUC ")
+    assert made.summary.count("\n") == 1
+    assert made.folders["noise_norm"].is_finished()
+    manifest = made.folders["noise_norm"].manifest()
+    assert manifest["identity"]["detector_settings"] == {"num_steps": 2}
+
+
+def test_a_prompt_file_is_read_once(flags, tmp_path, monkeypatch):
+    read = []
+    text_of = prompt_files.text_of
+
+    def counted(path, *more):
+        read.append(str(path))
+        return text_of(path, *more)
+
+    monkeypatch.setattr(prompt_files, "text_of", counted)
+    plan = detection.plan_detection(**flags, output_path=str(tmp_path))
+    assert plan.identity(plan.detectors[0]) and read == [flags["prompts"], flags["nonmem_prompts"]]
+
+
+def test_a_preset_sets_the_sampler_alone(flags, tmp_path):
+    """Guidance, images per prompt and batches are the detection's own."""
+    (tmp_path / "preset.toml").write_text(
+        "[generate]\nnum_inference_steps = 7\nguidance_scale = 3.0\nbatch_size = 5\n"
+        "n_samples_per_prompt = 9\n[noise_norm]\nnum_steps = 3\n"
+    )
+    for name in ("num_inference_steps", "n_samples_per_prompt"):
+        del flags[name]
+    settings = flags | {"preset": str(tmp_path / "preset.toml"), "output_path": str(tmp_path)}
+    plan = detection.plan_detection(**settings)
+    used = plan.settings
+    assert (used.num_inference_steps, plan.detectors[0].num_steps) == (7, 3)
+    assert (used.guidance_scale, used.batch_size, used.n_samples_per_prompt) == (7.5, 1, 4)
 
 
 def test_another_run_is_not_mixed_in(detect, tmp_path, capsys):
@@ -168,6 +284,7 @@ def test_official_noise_is_the_same_for_every_prompt(detect, tmp_path, files):
     ("flags", "told"),
     [
         (["--detector", "nose_norm"], "there is no detector 'nose_norm'"),
+        (["--detector", "nose_norm"], "Did you mean noise_norm?"),
         (["--num_steps", "5"], "--num_steps 5 is more than the 4 steps"),
         (["--layer", "1"], "--detector noise_norm does not take --layer"),
         (["--detector", "stability"], "needs --statistics FILE"),
@@ -215,3 +332,10 @@ def test_lists_every_detector(capsys):
     assert main(["--list_detectors"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in detectors()) and "--statistics" in out
+
+
+def test_help_shows_the_flags_of_the_detector_that_is_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--detector", "sharpness", "--help"])
+    out = capsys.readouterr().out
+    assert "--step_length" in out and "--statistics" not in out

@@ -10,13 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from memorization_suite import detect_memorization
+from memorization_suite.commands.evaluate import evaluate
 from memorization_suite.runs.files import write_csv
 from memorization_suite.screening import roc
-from memorization_suite.screening.evaluate import main
 from memorization_suite.screening.roc_plots import file_stems
 from memorization_suite.screening.summary import SWAPPED, report_line, summarise
 
 CAPTIONS = [f'prompt "{i}", of nothing' for i in range(30)]
+
+
+def main(argv):
+    """Exit code of detect_memorization.py evaluate."""
+    return detect_memorization.main(["evaluate", *argv])
 
 
 def scores(shift, seed=0, n=30):
@@ -376,6 +382,17 @@ def test_equal_and_wide_scores_can_be_drawn(tmp_path):
         assert (tmp_path / name / "out" / f"scores_{name}.png").stat().st_size > 3000
 
 
+def test_evaluation_from_python(folders, capsys):
+    evaluation = evaluate(files=folders, fpr=0.1, rule="nearest")
+    assert [row["detector"] for row in evaluation.rows] == ["noise_norm", "attention"]
+    assert evaluation.rows[0]["auc"] == roc.auc(*scores(2.0))
+    text = str(evaluation)
+    assert text.count("\n") == 3 and "TPR@10%FPR" in text and "rule nearest" in text
+    assert capsys.readouterr() == ("", "") and not evaluation.warnings
+    with pytest.raises(ValueError, match="there is no flag 'rules'.*Did you mean rule"):
+        evaluate(files=folders, rules="nearest")
+
+
 def test_the_line_of_the_detection_command(folders, tmp_path):
     line = report_line(folders[0] / "scores.csv")
     assert line.startswith(f"AUC {roc.auc(*scores(2.0)):.3f} [") and line.endswith(
@@ -395,7 +412,7 @@ def test_the_line_of_the_detection_command(folders, tmp_path):
         (["--rule", "closest"], "--rule"),
         (["--fpr", "0"], "false-positive rate of 0.0"),
         (["--fpr", "1"], "rate of 1.0"),
-        (["--fpr", "nan"], "rate of nan"),
+        (["--fpr", "nan"], "--fpr nan"),
         (["--fpr"], "--fpr"),
         (["--seed", "-1"], "--seed"),
         (["--steps", "0"], "--steps 0"),

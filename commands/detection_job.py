@@ -1,0 +1,139 @@
+"""Scores for what is missing in the detectors' folders."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from memorization_suite.detection import Detector, trajectory
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.noise import official_noise
+
+if TYPE_CHECKING:
+    import torch
+
+    from memorization_suite.commands.detect import DetectionPlan, ScoreFolder
+    from memorization_suite.detection.trajectory import Watched
+    from memorization_suite.pipelines import MemorizationPipeline
+
+
+class Job:
+    """All batches of all sets; detectors that still miss a batch share its trajectory."""
+
+    def __init__(
+        self, plan: DetectionPlan, folders: dict[str, ScoreFolder], pipe: MemorizationPipeline
+    ):
+        self.plan = plan
+        self.folders = folders
+        self.pipe = pipe
+        self.done = {name: folder.done("scores") for name, folder in folders.items()}
+
+    def go(self) -> None:
+        """Makes what is missing; the tables are written also when it is interrupted."""
+        from tqdm import tqdm
+
+        total = sum(len(prompts) for prompts in self.plan.sets.values())
+        try:
+            with tqdm(total=total, unit="prompt", disable=self.plan.settings.quiet) as bar:
+                self.make_all(bar)
+        finally:
+            for folder in self.folders.values():
+                folder.publish()
+        for folder in self.folders.values():
+            folder.finish()
+
+    def make_all(self, bar) -> None:
+        """Makes every batch that a detector still misses."""
+        for name, prompts in self.plan.batches():
+            wanted = {(name, prompt.row) for prompt in prompts}
+            missing = [
+                detector
+                for detector in self.plan.detectors
+                if not self.done[detector.name].issuperset(wanted)
+            ]
+            if missing:
+                self.make(missing, name, prompts)
+            bar.update(len(prompts))
+
+    def make(self, missing: list[Detector], name: str, prompts: list[Prompt]) -> None:
+        """One batch: watch, score, save."""
+        start = time.perf_counter()
+        settings = self.plan.settings
+        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
+        batch.pipe = self.pipe
+        predictor = self.pipe.predictor(batch, settings.num_inference_steps)
+        seen = trajectory.detect(
+            missing,
+            predictor,
+            self.noise(batch, len(prompts)),
+            batch=batch,
+            guidance_scale=settings.guidance_scale,
+            decode=lambda latents: self.pipe.decode(latents, "pt")[0],
+            want_images=settings.save_masks and any(detector.spatial for detector in missing),
+        )
+        seconds = (time.perf_counter() - start) / len(prompts)
+        for detector, watched in zip(missing, seen.found):
+            folder = self.folders[detector.name]
+            if settings.save_masks and watched.masks is not None:
+                self.save_masks(folder, name, prompts, watched.masks, seen.images)
+            cost = self.cost_rows(name, prompts, watched.rows, predictor.unet_evals, seconds)
+            scores = self.score_rows(name, prompts, watched)
+            folder.add(f"{name}_{prompts[0].row:06d}", cost=cost, scores=scores)
+
+    def noise(self, batch: Batch, prompts: int) -> torch.Tensor:
+        """Unit-variance noise (n, 4, h, w). `official`: the same draws for every prompt, as if the
+        generator were seeded anew for each.
+        """
+        settings = self.plan.settings
+        if settings.rng == "per_image":
+            return self.pipe.initial_noise(batch, settings.image_length)
+        shape = self.pipe.latent_shape(settings.image_length)
+        rows = [settings.n_samples_per_prompt]
+        dtype = self.pipe.unet.dtype
+        drawn = next(official_noise(settings.seed, rows, shape, dtype, self.pipe.device))
+        return drawn.repeat(prompts, 1, 1, 1)
+
+    def keys(self, prompts: list[Prompt]) -> list[tuple[Prompt, int]]:
+        """(prompt, sample) of each image of a batch."""
+        samples = range(self.plan.settings.n_samples_per_prompt)
+        return [(prompt, k) for prompt in prompts for k in samples]
+
+    def score_rows(self, name: str, prompts: list[Prompt], watched: Watched) -> list[dict]:
+        """Rows of scores.csv for a batch."""
+        return [
+            {
+                "set": name,
+                "prompt_index": prompt.row,
+                "prompt": prompt.caption,
+                "sample_index": k,
+                "score": f"{score:.7g}",
+            }
+            for (prompt, k), score in zip(self.keys(prompts), watched.scores.tolist())
+        ]
+
+    def cost_rows(self, name: str, prompts: list[Prompt], alone, shared, seconds) -> list[dict]:
+        """Rows of cost.csv for a batch.
+
+        alone, shared: UNet rows of each image (n,), of the detector by itself and of the trajectory
+        of all. seconds: of a prompt.
+        """
+        alone = alone.reshape(len(prompts), -1).sum(1).tolist()
+        shared = shared.reshape(len(prompts), -1).sum(1).tolist()
+        return [
+            {
+                "set": name,
+                "prompt_index": prompt.row,
+                "unet_rows": alone[i],
+                "pass_unet_rows": shared[i],
+                "pass_seconds": f"{seconds:.4g}",
+            }
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def save_masks(self, folder: ScoreFolder, name, prompts, masks, images) -> None:
+        """Masks (n, h, w) of a batch, and over its images (n, 3, H, W) in [0, 1]."""
+        masks = masks.float().cpu().numpy()
+        images = images.float().permute(0, 2, 3, 1).cpu().numpy()
+        for (prompt, k), mask, image in zip(self.keys(prompts), masks, images):
+            folder.save_mask(f"{name}_{prompt.row:04d}_{k:02d}", mask, image)

@@ -1,0 +1,379 @@
+"""Comparing detectors by their score files: AUC and TPR with intervals, ROC curves, histograms."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from memorization_suite.commands.settings import split
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.text import table_text
+from memorization_suite.screening.roc import RESAMPLES, RULES, check
+from memorization_suite.screening.roc_plots import write_plots
+from memorization_suite.screening.score_files import FORMATS, SETS, PromptScore, read_scores
+from memorization_suite.screening.summary import (
+    RATES,
+    figure_text,
+    percent,
+    scores_of,
+    summarise,
+    tpr_name,
+    warnings_of,
+)
+
+
+@frozen_settings
+class EvaluationSettings(Settings):
+    """The flags of `detect_memorization.py evaluate`."""
+
+    # What --help says of it.
+    about: ClassVar[str] = (
+        "AUC and TPR of detectors from their score files; larger scores mean more memorized."
+    )
+
+    files: tuple[Path, ...] = flag(
+        (), "scores.csv, its folder, or a folder of such folders", metavar="FILE_OR_FOLDER"
+    )
+    memorized: tuple[Path, ...] = flag(
+        (),
+        "scores of memorized prompts: a .jsonl of Wen et al., a .pt of SAIL, or a scores.csv; may "
+        "be given again, each with its --ordinary",
+        metavar="FILE",
+    )
+    ordinary: tuple[Path, ...] = flag(
+        (), "the scores of ordinary prompts to go with it", metavar="FILE"
+    )
+    rule: str = flag(
+        "at_most",
+        "how TPR at a false-positive rate is read off (at_most: TPR with at most that rate; "
+        "wen_strict: less than that rate; nearest: SAIL's and Ren's; interp)",
+        choices=RULES,
+    )
+    fpr: tuple[float, ...] = flag(RATES, "false-positive rates", metavar="RATE")
+    by: str | None = flag(
+        None,
+        "also a line for each type of memorized prompts; needs --prompts",
+        choices=("type",),
+    )
+    prompts: Path | None = flag(
+        None, "the file of the memorized prompts, with a column type", metavar="FILE"
+    )
+    steps: int | None = flag(
+        None,
+        "use the first so many steps of a .jsonl or .pt (default: all)",
+        at_least=1,
+        metavar="N",
+    )
+    field: str = flag("text_noise_norm", "field of a .jsonl", metavar="NAME")
+    out: Path | None = flag(
+        None,
+        "also write evaluation.csv, ROC curves and histograms into this folder",
+        metavar="FOLDER",
+    )
+    seed: int = flag(0, "seed of the bootstrap intervals", at_least=0, metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.rule, self.fpr)
+        if (self.by is None) != (self.prompts is None):
+            raise ValueError(
+                "--by type and --prompts go together: the types stand in the file of the memorized "
+                "prompts"
+            )
+        if len(self.memorized) != len(self.ordinary):
+            raise ValueError(
+                "--memorized and --ordinary go together: one of each for every detector"
+            )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A detector's scores of both sets."""
+
+    name: str
+    memorized: list[PromptScore]
+    ordinary: list[PromptScore]
+    # Where the memorized and the ordinary prompts came from, empty if that is not known.
+    sources: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of detectors. str() is the printed table."""
+
+    settings: EvaluationSettings
+    # Of evaluation.csv: for each detector all prompts, whose type is empty, then each type.
+    rows: list[dict]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the figures."""
+        return [f"{label_of(row)}: {text}" for row in self.rows for text in warnings_of(row)]
+
+    def __str__(self) -> str:
+        table = table_text([shown(row, self.settings.fpr) for row in self.rows])
+        return (
+            f"{table}\nTPR by the rule {self.settings.rule}; [95 % interval] from {RESAMPLES} "
+            "resamples of the prompts of each set"
+        )
+
+
+def evaluate(**typed: Any) -> Evaluation:
+    """AUC and TPR of detectors. typed: flags of `detect_memorization.py evaluate` by name.
+
+    Writes into the folder `out`, if there is one; warnings go to stderr. Raises ValueError for what
+    the user can mend.
+    """
+    split(typed, EvaluationSettings)
+    settings = EvaluationSettings(**typed)
+    detections = read_all(settings)
+    prompts = read_types(settings.prompts) if settings.prompts else None
+    rows = [row for scored in detections for row in rows_of(scored, settings, prompts)]
+    evaluation = Evaluation(settings, rows)
+    if settings.out:
+        make_folder(settings.out)
+    for warning in [*other_prompts(detections), *evaluation.warnings]:
+        print(warning, file=sys.stderr)
+    if settings.out:
+        write_csv(settings.out / "evaluation.csv", rows)
+        sets = {one.name: (scores_of(one.memorized), scores_of(one.ordinary)) for one in detections}
+        write_plots(settings.out, sets)
+    return evaluation
+
+
+# --- reading ---
+
+
+def read_all(settings: EvaluationSettings) -> list[Scored]:
+    """Every detector, in the order given. Raises ValueError."""
+    files = files_of(settings.files)
+    pairs = list(zip(settings.memorized, settings.ordinary))
+    for memorized, ordinary in pairs:
+        if memorized.resolve() == ordinary.resolve():
+            raise ValueError(
+                f"--memorized and --ordinary are the same file {memorized}; one that holds both "
+                "sets is given without these flags"
+            )
+    if not files and not pairs:
+        raise ValueError(f"give score files: {FORMATS}, or folders with a scores.csv")
+    names = names_of([*files, *settings.memorized])
+    detections = [read_both(file, name, settings) for file, name in zip(files, names)]
+    for (memorized, ordinary), name in zip(pairs, names[len(files) :]):
+        sources = (names_of([memorized])[0], names_of([ordinary])[0])
+        scores = read_set(memorized, "mem", settings)
+        detections.append(Scored(name, scores, read_set(ordinary, "nonmem", settings), sources))
+    return detections
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """Score files of the files and folders given, each once; a folder without one is told on
+    stderr. Raises ValueError for a missing path.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        inside = score_files(path)
+        if not inside:
+            print(f"{path} holds no scores.csv: left out", file=sys.stderr)
+        files |= {file.resolve(): file for file in inside}
+    return list(files.values())
+
+
+def score_files(path: Path) -> list[Path]:
+    """A file itself; a folder's scores.csv, or those of the folders in it. Raises ValueError."""
+    if not path.exists():
+        raise ValueError(f"{path} is not there")
+    if not path.is_dir():
+        return [path]
+    table = path / "scores.csv"
+    return [table] if table.exists() else sorted(path.glob("*/scores.csv"))
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """Folder name of a scores.csv, else the file's own name; with as many folders before it as tell
+    the files apart, or a number.
+    """
+    parts = []
+    for path in files:
+        named = path.resolve().parent if path.name == "scores.csv" else path.resolve()
+        parts.append(named.parts if path.name == "scores.csv" else named.with_suffix("").parts)
+    depth = [1] * len(files)
+    for _ in range(max(map(len, parts), default=0)):
+        names = ["/".join(part[-size:]) for part, size in zip(parts, depth)]
+        depth = [size + (names.count(name) > 1) for name, size in zip(names, depth)]
+    names = [printable("/".join(part[-size:])) for part, size in zip(parts, depth)]
+    numbered = []
+    for i, name in enumerate(names):
+        before = names[:i].count(name)
+        numbered.append(f"{name} ({before + 1})" if before else name)
+    return numbered
+
+
+def printable(text: object) -> str:
+    """One line of text that a terminal and a UTF-8 file can take."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def source_names(file: Path) -> tuple[str, str]:
+    """Prompt sources as the detector's config.json beside the scores has them; empty where there is
+    none.
+    """
+    if file.name != "scores.csv":
+        return "", ""
+    try:
+        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+        memorized = config.get("prompts", "")
+        ordinary = config.get("nonmem_prompts", "")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return "", ""
+    return printable(memorized), printable(ordinary)
+
+
+def read_both(file: Path, name: str, settings: EvaluationSettings) -> Scored:
+    """Both sets of one file. Raises ValueError."""
+    sets = read_scores(file, steps=settings.steps, field=settings.field)
+    if "" in sets:
+        raise ValueError(
+            f"{file} holds one set of prompts: give it with --memorized or --ordinary, and the "
+            "other set with the other flag"
+        )
+    for key, kind in SETS.items():
+        if key not in sets:
+            raise ValueError(
+                f"{file} holds no scores of {kind} prompts (set {key}): AUC and TPR need both "
+                "sets; two files that hold a set each are given with --memorized and --ordinary"
+            )
+    return Scored(name, sets["mem"], sets["nonmem"], source_names(file))
+
+
+def read_set(file: Path, key: str, settings: EvaluationSettings) -> list[PromptScore]:
+    """One set: the file's own if it holds one alone, else the one that was asked for. Raises
+    ValueError.
+    """
+    sets = read_scores(file, steps=settings.steps, field=settings.field)
+    return sets[key] if len(sets) > 1 else next(iter(sets.values()))
+
+
+# --- types of prompts ---
+
+
+def read_types(file: Path) -> list[Prompt]:
+    """The prompts of a file with types. Raises ValueError."""
+    prompts = read_prompts(file)
+    if not any(prompt.type for prompt in prompts):
+        raise ValueError(f"{file} has no types: --by type needs a column 'type'")
+    return prompts
+
+
+def split_by_type(
+    scored: Scored, prompts: Sequence[Prompt], file: Path
+) -> dict[str, list[PromptScore]]:
+    """Type -> scores of the memorized prompts of that type. prompts: of the file.
+
+    Raises ValueError when the prompt file is another one than the detector saw.
+    """
+    groups: dict[str, list[PromptScore]] = {}
+    for score in scored.memorized:
+        check_seen(scored.name, score, prompts, file)
+        kind = printable(prompts[score.row].type) or "none"
+        groups.setdefault(kind, []).append(score)
+    return dict(sorted(groups.items()))
+
+
+def check_seen(name: str, score: PromptScore, prompts: Sequence[Prompt], file: Path) -> None:
+    """Raises ValueError when the detector saw another prompt in this row than the file has."""
+    if score.row >= len(prompts):
+        there = f"none, as the file has {len(prompts)} prompts"
+    elif score.prompt and score.prompt.strip() != prompts[score.row].caption.strip():
+        there = repr(prompts[score.row].caption[:60])
+    else:
+        return
+    raise ValueError(
+        f"--prompts {file} is not what {name} saw: row {score.row} is {score.prompt[:60]!r} in the "
+        f"scores, but {there}"
+    )
+
+
+# --- figures ---
+
+
+def rows_of(
+    scored: Scored, settings: EvaluationSettings, prompts: Sequence[Prompt] | None
+) -> list[dict]:
+    """Rows of evaluation.csv: all prompts, whose type is empty, then each type.
+
+    prompts: of the file with the types, if lines of types are wanted. Raises ValueError.
+    """
+    groups = {"": scored.memorized}
+    if prompts is not None and settings.prompts is not None:
+        groups |= split_by_type(scored, prompts, settings.prompts)
+    memorized_source, ordinary_source = scored.sources
+    ordinary = scores_of(scored.ordinary)
+    fprs = list(dict.fromkeys(settings.fpr))
+    rows = []
+    for kind, scores in groups.items():
+        figures = summarise(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
+        about = {
+            "detector": scored.name,
+            "type": kind,
+            "memorized_prompts": memorized_source,
+            "ordinary_prompts": ordinary_source,
+        }
+        rows.append(about | figures)
+    return rows
+
+
+def other_prompts(detections: Sequence[Scored]) -> list[str]:
+    """A warning for each detector that was not scored on the prompts of the first, as far as the
+    files tell.
+    """
+    first = detections[0]
+    return [
+        f"{other.name} was not scored on the same prompts as {first.name}: their figures are not "
+        "comparable"
+        for other in detections[1:]
+        if differ(first.memorized, other.memorized) or differ(first.ordinary, other.ordinary)
+    ]
+
+
+def differ(ours: Sequence[PromptScore], theirs: Sequence[PromptScore]) -> bool:
+    """Whether these are scores of different prompts, as far as the files tell."""
+    if len(ours) != len(theirs):
+        return True
+    if not all(score.prompt for score in [*ours, *theirs]):
+        return False
+    return sorted(score.prompt for score in ours) != sorted(score.prompt for score in theirs)
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """Detector, and the type if it is not all of them."""
+    return f"{row['detector']}, type {row['type']}" if row["type"] else row["detector"]
+
+
+def shown(row: dict, fprs: Sequence[float]) -> dict[str, str]:
+    """A line of the printed table."""
+    return {
+        "detector": row["detector"],
+        "type": row["type"],
+        "positives": str(row["positives"]),
+        "negatives": str(row["negatives"]),
+        "resolution": f"{row['resolution']:.4f}" if row["resolution"] else "-",
+        "AUC": figure_text(row, "auc"),
+        **{percent(fpr): figure_text(row, tpr_name(fpr)) for fpr in fprs},
+        "accuracy": figure_text(row, "accuracy"),
+        "ordinary prompts": Path(row["ordinary_prompts"]).name,
+    }
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ValueError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be used as a folder: {error.strerror}") from error

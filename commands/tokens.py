@@ -1,0 +1,142 @@
+"""The study `tokens`: which tokens of a prompt pull at the noise.
+
+*Source:* Wen et al., ICLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memorization_suite.commands.generate import at_work
+from memorization_suite.commands.study import (
+    Study,
+    StudyFolder,
+    StudyJob,
+    StudyPlan,
+    StudySettings,
+    begin,
+    plan_study,
+)
+from memorization_suite.detection.tokens import OFFICIAL, token_significance, token_texts
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.settings import again, flag, frozen_settings
+from memorization_suite.screening.spectrum_plots import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from memorization_suite.pipelines import MemorizationPipeline
+
+
+@frozen_settings
+class TokenSettings(StudySettings):
+    """The flags of `detect_memorization.py tokens`."""
+
+    study = "tokens"
+    about = (
+        "Token-wise significance: how strongly the magnitude of the text-conditional noise depends "
+        "on each token's embedding, in the mean over steps and images."
+    )
+
+    n_samples_per_prompt: int = again(
+        StudySettings, "n_samples_per_prompt", default=4, preset=False
+    )
+    num_steps: int | None = flag(
+        None, "steps that are averaged, from the first (default all)", preset=False, metavar="K"
+    )
+    official: str = flag(
+        "",
+        "repeat the official code: reversed guidance, one norm over a prompt's images, the "
+        "constant 1/(2n)",
+        choices=OFFICIAL,
+        preset=False,
+        metavar="{swapped}",
+    )
+
+    def resolved(self) -> TokenSettings:
+        total = self.num_inference_steps
+        num_steps = total if self.num_steps is None else self.num_steps
+        if not 1 <= num_steps <= total:
+            raise ValueError(
+                f"--num_steps {num_steps} is not possible: the sampler has {total} steps"
+            )
+        return replace(self, num_steps=num_steps)
+
+
+class TokenFolder(StudyFolder):
+    """`tokens.csv`, a bar plot a prompt."""
+
+    files = ("tokens_*.png",)
+    tables = {"tokens": lambda row: int(row["prompt_index"])}
+
+
+def tokens(*, load: Callable | None = None, **typed: Any) -> Study:
+    """How much each token of a prompt file's prompts matters. typed: flags of
+    `detect_memorization.py tokens`.
+
+    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
+    """
+    plan = plan_study(TokenSettings, typed)
+    folder = TokenFolder(plan.path)
+    job = Tokens(plan, folder, begin(plan, folder, load))
+    with at_work():
+        made = job.make_all()
+    table = folder.path / "tokens.csv"
+    return Study(plan, folder, f"{table}: {len(plan.wanted)} prompts, {made} made now")
+
+
+class Tokens(StudyJob):
+    """The scores of a study's prompts and their table."""
+
+    settings: TokenSettings
+
+    def __init__(self, plan: StudyPlan, folder: TokenFolder, pipe: MemorizationPipeline):
+        super().__init__(plan, folder, pipe)
+        self.done = folder.done("tokens")
+
+    def is_done(self, prompt: Prompt) -> bool:
+        return prompt.row in self.done
+
+    def make(self, prompt: Prompt) -> None:
+        texts, scores = self.look(prompt)
+        figure = bars(texts, scores, prompt.caption)
+        self.folder.save_figure(f"tokens_{prompt.row:04d}.png", figure)
+        rows = [
+            {
+                "prompt_index": prompt.row,
+                "token_index": i,
+                "token": text,
+                "score": f"{score:.7g}",
+            }
+            for i, (text, score) in enumerate(zip(texts, scores), 1)
+        ]
+        self.folder.add(f"{prompt.row:06d}", tokens=rows)
+
+    def look(self, prompt: Prompt) -> tuple[list[str], list[float]]:
+        """Texts of the prompt's tokens, and their scores: the mean over its images."""
+        settings = self.settings
+        _, predictor, noise = self.start(prompt)
+        scores = token_significance(
+            predictor,
+            noise,
+            settings.guidance_scale,
+            num_steps=settings.num_steps,
+            official=settings.official,
+        ).mean(0)
+        texts = token_texts(self.pipe.tokenizer, prompt.caption)
+        return texts, scores[1 : 1 + len(texts)].tolist()
+
+
+def bars(texts: list[str], scores: list[float], caption: str) -> Figure:
+    """A bar for each token, in the prompt's order; all texts are drawn as they are."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.0, 0.32 * len(texts) + 1), 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.bar(range(len(texts)), scores)
+    axis.set_xticks(range(len(texts)), texts, rotation=60, ha="right", fontsize=8, parse_math=False)
+    axis.set_title(one_line(caption, 80), fontsize=9, parse_math=False)
+    axis.set_ylabel("significance")
+    return figure
