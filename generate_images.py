@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     def work() -> None:
-        print(generate(plan(**typed)).summary)
+        run = generate(plan(**typed))
+        if run.is_main:
+            print(run.summary)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
 

@@ -82,7 +82,8 @@ class Request(Generation):
     """All that can be asked of generate_images.py, but for the flags of the methods."""
 
     method: str = choice(
-        "no_mitigation", f"a name of --list_methods, several joined by +, or {OFFICIAL}"
+        "no_mitigation",
+        f"a name of --list_methods, several joined by +, or {OFFICIAL}; with --help: its flags",
     )
     batch_wise: bool = choice(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
     per_sample: bool = choice(False, f"with --method {OFFICIAL}: optimize until --target_loss")
@@ -202,6 +203,8 @@ class Run:
     # Keys of the images that were made now, and the seconds that they took.
     made: list[Key] = field(default_factory=list)
     seconds: float = 0.0
+    # Of the processes of `accelerate launch` one speaks for all.
+    is_main: bool = True
 
     @property
     def path(self) -> Path:
@@ -324,12 +327,12 @@ def generate(made: Plan, *, load: Callable | None = None) -> Run:
     # Per-sample work is uneven, so processes wait long for each other.
     cpu = made.settings.device == "cpu"
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
-    run = Run(made, RunFolder(made.folder))
-    if state.is_main_process:
+    run = Run(made, RunFolder(made.folder), is_main=state.is_main_process)
+    if run.is_main:
         run.folder.check(made.identity, overwrite=made.settings.overwrite)
         describe(made)
     if made.is_finished() and not made.settings.overwrite:
-        if state.is_main_process:
+        if run.is_main:
             write_json(run.path / "config.json", made.config)  # files may have moved
     else:
         job = begin(run, state, load or loading.load_pipeline)
@@ -358,7 +361,7 @@ def begin(run: Run, state, load: Callable) -> Job:
         device=device,
         scheduler=settings.scheduler,
     )
-    if state.is_main_process:
+    if run.is_main:
         identity = run.plan.identity
         run.folder.start(identity, overwrite=settings.overwrite, config=run.plan.config)
     state.wait_for_everyone()

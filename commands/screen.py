@@ -88,7 +88,7 @@ def sample_screened(
         [screen.detector],
         predictor,
         noise,
-        replace(batch, pipe=pipe),
+        undrawn(batch, pipe=pipe),
         options["guidance_scale"],
         lambda latents: pipe.decode(latents, "pt")[0],
     )
@@ -97,7 +97,7 @@ def sample_screened(
     runs: dict[bool, Sample] = {}
     for kind in (True, False):
         if (flagged == kind).any():
-            fresh = replace(batch, first=None if kind else seen.first, state={}, numbers={})
+            fresh = undrawn(batch, first=None if kind else seen.first)
             how = treatments[kind]
             runs[kind] = pipe.sample(fresh, noise, how.mitigation, on_step=how.on_step, **options)
     mitigated = runs[True] if True in runs else runs[False]
@@ -110,6 +110,11 @@ def sample_screened(
     if flagged.any():
         numbers |= sample.numbers
     return replace(sample, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
+
+
+def undrawn(batch: Batch, **changes: Any) -> Batch:
+    """The batch with its streams where they are now: schedulers that draw noise move them on."""
+    return replace(batch, generator=[one.clone_state() for one in batch.generator], **changes)
 
 
 def merge(flagged: torch.Tensor, mitigated: Sample, plain: Sample) -> Sample:

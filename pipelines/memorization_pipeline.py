@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -179,9 +179,12 @@ class MemorizationPipeline(StableDiffusionPipeline):
         guidance_scale: float,
         on_step: OnStep | None = None,
     ) -> Sample:
-        """Latents for image i of the batch from noise[i]. Raises ValueError."""
+        """Latents for image i of the batch from noise[i]. Raises ValueError.
+
+        The batch stays as it is, so that it can be sampled again with another method.
+        """
         mitigation.check(num_inference_steps)
-        batch.pipe = self
+        batch = replace(batch, pipe=self, state={}, numbers={})
         batch.encoded = mitigation.edit_prompts(batch)
         predictor = self.predictor(batch, num_inference_steps)
         return denoise(predictor, noise, batch, mitigation, guidance_scale, on_step)

@@ -88,6 +88,10 @@ class Store:
     def finish(self, **facts: Any) -> None:
         """Notes the end, with facts for people."""
         self.publish()
+        # Not before the end: another process may be about to write there.
+        folder = self.path / ".parts"
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
         manifest = self.manifest() or {}
         write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
 
@@ -185,9 +189,6 @@ class Store:
                 write_csv(file, self.merged(table, [file, *parts]))
             for part in parts:
                 part.unlink(missing_ok=True)
-        folder = self.path / ".parts"
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
     def parts(self, table: str) -> list[Path]:
         """Files of the batches that are in no table yet."""

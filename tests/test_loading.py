@@ -9,7 +9,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-import memorization_suite.generation
+from memorization_suite.commands.image_job import Job
+from memorization_suite.generate_images import main
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.models import PRESETS, check_unet, fingerprint, load_preset
@@ -163,7 +164,7 @@ def arguments(folder: str, tmp_path: Path, *more: str) -> list[str]:
 )
 def test_a_v_model_runs_from_the_command_line(random_v_folder, tmp_path, more):
     assert (
-        memorization_suite.generation.main(
+        main(
             arguments(
                 random_v_folder,
                 tmp_path,
@@ -196,7 +197,7 @@ def test_a_scheduler_that_draws_noise_repeats_itself(make_pipe, tmp_path):
             "--output_path",
             str(tmp_path / out),
         )
-        assert memorization_suite.generation.main(argv) == 0
+        assert main(argv) == 0
         pictures.append([path.read_bytes() for path in sorted((tmp_path / out).rglob("*.png"))])
     assert pictures[0] == pictures[1] and pictures[0][0] != pictures[0][1]
 
@@ -212,10 +213,10 @@ def test_a_model_that_cannot_be_loaded_changes_no_folder(
         "scheduler/scheduler_config.json",
         prediction_type="sample",
     )
-    assert memorization_suite.generation.main(arguments(str(broken), tmp_path)) == 2
-    assert memorization_suite.generation.main(arguments(random_sd_folder, tmp_path)) == 0
+    assert main(arguments(str(broken), tmp_path)) == 2
+    assert main(arguments(random_sd_folder, tmp_path)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert memorization_suite.generation.main(arguments(str(broken), tmp_path, *overwrite)) == 2
+    assert main(arguments(str(broken), tmp_path, *overwrite)) == 2
     assert {
         path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
     } == before
@@ -225,8 +226,8 @@ def test_out_of_memory_says_what_to_type(random_sd_folder, tmp_path, monkeypatch
     def make(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
 
-    monkeypatch.setattr("generation.run.Run.make", make)
-    assert memorization_suite.generation.main(arguments(random_sd_folder, tmp_path)) == 1
+    monkeypatch.setattr(Job, "make", make)
+    assert main(arguments(random_sd_folder, tmp_path)) == 1
     assert "--batch_size" in capsys.readouterr().err
 
 
@@ -235,10 +236,7 @@ def test_odd_captions_survive_a_run_and_its_resume(random_sd_folder, tmp_path):
     caption = 'a\rb; "quoted", <b>bold</b> =1+1 \u2028 \u00fc'
     (tmp_path / "odd.jsonl").write_text(json.dumps({"caption": caption}) + "\n")
     argv[3] = str(tmp_path / "odd.jsonl")
-    assert (
-        memorization_suite.generation.main(argv) == 0
-        and memorization_suite.generation.main(argv) == 0
-    )
+    assert main(argv) == 0 and main(argv) == 0
     from memorization_suite.runs.files import read_csv
 
     assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [

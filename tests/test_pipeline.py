@@ -244,3 +244,15 @@ def test_a_plain_run_inside_a_method_is_the_unmitigated_run(
     made = sample(euler_pipe, prompts, noise, method, 3)
     assert torch.equal(found[0], expected.final) and torch.equal(made.final, expected.final)
     assert (made.unet_evals == 2 * expected.unet_evals + 8).all()
+
+
+def test_a_batch_can_be_sampled_again(pipe, prompts, noise):
+    """What one method leaves for its own hooks is not seen by the next."""
+    batch = Batch.of_captions(prompts)
+    method = build_mitigation("random_tokens+per_sample", target_loss=1000.0)
+    made = pipe.sample(batch, noise, method, num_inference_steps=3, guidance_scale=7.0)
+    assert "tokens_lost" in made.numbers and batch == Batch.of_captions(prompts)
+    again = pipe.sample(batch, noise, plain(), num_inference_steps=3, guidance_scale=7.0)
+    expected = sample(pipe, prompts, noise, plain(), 3)
+    assert torch.equal(again.final, expected.final) and again.numbers == {}
+    assert torch.equal(again.unet_evals, expected.unet_evals)

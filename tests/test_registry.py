@@ -10,8 +10,8 @@ import pytest
 import memorization_suite.mitigation
 from memorization_suite.mitigation import Mitigation, build_mitigation, methods
 from memorization_suite.mitigation.base import METHODS, flag, flags, register
-from memorization_suite.mitigation.cli import list_methods
 from memorization_suite.mitigation.registry import load_all
+from memorization_suite.runs.cli import listing
 
 FOLDER = Path(memorization_suite.mitigation.__file__).parent
 
@@ -169,7 +169,8 @@ class HalvedNoise(Mitigation):
         "halved_noise" in methods()
         and build_mitigation("halved_noise", noise_factor=0.25).noise_factor == 0.25
     )
-    assert "halved_noise" in list_methods() and "--noise_factor" in list_methods()
+    listed = listing(methods())
+    assert "halved_noise" in listed and "--noise_factor" in listed
 
 
 def test_two_methods_cannot_share_a_name(registered):

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv, write_bytes, write_csv, write_json
+from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.store import Store
 
 IDENTITY = {"seed": 2, "gamma": 0.7, "settings": {"M": 2}}
 KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]
@@ -24,7 +25,12 @@ def opened(path, identity=IDENTITY, **options) -> RunFolder:
 
 
 def row(key, **values) -> dict:
-    return {"key": str(key), "prompt_index": key.prompt, "sample_index": key.sample, **values}
+    return {**key.columns, **values}
+
+
+def add(folder: RunFolder, table: str, rows: list[dict]) -> None:
+    """Rows of one batch, whose first image names it."""
+    folder.add(rows[0]["key"], **{table: rows})
 
 
 def picture(value: int) -> Image.Image:
@@ -102,8 +108,7 @@ def test_open_writes_what_the_run_is(tmp_path):
 
 def test_finish_notes_the_end_and_open_again_keeps_the_start(tmp_path):
     first = opened(tmp_path)
-    first.save_rows("images", [row(KEYS[0])])
-    first.publish(["images"])
+    add(first, "images", [row(KEYS[0])])
     first.finish(images=1, of=4)
     before = first.manifest()
     assert before["finished"] and not (tmp_path / ".parts").exists()
@@ -229,14 +234,11 @@ def test_the_same_image_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("publish", [False, True])
 def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
     folder = opened(tmp_path)
-    folder.save_rows("trace", [row(KEYS[2], step=k, value="old") for k in range(3)])
-    folder.save_rows(
-        "trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")]
-    )
+    add(folder, "trace", [row(KEYS[2], step=k, value="old") for k in range(3)])
+    add(folder, "trace", [row(KEYS[0], step=0, value="kept"), row(KEYS[1], step=0, value="old")])
     if publish:
-        folder.publish(["trace"])
         folder.finish(images=1, of=4)
-    folder.save_rows("trace", [row(KEYS[1], step=k, value="new") for k in range(2)])
+    add(folder, "trace", [row(KEYS[1], step=k, value="new") for k in range(2)])
     found = [(entry["key"], entry["step"], entry["value"]) for entry in folder.rows("trace")]
     assert found == [
         ("0000_00", "0", "kept"),
@@ -248,8 +250,8 @@ def test_a_batch_made_again_replaces_its_rows(tmp_path, publish):
 
 def test_publish_writes_the_tables_and_none_when_there_are_no_rows(tmp_path):
     folder = opened(tmp_path)
-    folder.save_rows("images", [row(KEYS[1], prompt="b"), row(KEYS[0], prompt="a")])
-    folder.publish(["images", "trace"])
+    add(folder, "images", [row(KEYS[1], prompt="b"), row(KEYS[0], prompt="a")])
+    folder.publish()
     assert [entry["prompt"] for entry in read_csv(tmp_path / "images.csv")] == ["a", "b"]
     assert not (tmp_path / "trace.csv").exists()
 
@@ -258,9 +260,9 @@ def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
     folder = opened(tmp_path)
     for key in KEYS[:3]:
         folder.save_image(key, picture(0))
-    folder.save_rows("images", [row(KEYS[0]), row(KEYS[1])])
-    folder.save_rows("images", [row(KEYS[3])])
-    folder.save_rows("trace", [row(KEYS[0])])
+    add(folder, "images", [row(KEYS[0]), row(KEYS[1])])
+    add(folder, "images", [row(KEYS[3])])
+    add(folder, "trace", [row(KEYS[0])])
     folder.save_latents(KEYS[1], {"initial": torch.zeros(1)})
     assert folder.complete(latents=False, trace=False) == set(KEYS[:2])
     assert folder.complete(latents=True, trace=False) == {KEYS[1]}
@@ -272,9 +274,9 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     folder = opened(tmp_path)
     folder.save_image(KEYS[0], picture(0))
     folder.save_latents(KEYS[0], {"initial": torch.zeros(1)})
-    folder.save_rows("images", [row(KEYS[0])])
-    folder.save_rows("trace", [row(KEYS[0])])
-    folder.publish(["images", "trace"])
+    add(folder, "images", [row(KEYS[0])])
+    add(folder, "trace", [row(KEYS[0])])
+    folder.publish()
     (tmp_path / ".img_0000_00.png.123.part").write_bytes(b"half")
     mine = ["notes.txt", "img.png", "other.csv"]
     for name in mine:
@@ -289,3 +291,77 @@ def test_overwrite_works_when_there_are_scores_beside_the_images(tmp_path):
     write_csv(tmp_path / "results.csv", [{"quantity": "copy_score", "value": 1}])
     again = opened(tmp_path, IDENTITY | {"seed": 3}, overwrite=True)
     assert again.manifest()["identity"]["seed"] == 3 and not again.image_path(KEYS[0]).exists()
+
+
+# --- any store
+
+
+class Notes(Store):
+    """Two tables; a row of `notes` says that the batch is done."""
+
+    what = "note book"
+    files = ("drawings",)
+    tables = {"pages": lambda row: int(row["number"]), "notes": lambda row: int(row["number"])}
+
+
+@pytest.mark.parametrize("given", [("pages", "notes"), ("notes", "pages")])
+def test_a_batch_is_done_when_its_last_table_is_there(tmp_path, monkeypatch, given):
+    """Whatever order the tables are given in."""
+    notes = Notes(tmp_path)
+    replace = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os,
+            "replace",
+            lambda part, path: fail() if "notes" in path.name else replace(part, path),
+        )
+        with pytest.raises(OSError, match="No space"):
+            notes.add("a", **{table: [{"number": 10}] for table in given})
+    assert (notes.done("pages"), notes.done("notes")) == ({10}, set())
+    notes.add("a", **{table: [{"number": 10}, {"number": 9}] for table in given})
+    assert notes.done("pages") == notes.done("notes") == {9, 10}
+    assert [row["number"] for row in notes.rows("notes")] == ["9", "10"]
+
+
+def test_publishing_leaves_a_place_for_other_processes(tmp_path):
+    """One may publish while another is about to write its part."""
+    notes = Notes(tmp_path)
+    notes.check({})
+    notes.start({}, config={})
+    notes.add("a", notes=[{"number": 1}])
+    notes.publish()
+    assert not list((tmp_path / ".parts").iterdir())
+    notes.add("b", notes=[{"number": 2}])
+    notes.finish(pages=2)
+    assert not (tmp_path / ".parts").exists() and notes.is_finished()
+    assert notes.done("notes") == {1, 2} and notes.manifest()["pages"] == 2
+
+
+@pytest.mark.parametrize("content", ["number,text\nx,a\n", "text\na\n", "number\n\n,"])
+def test_a_table_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "notes.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"notes.csv is no table notes of a note book"):
+        Notes(tmp_path).rows("notes")
+
+
+def test_a_store_says_what_it_is(tmp_path):
+    notes = Notes(tmp_path)
+    for name in ("drawings", "pages.csv", ".parts", ".pages.csv.12.part"):
+        (tmp_path / name).mkdir()
+    notes.check({"a": 1})
+    (tmp_path / "other.csv").write_text("")
+    with pytest.raises(ValueError, match=r"files that are of no note book \(other.csv\)"):
+        notes.check({"a": 1})
+    (tmp_path / "other.csv").unlink()
+    notes.start({"a": 1}, config={})
+    with pytest.raises(ValueError, match=r"another note book \(a: 1 there, 2 now\)"):
+        notes.check({"a": 2})
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "3"])
+def test_a_broken_config_is_told(tmp_path, content):
+    folder = opened(tmp_path)
+    assert folder.config() == {"command": "x"} and RunFolder(tmp_path / "none").config() == {}
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json is no configuration of a run"):
+        folder.config()

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.pipelines.loading
-import memorization_suite.pipelines.models
-from memorization_suite.generation import main
+from memorization_suite.generate_images import main
 from tests.cli.helpers import CAPTIONS, VARIANTS
 
 

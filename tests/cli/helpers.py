@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-import memorization_suite.pipelines.loading
-import memorization_suite.pipelines.models
-from memorization_suite.generation import main
-from memorization_suite.runs import Key
+from memorization_suite import ROOT
+from memorization_suite.commands.generate import Plan, plan
+from memorization_suite.generate_images import build_parser, main
+from memorization_suite.runs.run_folder import Key
 
-ROOT = Path(memorization_suite.pipelines.models.ROOT)
+__all__ = ["ROOT"]
 CAPTIONS = [
     "a red square above a blue circle",
     "the great wave",
@@ -32,6 +32,11 @@ VARIANTS = {
     "official": ("--rng", "official", "--dtype", "fp32"),
     "batch_wise": (*BATCH_WISE, *FEW_STEPS),
 }
+
+
+def planned(argv: list[str]) -> Plan:
+    """What a command line would do."""
+    return plan(**build_parser(argv).typed(argv))
 
 
 def images(folder: Path) -> dict[str, bytes]:

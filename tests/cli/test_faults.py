@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.generation import main
+from memorization_suite.generate_images import main
 from tests.cli.helpers import KEYS, images, leftovers, rows, said
 
 

@@ -6,6 +6,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from memorization_suite.generation.command import build_parser
-from memorization_suite.generation.plan import Settings
+from memorization_suite.commands.generate import Generation
+from memorization_suite.generate_images import build_parser
 from memorization_suite.mitigation import methods
-from memorization_suite.runs import RunFolder
-from memorization_suite.sampling.flags import flag_owners
+from memorization_suite.runs.run_folder import RunFolder
+from memorization_suite.runs.settings import flag_names, flag_owners, flags
 from memorization_suite.sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     CAPTIONS,
@@ -72,9 +73,12 @@ def test_config_and_manifest(whole, base, prompt_file):
         json.loads((folder / name).read_text()) for name in ("config.json", "manifest.json")
     )
     argv = shlex.split(config["command"])
-    assert argv[:2] == ["python", "generate_images.py"] and argv[2 : 2 + len(base)] == base
+    assert argv[:2] == ["python", "generate_images.py"]
+    typed = build_parser(argv).typed(argv[2:])
+    assert Path(typed.pop("output_path")) == folder.parents[1]
+    assert typed == build_parser(base).typed(base)
     assert (
-        set(Settings.__dataclass_fields__) <= set(config)
+        set(flag_names(Generation)) <= set(config)
         and config["prompts"] == prompt_file
         and config["method"] == "no_mitigation"
     )
@@ -185,25 +189,29 @@ def test_a_run_says_what_it_did(generate, whole, tmp_path, capsys):
 
 def test_list_methods_and_help_are_light_and_complete():
     code = (
-        "import sys, generate_images\n"
+        "import sys\n"
+        "from memorization_suite import generate_images\n"
         "assert generate_images.main(['--list_methods']) == 0\n"
-        "print('=' * 9)\n"
-        "try:\n    generate_images.main(['--help'])\n"
-        "except SystemExit as leave:\n    assert leave.code == 0\n"
+        "for argv in (['--help'], ['--method', 'all', '--help']):\n"
+        "    print('=' * 9)\n"
+        "    try:\n        generate_images.main(argv)\n"
+        "    except SystemExit as leave:\n        assert leave.code == 0\n"
         "assert not {'diffusers', 'transformers', 'accelerate'} & set(sys.modules), 'slow "
         "imports'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    listed, helped = done.stdout.split("=" * 9)
+    listed, plain, whole = done.stdout.split("=" * 9)
     for name, cls in methods().items():
-        assert f"{name}\n    paper: {cls.paper}" in listed and name in helped
-    assert all(f"--{flag} " in listed and f"--{flag}" in helped for flag in flag_owners(methods()))
-    assert all(f"--{name}" in helped for name in Settings.__dataclass_fields__)
+        assert f"{name}\n    paper: {cls.paper}" in listed
+        assert name in whole or not flags(cls)
+    assert all(f"--{flag} " in listed and f"--{flag}" in whole for flag in flag_owners(methods()))
+    assert not any(f"--{flag} " in plain for flag in flag_owners(methods()))
+    assert all(f"--{name}" in plain for name in flag_names(Generation))
 
 
 def test_help_says_every_flag_of_the_interface():
-    known = {option for action in build_parser()._actions for option in action.option_strings}
+    known = {option for action in build_parser([])._actions for option in action.option_strings}
     assert {
         "-b",
         "--batch_size",
@@ -240,8 +248,8 @@ def test_help_says_every_flag_of_the_interface():
         "--overwrite",
     } <= known
     assert all(
-        action.help
-        for action in build_parser()._actions
+        action.help not in (None, "", argparse.SUPPRESS)
+        for action in build_parser(["--method", "all"])._actions
         if not isinstance(action, argparse._HelpAction)
     )
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import memorization_suite.generation.plan
-import memorization_suite.pipelines.loading
+import memorization_suite.commands.generate
 import memorization_suite.pipelines.models
-from memorization_suite.generation import main
+from memorization_suite.generate_images import main
 from memorization_suite.mitigation import methods
 from memorization_suite.mitigation.base import flags, value_type
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE, ROOT, refused, said
@@ -20,7 +19,12 @@ def bad_values(option) -> list[str]:
         option.metadata["above"],
         option.metadata["at_least"],
     )
-    values = {float: ["nan", "inf", "-inf", "x", ""], int: ["1.5", "nan", "x", ""], str: []}[kind]
+    values = {
+        float: ["nan", "inf", "-inf", "x", ""],
+        int: ["1.5", "nan", "x", ""],
+        bool: ["2", "-1", "0.5", "x", ""],
+        str: [],
+    }[kind]
     if above is not None:
         values.append(f"{above:g}")
     return values if at_least is None else [*values, f"{at_least - 1:g}"]
@@ -210,7 +214,7 @@ def test_a_folder_with_other_files_is_refused(base, tmp_path, capsys, no_model):
 
 def test_the_official_command_without_the_official_prompts(monkeypatch, tmp_path, capsys, no_model):
     monkeypatch.setattr(
-        memorization_suite.generation.plan, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv"
+        memorization_suite.commands.generate, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv"
     )
     refused(capsys, [*BATCH_WISE, "--output_path", str(tmp_path)], "--model_id tiny")
     assert main([*BATCH_WISE, "--output_path", str(tmp_path)]) == 2

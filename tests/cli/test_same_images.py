@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memorization_suite.generation import main
-from memorization_suite.generation.run import Run
+from memorization_suite.commands.image_job import Job
+from memorization_suite.generate_images import main
 from memorization_suite.sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     KEYS,
@@ -31,19 +31,19 @@ from tests.cli.helpers import (
 def test_a_run_that_was_killed_goes_on(
     generate, whole, tmp_path, monkeypatch, capsys, variant, after
 ):
-    save, saved = Run.save, []
+    save = Job.save_images
+    saved = []
 
-    def save_or_stop(run, wanted, *args):
+    def save_or_stop(job, wanted, *args):
         if len(saved) == after:
-            run.folder.save_image(
-                min(wanted), Image.new("RGB", (32, 32))
-            )  # the batch was begun, and with another picture
+            # The batch was begun, and with another picture.
+            job.folder.save_image(min(wanted), Image.new("RGB", (32, 32)))
             raise KeyboardInterrupt
         saved.append(wanted)
-        save(run, wanted, *args)
+        save(job, wanted, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", save_or_stop)
+        patch.setattr(Job, "save_images", save_or_stop)
         folder = generate(tmp_path, *VARIANTS[variant], code=1)
     assert "interrupted" in said(capsys) and not leftovers(folder)
     assert json.loads((folder / "manifest.json").read_text())["finished"] is None
@@ -84,7 +84,7 @@ def test_a_complete_run_makes_nothing(generate, whole, tmp_path, monkeypatch):
         for path in folder.iterdir()
         if path.name not in ("manifest.json", "config.json")
     }
-    monkeypatch.setattr(Run, "make", lambda *args: pytest.fail("a batch was made"))
+    monkeypatch.setattr(Job, "make", lambda *args: pytest.fail("a batch was made"))
     generate(tmp_path)
     assert {path: path.read_bytes() for path in before} == before
 

@@ -3,9 +3,9 @@ run, byte for byte.
 """
 
 import pytest
+from diffusers import EulerAncestralDiscreteScheduler
 
-from memorization_suite.generation import plan_of
-from tests.cli.helpers import BATCH_WISE, FEW_STEPS, images, refused, rows
+from tests.cli.helpers import BATCH_WISE, FEW_STEPS, images, planned, refused, rows
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_unflagged_prompts_cost_nothing_and_flagged_ones_two_rows(
 
 
 def test_a_screened_run_has_its_own_folder(base):
-    plan = plan_of([*base, *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:1.5"])
+    plan = planned([*base, *BATCH_WISE, *FEW_STEPS, "--screen", "noise_norm:1.5"])
     assert plan.folder.name == "g7_rho50_gamma0.7_M2_step1_screennoise_norm1.5_seed2"
-    assert plan.identity()["screen"] == {
+    assert plan.identity["screen"] == {
         "detector": "noise_norm",
         "detector_settings": {"num_steps": 1},
         "threshold": 1.5,
@@ -73,3 +73,27 @@ def test_a_screened_run_has_its_own_folder(base):
 )
 def test_wrong_screens_are_refused(base, no_model, capsys, value, told):
     refused(capsys, [*base, *BATCH_WISE, *FEW_STEPS, "--screen", value], told)
+
+
+def test_schedulers_that_draw_noise_draw_the_same_in_every_kind_of_run(
+    generate, make_pipe, tmp_path
+):
+    """The look that scores an image, and a run that another image needs, take nothing from its
+    stream.
+    """
+    pipe = make_pipe()
+    pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
+    pipe.save_pretrained(tmp_path / "model")
+    model = ("--model_id", str(tmp_path / "model"), "--scheduler", "keep", "--end", "1")
+    mitigated = (*BATCH_WISE, *FEW_STEPS)
+    plain = generate(tmp_path / "plain", *model)
+    whole = generate(tmp_path / "whole", *model, *mitigated)
+    everything = generate(tmp_path / "all", *model, *mitigated, "--screen", "noise_norm_all:-1")
+    assert images(everything) == images(whole)
+    low, high = sorted(float(row["screen_score"]) for row in rows(everything))
+    screen = ("--screen", f"noise_norm_all:{(low + high) / 2}")
+    folder = generate(tmp_path / "some", *model, *mitigated, *screen)
+    flags = {f"img_{row['key']}.png": float(row["mitigated"]) for row in rows(folder)}
+    assert sorted(flags.values()) == [0.0, 1.0]
+    for name, flag in flags.items():
+        assert images(folder)[name] == images(whole if flag else plain)[name]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from memorization_suite.generation import plan_of
-from memorization_suite.generation.plan import Settings
+from memorization_suite.commands.generate import Generation
+from tests.cli import helpers
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE
 
 
 def planned(base, *more):
-    return plan_of([*base, *more])
+    return helpers.planned([*base, *more])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_official_defaults():
         "guidance_scale": 7,
         "seed": 2,
     }
-    assert {name: getattr(Settings(), name) for name in official} == official
+    assert {name: getattr(Generation(), name) for name in official} == official
 
 
 PRESET = (
