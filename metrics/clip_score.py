@@ -7,16 +7,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from PIL import Image
-
+from memorization_suite.lazy import F, Image, Lazy, torch
 from memorization_suite.metrics.pictures import Embedder, loading
 
-VARIANTS = {  # name -> open_clip's architecture and training
-    "vit_b_32_laion2b": ("ViT-B-32", "laion2b_s34b_b79k"),  # Han
-    "vit_h_14_laion2b": ("ViT-H-14", "laion2b_s32b_b79k"),  # SAIL
-    "vit_g_14_laion2b": ("ViT-g-14", "laion2b_s12b_b42k"),  # Wen, Bright Ending, GUARD
+open_clip = Lazy("open_clip")
+
+# Name -> open_clip's architecture and training.
+VARIANTS = {
+    # Han.
+    "vit_b_32_laion2b": ("ViT-B-32", "laion2b_s34b_b79k"),
+    # SAIL.
+    "vit_h_14_laion2b": ("ViT-H-14", "laion2b_s32b_b79k"),
+    # Wen, Bright Ending, GUARD.
+    "vit_g_14_laion2b": ("ViT-g-14", "laion2b_s12b_b42k"),
 }
 
 
@@ -34,11 +37,9 @@ class ClipScore(Embedder):
         device: str = "cpu",
         batch_size: int = 32,
     ):
-        import open_clip
-
         super().__init__(device=device, batch_size=batch_size)
         self.name = name or variant
-        architecture = VARIANTS[variant][0]
+        architecture, _ = VARIANTS[variant]
         with loading(checkpoint, f"open_clip's {architecture}"):
             self.model, _, self.transform = open_clip.create_model_and_transforms(
                 architecture, pretrained=str(checkpoint), device=device
@@ -53,14 +54,16 @@ class ClipScore(Embedder):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         return self.model.encode_image(batch)
 
-    @torch.inference_mode()
     def text_features(self, captions: Sequence[str]) -> torch.Tensor:
         """(n, d) float32 on the CPU, of unit length; a caption is encoded once."""
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self.texts]
         for i in range(0, len(fresh), self.batch_size):
-            some = fresh[i : i + self.batch_size]
-            rows = F.normalize(
-                self.model.encode_text(self.tokenizer(some).to(self.device)).float().cpu(), dim=1
-            )
-            self.texts.update(zip(some, rows))
+            batch = fresh[i : i + self.batch_size]
+            self.texts.update(zip(batch, self.encode_texts(batch)))
         return torch.stack([self.texts[caption] for caption in captions])
+
+    def encode_texts(self, captions: Sequence[str]) -> torch.Tensor:
+        """The same without what was encoded before, in one batch."""
+        with torch.inference_mode():
+            features = self.model.encode_text(self.tokenizer(captions).to(self.device))
+            return F.normalize(features.float().cpu(), dim=1)

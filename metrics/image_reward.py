@@ -10,41 +10,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import nn
-from torchvision import transforms as T
-
+from memorization_suite.lazy import Image, Lazy, nn, torch
 from memorization_suite.metrics.pictures import equal_shapes, loading
 
-MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw output over the authors' data
-TRANSFORM = T.Compose(
-    [
-        T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
-        T.CenterCrop(224),
-        T.ToTensor(),
-        T.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    ]
-)
-RENAMED = (  # original key -> ours
+T = Lazy("torchvision.transforms")
+transformers = Lazy("transformers")
+blip_text = Lazy("transformers.models.blip.modeling_blip_text")
+
+# Of the raw output over the authors' data.
+MEAN = 0.16717362830052426
+STD = 1.0333394966054072
+TOKENS = 35
+# Widths of the head's layers, and the dropout behind the first of them.
+WIDTHS = (768, 1024, 128, 64, 16, 1)
+DROPOUT = (0.2, 0.2, 0.1)
+BLOCK = r"blip\.visual_encoder\.blocks\.(\d+)\."
+LAYER = r"vision.encoder.layers.\1."
+# Original key -> ours.
+RENAMED = (
     (r"blip\.visual_encoder\.cls_token", "vision.embeddings.class_embedding"),
     (r"blip\.visual_encoder\.pos_embed", "vision.embeddings.position_embedding"),
     (r"blip\.visual_encoder\.patch_embed\.proj\.", "vision.embeddings.patch_embedding."),
-    (
-        r"blip\.visual_encoder\.blocks\.(\d+)\.norm([12])\.",
-        r"vision.encoder.layers.\1.layer_norm\2.",
-    ),
-    (
-        r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.qkv\.",
-        r"vision.encoder.layers.\1.self_attn.qkv.",
-    ),
-    (
-        r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.proj\.",
-        r"vision.encoder.layers.\1.self_attn.projection.",
-    ),
-    (r"blip\.visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
+    (rf"{BLOCK}norm([12])\.", rf"{LAYER}layer_norm\2."),
+    (rf"{BLOCK}attn\.qkv\.", rf"{LAYER}self_attn.qkv."),
+    (rf"{BLOCK}attn\.proj\.", rf"{LAYER}self_attn.projection."),
+    (rf"{BLOCK}mlp\.", rf"{LAYER}mlp."),
     (r"blip\.visual_encoder\.norm\.", "vision.post_layernorm."),
     (r"blip\.text_encoder\.", "text."),
     (r"mlp\.layers\.", "head."),
@@ -52,82 +45,80 @@ RENAMED = (  # original key -> ours
 UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.|blip\.text_encoder\.embeddings\.position_ids")
 
 
-class Blip(nn.Module):
-    """BLIP's image encoder, its text encoder with cross-attention to the image, and a linear head
-    on the first token.
+@cache
+def transform():
+    """A PIL image -> (3, 224, 224) float32."""
+    return T.Compose(
+        [
+            T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
+            T.CenterCrop(224),
+            T.ToTensor(),
+            T.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
+
+
+def build_blip(vision_layers: int = 24, text_layers: int = 12) -> nn.ModuleDict:
+    """BLIP's image encoder `vision`, its text encoder `text` with cross-attention to the image, and
+    a linear `head` on the first token.
     """
-
-    def __init__(self, vision_layers: int = 24, text_layers: int = 12):
-        from transformers.models.blip.configuration_blip import BlipTextConfig, BlipVisionConfig
-        from transformers.models.blip.modeling_blip import BlipVisionModel
-        from transformers.models.blip.modeling_blip_text import BlipTextModel
-
-        super().__init__()
-        self.vision = BlipVisionModel(
-            BlipVisionConfig(
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=vision_layers,
-                num_attention_heads=16,
-                image_size=224,
-                patch_size=16,
-                hidden_act="gelu",
-                layer_norm_eps=1e-6,
-            )
-        )
-        self.text = BlipTextModel(
-            BlipTextConfig(  # is_decoder=True: with cross-attention
-                vocab_size=30524,
-                hidden_size=768,
-                encoder_hidden_size=1024,
-                intermediate_size=3072,
-                num_hidden_layers=text_layers,
-                num_attention_heads=12,
-                max_position_embeddings=512,
-                hidden_act="gelu",
-                layer_norm_eps=1e-12,
-                is_decoder=True,
-            ),
-            add_pooling_layer=False,
-        )
-        widths = (768, 1024, 128, 64, 16, 1)
-        linears = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
-        self.head = nn.Sequential(
-            linears[0],
-            nn.Dropout(0.2),
-            linears[1],
-            nn.Dropout(0.2),
-            linears[2],
-            nn.Dropout(0.1),
-            linears[3],
-            linears[4],
-        )
-
-    def forward(self, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """pixels: (n, 3, 224, 224); ids, mask: (n, 35). Returns (n,)."""
-        seen = self.vision(pixels).last_hidden_state
-        read = self.text(
-            ids,
-            attention_mask=mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:2], device=seen.device),
-        )
-        return self.head(read.last_hidden_state[:, 0]).squeeze(1)
+    vision = transformers.BlipVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=16,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+    )
+    text = transformers.BlipTextConfig(
+        vocab_size=30524,
+        hidden_size=768,
+        encoder_hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=text_layers,
+        num_attention_heads=12,
+        max_position_embeddings=512,
+        hidden_act="gelu",
+        layer_norm_eps=1e-12,
+        is_decoder=True,  # with cross-attention
+    )
+    head: list[nn.Module] = []
+    for i, widths in enumerate(zip(WIDTHS, WIDTHS[1:])):
+        head.append(nn.Linear(*widths))
+        if i < len(DROPOUT):
+            head.append(nn.Dropout(DROPOUT[i]))
+    return nn.ModuleDict(
+        {
+            "vision": transformers.BlipVisionModel(vision),
+            "text": blip_text.BlipTextModel(text, add_pooling_layer=False),
+            "head": nn.Sequential(*head),
+        }
+    )
 
 
 def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The original checkpoint's keys as those of `Blip`; keys that no score needs are dropped,
-    unknown ones stay as they are.
+    """The original checkpoint's keys as those of `build_blip`; keys that no score needs are
+    dropped, unknown ones stay as they are.
     """
-    found = {}
-    for key, value in state.items():
-        if not UNUSED.match(key):
-            for pattern, ours in RENAMED:
-                key, count = re.subn(f"^{pattern}", ours, key)
-                if count:
-                    break
-            found[key] = value
-    return found
+    return {our_key(key): value for key, value in state.items() if not UNUSED.match(key)}
+
+
+def our_key(key: str) -> str:
+    """The original checkpoint's key as ours; an unknown one as it is."""
+    for pattern, ours in RENAMED:
+        changed, count = re.subn(f"^{pattern}", ours, key)
+        if count:
+            return changed
+    return key
+
+
+def depth(state: dict[str, torch.Tensor], part: str) -> int:
+    """Number of layers of a part: 24 and 12 in the published checkpoint."""
+    layer = re.compile(rf"{part}\.encoder\.layers?\.(\d+)\.")
+    matches = map(layer.match, state)
+    return len({match[1] for match in matches if match})
 
 
 class ImageReward:
@@ -142,55 +133,52 @@ class ImageReward:
         device: str = "cpu",
         batch_size: int = 32,
     ):
-        from transformers import BertTokenizer
-
-        self.name, self.device, self.batch_size = name, device, batch_size
-        if not any((tokenizer / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        self.name = name
+        self.device = device
+        self.batch_size = batch_size
+        if not any((tokenizer / file).is_file() for file in ("vocab.txt", "tokenizer.json")):
             raise ValueError(
                 f"{tokenizer} is no tokenizer: it has neither vocab.txt nor tokenizer.json"
             )
-        self.tokenizer = BertTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = transformers.BertTokenizer.from_pretrained(tokenizer)
         self.tokenizer.add_special_tokens(
             {"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]}
         )
         with loading(checkpoint, "ImageReward-v1.0"):
-            state = renamed(
-                torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-            )
-            self.model = Blip(depth(state, "vision"), depth(state, "text"))
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            state = renamed(state)
+            self.model = build_blip(depth(state, "vision"), depth(state, "text"))
             self.model.load_state_dict(state)
         self.model.to(device).eval().requires_grad_(False)
 
-    @torch.inference_mode()
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> torch.Tensor:
         """Reward of each image for the caption beside it, (n,) float32 on the CPU; about standard
         normal over the authors' data.
         """
-        words = self.tokenizer(
+        tokens = self.tokenizer(
             list(captions),
             padding="max_length",
             truncation=True,
-            max_length=35,
+            max_length=TOKENS,
             return_tensors="pt",
         ).to(self.device)
-        found, first = [], 0
-        for pixels in equal_shapes((TRANSFORM(image) for image in images), self.batch_size):
-            rows = slice(first, first + len(pixels))
-            found.append(
-                self.model(
-                    pixels.to(self.device), words.input_ids[rows], words.attention_mask[rows]
-                ).cpu()
-            )
-            first += len(pixels)
-        return (torch.cat(found) - MEAN) / STD
+        rewards = []
+        first = 0
+        with torch.inference_mode():
+            for pixels in equal_shapes(map(transform(), images), self.batch_size):
+                rows = slice(first, first + len(pixels))
+                raw = self.raw(pixels, tokens.input_ids[rows], tokens.attention_mask[rows])
+                rewards.append(raw.cpu())
+                first += len(pixels)
+            return (torch.cat(rewards) - MEAN) / STD
 
-
-def depth(state: dict[str, torch.Tensor], part: str) -> int:
-    """Number of layers of a part: 24 and 12 in the published checkpoint."""
-    return len(
-        {
-            match[1]
-            for key in state
-            if (match := re.match(rf"{part}\.encoder\.layers?\.(\d+)\.", key))
-        }
-    )
+    def raw(self, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The head's output (n,). pixels: (n, 3, 224, 224). ids, mask: (n, TOKENS)."""
+        image = self.model["vision"](pixels.to(self.device)).last_hidden_state
+        text = self.model["text"](
+            ids,
+            attention_mask=mask,
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], device=image.device),
+        ).last_hidden_state
+        return self.model["head"](text[:, 0]).squeeze(1)

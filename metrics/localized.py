@@ -7,26 +7,26 @@ variants are named. Higher means nearer.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from PIL import Image, ImageStat
-from torchvision.transforms.functional import to_tensor
+import math
+
+from memorization_suite.lazy import F, Image, Lazy, torch
+
+ImageStat = Lazy("PIL.ImageStat")
+transforms = Lazy("torchvision.transforms.functional")
 
 
 def upsampled(mask: torch.Tensor, image: Image.Image) -> torch.Tensor:
     """mask: (h, w) in [0, 1] -> (1, H, W) float32 at the image's size, bilinear."""
-    return F.interpolate(
-        mask.float()[None, None], (image.height, image.width), mode="bilinear", align_corners=False
-    )[0]
+    size = (image.height, image.width)
+    mask = mask.float()[None, None]
+    return F.interpolate(mask, size, mode="bilinear", align_corners=False)[0]
 
 
 def at_size_of(image: Image.Image, reference: Image.Image) -> Image.Image:
     """The reference at the image's size."""
-    return (
-        reference
-        if reference.size == image.size
-        else reference.resize(image.size, Image.Resampling.BILINEAR)
-    )
+    if reference.size == image.size:
+        return reference
+    return reference.resize(image.size, Image.Resampling.BILINEAR)
 
 
 def ls_l2(image: Image.Image, reference: Image.Image, mask: torch.Tensor) -> float:
@@ -34,22 +34,22 @@ def ls_l2(image: Image.Image, reference: Image.Image, mask: torch.Tensor) -> flo
     to -1.
     """
     weight = upsampled(mask, image)
-    difference = to_tensor(image) - to_tensor(at_size_of(image, reference))
-    return -((difference * weight).norm() / (3 * weight.square().sum()).sqrt()).item()
+    pixels = transforms.to_tensor(image)
+    difference = (pixels - transforms.to_tensor(at_size_of(image, reference))) * weight
+    largest = (3 * weight.square().sum()).sqrt()
+    return -(difference.norm() / largest).item()
 
 
 def masked_out(image: Image.Image, mask: torch.Tensor) -> Image.Image:
-    """The image with its mean colour wherever the upsampled mask is 0.5 or less."""
+    """The image with its mean color wherever the upsampled mask is 0.5 or less."""
     mean = tuple(round(value) for value in ImageStat.Stat(image).mean)
-    return Image.composite(
-        image,
-        Image.new("RGB", image.size, mean),
-        Image.fromarray((upsampled(mask, image)[0] > 0.5).numpy()),
-    )
+    flat = Image.new("RGB", image.size, mean)
+    shown = Image.fromarray((upsampled(mask, image)[0] > 0.5).numpy())
+    return Image.composite(image, flat, shown)
 
 
 def ls_gated(l2: float, similarity: float, threshold: float = 0.5) -> float:
     """ls_l2 of images whose whole-picture SSCD is above the threshold, nan of the others: they are
     no copies to be looked at closer.
     """
-    return l2 if similarity > threshold else float("nan")
+    return l2 if similarity > threshold else math.nan

@@ -1,7 +1,7 @@
 """LPIPS diversity: how different the images of one prompt are. Higher means more diverse. Zhang et
 al., CVPR 2018; Han et al. 2025.
 
-LPIPS(f, g) = sum over layers of the mean over places of sum_c w_c (f_c - g_c)^2 on unit-normalised
+LPIPS(f, g) = sum over layers of the mean over places of sum_c w_c (f_c - g_c)^2 on unit-normalized
 features. The features of an image, scaled by sqrt(w), are computed once; a pair is then a squared
 distance, so n images cost n passes instead of n (n - 1).
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torchvision.transforms.functional import to_tensor
-
+from memorization_suite.lazy import Image, Lazy, nn, torch
 from memorization_suite.metrics.pictures import equal_shapes, loading
+
+lpips = Lazy("lpips")
+transforms = Lazy("torchvision.transforms.functional")
 
 
 class LpipsDiversity:
@@ -24,33 +24,30 @@ class LpipsDiversity:
     def __init__(
         self, alexnet: Path, *, name: str = "alex_v0.1", device: str = "cpu", batch_size: int = 32
     ):
-        import lpips
-
-        self.name, self.device, self.batch_size = name, device, batch_size
+        self.name = name
+        self.device = device
+        self.batch_size = batch_size
         with loading(alexnet, "torchvision's AlexNet"):
             self.model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
             load_alexnet(self.model.net, torch.load(alexnet, map_location="cpu", weights_only=True))
         self.model.eval().requires_grad_(False).to(device)
 
-    @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
         """Per layer (n, c * h * w): scaled so that LPIPS is the sum over layers of squared
-        distances. images: RGB.
+        distances.
 
-        Raises ValueError when their sizes differ.
+        images: RGB. Raises ValueError when their sizes differ.
         """
-        from lpips import normalize_tensor
-
         if len({image.size for image in images}) > 1:
             raise ValueError("LPIPS compares images of one size")
-        found: list[list[torch.Tensor]] = [[] for _ in self.model.lins]
-        for batch in equal_shapes((to_tensor(image) * 2 - 1 for image in images), self.batch_size):
-            outputs = self.model.net(self.model.scaling_layer(batch.to(self.device)))
-            for layer, head, output in zip(found, self.model.lins, outputs):
-                weight = head.model[-1].weight.reshape(1, -1, 1, 1)
-                places = output.shape[2] * output.shape[3]
-                layer.append((normalize_tensor(output) * (weight / places).sqrt()).flatten(1))
-        return [torch.cat(layer) for layer in found]
+        pixels = (transforms.to_tensor(image) * 2 - 1 for image in images)
+        layers: list[list[torch.Tensor]] = [[] for _ in self.model.lins]
+        with torch.inference_mode():
+            for batch in equal_shapes(pixels, self.batch_size):
+                outputs = self.model.net(self.model.scaling_layer(batch.to(self.device)))
+                for layer, head, output in zip(layers, self.model.lins, outputs):
+                    layer.append(scaled(output, head.model[-1].weight))
+            return [torch.cat(layer) for layer in layers]
 
     def distances(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """LPIPS of all pairs, (n, n) float32 on the CPU, zero on the diagonal."""
@@ -64,18 +61,22 @@ class LpipsDiversity:
 
     def score(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Mean distance of each image to the others, (n,); their mean is the mean over all pairs.
+
         Needs two images or more.
         """
         return self.distances(images).sum(1) / (len(images) - 1)
 
 
-def load_alexnet(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+def scaled(output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A layer's output (n, c, h, w) -> (n, c * h * w), of unit length at each place and scaled by
+    the root of the head's weight and of the share of a place.
+    """
+    height, width = output.shape[2:]
+    scale = (weight.reshape(1, -1, 1, 1) / (height * width)).sqrt()
+    return (lpips.normalize_tensor(output) * scale).flatten(1)
+
+
+def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """torchvision's `features.N.*` into lpips' `sliceK.N.*`. Raises RuntimeError for other keys."""
-    places = {name.split(".", 1)[1]: name for name in net.state_dict()}
-    net.load_state_dict(
-        {
-            places[name]: value
-            for key, value in state.items()
-            if (name := key.removeprefix("features.")) != key and name in places
-        }
-    )
+    places = {f"features.{key.split('.', 1)[1]}": key for key in net.state_dict()}
+    net.load_state_dict({places[key]: state[key] for key in places.keys() & state.keys()})

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from memorization_suite.metrics.copy_score import SHIFT, SIDE, copy_scores
+from memorization_suite.lazy import torch
+from memorization_suite.metrics.copy_score import SHIFT, SIDE, copy_scores, thumbnails
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.pictures import Picture, read_mask
@@ -27,30 +26,30 @@ def thumbnail(picture: Picture) -> torch.Tensor:
     """(3, SIDE, SIDE) in [0, 1], area-averaged; kept with the picture."""
     name = f"thumbnail_{SIDE}"
     if name not in picture.features:
-        picture.features[name] = torch.nn.functional.interpolate(
-            to_tensor([picture.image]), (SIDE, SIDE), mode="area"
-        )[0]
+        picture.features[name] = thumbnails(to_tensor([picture.image]))[0]
     return picture.features[name]
 
 
 class CopyScore(Score):
-    """Largest correlation with a reference of the prompt. masked: of a caption with a mask only the
-    memorized region is compared.
+    """Largest correlation with a reference of the prompt.
+
+    masked: of a caption with a mask only the memorized region is compared.
     """
 
     quantity = "copy_score"
 
     def __init__(self, masked: bool = False):
-        self.masked, self.variant = masked, f"ncc{SIDE}_shift{SHIFT}" + ("_masks" if masked else "")
+        self.masked = masked
+        self.variant = f"ncc{SIDE}_shift{SHIFT}" + ("_masks" if masked else "")
 
     def values(self, group: Group) -> Values:
         if not group.references:
             return {}
-        images, references = (
-            torch.stack([thumbnail(picture) for picture in pictures])
-            for pictures in (group.pictures, group.references)
-        )
-        mask = read_mask(group.mask) > 0.5 if self.masked and group.mask else None
+        images = torch.stack([thumbnail(picture) for picture in group.pictures])
+        references = torch.stack([thumbnail(picture) for picture in group.references])
+        mask = None
+        if self.masked and group.mask:
+            mask = read_mask(group.mask) > 0.5
         return by_sample(group, copy_scores(images, references, mask).amax(1))
 
 
@@ -83,22 +82,20 @@ class FeatureDiversity(OfImages):
 
 class SubjectProbability(OfImages):
     """How surely a classifier that never saw a generated image sees the caption's subjects.
+
     subjects: prompt row -> names.
     """
 
-    quantity, variant = "subject_probability", PROBE
+    quantity = "subject_probability"
+    variant = PROBE
 
     def __init__(self, embedder: EfficientNet, subjects: Mapping[int, Sequence[str]]):
         super().__init__(embedder)
         self.subjects = subjects
 
     def values(self, group: Group) -> Values:
-        return by_sample(
-            group,
-            self.of(
-                logits_of(self.embedder.matrix(group.pictures)), self.subjects[group.prompt.row]
-            ),
-        )
+        logits = logits_of(self.embedder.matrix(group.pictures))
+        return by_sample(group, self.of(logits, self.subjects[group.prompt.row]))
 
     def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
         """(n, all subjects) -> (n,)."""
@@ -117,7 +114,8 @@ class SubjectShown(SubjectProbability):
 class Realism(OfImages):
     """Nearness to real pictures of the embedded world."""
 
-    quantity, variant = "realism", VARIANT
+    quantity = "realism"
+    variant = VARIANT
 
     def values(self, group: Group) -> Values:
         return by_sample(group, realism(self.embedder.matrix(group.pictures)))

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import functools
 
-import torch
-from safetensors.torch import load_file
-
 from memorization_suite import ROOT
+from memorization_suite.lazy import Lazy, torch
+
+safetensors = Lazy("safetensors.torch")
 
 REAL = ROOT / "tiny" / "realism.safetensors"
-NEIGHBOUR = 3
+NEIGHBOR = 3
 VARIANT = "efficientnet_lite0_pca48_k3"
 
 
 @functools.cache
 def real_pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean (1280,), axes (1280, d) and projected features (r, d) of the real pictures."""
-    stored = load_file(REAL)
+    stored = safetensors.load_file(REAL)
     return stored["mean"].float(), stored["axes"].float(), stored["real"].float()
 
 
@@ -33,4 +33,5 @@ def realism(features: torch.Tensor) -> torch.Tensor:
     world's pictures.
     """
     mean, axes, real = real_pictures()
-    return -torch.cdist((features - mean) @ axes, real).kthvalue(NEIGHBOUR, dim=1).values
+    distances = torch.cdist((features - mean) @ axes, real)
+    return -distances.kthvalue(NEIGHBOR, dim=1).values

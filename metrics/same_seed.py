@@ -9,8 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-import torch
-
+from memorization_suite.lazy import torch
 from memorization_suite.metrics.pictures import Embedder, Picture
 from memorization_suite.metrics.runs import Group, Run, unlike
 from memorization_suite.metrics.scores import Score, Values, by_sample
@@ -54,44 +53,43 @@ class SameSeed(Score):
     """Cosine of each image and the unmitigated image of the same seed."""
 
     def __init__(self, quantity: str, embedder: Embedder, unmitigated: Unmitigated):
-        self.quantity, self.embedder, self.unmitigated = quantity, embedder, unmitigated
+        self.quantity = quantity
         self.variant = f"{embedder.name}_to_{unmitigated.name}"
+        self.embedder = embedder
+        self.unmitigated = unmitigated
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.embedder.embed(picture for group in groups for picture in group.pictures)
         self.unmitigated.embed(groups)
 
     def values(self, group: Group) -> Values:
-        return by_sample(
-            group,
-            (
-                self.embedder.matrix(group.pictures)
-                * self.embedder.matrix(self.unmitigated.of(group))
-            ).sum(1),
-        )
+        features = self.embedder.matrix(group.pictures)
+        unmitigated = self.embedder.matrix(self.unmitigated.of(group))
+        return by_sample(group, (features * unmitigated).sum(1))
 
 
 class PairwiseSimilarity(Score):
     """Median cosine over the pairs of a prompt's images."""
 
     def __init__(self, quantity: str, embedder: Embedder):
-        self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder
+        self.quantity = quantity
+        self.variant = embedder.name
+        self.embedder = embedder
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.embedder.embed(picture for group in groups for picture in group.pictures)
 
     def values(self, group: Group) -> Values:
+        if len(group.pictures) < 2:
+            return {}
         features = self.embedder.matrix(group.pictures)
         rows, columns = torch.tril_indices(len(features), len(features), offset=-1)
-        return (
-            {None: (features @ features.T)[rows, columns].median().item()}
-            if len(features) > 1
-            else {}
-        )
+        cosines = (features @ features.T)[rows, columns]
+        return {None: cosines.median().item()}
 
 
 def median_and_deviation(values_by_prompt: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Median over prompts of each prompt's median, and the median absolute deviation from it."""
     medians = [statistics.median_low(values) for values in values_by_prompt]
-    centre = statistics.median_low(medians)
-    return centre, statistics.median_low([abs(value - centre) for value in medians])
+    center = statistics.median_low(medians)
+    return center, statistics.median_low([abs(value - center) for value in medians])

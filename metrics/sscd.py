@@ -6,33 +6,52 @@ in a result's variant.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torchvision import transforms as T
-
+from memorization_suite.lazy import Image, Lazy, torch
 from memorization_suite.metrics.pictures import Embedder, loading
 
-IMAGENET = T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = T.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+T = Lazy("torchvision.transforms")
+
+# (mean, deviation) of red, green and blue.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How an image is made ready for the network."""
+
+    # Pixels of both edges, or of the smaller one where the shape is kept.
+    size: tuple[int, int] | int
+    # Pixels of the square in the middle that is used; None: all.
+    crop: int | None = None
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+
+    def transform(self):
+        """torchvision's transform: a PIL image -> (3, h, w) float32."""
+        steps = [T.Resize(self.size)]
+        if self.crop is not None:
+            steps.append(T.CenterCrop(self.crop))
+        return T.Compose([*steps, T.ToTensor(), T.Normalize(*self.normalization)])
+
+
 PRESETS = {
-    "official320": T.Compose(
-        [T.Resize([320, 320]), T.ToTensor(), IMAGENET]
-    ),  # Han; the SSCD authors' square variant
-    "sq288": T.Compose([T.Resize([288, 288]), T.ToTensor(), IMAGENET]),  # MemBench
-    "small288": T.Compose(
-        [T.Resize(288), T.ToTensor(), IMAGENET]
-    ),  # the SSCD authors: small edge, shape kept
-    "wen224": T.Compose(
-        [T.Resize(256), T.CenterCrop(224), T.ToTensor(), HALF]
-    ),  # Wen, Bright Ending, GUARD, SAIL, DCR
+    # Han; the SSCD authors' square variant.
+    "official320": Preset((320, 320)),
+    # MemBench.
+    "sq288": Preset((288, 288)),
+    # The SSCD authors.
+    "small288": Preset(288),
+    # Wen, Bright Ending, GUARD, SAIL, DCR.
+    "wen224": Preset(256, crop=224, normalization=HALF),
 }
 
 
 class SSCD(Embedder):
-    """Descriptors of an SSCD checkpoint (TorchScript). Their cosine is the copy similarity, in [-1,
-    1]; higher means nearer.
+    """Descriptors of an SSCD checkpoint (TorchScript). Their cosine is the copy similarity, in
+    [-1, 1]; higher means nearer.
 
     A copy, by the literature's thresholds: above 0.7 (Wen et al.) or 0.5 (Somepalli et al.,
     MemBench).
@@ -48,8 +67,9 @@ class SSCD(Embedder):
         batch_size: int = 32,
     ):
         super().__init__(device=device, batch_size=batch_size)
-        self.name = f"{name or checkpoint.name.split('.')[0]}_{preset}".removeprefix("sscd_")
-        self.transform = PRESETS[preset]
+        stem = name or checkpoint.name.split(".")[0]
+        self.name = f"{stem}_{preset}".removeprefix("sscd_")
+        self.transform = PRESETS[preset].transform()
         with loading(checkpoint, "a TorchScript SSCD model"):
             self.model = torch.jit.load(checkpoint, map_location=device).eval()
 

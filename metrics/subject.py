@@ -11,11 +11,11 @@ import json
 import math
 from collections.abc import Collection
 
-import torch
-from safetensors import safe_open
-
 from memorization_suite import ROOT
+from memorization_suite.lazy import Lazy, torch
 from memorization_suite.metrics.image_features import image_features
+
+safetensors = Lazy("safetensors")
 
 PROBE = ROOT / "tiny" / "probe.safetensors"
 
@@ -23,12 +23,11 @@ PROBE = ROOT / "tiny" / "probe.safetensors"
 @functools.cache
 def probe() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Weight (subjects, 1280), bias and the subjects' names."""
-    with safe_open(PROBE, framework="pt") as file:
-        return (
-            file.get_tensor("weight").float(),
-            file.get_tensor("bias").float(),
-            json.loads(file.metadata()["subjects"]),
-        )
+    with safetensors.safe_open(PROBE, framework="pt") as file:
+        weight = file.get_tensor("weight").float()
+        bias = file.get_tensor("bias").float()
+        names = json.loads(file.metadata()["subjects"])
+    return weight, bias, names
 
 
 def subject_logits(images: torch.Tensor) -> torch.Tensor:
@@ -50,8 +49,8 @@ def subject_probability(logits: torch.Tensor, subjects: Collection[str]) -> torc
     nothing else. For one subject it is its probability; a caption of two needs both. Raises
     ValueError for a subject the probe does not know.
     """
-    wanted = logits.log_softmax(1)[:, columns(subjects)] + math.log(len(subjects))
-    return wanted.mean(1).exp().clamp(max=1)
+    log_shares = logits.log_softmax(1)[:, columns(subjects)] + math.log(len(subjects))
+    return log_shares.mean(1).exp().clamp(max=1)
 
 
 def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
@@ -63,8 +62,8 @@ def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tens
 
 def columns(subjects: Collection[str]) -> torch.Tensor:
     """Columns of the logits that belong to these subjects."""
-    names = probe()[2]
-    unknown = set(subjects) - set(names)
+    _, _, names = probe()
+    unknown = sorted(set(subjects) - set(names))
     if unknown:
-        raise ValueError(f"the probe does not know {sorted(unknown)[0]!r}")
+        raise ValueError(f"the probe does not know {unknown[0]!r}")
     return torch.tensor([names.index(subject) for subject in subjects])
