@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from memorization_suite import one_name
@@ -17,14 +18,10 @@ __all__ = ["MemorizationPipeline", "Sample", "denoise"]
 
 
 def __getattr__(name: str):
-    """Imports diffusers when it is first needed: --help and argument errors need not wait for
-    it.
-    """
-    if name in __all__:
-        from memorization_suite.pipelines import memorization_pipeline
-
-        return getattr(memorization_pipeline, name)
-    raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+    """Imports diffusers when it is first needed: --help and argument errors need not wait."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.memorization_pipeline"), name)
 
 
 one_name(__name__)

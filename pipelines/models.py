@@ -14,11 +14,15 @@ from memorization_suite import ROOT
 
 EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
 PRESETS = ROOT / "pipelines" / "presets"
+# Parts of a Stable Diffusion pipeline, and what kinds of files they are made of.
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PART_FILES = (".json", ".txt", ".safetensors", ".bin")
 
 
 def resolve_model(model_id: str) -> str:
-    """Folder or hub id to load from. Raises ValueError for a folder that is no diffusers model, or
-    a name that is neither.
+    """Folder or hub id to load from.
+
+    Raises ValueError for a folder that is no diffusers model, or a name that is neither.
     """
     if model_id in EMBEDDED:
         if not EMBEDDED[model_id].is_dir():
@@ -42,29 +46,24 @@ def check_model_folder(folder: Path) -> None:
     """Raises ValueError when the folder lacks what a Stable Diffusion pipeline needs."""
     index = folder / "model_index.json"
     try:
-        parts = dict(json.loads(index.read_text(encoding="utf-8")))
+        listed = dict(json.loads(index.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{folder} is no diffusers model: it has no readable model_index.json"
         ) from error
-    missing = [
-        part
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-        if part not in parts or not (folder / part).is_dir()
-    ]
+    missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise ValueError(f"{folder} is no Stable Diffusion model: it has no {', '.join(missing)}")
 
 
 def check_unet(unet_id: str | None) -> None:
     """Raises ValueError when --unet_id looks like a folder and is none with a UNet in it."""
-    if (
-        unet_id is None
-        or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id)
-        and not Path(unet_id).exists()
-    ):
+    if unet_id is None:
         return
-    if not any((Path(unet_id) / place / "config.json").is_file() for place in ("", "unet")):
+    folder = Path(unet_id)
+    if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id):
+        return  # a hub id
+    if not any((folder / place / "config.json").is_file() for place in ("", "unet")):
         raise ValueError(
             f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor "
             "unet/config.json"
@@ -79,14 +78,10 @@ def fingerprint(model_id: str) -> str:
     if not folder.is_dir():
         return model_id
     digest = hashlib.sha256()
-    parts = [
-        path
-        for path in folder.rglob("*")
-        if path.parent != folder or path.name == "model_index.json"
-    ]
-    for path in sorted(
-        path for path in parts if path.suffix in (".json", ".txt", ".safetensors", ".bin")
-    ):
+    for path in sorted(folder.rglob("*")):
+        lies_beside = path.parent == folder and path.name != "model_index.json"
+        if lies_beside or path.suffix not in PART_FILES:
+            continue
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
         with open(path, "rb") as file:
             digest.update(file.read(2**20))
@@ -94,19 +89,18 @@ def fingerprint(model_id: str) -> str:
 
 
 def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
-    """(where it is from, tables `generate` and one a method) for --preset. Raises ValueError for an
-    unreadable file.
+    """(where it is from, tables `generate` and one a method) for --preset.
 
     `auto`: presets.toml in the model's folder, else ours for known hub ids, else nothing. `none`:
-    nothing. Else a file.
+    nothing. Else a file. Raises ValueError for an unreadable file.
     """
     if preset == "none":
         return "none", {}
     if preset != "auto":
         return preset, read_preset(Path(preset))[1]
-    own = Path(str(EMBEDDED.get(model_id, model_id))) / "presets.toml"
-    if own.is_file():
-        return f"{model_id}'s own", read_preset(own)[1]
+    models_own = Path(EMBEDDED.get(model_id, model_id)) / "presets.toml"
+    if models_own.is_file():
+        return f"{model_id}'s own", read_preset(models_own)[1]
     for path in sorted(PRESETS.glob("*.toml")):
         models, tables = read_preset(path)
         if model_id in models:
@@ -115,8 +109,9 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
 
 
 def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
-    """(`models`: the hub ids it is for, tables) of a preset file. A text that begins with ./ is a
-    file beside it. Raises ValueError.
+    """(`models`: the hub ids it is for, tables) of a preset file.
+
+    A text that begins with ./ is a file beside it. Raises ValueError.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -124,10 +119,9 @@ def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
         raise ValueError(f"cannot read the preset {path}: {error}") from error
     models = tables.pop("models", [])
     for table in tables.values():
-        if isinstance(table, dict):
-            table |= {
-                name: str(path.parent / value)
-                for name, value in table.items()
-                if isinstance(value, str) and value.startswith("./")
-            }
+        if not isinstance(table, dict):
+            continue
+        for name, value in table.items():
+            if isinstance(value, str) and value.startswith("./"):
+                table[name] = str(path.parent / value)
     return models, tables

@@ -8,32 +8,35 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from memorization_suite import ROOT
+from memorization_suite.lazy import torch
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "safetensors")
 
 
 def choose_device(device: str) -> str:
-    """The device as given, or a GPU if there is one. Raises ValueError for one that is not
-    there.
-    """
-    import torch
+    """The device as given, or a GPU if there is one.
 
+    Raises ValueError for a device that is not there.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    usable = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(wanted.type, 0)
-    if (wanted.index or 0) >= usable:
-        raise ValueError(
-            f"--device {device} is not here; leave the flag out, or give cpu"
-            + (f" or cuda:0..{usable - 1}" if usable else "")
-        )
+    count = device_count(wanted.type)
+    if (wanted.index or 0) >= count:
+        others = f" or cuda:0..{count - 1}" if count else ""
+        raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu{others}")
     return device
+
+
+def device_count(kind: str) -> int:
+    """How many devices of a kind there are; none of a kind that the suite does not know."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return int(kind == "cpu")
 
 
 def now() -> str:
@@ -43,13 +46,12 @@ def now() -> str:
 
 def git_commit() -> str | None:
     """Commit of the suite, or None outside a checkout."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
-        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()
 
 
 def environment() -> dict:

@@ -28,20 +28,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value) -> None:
     """Indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_csv(path: Path, rows: Iterable[dict]) -> None:
     """Rows with the columns of all rows, in order of first appearance; a missing value is empty."""
     rows = list(rows)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns: dict[str, None] = {}
+    quoting = csv.QUOTE_MINIMAL
+    for row in rows:
+        columns |= dict.fromkeys(row)
+        if any("\r" in str(value) for value in row.values()):
+            quoting = csv.QUOTE_ALL  # the csv module would not quote a lone carriage return
     text = io.StringIO()
-    lone_cr = any(
-        "\r" in str(value) for row in rows for value in row.values()
-    )  # which the csv module would not quote
-    writer = csv.DictWriter(
-        text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL if lone_cr else csv.QUOTE_MINIMAL
-    )
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

@@ -7,26 +7,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.runs.files import read_csv, write_csv
 
 
 @dataclass(frozen=True)
 class Result:
-    """One value. run: the run folder's name; variant: checkpoint and preprocessing, or how a score
-    was made.
+    """One value."""
 
-    sample_index: None (empty in the file) for a value of the whole prompt; prompt_index too for one
-    of the whole run.
-    """
-
+    # The run folder's name.
     run: str
     method: str
+    # Row of the prompt in its file; None (empty in the file) for a value of the whole run.
     prompt_index: int | None
+    # Image of the prompt; None for a value of the whole prompt.
     sample_index: int | None
+    # What was measured.
     quantity: str
+    # Checkpoint and preprocessing, or how a score was made.
     variant: str
     value: float
+
+    @property
+    def measurement(self) -> tuple:
+        """What makes two rows of a run the same measurement."""
+        return self.prompt_index, self.sample_index, self.quantity, self.variant
+
+    @classmethod
+    def of(cls, row: dict[str, str]) -> Result:
+        """A row of the file. Raises TypeError or ValueError for a row of another table."""
+        return cls(**{name: PARSERS.get(name, str)(text) for name, text in row.items()})
+
+
+def index(text: str) -> int | None:
+    """A number, or None for an empty field."""
+    return int(text) if text else None
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "prompt_index": index,
+    "sample_index": index,
+    "value": float,
+}
 
 
 def add_results(
@@ -39,41 +62,22 @@ def add_results(
     ValueError for a file that is none.
     """
     gone = set(replaced)
-    table = {
-        identity(row): row
-        for row in read_results(folder)
-        if (row.quantity, row.variant) not in gone
-    }
-    table |= {identity(row): row for row in results}
-    write_csv(
-        folder / "results.csv",
-        (asdict(row) | {"value": f"{row.value:.6g}"} for row in table.values()),
-    )
+    table = {}
+    for result in read_results(folder):
+        if (result.quantity, result.variant) not in gone:
+            table[result.measurement] = result
+    table |= {result.measurement: result for result in results}
+    rows = [asdict(result) | {"value": f"{result.value:.6g}"} for result in table.values()]
+    write_csv(folder / "results.csv", rows)
 
 
 def read_results(folder: Path) -> list[Result]:
     """All rows of a run folder's `results.csv`. Raises ValueError when it is not one."""
-
-    def index(text: str) -> int | None:
-        return int(text) if text else None
-
-    numbers: dict[str, Callable[[str], object]] = {
-        "prompt_index": index,
-        "sample_index": index,
-        "value": float,
-    }
-    rows = read_csv(folder / "results.csv")
+    file = folder / "results.csv"
+    rows = read_csv(file)
     try:
-        return [
-            Result(**{name: numbers.get(name, str)(value) for name, value in row.items()})
-            for row in rows
-        ]  # type: ignore[arg-type]
+        return [Result.of(row) for row in rows]
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{folder / 'results.csv'} is no table of results ({error}): mend it or move it away"
+            f"{file} is no table of results ({error}): mend it or move it away"
         ) from error
-
-
-def identity(row: Result) -> tuple:
-    """What makes two rows of a run the same measurement."""
-    return row.prompt_index, row.sample_index, row.quantity, row.variant
