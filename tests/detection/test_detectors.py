@@ -12,8 +12,7 @@ from memorization_suite.detection import Watcher, build_detector, detectors
 from memorization_suite.detection.base import register
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.memorization_pipeline import make_batch
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Batch
 from memorization_suite.sampling.stability import NormRecorder, measure
 from tests.reference import detectors as plain
 
@@ -45,7 +44,7 @@ def statistics(make_pipe, prompts, noise, tmp_path_factory):
         if kind not in FILES:
             pipe, recorder = make_pipe(kind, prediction_type), NormRecorder()
             final = pipe.sample(
-                prompts,
+                Batch.of_captions(prompts),
                 noise,
                 build_mitigation("no_mitigation"),
                 num_inference_steps=STEPS,
@@ -53,32 +52,22 @@ def statistics(make_pipe, prompts, noise, tmp_path_factory):
                 on_step=recorder.on_step,
             ).final
             FILES[kind] = str(tmp_path_factory.mktemp("statistics") / f"{kind}.json")
-            measure(recorder.finish(final), {"guidance_scale": SCALE}, {}).save(Path(FILES[kind]))
+            made = measure(recorder.finish(final), {"guidance_scale": SCALE}, {})
+            Path(FILES[kind]).write_text(made.as_text(), encoding="utf-8")
 
 
 def built(name: str, kind: str = "ddim"):
     return build_detector(name, **({"statistics": FILES[kind]} if name == "stability" else {}))
 
 
-def predictor_of(pipe, prompts, steps=STEPS):
-    pipe.scheduler.set_timesteps(steps)
-    return NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
+def run(pipe, chosen, prompts, noise, **known):
+    """(what detect() saw, the predictor). known: of the batch."""
+    batch = Batch.of_captions(prompts, pipe=pipe, **known)
+    predictor = pipe.predictor(batch, STEPS)
+    seen = detect(
+        chosen, predictor, noise, batch, SCALE, lambda latents: pipe.decode(latents, "pt")[0]
     )
-
-
-def run(pipe, chosen, prompts, noise, **batch):
-    """(what detect() saw, the predictor)."""
-    predictor, told = predictor_of(pipe, prompts), make_batch(prompts, pipe=pipe, **batch)
-    return detect(
-        chosen,
-        pipe.scheduler,
-        predictor,
-        noise,
-        SCALE,
-        told,
-        lambda latents: pipe.decode(latents, "pt")[0],
-    ), predictor
+    return seen, predictor
 
 
 @pytest.mark.parametrize("name", detectors())
@@ -126,7 +115,7 @@ def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
         detector, "watch", lambda predictor, batch, total: Last(detector, predictor, batch, total)
     )
     expected = pipe.sample(
-        prompts,
+        Batch.of_captions(prompts),
         noise,
         build_mitigation("no_mitigation"),
         num_inference_steps=STEPS,
@@ -293,7 +282,7 @@ def test_stability(pipe, prompts, noise):
     plain_method = build_mitigation("no_mitigation")
     for i in range(3):
         final = pipe.sample(
-            prompts[i : i + 1],
+            Batch.of_captions(prompts[i : i + 1]),
             noise[i : i + 1],
             plain_method,
             num_inference_steps=STEPS,

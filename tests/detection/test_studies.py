@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import memorization_suite.pipelines.loading
-import memorization_suite.screening.spectrum
-import memorization_suite.screening.tokens
+from memorization_suite.commands.spectrum import Spectra, spectrum
+from memorization_suite.commands.tokens import Tokens, tokens
+from memorization_suite.detect_memorization import main
 from memorization_suite.detection.spectrum import KINDS, OPERATORS
+from memorization_suite.runs.files import write_csv
 
 CAPTIONS = {
     0: "a red square above a $5 bill_{2}",
@@ -58,10 +60,7 @@ def run(random_sd_folder, prompt_file, loaded):
                 str(out),
                 *more,
             ]
-            assert {
-                "spectrum": memorization_suite.screening.spectrum,
-                "tokens": memorization_suite.screening.tokens,
-            }[name].main(argv) == code
+            assert main([name, *argv]) == code
         return Path(out) / name
 
     return go
@@ -219,8 +218,72 @@ def test_a_stopped_study_goes_on(run, tmp_path, capsys, monkeypatch, name, flags
     assert "3 prompts, 0 made now" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "tables"),
+    [
+        ("spectrum", (*SPECTRUM, "--kind", "text"), ("spectrum", "summary")),
+        ("tokens", TOKENS, ("tokens",)),
+    ],
+)
+def test_whole_tables_of_an_older_checkout_are_read_as_done(
+    run, tmp_path, monkeypatch, name, flags, tables
+):
+    """It wrote the tables anew after each prompt, and no parts."""
+    whole = run(name, tmp_path / "whole", *flags)
+    half = run(name, tmp_path / "half", *flags, "--end", "1")
+    for table in tables:
+        write_csv(
+            half / f"{table}.csv",
+            [row for row in rows(whole / f"{table}.csv") if row["prompt_index"] != "2"],
+        )
+    job = {"spectrum": Spectra, "tokens": Tokens}[name]
+    make = job.make
+    made = []
+
+    def noted(self, prompt):
+        made.append(prompt.row)
+        make(self, prompt)
+
+    monkeypatch.setattr(job, "make", noted)
+    run(name, tmp_path / "half", *flags)
+    assert made == [2]
+    for table in tables:
+        assert without_seconds(half / f"{table}.csv") == without_seconds(whole / f"{table}.csv")
+
+
+def test_studies_from_python(random_sd_folder, prompt_file, loaded, tmp_path):
+    given = {
+        "model_id": random_sd_folder,
+        "prompts": prompt_file,
+        "image_length": 16,
+        "num_inference_steps": 3,
+        "end": 1,
+        "quiet": True,
+        "output_path": str(tmp_path),
+    }
+    spectra = spectrum(load=loaded, **given, iterations=2, probes=1, kind="text", at=[1, 0, 1])
+    assert [row["step"] for row in spectra.folder.rows("summary")] == ["0", "1"]
+    assert str(spectra) == spectra.summary and spectra.folder.is_finished()
+    words = tokens(load=loaded, **given, n_samples_per_prompt=1)
+    assert [row["token"] for row in words.folder.rows("tokens")[:3]] == ["a", "red", "square"]
+    with pytest.raises(ValueError, match="there is no flag 'num_step'.*Did you mean num_steps"):
+        tokens(**given, num_step=2)
+
+
+def test_parts_of_a_killed_study_are_kept_beside_other_kinds(run, tmp_path):
+    """As after SIGKILL: what was found of a prompt is not lost when more is asked of it."""
+    flags = (*SPECTRUM, "--end", "1")
+    folder = run("spectrum", tmp_path, *flags, "--kind", "uncond")
+    (folder / ".parts").mkdir()
+    for table in ("spectrum", "summary"):
+        (folder / f"{table}.csv").rename(folder / ".parts" / f"{table}_000000.csv")
+    run("spectrum", tmp_path, *flags, "--kind", "text")
+    kinds = [row["kind"] for row in rows(folder / "summary.csv")]
+    assert kinds == ["text", "uncond"] and not (folder / ".parts").exists()
+
+
 def test_a_fault_loses_one_prompt_only(run, tmp_path, capsys, monkeypatch):
-    look = memorization_suite.screening.tokens.Tokens.look
+    look = Tokens.look
 
     def until_the_third(self, prompt):
         if prompt.row == 2:
@@ -228,7 +291,7 @@ def test_a_fault_loses_one_prompt_only(run, tmp_path, capsys, monkeypatch):
         return look(self, prompt)
 
     with monkeypatch.context() as patch:
-        patch.setattr(memorization_suite.screening.tokens.Tokens, "look", until_the_third)
+        patch.setattr(Tokens, "look", until_the_third)
         folder = run("tokens", tmp_path, *TOKENS, code=1)
     assert "no space left on device. What is finished stays" in capsys.readouterr().err
     assert {row["prompt_index"] for row in rows(folder / "tokens.csv")} == {"0", "1"}
@@ -239,7 +302,7 @@ def test_a_lack_of_memory_is_told(run, tmp_path, capsys, monkeypatch):
     def fail(self, prompt):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")
 
-    monkeypatch.setattr(memorization_suite.screening.spectrum.Spectra, "look", fail)
+    monkeypatch.setattr(Spectra, "look", fail)
     run("spectrum", tmp_path, *SPECTRUM, code=1)
     assert capsys.readouterr().err.endswith(
         "Tried to allocate 20 GiB. Use a smaller --batch_size.\n"
@@ -295,7 +358,7 @@ def test_another_study_does_not_join(run, tmp_path, capsys):
     )
     (tmp_path / "spectrum" / "summary.csv").write_text("a,b\n1,2\n")
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1", "--probes", "3", code=2)
-    assert "summary.csv is no table of this command" in capsys.readouterr().err
+    assert "summary.csv is no table summary of a run" in capsys.readouterr().err
 
 
 def test_tokens_table_and_pictures(run, tmp_path):
@@ -379,10 +442,7 @@ def test_wrong_arguments_are_refused(
         *more,
     ]
     try:
-        code = {
-            "spectrum": memorization_suite.screening.spectrum,
-            "tokens": memorization_suite.screening.tokens,
-        }[name].main(argv)
+        code = main([name, *argv])
     except SystemExit as leave:
         code = leave.code
     error = capsys.readouterr().err

@@ -18,9 +18,7 @@ def make_predictor(pipe, prompts: list[str], unet=None) -> NoisePredictor:
 
 
 def significance(pipe, prompts: list[str], noise, unet=None, **settings) -> torch.Tensor:
-    return token_significance(
-        pipe.scheduler, make_predictor(pipe, prompts, unet), noise, 7.5, **settings
-    )
+    return token_significance(make_predictor(pipe, prompts, unet), noise, 7.5, **settings)
 
 
 class Masked(torch.nn.Module):
@@ -113,7 +111,7 @@ def test_the_empty_prompt_scores_zero(pipe, noise):
 def test_unet_rows_and_no_gradients_elsewhere(euler_pipe, noise, prompts, num_steps, rows):
     predictor = make_predictor(euler_pipe, prompts)
     before = predictor.embeds["text"].clone()
-    scores = token_significance(euler_pipe.scheduler, predictor, noise, 7.5, num_steps=num_steps)
+    scores = token_significance(predictor, noise, 7.5, num_steps=num_steps)
     assert (
         predictor.unet_evals.tolist() == [rows] * 3
         and scores.isfinite().all()
