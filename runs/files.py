@@ -36,13 +36,18 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     """Rows with the columns of all rows, in order of first appearance; a missing value is empty."""
     rows = list(rows)
     columns: dict[str, None] = {}
-    quoting = csv.QUOTE_MINIMAL
+    carriage_return = False
     for row in rows:
         columns |= dict.fromkeys(row)
-        if any("\r" in str(value) for value in row.values()):
-            quoting = csv.QUOTE_ALL  # the csv module would not quote a lone carriage return
+        carriage_return |= any("\r" in str(value) for value in row.values())
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n", quoting=quoting)
+    writer = csv.DictWriter(
+        text,
+        list(columns),
+        lineterminator="\n",
+        # A lone carriage return would stay without quotes.
+        quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL,
+    )
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

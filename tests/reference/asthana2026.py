@@ -11,8 +11,8 @@ from tests.reference.wen2024 import PlainAdamW
 
 
 def mean_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Number by number: cosine over the channels at each pixel of one image, averaged. a, b: (1, c,
-    h, w).
+    """Number by number: cosine over the channels at each pixel of one image, averaged. a, b:
+    (1, c, h, w).
     """
     _, channels, height, width = a.shape
     total = 0.0
@@ -67,7 +67,10 @@ def adjusted_embedding(
     """The best embedding of one image that AdamW on the score found, the begin token's row left
     alone, and all scores, of the start first.
     """
-    current, optimizer, scores, found = embedding.clone(), PlainAdamW(lr), [], []
+    current = embedding.clone()
+    optimizer = PlainAdamW(lr)
+    scores = []
+    found = []
     for update in range(optim_iters + 1):
         leaf = current.clone().requires_grad_(True)
         value = score(unet, x, first, late, empty, leaf, gamma1, gamma2)

@@ -1,5 +1,5 @@
-"""Chen et al., ICLR 2025 (Bright Ending) and CVPR 2025 (PRSS), as their official code runs them (SD
-1.4, DDIM), told in loops.
+"""Chen et al., ICLR 2025 (Bright Ending) and CVPR 2025 (PRSS), as their official code runs them
+(SD 1.4, DDIM), told in loops.
 
 Imports nothing of the suite. What counts as official here: the mask is the end token's attention at
 the last step, conditional half, mean over the heads and over the down path's finest
@@ -68,7 +68,8 @@ def first_run_mask(
     guidance_scale: float,
 ) -> torch.Tensor:
     """The mask of one image: plain guidance until the last step, whose attention is looked at."""
-    bars, timesteps = alpha_bars(), ddim_timesteps(num_steps)
+    bars = alpha_bars()
+    timesteps = ddim_timesteps(num_steps)
     for t in timesteps[:-1]:
         uncond, text = both_halves(unet, x, t, torch.cat([empty, embedding]))
         x = ddim_step(x, uncond + guidance_scale * (text - uncond), t, num_steps, bars)
@@ -95,7 +96,8 @@ def semantic_search(
     """Which caption (0: the original) is taken for one image, whether one was too large before, and
     the magnitudes that were measured.
     """
-    trigger, measured = False, []
+    trigger = False
+    measured = []
     for j in range(len(captions)):
         uncond, text = both_halves(unet, x, t, torch.cat([empty, captions[j]]))
         measured.append(magnitude(text - uncond, mask))
@@ -121,7 +123,9 @@ def re_anchored(
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Last latent of one image, and in how many steps guidance was re-anchored."""
-    bars, steps, s = alpha_bars(), 0, guidance_scale
+    bars = alpha_bars()
+    steps = 0
+    s = guidance_scale
     for t in ddim_timesteps(num_steps):
         uncond, modified = both_halves(unet, x, t, torch.cat([empty, found]))
         _, anchor = both_halves(unet, x, t, torch.cat([empty, original]))

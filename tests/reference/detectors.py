@@ -12,7 +12,8 @@ from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_tim
 @torch.no_grad()
 def trajectory(unet, x, text, empty, num_steps, scale, before_step=None):
     """[(x, uncond, text)] of plain guidance; before_step(i) is called before each UNet call."""
-    found, bars = [], alpha_bars()
+    found = []
+    bars = alpha_bars()
     for i, t in enumerate(ddim_timesteps(num_steps)):
         if before_step:
             before_step(i)
@@ -37,7 +38,9 @@ class Recorder:
     """
 
     def __init__(self, unet):
-        self.calls, self.unet, self.before = [], unet, dict(unet.attn_processors)
+        self.calls = []
+        self.unet = unet
+        self.before = dict(unet.attn_processors)
 
     def __enter__(self):
         def processor(name):
@@ -45,13 +48,12 @@ class Recorder:
                 attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None
             ):
                 rows, queries, _ = hidden_states.shape
-                q, k, v = (
-                    attn.to_q(hidden_states),
-                    attn.to_k(encoder_hidden_states),
-                    attn.to_v(encoder_hidden_states),
-                )
+                q = attn.to_q(hidden_states)
+                k = attn.to_k(encoder_hidden_states)
+                v = attn.to_v(encoder_hidden_states)
                 size = q.shape[-1] // attn.heads
-                outputs, kept = [], []
+                outputs = []
+                kept = []
                 for h in range(attn.heads):
                     part = slice(h * size, (h + 1) * size)
                     a = torch.softmax(
@@ -78,7 +80,8 @@ def recorded(pipe, prompt, x, num_steps, scale):
     """(steps of the trajectory, attention of each step: [(name, (heads, queries, 77)) of the
     prompt's row]).
     """
-    steps, per_step = [], []
+    steps = []
+    per_step = []
     with Recorder(pipe.unet) as recorder:
 
         def note(i):
@@ -110,7 +113,8 @@ def mean_attention(calls) -> list[float]:
 def attention_entropy(pipe, prompt, x, num_steps, scale, absolute: bool) -> float:
     """Ren's D with the last fifth of the steps."""
     _, attention = recorded(pipe, prompt, x, num_steps, scale)
-    end, tail = end_of(pipe, prompt), max(num_steps // 5, 1)
+    end = end_of(pipe, prompt)
+    tail = max(num_steps // 5, 1)
     first = entropy(mean_attention(attention[0])[end:])
     total = 0.0
     for calls in attention[num_steps - tail :]:
@@ -148,14 +152,13 @@ def anisotropy(pipe, prompt, x, num_steps, norm_weight, cosine_weight) -> float:
     """Magnitude at the first timestep, and mean cosine over pixels at the third last, on the same
     noise.
     """
-    timesteps, stacked = (
-        ddim_timesteps(num_steps),
-        torch.cat([pipe.encode([""]), pipe.encode([prompt])]),
-    )
+    timesteps = ddim_timesteps(num_steps)
+    stacked = torch.cat([pipe.encode([""]), pipe.encode([prompt])])
     with torch.no_grad():
         empty, text = both_halves(pipe.unet, x, timesteps[0], stacked)
         late_empty, late_text = both_halves(pipe.unet, x, timesteps[-3], stacked)
-    total, (_, channels, height, width) = 0.0, x.shape
+    total = 0.0
+    _, channels, height, width = x.shape
     for r in range(height):
         for c in range(width):
             a = [float(late_empty[0, k, r, c]) for k in range(channels)]
@@ -170,10 +173,11 @@ def anisotropy(pipe, prompt, x, num_steps, norm_weight, cosine_weight) -> float:
 
 
 def tile_distance(a, b, parts: int) -> float:
-    """Largest root mean square difference of corresponding tiles of two images, nested lists (3, H,
-    W).
+    """Largest root mean square difference of corresponding tiles of two images, nested lists
+    (3, H, W).
     """
-    height, width = len(a[0]) // parts, len(a[0][0]) // parts
+    height = len(a[0]) // parts
+    width = len(a[0][0]) // parts
     largest = 0.0
     for i in range(parts):
         for j in range(parts):

@@ -16,8 +16,10 @@ def alpha_bars() -> list[float]:
     """Cumulative products of 1 - beta: 1000 betas, evenly spaced in square root from 0.00085 to
     0.012.
     """
-    bars, product = [], 1.0
-    low, high = math.sqrt(0.00085), math.sqrt(0.012)
+    bars = []
+    product = 1.0
+    low = math.sqrt(0.00085)
+    high = math.sqrt(0.012)
     for k in range(1000):
         product *= 1.0 - (low + (high - low) * k / 999) ** 2
         bars.append(product)
@@ -37,7 +39,8 @@ def ddim_step(
     not on alpha 1.
     """
     earlier = t - 1000 // num_steps
-    bar, bar_earlier = bars[t], bars[max(earlier, 0)]
+    bar = bars[t]
+    bar_earlier = bars[max(earlier, 0)]
     x0 = (x - math.sqrt(1 - bar) * e) / math.sqrt(bar)
     return math.sqrt(bar_earlier) * x0 + math.sqrt(1 - bar_earlier) * e
 
@@ -95,7 +98,8 @@ def official_per_sample(
     """Adjusted noise, and updates of each image; one image after the other, each until its
     magnitude is <= target_loss or the cap is reached.
     """
-    images, updates = [], []
+    images = []
+    updates = []
     n = len(x)
     for b in range(n):
         latent = x[b : b + 1].clone().requires_grad_(True)
@@ -138,9 +142,11 @@ def official_generate(
     off for i <= apply_cfg_step.
     """
     torch.manual_seed(seed)
-    bars, timesteps = alpha_bars(), ddim_timesteps(num_steps)
+    bars = alpha_bars()
+    timesteps = ddim_timesteps(num_steps)
     empty = encode(tokenizer, text_encoder, "")
-    latents, updates = [], []
+    latents = []
+    updates = []
     for prompt in prompts:
         stacked = torch.cat([empty] * n + [encode(tokenizer, text_encoder, prompt)] * n)
         x = torch.randn((n, *shape))
@@ -164,18 +170,19 @@ def epsilon_from_v(v: list[float], z: list[float], t: int) -> list[float]:
     eliminating x0. Whole t.
     """
     bar = alpha_bars()[t]
-    alpha, sigma = math.sqrt(bar), math.sqrt(1.0 - bar)
+    alpha = math.sqrt(bar)
+    sigma = math.sqrt(1.0 - bar)
     e = []
     for one_v, one_z in zip(v, z):
-        # z / alpha gives x0 = (z - sigma e) / alpha; put into v: v = alpha e - sigma z / alpha +
-        # sigma^2 e / alpha
+        # z / alpha gives x0 = (z - sigma e) / alpha; put into v:
+        # v = alpha e - sigma z / alpha + sigma^2 e / alpha.
         e.append((one_v + sigma * one_z / alpha) / (alpha + sigma**2 / alpha))
     return e
 
 
 def epsilon_from_v_euler(v: list[float], z: list[float], t: float) -> list[float]:
-    """The same in Euler's numbers: sigma_E is interpolated between whole timesteps, e = (v +
-    sigma_E z) / sqrt(1 + sigma_E^2).
+    """The same in Euler's numbers: e = (v + sigma_E z) / sqrt(1 + sigma_E^2), sigma_E interpolated
+    between whole timesteps.
     """
     bars = alpha_bars()
     below = min(int(math.floor(t)), 998)

@@ -17,7 +17,8 @@ from tests.reference.han2025 import alpha_bars, ddim_step, ddim_timesteps, encod
 def layers_of(unet, *, up: bool = False) -> dict:
     """Cross-attentions: name -> to_v, down blocks, middle, and then up blocks if asked for."""
     found = {}
-    for part in ("down_blocks", "mid_block", "up_blocks") if up else ("down_blocks", "mid_block"):
+    parts = ("down_blocks", "mid_block", "up_blocks") if up else ("down_blocks", "mid_block")
+    for part in parts:
         for name, module in unet.named_modules():
             if name.startswith(part) and name.endswith("attn2"):
                 found[name] = module.to_v
@@ -33,7 +34,8 @@ def activation(to_v, embedding: torch.Tensor) -> list[float]:
 
 def mean_and_std(samples: list[list[float]]) -> tuple[list[float], list[float]]:
     """Mean and unbiased std of each neuron over prompts."""
-    means, stds = [], []
+    means = []
+    stds = []
     for column in zip(*samples):
         mean = sum(column) / len(column)
         means.append(mean)
@@ -45,7 +47,10 @@ class Blocked:
     """Multiplies the neurons of each layer by a factor inside the block."""
 
     def __init__(self, unet, neurons: dict, factor: float):
-        self.unet, self.neurons, self.factor, self.handles = unet, neurons, factor, []
+        self.unet = unet
+        self.neurons = neurons
+        self.factor = factor
+        self.handles = []
 
     def __enter__(self):
         for name, channels in self.neurons.items():
@@ -68,18 +73,16 @@ class Blocked:
 def noise_maps(
     unet, embedding: torch.Tensor, x: torch.Tensor, t: int, blocked: dict, factor: float = 0.0
 ) -> np.ndarray:
-    """e - x for each seed, each channel stretched to 0..1; (seeds, 4, h, w). embedding: (1, tokens,
-    dim).
+    """e - x for each seed, each channel stretched to 0..1; (seeds, 4, h, w). embedding:
+    (1, tokens, dim).
     """
     with Blocked(unet, blocked, factor):
-        y = (
-            (unet(x, t, encoder_hidden_states=embedding.repeat(len(x), 1, 1)).sample - x)
-            .numpy()
-            .astype(np.float32)
-        )
+        e = unet(x, t, encoder_hidden_states=embedding.repeat(len(x), 1, 1)).sample
+    y = (e - x).numpy().astype(np.float32)
     for seed in range(len(y)):
         for channel in range(y.shape[1]):
-            low, high = y[seed, channel].min(), y[seed, channel].max()
+            low = y[seed, channel].min()
+            high = y[seed, channel].max()
             y[seed, channel] = (y[seed, channel] - low) / (high - low)
     return y
 
@@ -115,19 +118,21 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
             + images[..., 1::2, 1::2]
         ) / 4
 
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    a = a.astype(np.float64)
+    b = b.astype(np.float64)
     scores = [1.0] * len(a)
     for scale in range(3):
         size = max(a.max() - a.min(), b.max() - b.min())
-        c1, c2 = (0.01 * size) ** 2, (0.03 * size) ** 2
+        c1 = (0.01 * size) ** 2
+        c2 = (0.03 * size) ** 2
         for i in range(len(a)):
-            contrasts, similarities = [], []
+            contrasts = []
+            similarities = []
             for one, two in zip(a[i], b[i]):
-                mean_1, mean_2 = smooth(one), smooth(two)
-                var_1, var_2 = (
-                    np.maximum(smooth(one**2) - mean_1**2, 0),
-                    np.maximum(smooth(two**2) - mean_2**2, 0),
-                )
+                mean_1 = smooth(one)
+                mean_2 = smooth(two)
+                var_1 = np.maximum(smooth(one**2) - mean_1**2, 0)
+                var_2 = np.maximum(smooth(two**2) - mean_2**2, 0)
                 contrast = (2 * (smooth(one * two) - mean_1 * mean_2) + c2) / (var_1 + var_2 + c2)
                 similarities.append(
                     (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1) * contrast
@@ -135,7 +140,8 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
                 contrasts.append(contrast[half:-half, half:-half])
             term = np.mean(similarities) if scale == 2 else np.mean(contrasts)
             scores[i] *= max(float(term), 0.0) ** 0.33
-        a, b = halve(a), halve(b)
+        a = halve(a)
+        b = halve(b)
     return scores
 
 
@@ -158,7 +164,8 @@ def initial_selection(
     """(neurons, similarity, threshold of the refinement). active: name -> activations; statistics:
     name -> (means, stds).
     """
-    theta, k = 5.0, 0
+    theta = 5.0
+    k = 0
     while True:
         chosen = {}
         for name, a in active.items():
@@ -171,7 +178,8 @@ def initial_selection(
         value = likeness(chosen)
         if value <= threshold:
             return chosen, value, threshold
-        theta, k = theta - 0.25, k + 1
+        theta -= 0.25
+        k += 1
         if theta == 1:
             return chosen, value, value
 

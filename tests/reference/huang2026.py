@@ -31,7 +31,8 @@ def norms(
     """Norms of every step of one image's plain run: of the update, of the latent after it, and of
     the clean estimate.
     """
-    bars, found = alpha_bars(), {"update": [], "latent": [], "clean": []}
+    bars = alpha_bars()
+    found = {"update": [], "latent": [], "clean": []}
     for t in ddim_timesteps(num_steps):
         uncond, text = both_halves(unet, x, t, pair)
         e = uncond + guidance_scale * (text - uncond)
@@ -61,35 +62,26 @@ def corrected(
 
     mean, sd: of each norm, here the same for all steps.
     """
-    bars, off = alpha_bars(), []
+    bars = alpha_bars()
+    off = []
     for t in ddim_timesteps(num_steps):
         uncond, text = both_halves(unet, x, t, pair)
         e = uncond + guidance_scale * (text - uncond)
         after = ddim_step(x, e, t, num_steps, bars)
         off.append(abs(norm(after - x) - mean["update"]) / sd["update"])
         if off[-1] > gamma:
-            a, s = math.sqrt(bars[t]), math.sqrt(1 - bars[t])
+            a = math.sqrt(bars[t])
+            s = math.sqrt(1 - bars[t])
             clean = (x - s * e) / a
             clean = clean * (mean["clean"] / norm(clean))
             after = ddim_step(x, (x - a * clean) / s, t, num_steps, bars)
         if off[-1] > severe:
             update = after - x
-            update = update * (
-                into(
-                    norm(update),
-                    mean["update"] - gamma * sd["update"],
-                    mean["update"] + gamma * sd["update"],
-                )
-                / norm(update)
-            )
-            after = x + update
-            after = after * (
-                into(
-                    norm(after),
-                    mean["latent"] - gamma * sd["latent"],
-                    mean["latent"] + gamma * sd["latent"],
-                )
-                / norm(after)
-            )
+            low = mean["update"] - gamma * sd["update"]
+            high = mean["update"] + gamma * sd["update"]
+            after = x + update * (into(norm(update), low, high) / norm(update))
+            low = mean["latent"] - gamma * sd["latent"]
+            high = mean["latent"] + gamma * sd["latent"]
+            after = after * (into(norm(after), low, high) / norm(after))
         x = after
     return x, off

@@ -2,7 +2,7 @@
 checkpoint's own names. Imports nothing of the suite.
 
 Facts from THUDM/ImageReward (ImageReward/ImageReward.py, models/BLIP/) and salesforce/BLIP
-(models/vit.py, configs/med_config.json): the vision transformer normalises before each part
+(models/vit.py, configs/med_config.json): the vision transformer normalizes before each part
 (epsilon 1e-6), the text encoder after it (1e-12) and has neither token types nor a pooler; it is
 called as an encoder (no causal mask), and its first token stays [CLS]; no part of the reward passes
 through vision_proj or text_proj.
@@ -15,23 +15,17 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
 
-VISION_WIDTH, VISION_HEADS, TEXT_WIDTH, TEXT_HEADS, VOCABULARY, POSITIONS, TOKENS = (
-    1024,
-    16,
-    768,
-    12,
-    30524,
-    512,
-    35,
-)
-HEAD_SIZES = (
-    (0, 768, 1024),
-    (2, 1024, 128),
-    (4, 128, 64),
-    (6, 64, 16),
-    (7, 16, 1),
-)  # dropout at 1, 3 and 5
-MEAN, STD = 0.16717362830052426, 1.0333394966054072
+VISION_WIDTH = 1024
+VISION_HEADS = 16
+TEXT_WIDTH = 768
+TEXT_HEADS = 12
+VOCABULARY = 30524
+POSITIONS = 512
+TOKENS = 35
+# Number, inputs and outputs of the head's layers; 1, 3 and 5 are dropout.
+HEAD_SIZES = ((0, 768, 1024), (2, 1024, 128), (4, 128, 64), (6, 64, 16), (7, 16, 1))
+MEAN = 0.16717362830052426
+STD = 1.0333394966054072
 
 
 def linear(state: dict, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -95,11 +89,9 @@ def attend(
     """One post-norm attention of BERT: x (n, 768) looks at source (m, 768 or 1024), mask (m,) ->
     (n, 768). Source: models/BLIP/med.py.
     """
-    q, k, v = (
-        linear(state, name + ".self.query", x),
-        linear(state, name + ".self.key", source),
-        linear(state, name + ".self.value", source),
-    )
+    q = linear(state, name + ".self.query", x)
+    k = linear(state, name + ".self.key", source)
+    v = linear(state, name + ".self.value", source)
     y = linear(state, name + ".output.dense", attention(q, k, v, TEXT_HEADS, mask))
     return layer_norm(state, name + ".output.LayerNorm", y + x, 1e-12)
 
@@ -134,7 +126,7 @@ def text_states(
 
 @torch.no_grad()
 def image_reward(state: dict, tokenizer, image: Image.Image, text: str) -> float:
-    """Standardised reward of one image for one text; more is better. Source: `score` of
+    """Standardized reward of one image for one text; more is better. Source: `score` of
     THUDM/ImageReward, ImageReward/ImageReward.py.
 
     state: tensors of one float dtype under the checkpoint's names, as many layers as it has;
@@ -221,14 +213,12 @@ def random_state(
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in state_shapes(vision_layers, text_layers).items():
-        scale = (
-            1 / math.sqrt(shape[1]) if name.startswith("mlp.") and name.endswith("weight") else 0.02
-        )
-        centre = (
-            1.0
-            if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "LayerNorm.weight"))
-            else 0.0
-        )
-        state[name] = (torch.randn(shape, generator=generator) * scale + centre).to(dtype)
+        scale = 0.02
+        if name.startswith("mlp.") and name.endswith("weight"):
+            scale = 1 / math.sqrt(shape[1])
+        center = 0.0
+        if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "LayerNorm.weight")):
+            center = 1.0
+        state[name] = (torch.randn(shape, generator=generator) * scale + center).to(dtype)
     state["blip.text_encoder.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
     return state

@@ -21,7 +21,8 @@ class Layers(nn.Module):
         self.network = inception_v3(
             weights=None, aux_logits=False, transform_input=False, init_weights=False
         )
-        self.network.fc, self.network.dropout = nn.Identity(), nn.Identity()
+        self.network.fc = nn.Identity()
+        self.network.dropout = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled features."""
@@ -62,8 +63,8 @@ def save_traced(model: nn.Module, path, side: int = 299) -> None:
 @torch.no_grad()
 def inception_features(model: nn.Module, image: Image.Image) -> np.ndarray:
     """Features of one image: every channel resized alone as 32-bit float, PIL bicubic to 299 x 299,
-    cut to [0, 255] but not rounded.
-    Source: Parmar et al., CVPR 2022, and clean-fid's mode "clean"."""
+    cut to [0, 255] but not rounded. Source: Parmar et al., CVPR 2022, and clean-fid's mode "clean".
+    """
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     channels = [
         Image.fromarray(pixels[:, :, c], mode="F").resize((299, 299), Image.Resampling.BICUBIC)
@@ -75,14 +76,16 @@ def inception_features(model: nn.Module, image: Image.Image) -> np.ndarray:
 
 @torch.no_grad()
 def clip_features(model, image: Image.Image) -> np.ndarray:
-    """OpenAI's CLIP image embedding, not normalised: small edge to 224 (PIL bicubic, 8 bit), centre
-    crop, CLIP's mean and deviation.
-    Source: Kynkaanniemi et al., ICLR 2023, and clean-fid's clip_features.py. model: open_clip's."""
+    """OpenAI's CLIP image embedding, not normalized: small edge to 224 (PIL bicubic, 8 bit), center
+    crop, CLIP's mean and deviation. Source: Kynkaanniemi et al., ICLR 2023, and clean-fid's
+    clip_features.py. model: open_clip's.
+    """
     width, height = image.size
     small = (
         (224, int(224 * height / width)) if width <= height else (int(224 * width / height), 224)
     )
-    left, top = round((small[0] - 224) / 2), round((small[1] - 224) / 2)
+    left = round((small[0] - 224) / 2)
+    top = round((small[1] - 224) / 2)
     cropped = (
         image.convert("RGB")
         .resize(small, Image.Resampling.BICUBIC)

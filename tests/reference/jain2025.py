@@ -10,7 +10,7 @@ from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_tim
 
 
 def first_minimum(values: list[float]) -> int | None:
-    """Index of the first value below both its neighbours."""
+    """Index of the first value below both its neighbors."""
     for k in range(1, len(values) - 1):
         if values[k] < values[k - 1] and values[k] < values[k + 1]:
             return k
@@ -31,10 +31,12 @@ def dynamic(
 ) -> tuple[torch.Tensor, int]:
     """Final latents (1, 4, h, w) and the first guided step (-1: none) of one image.
 
-    Scale `before` while no magnitude so far has two larger neighbours, and at the latest from step
+    Scale `before` while no magnitude so far has two larger neighbors, and at the latest from step
     `latest` on the scale of guidance.
     """
-    bars, magnitudes, start = alpha_bars(), [], -1
+    bars = alpha_bars()
+    magnitudes = []
+    start = -1
     for i, t in enumerate(ddim_timesteps(num_steps)):
         uncond, cond = both_halves(unet, x, t, torch.cat([empty, text]))
         magnitudes.append(math.sqrt(float(((cond - uncond) ** 2).sum())))
@@ -61,9 +63,8 @@ def opposite_until(
     bars = alpha_bars()
     for t in ddim_timesteps(num_steps):
         uncond, cond = both_halves(unet, x, t, torch.cat([empty, text]))
-        x = ddim_step(
-            x, uncond + (-s if t > tau else guidance_scale) * (cond - uncond), t, num_steps, bars
-        )
+        scale = -s if t > tau else guidance_scale
+        x = ddim_step(x, uncond + scale * (cond - uncond), t, num_steps, bars)
     return x
 
 
@@ -72,11 +73,13 @@ def cosine_changes(
     unet, x: torch.Tensor, empty: torch.Tensor, text: torch.Tensor, *, num_steps: int, s: float
 ) -> list[float]:
     """1 - cos(x_{i+1}, x_i) of one image over a whole pass of opposite guidance."""
-    bars, changes = alpha_bars(), []
+    bars = alpha_bars()
+    changes = []
     for t in ddim_timesteps(num_steps):
         uncond, cond = both_halves(unet, x, t, torch.cat([empty, text]))
         after = ddim_step(x, uncond - s * (cond - uncond), t, num_steps, bars)
-        a, b = after.flatten().double(), x.flatten().double()
+        a = after.flatten().double()
+        b = x.flatten().double()
         changes.append(1 - float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)))
         x = after
     return changes

@@ -74,7 +74,8 @@ def own_noise(
     """One image: its own noise, then fresh ones, in the order of `noises`; the first accepted
     iterate, else the one with the least loss.
     """
-    best, updates = {"loss": math.inf}, 0
+    best = {"loss": math.inf}
+    updates = 0
     for attempt, start in enumerate(noises):
         limit = threshold + 0.1 * (attempt // 3)
         history = one_noise(unet, start, t, pair, threshold=limit, **settings)
@@ -113,12 +114,14 @@ def official_pool(
     generator as it stands.
     """
     kept: list[torch.Tensor] = []
-    a, s = math.sqrt(alpha_bars()[t]), math.sqrt(1 - alpha_bars()[t])
+    a = math.sqrt(alpha_bars()[t])
+    s = math.sqrt(1 - alpha_bars()[t])
     for rounds in range(most_rounds):
         torch.manual_seed(seed)
         x = torch.randn((budget, *shape), requires_grad=True)
         drawn = torch.cat([x, x])  # a copy of the values, with a way back for gradients
-        optimizer, stored = torch.optim.Adam([x], lr=lr), [False] * budget
+        optimizer = torch.optim.Adam([x], lr=lr)
+        stored = [False] * budget
         for _ in range(max_steps):
             out = unet(drawn, t, encoder_hidden_states=stacked).sample
             noise = (drawn - a * out) / s if v_model else out

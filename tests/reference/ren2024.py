@@ -1,5 +1,5 @@
-"""Ren et al., ECCV 2024, inference-time mitigation, told in loops: one image per call, rows [empty
-prompt, prompt]. Imports nothing of the suite.
+"""Ren et al., ECCV 2024, inference-time mitigation, told in loops: one image per call, rows
+[empty prompt, prompt]. Imports nothing of the suite.
 """
 
 import math
@@ -17,7 +17,9 @@ def scaled_attention(
     """
     rows = []
     for row in range(2):
-        query, key, value = attn.to_q(hidden[row]), attn.to_k(text[row]), attn.to_v(text[row])
+        query = attn.to_q(hidden[row])
+        key = attn.to_k(text[row])
+        value = attn.to_v(text[row])
         width = query.shape[1] // attn.heads
         heads = []
         for head in range(attn.heads):

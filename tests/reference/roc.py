@@ -21,7 +21,8 @@ def points(positives, negatives):
     """
     found = []
     for threshold in sorted(set(positives) | set(negatives), reverse=True):
-        false, true = 0, 0
+        false = 0
+        true = 0
         for score in negatives:
             false += score >= threshold
         for score in positives:
@@ -31,13 +32,14 @@ def points(positives, negatives):
 
 
 def thinned(found):
-    """Without the points that lie halfway between their neighbours, as `roc_curve` of scikit-learn
+    """Without the points that lie halfway between their neighbors, as `roc_curve` of scikit-learn
     does with drop_intermediate=True.
     """
     kept = []
     for i, (false, true) in enumerate(found):
         if 0 < i < len(found) - 1:
-            (false_before, true_before), (false_after, true_after) = found[i - 1], found[i + 1]
+            false_before, true_before = found[i - 1]
+            false_after, true_after = found[i + 1]
             if false_before + false_after == 2 * false and true_before + true_after == 2 * true:
                 continue
         kept.append((false, true))
@@ -74,12 +76,15 @@ def tpr_wen(positives, negatives, alpha):
 
 def tpr_nearest(positives, negatives, alpha):
     """`detect_eval.py` of SAIL and of rohanasthana/memorization-anisotropy: the point of roc_curve
-    with the least |FPR - alpha|, the first
-    such; without their exchange of the labels when the AUC is below 0.5."""
-    best, chosen = None, None
+    with the least |FPR - alpha|, the first such; without their exchange of the labels when the AUC
+    is below 0.5.
+    """
+    best = None
+    chosen = None
     for fpr, tpr in rates(positives, negatives, thin=True):
         if best is None or abs(fpr - alpha) < best:
-            best, chosen = abs(fpr - alpha), tpr
+            best = abs(fpr - alpha)
+            chosen = tpr
     return chosen
 
 

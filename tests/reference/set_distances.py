@@ -12,7 +12,8 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
     Only for sets larger than d: the root of a singular product is inexact.
     """
-    means, covariances = [], []
+    means = []
+    covariances = []
     for features in (first, second):
         mean = sum(features) / len(features)
         means.append(mean)
@@ -29,9 +30,10 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def frechet_of_few(first: np.ndarray, second: np.ndarray) -> float:
-    """The same for any sizes, from the (n, n) matrix C C^T, C[i, j] = (x_i - m)(y_j - m') / sqrt((n
-    - 1)(n' - 1)): it has the eigenvalues of S S'
-    other than 0. Source: as frechet; the identity is that of A B and B A."""
+    """The same for any sizes, from the (n, n) matrix C C^T, C[i, j] = (x_i - m)(y_j - m') /
+    sqrt((n - 1)(n' - 1)): it has the eigenvalues of S S' other than 0. Source: as frechet; the
+    identity is that of A B and B A.
+    """
     a, b = (features - features.mean(axis=0) for features in (first, second))
     cross = np.array([[float(x @ y) for y in b] for x in a]) / np.sqrt((len(a) - 1) * (len(b) - 1))
     roots = sum(np.sqrt(max(value, 0.0)) for value in linalg.eigvalsh(cross @ cross.T))
@@ -48,7 +50,8 @@ def mmd(first: np.ndarray, second: np.ndarray) -> float:
     Source: Binkowski et al., ICLR 2018, Eq. (4).
     """
     n, d = first.shape
-    within, between = 0.0, 0.0
+    within = 0.0
+    between = 0.0
     for i in range(n):
         for j in range(n):
             if i != j:
@@ -65,7 +68,9 @@ def kid(
     """Mean of `mmd` over random subsets of the same size; each draws of the second set and then of
     the first. Source: clean-fid, kernel_distance.
     """
-    rng, size, total = np.random.RandomState(seed), min(len(first), len(second), largest), 0.0
+    rng = np.random.RandomState(seed)
+    size = min(len(first), len(second), largest)
+    total = 0.0
     for _ in range(subsets):
         theirs = second[rng.choice(len(second), size, replace=False)]
         total += mmd(first[rng.choice(len(first), size, replace=False)], theirs)

@@ -14,7 +14,8 @@ def insert_at(prompt: str, place: int, string: str) -> str:
     """The prompt with the string between its words number place - 1 and place, which single spaces
     separate.
     """
-    before, after = prompt.split(" ")[:place], prompt.split(" ")[place:]
+    before = prompt.split(" ")[:place]
+    after = prompt.split(" ")[place:]
     return " ".join(before + [string] + after)
 
 

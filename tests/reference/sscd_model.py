@@ -3,7 +3,7 @@ file. Imports nothing of the suite.
 
 Facts from facebookresearch/sscd-copy-detection (README.md, sscd/models/model.py, gem_pooling.py),
 backbone TV_RESNET50: torchvision's ResNet-50 whose average pooling is GeM (p = 3) and whose fc is
-Linear 2048 -> 512, then L2 normalisation. Names are those of the released `*.torchvision.pt` files.
+Linear 2048 -> 512, then L2 normalization. Names are those of the released `*.torchvision.pt` files.
 disc_large is ResNeXt-101 32x4d with 1024 dimensions (32x4d is Classy Vision's cardinality;
 torchvision's own builder has 32x8d).
 """
@@ -53,9 +53,9 @@ def random_sscd(seed: int, large: bool = False) -> nn.Module:
     """The network in eval mode, equal for equal seeds; the caller's random state stays as it was.
     Source: as the module's.
 
-    A ResNet as it is initialised gives nearly one descriptor for all images. So its batch norms
-    take the statistics of 16 random pictures (a plain colour each, smooth shading and sharp patches
-    of several sizes, in the range of normalised images), and fc is centred and scaled on the
+    A ResNet as it is initialized gives nearly one descriptor for all images. So its batch norms
+    take the statistics of 16 random pictures (a plain color each, smooth shading and sharp patches
+    of several sizes, in the range of normalized images), and fc is centerd and scaled on the
     features of these.
     """
     with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,8 @@ def random_sscd(seed: int, large: bool = False) -> nn.Module:
     model.train()
     model(pictures)
     model.eval()
-    fc, model.backbone.fc = model.backbone.fc, nn.Identity()
+    fc = model.backbone.fc
+    model.backbone.fc = nn.Identity()
     features = model.backbone(pictures)
     model.backbone.fc = fc
     fc.weight /= features.std(dim=0).clamp(min=1e-3)

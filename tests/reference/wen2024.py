@@ -16,19 +16,18 @@ class PlainAdamW:
     """AdamW of one tensor, written out: decay, first and second moment, bias correction."""
 
     def __init__(self, lr: float, weight_decay: float = 0.01):
-        self.lr, self.weight_decay, self.updates, self.mean, self.square = (
-            lr,
-            weight_decay,
-            0,
-            0.0,
-            0.0,
-        )
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.updates = 0
+        self.mean = 0.0
+        self.square = 0.0
 
     def step(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         self.updates += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
         self.square = 0.999 * self.square + 0.001 * gradient**2
-        mean, square = self.mean / (1 - 0.9**self.updates), self.square / (1 - 0.999**self.updates)
+        mean = self.mean / (1 - 0.9**self.updates)
+        square = self.square / (1 - 0.999**self.updates)
         return value * (1 - self.lr * self.weight_decay) - self.lr * mean / (square.sqrt() + 1e-8)
 
 
@@ -51,7 +50,9 @@ def official_embedding(
     mask: (n, 1, h, w), for the masked loss of Chen et al.; its mean is over all images.
     decay_begin=False: the begin token's row stays.
     """
-    current, optimizer, losses = embedding.clone(), PlainAdamW(lr), []
+    current = embedding.clone()
+    optimizer = PlainAdamW(lr)
+    losses = []
     for _ in range(optim_iters):
         leaf = current.clone().requires_grad_(True)
         uncond, text = both_halves(unet, x, t, torch.cat([empty] * len(x) + [leaf] * len(x)))

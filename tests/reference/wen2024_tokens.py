@@ -27,7 +27,8 @@ def correct_significance(
     """One prompt, each image for itself. prompt, empty: (1, tokens, dim); noise: (n, 4, h, w).
     Scores of the images, (n, tokens).
     """
-    bars, scores = alpha_bars(), torch.zeros(len(noise), prompt.shape[1])
+    bars = alpha_bars()
+    scores = torch.zeros(len(noise), prompt.shape[1])
     for b in range(len(noise)):
         x = noise[b : b + 1]
         for t in ddim_timesteps(num_steps)[:watched]:
@@ -54,11 +55,14 @@ def official_significance(
     guidance_scale: float,
 ) -> torch.Tensor:
     """One prompt as the official code takes it: scores of the prompt, (tokens,)."""
-    n, bars, each_step = len(noise), alpha_bars(), []
+    n = len(noise)
+    bars = alpha_bars()
+    each_step = []
     x = noise
     for t in ddim_timesteps(num_steps)[:watched]:
         stack = torch.cat([empty] * n + [prompt] * n).requires_grad_(True)
-        first, second = stack[-1:].repeat(n, 1, 1), stack[:1].detach().repeat(n, 1, 1)
+        first = stack[-1:].repeat(n, 1, 1)
+        second = stack[:1].detach().repeat(n, 1, 1)
         in_empty_place, in_prompt_place = unet(
             torch.cat([x, x]), t, encoder_hidden_states=torch.cat([first, second])
         ).sample.chunk(2)

@@ -13,7 +13,8 @@ import torch
 
 def coefficient(grid: list[list[float]], u: int, v: int) -> complex:
     """One coefficient of the discrete Fourier transform of a grid of numbers."""
-    height, width = len(grid), len(grid[0])
+    height = len(grid)
+    width = len(grid[0])
     total = 0j
     for p in range(height):
         for q in range(width):
@@ -34,7 +35,8 @@ def mixed_channel(
     eps: list[list[float]], x_r: list[list[float]], cutoff: float, gain: float
 ) -> list[list[float]]:
     """One channel of x_T, its low frequencies those of gain * x_r."""
-    height, width = len(eps), len(eps[0])
+    height = len(eps)
+    width = len(eps[0])
     result = [[0.0] * width for _ in range(height)]
     for u in range(height):
         for v in range(width):
@@ -53,7 +55,8 @@ def mixed_channel(
 
 def low_energy(channels: list[list[list[float]]], cutoff: float) -> float:
     """Sum of |coefficient|^2 over the low frequencies of all channels."""
-    height, width = len(channels[0]), len(channels[0][0])
+    height = len(channels[0])
+    width = len(channels[0][0])
     low = [
         (u, v) for u in range(height) for v in range(width) if is_low(u, v, height, width, cutoff)
     ]
@@ -66,7 +69,8 @@ def initial_noise(
     """x_T of one image, of eps's length. eps, x_r: (4, h, w). equal_bands: x_r is scaled to eps's
     energy below the cutoff first.
     """
-    noise, structure = eps.double().tolist(), x_r.double().tolist()
+    noise = eps.double().tolist()
+    structure = x_r.double().tolist()
     gain = (
         math.sqrt(low_energy(noise, cutoff) / low_energy(structure, cutoff)) if equal_bands else 1.0
     )

@@ -15,7 +15,8 @@ def spike_tokens(logits: torch.Tensor, tau: float) -> list[int]:
     never does.
     """
     highest = [float(logits[:, k].max()) for k in range(logits.shape[1])]
-    mu, sd = statistics.mean(highest[1:]), statistics.stdev(highest[1:])
+    mu = statistics.mean(highest[1:])
+    sd = statistics.stdev(highest[1:])
     return [k for k in range(1, len(highest)) if (highest[k] - mu) / (sd + 1e-6) > tau]
 
 
@@ -25,7 +26,9 @@ def attenuated_attention(
     """Cross-attention whose spikes are multiplied by a in one row; the others are as usual."""
     rows = []
     for b in range(len(hidden)):
-        query, key, value = attn.to_q(hidden[b]), attn.to_k(text[b]), attn.to_v(text[b])
+        query = attn.to_q(hidden[b])
+        key = attn.to_k(text[b])
+        value = attn.to_v(text[b])
         width = query.shape[1] // attn.heads
         heads = []
         for head in range(attn.heads):
@@ -44,7 +47,8 @@ def orthogonalized(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch.T
     """The released code's default: one image's attraction without its part along the repulsion,
     where their cosine is above 0.9.
     """
-    dot, squares = float((attraction * repulsion).sum()), float((repulsion**2).sum()) + 1e-8
+    dot = float((attraction * repulsion).sum())
+    squares = float((repulsion**2).sum()) + 1e-8
     cosine = dot / (math.sqrt(float((attraction**2).sum()) + 1e-8) * math.sqrt(squares))
     if cosine <= 0.9:
         return attraction
@@ -88,7 +92,8 @@ def generate(
     for module in changed:
         module.forward = forward(module)
     try:
-        empty, text = encode(tokenizer, text_encoder, ""), encode(tokenizer, text_encoder, prompt)
+        empty = encode(tokenizer, text_encoder, "")
+        text = encode(tokenizer, text_encoder, prompt)
         stacked = torch.cat([empty, text] if repulsion is None else [empty, text, text])
         for i, t in enumerate(ddim_timesteps(num_steps)):
             noises = unet(
