@@ -3,100 +3,116 @@ the code says.
 """
 
 import argparse
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-import memorization_suite.calibration.command
-import memorization_suite.generation
-import memorization_suite.generation.plan
-import memorization_suite.localization.command
-import memorization_suite.metrics.command
-import memorization_suite.reporting.command
-import memorization_suite.screening.command
-import memorization_suite.screening.evaluate
-import memorization_suite.sweeping.command
+import memorization_suite
+from memorization_suite import (
+    calibrate,
+    detect_memorization,
+    generate_images,
+    localize_neurons,
+    make_report,
+    sweep,
+)
+from memorization_suite.commands import distances, fetch, score, summarize, tradeoff
+from memorization_suite.commands import generate as generation
+from memorization_suite.commands.sweep import plan_sweep
+from memorization_suite.commands.sweep_file import read_sweep
 from memorization_suite.detection import detectors
 from memorization_suite.download.assets import read_assets
-from memorization_suite.generation.command import build_parser
+from memorization_suite.metrics.change import Change
+from memorization_suite.metrics.copies import Copies
+from memorization_suite.metrics.preference import Preference
 from memorization_suite.mitigation import methods
 from memorization_suite.mitigation.base import flags
 from memorization_suite.pipelines.models import EMBEDDED
-from memorization_suite.sweeping.plan import plan_sweep, read_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 COMMANDS = [
-    shlex.split(line, comments=True)[2:]
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line.startswith("python generate_images.py")
-]
-
-METRIC_COMMANDS = [
-    shlex.split(line, comments=True)[1:]
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line.startswith("python metrics/")
-]
-
-OTHER_COMMANDS = [
     shlex.split(line, comments=True)[1:]
     for block in re.findall(r"```sh\n(.*?)```", README, re.S)
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(
-        (
-            "python detect_memorization.py",
-            "python calibrate.py",
-            "python localize_neurons.py",
-            "python make_report.py",
-            "python sweep.py",
-        )
-    )
+    if line.startswith("python ") and not line.startswith(("python -m", "python examples/"))
 ]
+GENERATION = [argv[1:] for argv in COMMANDS if argv[0] == "generate_images.py"]
+METRICS = [argv for argv in COMMANDS if argv[0].startswith("metrics/")]
+WITH_WEIGHTS = pytest.mark.skipif(
+    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+)
 
 
-def metric_parser(path: str):
-    """The parser of metrics/NAME.py."""
-    script = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    return (
-        script.build_parser()
-        if hasattr(script, "build_parser")
-        else memorization_suite.metrics.command.build_parser(script.SCRIPT)
-    )
+def parser_of(argv: list[str]):
+    """(the parser of a command, the arguments that are left for it)."""
+    script, *rest = argv
+    plain = {
+        "calibrate.py": calibrate,
+        "localize_neurons.py": localize_neurons,
+        "make_report.py": make_report,
+        "metrics/compute_fid.py": distances,
+        "metrics/summarize.py": summarize,
+        "metrics/plot_tradeoff.py": tradeoff,
+        "download/fetch.py": fetch,
+    }
+    scripts = {
+        "metrics/compute_sscd_orig_clip_score.py": Copies,
+        "metrics/compute_lpips_imagereward.py": Preference,
+        "metrics/compute_diversity.py": Change,
+    }
+    if script in scripts:
+        return score.build_parser(scripts[script]), rest
+    if script in plain:
+        return plain[script].build_parser(), rest
+    if script == "detect_memorization.py" and rest[0] in detect_memorization.SUBCOMMANDS:
+        return detect_memorization.build_subparser(rest[0]), rest[1:]
+    door = {
+        "generate_images.py": generate_images,
+        "detect_memorization.py": detect_memorization,
+        "sweep.py": sweep,
+    }[script]
+    return door.build_parser(rest), rest
 
 
 def test_there_are_commands_for_both_kinds_of_models():
-    assert (
-        sum("tiny" in argv for argv in COMMANDS) >= 3
-        and sum("tiny" not in argv for argv in COMMANDS) >= 4
-    )
+    assert sum("tiny" in argv for argv in GENERATION) >= 3
+    assert sum("tiny" not in argv for argv in GENERATION) >= 4
 
 
-@pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" in argv], ids=" ".join)
-@pytest.mark.skipif(
-    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
-)
+@pytest.mark.parametrize("argv", [argv for argv in GENERATION if "tiny" in argv], ids=" ".join)
+@WITH_WEIGHTS
 def test_commands_of_the_embedded_model_are_planned(argv):
-    plan = memorization_suite.generation.plan_of(argv)
-    assert plan.settings.image_length == 32 and len(plan.prompts) >= 60
+    planned = generation.plan(**generate_images.build_parser(argv).typed(argv))
+    assert planned.settings.image_length == 32 and len(planned.prompts) >= 60
 
 
-@pytest.mark.parametrize("argv", [argv for argv in COMMANDS if "tiny" not in argv], ids=" ".join)
+@pytest.mark.parametrize("argv", [argv for argv in GENERATION if "tiny" not in argv], ids=" ".join)
 def test_official_commands_say_what_is_missing(argv, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(
-        memorization_suite.generation.plan,
-        "OFFICIAL_PROMPTS",
-        memorization_suite.generation.plan.ROOT / "prompts" / "not_here.csv",
-    )
-    assert memorization_suite.generation.main([*argv, "--output_path", str(tmp_path)]) == 2
+    monkeypatch.setattr(generation, "OFFICIAL_PROMPTS", ROOT / "prompts" / "not_here.csv")
+    assert generate_images.main([*argv, "--output_path", str(tmp_path)]) == 2
     message = capsys.readouterr().err.strip()
-    assert (
-        len(message.splitlines()) == 1 and "--model_id tiny" in message and "download/" in message
-    )
+    assert len(message.splitlines()) == 1
+    assert "--model_id tiny" in message and "download/" in message
+
+
+@WITH_WEIGHTS
+def test_the_notebook_cell_runs(tmp_path, monkeypatch):
+    """Five lines that plan, generate, score and show a run, as the README prints them."""
+    (cell,) = [block for block in PYTHON if "suite.plan(" in block]
+    lines = [line for line in cell.splitlines() if line and not line.startswith("import ")]
+    assert len(lines) <= 5
+    monkeypatch.chdir(tmp_path)
+    *work, show = cell.rstrip().splitlines()
+    names: dict = {}
+    exec("\n".join(work), names)
+    sheet = eval(show, names)
+    assert names["run"].path.is_dir() and len(names["run"].made) == 4
+    assert sheet.size[0] > sheet.size[1] > 0
+    assert memorization_suite.plan is generation.plan
 
 
 def test_the_table_names_every_method_and_its_flags():
@@ -106,16 +122,9 @@ def test_the_table_names_every_method_and_its_flags():
 
 
 def test_every_flag_named_is_one():
-    parsers = [
-        build_parser(),
-        *(metric_parser(path) for path in {argv[0] for argv in METRIC_COMMANDS}),
-        memorization_suite.screening.command.build_parser(),
-        memorization_suite.screening.evaluate.build_parser(),
-        *subparsers(memorization_suite.calibration.command.build_parser()),
-        *subparsers(memorization_suite.localization.command.build_parser()),
-        memorization_suite.reporting.command.build_parser(),
-        memorization_suite.sweeping.command.build_parser(),
-    ]
+    commands = [*COMMANDS, ["download/fetch.py"]]
+    parsers = [parser_of(argv)[0] for argv in commands]
+    parsers += [inner for parser in parsers for inner in subparsers(parser)]
     known = {option for parser in parsers for option in parser._option_string_actions}
     named = set(re.findall(r"`?(--[a-z_0-9]+)", README))
     assert named <= known, named - known
@@ -123,39 +132,24 @@ def test_every_flag_named_is_one():
 
 def subparsers(parser):
     """The parsers of its subcommands."""
-    (action,) = (
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-    )
-    return action.choices.values()
+    return [
+        inner
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for inner in action.choices.values()
+    ]
 
 
-@pytest.mark.parametrize("argv", OTHER_COMMANDS, ids=" ".join)
-def test_other_commands_are_understood(argv):
-    script, *rest = argv
-    if script == "detect_memorization.py" and rest[0] in ("evaluate", "spectrum", "tokens"):
-        parser, rest = (
-            importlib.import_module(f"memorization_suite.screening.{rest[0]}").build_parser(),
-            rest[1:],
-        )
-    else:
-        parser = {
-            "detect_memorization.py": memorization_suite.screening,
-            "calibrate.py": memorization_suite.calibration,
-            "localize_neurons.py": memorization_suite.localization,
-            "make_report.py": memorization_suite.reporting,
-            "sweep.py": memorization_suite.sweeping,
-        }[script].command.build_parser()
-    if script == "sweep.py":
-        _, more = parser.parse_known_args(rest)
-        assert build_parser().parse_args(more)
-    else:
-        assert parser.parse_args(rest)
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_commands_are_understood(argv):
+    parser, rest = parser_of(argv)
+    assert parser.parse_args([word for word in rest if word != "..."])
 
 
 def test_sweep_files_are_sweeps(tmp_path):
     (tmp_path / "readme.toml").write_text(re.search(r"```toml\n(.*?)```", README, re.S)[1])
     assert len(read_sweep(tmp_path / "readme.toml")) == 6
-    assert len(plan_sweep(ROOT / "sweeps" / "example.toml", tmp_path, [])) == 11
+    assert len(plan_sweep(ROOT / "sweeps" / "example.toml", tmp_path)) == 11
 
 
 def test_the_table_names_every_detector():
@@ -187,17 +181,12 @@ def test_local_links_lead_somewhere():
     assert links and all((ROOT / link).exists() for link in links), links
 
 
-@pytest.mark.parametrize("argv", METRIC_COMMANDS, ids=" ".join)
-def test_metric_commands_are_understood(argv):
-    assert metric_parser(argv[0]).parse_args([arg for arg in argv[1:] if arg != "..."])
-
-
 def test_every_metric_script_is_in_the_readme_and_its_checkpoints_are_assets():
     scripts = {path.name for path in (ROOT / "metrics").glob("compute_*.py")} | {
         "summarize.py",
         "plot_tradeoff.py",
     }
-    assert {Path(argv[0]).name for argv in METRIC_COMMANDS} == scripts
+    assert {Path(argv[0]).name for argv in METRICS} == scripts
     table = README.split("| quantity |")[1].split("\n\n")[0]
     named = {
         name
