@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, register
-from memorization_suite.mitigation.embedding_search import EmbeddingSearch
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 from memorization_suite.sampling.anisotropy import LATE, anisotropy
 
@@ -20,6 +20,7 @@ class AnisotropyEmbedding(EmbeddingSearch):
 
     cos: mean cosine over pixels of e(x, "") and e(x, c) - e(x, "") at the third last timestep, on
     the same x as the UNet reads it.
+
     Source: the paper, which gives no code and no target for this; weights: the official detector's
     for SD 1.4 (SD 2: 1 and 0.1).
     """
@@ -39,9 +40,11 @@ class AnisotropyEmbedding(EmbeddingSearch):
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
         def loss(predictions: list[Prediction], images: torch.Tensor) -> torch.Tensor:
-            return anisotropy(predictions[0], predictions[1], self.norm_weight, self.cosine_weight)
+            first, late = predictions
+            return anisotropy(first, late, self.norm_weight, self.cosine_weight)
 
-        return self.optimise(predictor, x, [t, predictor.scheduler.timesteps[LATE]], loss, batch)
+        times = [t, predictor.scheduler.timesteps[LATE]]
+        return self.optimize(predictor, batch, Objective(x, times, loss))
 
     def check(self, num_steps: int) -> None:
         if num_steps < -LATE:

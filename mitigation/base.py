@@ -36,12 +36,12 @@ HOOKS = ("edit_prompts", "edit_embeddings", "adjust_initial_noise", "guidance", 
 class Adjustment:
     """What `adjust_initial_noise` returns.
 
-    x: (n, 4, h, w) float32, where sampling starts; if e at x was computed, it is left in
-    batch.first, so that step 0 need not run the UNet again. numbers: the method's own figures, one
-    an image (n,); they become columns of images.csv.
+    If e at x was computed, it is left in batch.first, so that step 0 need not run the UNet again.
     """
 
+    # Where sampling starts, (n, 4, h, w) float32.
     x: torch.Tensor
+    # The method's own figures, one an image (n,); they become columns of images.csv.
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -64,9 +64,7 @@ class Mitigation(Settings):
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        """May replace or add entries of predictor.embeds; returns figures as in
-        `Adjustment.numbers`.
-        """
+        """Figures as in `Adjustment.numbers`. May replace or add entries of predictor.embeds."""
         return {}
 
     def adjust_initial_noise(
@@ -80,8 +78,9 @@ class Mitigation(Settings):
         return GuidanceSchedule()
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        """Changes to the UNet while one batch is sampled, also during the hooks above;
-        predictor.call tells what its rows are.
+        """Changes to the UNet while one batch is sampled, also during the hooks above.
+
+        predictor.call tells what the UNet's rows are.
         """
         return contextlib.nullcontext()
 
@@ -89,8 +88,9 @@ class Mitigation(Settings):
         """Raises ValueError for settings that make no sense with this number of steps."""
 
     def check_run(self, identity: dict) -> None:
-        """Raises ValueError when a file that the method reads was made for another run. identity:
-        model_id, scheduler, guidance_scale, ...
+        """Raises ValueError when a file that the method reads was made for another run.
+
+        identity: model_id, scheduler, guidance_scale, ...
         """
 
 
@@ -115,7 +115,9 @@ def register(name: str, *, paper: str, cost: str = Mitigation.cost):
             raise ValueError(
                 f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}"
             )
-        cls.name, cls.paper, cls.cost = name, paper, cost
+        cls.name = name
+        cls.paper = paper
+        cls.cost = cost
         METHODS[name] = frozen_settings(cls)
         return METHODS[name]
 

@@ -17,13 +17,7 @@ from memorization_suite.sampling import (
     GuidanceSchedule,
     NoisePredictor,
 )
-from memorization_suite.sampling.noise_predictor import row_norm
-
-
-def unit(e: torch.Tensor) -> torch.Tensor:
-    """e / ||e|| per image; zero stays zero. (n, 4, h, w)."""
-    norm = row_norm(e).reshape(-1, 1, 1, 1)
-    return torch.where(norm > 0, e / norm.clamp(min=torch.finfo(norm.dtype).tiny), 0.0)
+from memorization_suite.sampling.noise_predictor import per_image, row_norm, unit
 
 
 @register("batch_wise", paper="Han et al., NeurIPS 2025, Algorithm 1", cost="4M + 2N - (k + 1)")
@@ -58,19 +52,20 @@ class BatchWise(Mitigation):
         start = x
         for i in range(self.adj_iters):
             e = predictor.conditional_noise(x, t)
-            e_probe = predictor.conditional_noise(x + self.rho * unit(e), t)
-            x = x - self.gamma * (e_probe - e)
+            delta = self.rho * unit(e)  # Eq. 8: the way up, of length rho
+            e_probe = predictor.conditional_noise(x + delta, t)
+            x = x - self.gamma * (e_probe - e)  # Eq. 10
             numbers["first_magnitude" if i == 0 else "magnitude_before_last_step"] = row_norm(e)
         if self.adj_iters:
-            numbers["failed"] = ~torch.isfinite(row_norm(x))
-            x = torch.where(numbers["failed"].reshape(-1, 1, 1, 1), start, x)
+            failed = ~torch.isfinite(row_norm(x))
+            x = torch.where(per_image(failed), start, x)
+            numbers["failed"] = failed
             numbers["moved"] = row_norm(x - start)
-        return Adjustment(x, numbers=numbers)
+        return Adjustment(x, numbers)
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return Deferred(self.apply_cfg_step) if self.tau is None else BelowTimestep(self.tau)
 
     def check(self, num_steps: int) -> None:
-        check_guided_step(
-            "apply_cfg_step", self.apply_cfg_step if self.tau is None else -1, num_steps
-        )
+        last_off = self.apply_cfg_step if self.tau is None else -1
+        check_guided_step("apply_cfg_step", last_off, num_steps)

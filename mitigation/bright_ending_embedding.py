@@ -1,12 +1,13 @@
-"""Prompt-embedding adjustment where the image is memorized: Chen et al., ICLR 2025 (Bright
-Ending).
+"""Prompt-embedding adjustment where the image is memorized.
+
+Chen et al., ICLR 2025 (Bright Ending).
 """
 
 from __future__ import annotations
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
-from memorization_suite.mitigation.embedding_search import EmbeddingSearch
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 from memorization_suite.sampling.bright_ending import BINARISE, binarise, look_ahead, masked_norm
 
@@ -20,12 +21,15 @@ class BrightEndingEmbedding(EmbeddingSearch):
     """As prompt_embedding with the loss ||(e(x, c) - e(x, "")) o m|| / mean(m): m is the image's
     Bright Ending mask from a first run.
 
-    Source: official code. The first run (plain guidance, same noise) costs 2N; its step 0 is the
-    search's first evaluation. Differs from the
-    official code, which reads masks from a file of an earlier run: as prompt_embedding does.
+    The first run (plain guidance, same noise) costs 2N; its step 0 is the search's first
+    evaluation.
+
+    Source: official code. Differs from it, which reads masks from a file of an earlier run: as
+    prompt_embedding does.
+
     --official joint_norm: one embedding a prompt, norm and mean(m) over all its images in the
-    batch, and decay of the begin token's row;
-    last_iterate: at the cap the last embedding, not the best.
+    batch, and decay of the begin token's row; last_iterate: at the cap the last embedding, not the
+    best.
     """
 
     optim_target_loss: float = flag(
@@ -51,9 +55,11 @@ class BrightEndingEmbedding(EmbeddingSearch):
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
         masks, first = look_ahead(predictor, batch)
+        batch.first = first
         masks = binarise(masks, self.mask_binarise, self.mask_quantile)
+        # What divides is the image's own mean(m), under joint_norm that of the prompt's images.
         mean = masks.mean((1, 2, 3))
-        share = torch.ones_like(mean)  # of the images' own mean in the mean that divides
+        share = torch.ones_like(mean)
         if "joint_norm" in self.official:
             for group in batch.groups():
                 share[group] = mean[group] / mean[group].mean()
@@ -61,7 +67,7 @@ class BrightEndingEmbedding(EmbeddingSearch):
         def loss(predictions: list[Prediction], images: torch.Tensor) -> torch.Tensor:
             return masked_norm(predictions[0].conditional, masks[images]) * share[images]
 
-        return self.optimise(predictor, x, [t], loss, batch, official=self.official, known=first)
+        return self.optimize(predictor, batch, Objective(x, [t], loss), self.official)
 
     def check(self, num_steps: int) -> None:
         if self.mask_quantile >= 1:

@@ -1,5 +1,6 @@
-"""Initial noise with a reference image's low frequencies: Zhang, Hinojosa, Ghanem 2025
-(CAPTAIN).
+"""Initial noise with a reference image's low frequencies.
+
+Zhang, Hinojosa, Ghanem 2025 (CAPTAIN).
 """
 
 from __future__ import annotations
@@ -7,28 +8,29 @@ from __future__ import annotations
 from memorization_suite.lazy import Image, ImageOps, no_grad, np, torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.noise_predictor import row_norm
+from memorization_suite.sampling.noise_predictor import row_norm, stretch
 
 
 def low_frequencies(height: int, width: int, cutoff: float) -> torch.Tensor:
-    """M_low in the order of torch.fft, (height, width) bool: radius below cutoff, in units of the
-    highest frequency along an axis.
+    """M_low in the order of torch.fft, (height, width) bool.
+
+    Radius below cutoff, in units of the highest frequency along an axis.
     """
-    radius = 2 * torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
+    rows = torch.fft.fftfreq(height)[:, None]
+    columns = torch.fft.fftfreq(width)[None]
+    radius = 2 * torch.hypot(rows, columns)
     return radius < cutoff
 
 
 def low_pass(x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
     """IFFT(M_low FFT(x)), real, since M_low is symmetric. x: (n, 4, h, w)."""
-    return torch.fft.ifft2(torch.where(low.to(x.device), torch.fft.fft2(x), 0.0)).real
+    spectrum = torch.where(low.to(x.device), torch.fft.fft2(x), 0.0)
+    return torch.fft.ifft2(spectrum).real
 
 
-def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """||a|| / ||b|| per image, (n, 1, 1, 1); 1 where b is zero."""
-    above, below = row_norm(a), row_norm(b)
-    return torch.where(
-        below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 1.0
-    ).reshape(-1, 1, 1, 1)
+def as_long_as(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """b at the length of a, for each image; zero stays zero. (n, 4, h, w)."""
+    return b * stretch(row_norm(a), row_norm(b))
 
 
 @register(
@@ -40,12 +42,13 @@ class CaptainNoise(Mitigation):
 
     Source: the paper's formula; no code is published. Of CAPTAIN it is the initial noise only: no
     retrieval of references, no window of steps, no memorized region, no injection of features.
+
     Ours, since the paper's masks and scale are not known: M_low is a disc; x_r is the latent's mode
     times the VAE's scaling factor, without noise; the result gets the length of the noise as drawn,
     so unit variance. A clean latent's low frequencies are far stronger than noise's, so the image
-    takes on the reference's colours, and its high frequencies start weaker than the
-    model expects: --rescale band gives the replaced band the length that it had in the noise, and
-    leaves the rest as drawn.
+    takes on the reference's colors, and its high frequencies start weaker than the model expects:
+    --rescale band gives the replaced band the length that it had in the noise, and leaves the rest
+    as drawn.
     """
 
     reference: str = flag(
@@ -69,20 +72,21 @@ class CaptainNoise(Mitigation):
     ) -> Adjustment:
         low = low_frequencies(x.shape[-2], x.shape[-1], self.cutoff)
         if not low.any():
-            return Adjustment(x, numbers={"moved": torch.zeros(len(x))})
-        band, structure = low_pass(x, low), low_pass(self.latent(batch.pipe, x), low).expand_as(x)
+            return Adjustment(x, {"moved": torch.zeros(len(x))})
+        band = low_pass(x, low)
+        structure = low_pass(self.latent(batch.pipe, x), low).expand_as(x)
         if self.rescale == "band":
-            structure = structure * ratio(band, structure)
-        mixed = x - band + structure
-        mixed = mixed * ratio(x, mixed)
-        return Adjustment(mixed, numbers={"moved": row_norm(mixed - x)})
+            structure = as_long_as(band, structure)
+        mixed = as_long_as(x, x - band + structure)
+        return Adjustment(mixed, {"moved": row_norm(mixed - x)})
 
     @no_grad
     def latent(self, pipe, x: torch.Tensor) -> torch.Tensor:
-        """x_r, (1, 4, h, w) float32. Raises ValueError for a file that is no image or whose latent
-        is not finite.
+        """x_r, (1, 4, h, w) float32, of the shape of x.
+
+        Raises ValueError for a file that is no image or whose latent is not finite.
         """
-        height, width = (size * pipe.vae_scale_factor for size in x.shape[-2:])
+        height, width = (side * pipe.vae_scale_factor for side in x.shape[-2:])
         try:
             with Image.open(self.reference) as opened:
                 picture = ImageOps.fit(
@@ -91,10 +95,8 @@ class CaptainNoise(Mitigation):
         except OSError as error:
             raise ValueError(f"--reference: {self.reference} cannot be read as an image") from error
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-        latent = (
-            pipe.vae.encode(pixels.to(x.device, pipe.vae.dtype)).latent_dist.mode().float()
-            * pipe.vae.config.scaling_factor
-        )
+        encoded = pipe.vae.encode(pixels.to(x.device, pipe.vae.dtype))
+        latent = encoded.latent_dist.mode().float() * pipe.vae.config.scaling_factor
         if not latent.isfinite().all():
             raise ValueError(
                 f"--reference: the VAE's latent of {self.reference} is not finite; --dtype fp32 "

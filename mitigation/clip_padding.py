@@ -8,10 +8,11 @@ from memorization_suite.lazy import no_grad, torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.attention import (
-    OpenAttention,
     attention_names,
+    encoded_texts,
     last_token,
-    patched_attention,
+    last_tokens,
+    open_attention,
 )
 
 
@@ -21,14 +22,15 @@ class ClipPadding(Mitigation):
     the padding is masked.
 
     CLIP learned the end token as the summary of a text, and Stable Diffusion 1 pads with it, so
-    that one summary fills most of the 77 positions.
+    that one summary fills most of the 77 positions. Stable Diffusion 2 pads with "!" already.
+
     Source: abstract (both strategies) and official code: masked embeddings are set to zero, of the
     padding the first `mask_padding` of what follows the end token, rounded down. Strategy 1: the
     defaults. Strategy 2: --padding end --mask_end 0 --mask_padding 0.7 (the code also names 0.4).
+
     Ours: the two can be mixed; --mask_by attention takes masked tokens out of the conditional rows'
-    cross-attention (a zero embedding stays in
-    it: logit 0, value 0); the empty prompt keeps its own padding (official code: that is "!" too,
-    see --official). Stable Diffusion 2 pads with "!" already.
+    cross-attention (a zero embedding stays in it: logit 0, value 0); the empty prompt keeps its own
+    padding (official code: that is "!" too, see --official).
     """
 
     padding: str = flag(
@@ -53,19 +55,25 @@ class ClipPadding(Mitigation):
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        text, uncond = predictor.embeds["text"], predictor.embeds["uncond"]
-        masked, embeds = self.masked(batch), self.encode(batch.pipe, texts(batch), text)
+        masked = self.masked(batch)
+        embeds = self.encode(batch.pipe, encoded_texts(batch), predictor.embeds["text"])
         if self.mask_by == "zero":
             embeds = embeds.masked_fill(masked.to(embeds.device)[:, :, None], 0.0)
         predictor.embeds["text"] = embeds
         if self.official:
-            if not torch.allclose(uncond, batch.pipe.encode([""]).to(uncond), atol=1e-2):
-                raise ValueError(
-                    "--official padded_uncond pads the empty prompt anew, so it does not go with a "
-                    "negative prompt"
-                )
-            predictor.embeds["uncond"] = self.encode(batch.pipe, [""] * len(batch), uncond)
+            self.pad_uncond(predictor, batch)
         return {"masked_tokens": masked.sum(1)}
+
+    def pad_uncond(self, predictor: NoisePredictor, batch: Batch) -> None:
+        """--official padded_uncond: our padding for the empty prompt too. Raises ValueError."""
+        uncond = predictor.embeds["uncond"]
+        empty = batch.pipe.encode([""]).to(uncond)
+        if not torch.allclose(uncond, empty, atol=1e-2):
+            raise ValueError(
+                "--official padded_uncond pads the empty prompt anew, so it does not go with a "
+                "negative prompt"
+            )
+        predictor.embeds["uncond"] = self.encode(batch.pipe, [""] * len(batch), uncond)
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
         if self.mask_by == "zero":
@@ -73,29 +81,28 @@ class ClipPadding(Mitigation):
         masked = self.masked(batch)
 
         def hide(name: str, logits: torch.Tensor) -> torch.Tensor:
-            """logits: (rows, heads, queries, tokens)."""
-            hidden = masked[predictor.call.image_of_row()] & predictor.call.rows_of("text")[:, None]
+            call = predictor.call
+            hidden = masked[call.image_of_row()] & call.rows_of("text")[:, None]
             return logits.masked_fill(hidden.to(logits.device)[:, None, None], -torch.inf)
 
-        return patched_attention(
-            predictor.unet,
-            lambda name: OpenAttention(name, edit=hide),
-            attention_names(predictor.unet),
-        )
+        return open_attention(predictor.unet, attention_names(predictor.unet), edit=hide)
 
     def masked(self, batch: Batch) -> torch.Tensor:
-        """Which positions of each image's prompt are masked, (n, tokens) bool. Raises ValueError
-        without a tokenizer.
+        """Which positions of each image's prompt are masked, (n, tokens) bool.
+
+        Raises ValueError without a tokenizer.
         """
         if batch.pipe is None:
             raise ValueError(
                 "clip_padding needs the tokenizer and the text encoder: sample with a pipeline"
             )
-        masked = torch.zeros(len(batch), batch.pipe.tokenizer.model_max_length, dtype=torch.bool)
-        for row, text in zip(masked, texts(batch)):
-            end = last_token(batch.pipe.tokenizer, text)
+        tokens = batch.pipe.tokenizer.model_max_length
+        masked = torch.zeros(len(batch), tokens, dtype=torch.bool)
+        for row, end in zip(masked, last_tokens(batch)):
+            padding = end + 1
+            count = int((tokens - padding) * self.mask_padding)
             row[end] = self.mask_end
-            row[end + 1 : end + 1 + int((len(row) - end - 1) * self.mask_padding)] = True
+            row[padding : padding + count] = True
         return masked
 
     @no_grad
@@ -103,21 +110,20 @@ class ClipPadding(Mitigation):
         """Embeddings (n, tokens, dim) of the prompts with our padding, each encoded once, as
         diffusers' `encode_prompt` does it.
         """
+        tokenizer = pipe.tokenizer
         different = list(dict.fromkeys(prompts))
-        tokens = pipe.tokenizer(
+        tokens = tokenizer(
             different,
             padding="max_length",
-            max_length=pipe.tokenizer.model_max_length,
+            max_length=tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )
         for ids, prompt in zip(tokens.input_ids, different):
-            ids[last_token(pipe.tokenizer, prompt) + 1 :] = self.padding_id(pipe.tokenizer)
-        attention = (
-            tokens.attention_mask.to(like.device)
-            if getattr(pipe.text_encoder.config, "use_attention_mask", False)
-            else None
-        )
+            ids[last_token(tokenizer, prompt) + 1 :] = self.padding_id(tokenizer)
+        attention = None
+        if getattr(pipe.text_encoder.config, "use_attention_mask", False):
+            attention = tokens.attention_mask.to(like.device)
         embeds = pipe.text_encoder(tokens.input_ids.to(like.device), attention_mask=attention)[0]
         return embeds[[different.index(prompt) for prompt in prompts]].to(like)
 
@@ -132,8 +138,3 @@ class ClipPadding(Mitigation):
                 "possible"
             )
         return token
-
-
-def texts(batch: Batch) -> list[str]:
-    """What is encoded for each image: the prompts, or what another method made of them."""
-    return batch.encoded or batch.prompts

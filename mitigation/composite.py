@@ -9,11 +9,6 @@ from memorization_suite.mitigation.base import HOOKS, Adjustment, Mitigation
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 
 
-def owner(methods: tuple[Mitigation, ...], hook: str) -> Mitigation:
-    """The method that overrides this hook, or one that does nothing."""
-    return next((method for method in methods if overrides(method, hook)), Mitigation())
-
-
 def overrides(method: Mitigation, hook: str) -> bool:
     """Does the method's class define the hook itself?"""
     return getattr(type(method), hook) is not getattr(Mitigation, hook)
@@ -34,43 +29,44 @@ class Composite(Mitigation):
                     f"{' and '.join(owners)} cannot be combined: both have the hook {hook}"
                 )
 
+    def owner(self, hook: str) -> Mitigation:
+        """The method that overrides this hook, or one that does nothing."""
+        owners = (method for method in self.methods if overrides(method, hook))
+        return next(owners, Mitigation())
+
     def edit_prompts(self, batch: Batch) -> list[str]:
-        return owner(self.methods, "edit_prompts").edit_prompts(batch)
+        return self.owner("edit_prompts").edit_prompts(batch)
 
     def edit_embeddings(self, predictor: NoisePredictor, x, t, batch: Batch) -> dict:
-        return self.labelled(
-            "edit_embeddings",
-            owner(self.methods, "edit_embeddings").edit_embeddings(predictor, x, t, batch),
-        )
+        numbers = self.owner("edit_embeddings").edit_embeddings(predictor, x, t, batch)
+        return self.labeled("edit_embeddings", numbers)
 
     def adjust_initial_noise(self, predictor: NoisePredictor, x, t, batch: Batch) -> Adjustment:
-        adjustment = owner(self.methods, "adjust_initial_noise").adjust_initial_noise(
-            predictor, x, t, batch
-        )
-        return Adjustment(
-            adjustment.x,
-            self.labelled("adjust_initial_noise", adjustment.numbers),
-        )
+        owner = self.owner("adjust_initial_noise")
+        adjustment = owner.adjust_initial_noise(predictor, x, t, batch)
+        numbers = self.labeled("adjust_initial_noise", adjustment.numbers)
+        return Adjustment(adjustment.x, numbers)
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
-        return owner(self.methods, "guidance").guidance(batch)
+        return self.owner("guidance").guidance(batch)
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        return owner(self.methods, "patch").patch(predictor, batch)
+        return self.owner("patch").patch(predictor, batch)
 
-    def labelled(self, hook: str, numbers: dict) -> dict:
-        """Figures under the method's name where two methods adjust something, since both may call
-        theirs `iterations`.
+    def labeled(self, hook: str, numbers: dict) -> dict:
+        """Figures under the method's name where two methods adjust something.
+
+        Both may call theirs `iterations`.
         """
-        clash = all(
-            any(overrides(method, one) for method in self.methods)
-            for one in ("edit_embeddings", "adjust_initial_noise")
-        )
-        return (
-            {f"{owner(self.methods, hook).name}.{name}": value for name, value in numbers.items()}
-            if clash
-            else numbers
-        )
+        adjusting = ("edit_embeddings", "adjust_initial_noise")
+        if not all(self.has(name) for name in adjusting):
+            return numbers
+        label = self.owner(hook).name
+        return {f"{label}.{name}": value for name, value in numbers.items()}
+
+    def has(self, hook: str) -> bool:
+        """Whether one of the methods overrides this hook."""
+        return any(overrides(method, hook) for method in self.methods)
 
     def check(self, num_steps: int) -> None:
         for method in self.methods:
@@ -83,8 +79,7 @@ class Composite(Mitigation):
     def settings(self) -> dict:
         used: dict = {}
         for i, method in enumerate(self.methods, 1):
-            used |= {
-                name if name not in used else f"{name}{i}": value
-                for name, value in method.settings().items()
-            }
+            taken = set(used)
+            for name, value in method.settings().items():
+                used[f"{name}{i}" if name in taken else name] = value
         return used

@@ -8,12 +8,7 @@ import math
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import (
-    OpenAttention,
-    attention_names,
-    last_token,
-    patched_attention,
-)
+from memorization_suite.sampling.attention import attention_names, last_tokens, open_attention
 
 
 @register("cross_attention", paper="Ren et al., ECCV 2024", cost="2N")
@@ -22,10 +17,11 @@ class CrossAttention(Mitigation):
     prompt's end token.
 
     In every cross-attention and step, logits l = Q K^T / sqrt(d): l_0 <- C l_0 for rows with a
-    prompt, and l_k <- -inf for k >= the prompt's length, also for the empty prompt. Differs from
-    the official code: rows are chosen by what they are (official: every second one, right for one
-    image per call). Source quirk, kept: a negative l_0 times C > 1 attends less; --bos_mode add
-    does not have it, and is not the paper's.
+    prompt, and l_k <- -inf for k >= the prompt's length, also for the empty prompt.
+
+    Differs from the official code: rows are chosen by what they are (official: every second one,
+    right for one image per call). Source quirk, kept: a negative l_0 times C > 1 attends less;
+    --bos_mode add does not have it, and is not the paper's.
     """
 
     bos_scale: float = flag(
@@ -52,45 +48,38 @@ class CrossAttention(Mitigation):
         lengths = self.lengths(batch) if self.cross_attn_mask else None
 
         def edit(name: str, logits: torch.Tensor) -> torch.Tensor:
-            """logits: (rows, heads, queries, tokens)."""
             factor, shift = self.factor_and_shift(predictor, lengths, logits.shape[-1])
             return logits * factor.to(logits.device) + shift.to(logits.device)
 
-        return patched_attention(
-            predictor.unet,
-            lambda name: OpenAttention(name, edit=edit),
-            attention_names(predictor.unet),
-        )
+        return open_attention(predictor.unet, attention_names(predictor.unet), edit=edit)
 
     def lengths(self, batch: Batch) -> torch.Tensor:
-        """Tokens that each image's rows may attend to, (n,). Raises ValueError without a
-        tokenizer.
-        """
+        """Tokens that an image's rows attend to, (n,). Raises ValueError without a tokenizer."""
         if batch.pipe is None:
             raise ValueError(
                 "cross_attention needs the tokenizer to find the padding: sample with a pipeline, "
                 "or use --cross_attn_mask 0"
             )
-        texts = batch.encoded or batch.prompts
-        ends = {text: last_token(batch.pipe.tokenizer, text) for text in set(texts)}
-        return torch.tensor([ends[text] + 1 - self.mask_length_minis1 for text in texts])
+        return torch.tensor([end + 1 - self.mask_length_minis1 for end in last_tokens(batch)])
 
     def factor_and_shift(
         self, predictor: NoisePredictor, lengths: torch.Tensor | None, tokens: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the logits of the running call are multiplied by and what is added, (rows, 1, 1,
-        tokens) each.
+        """What the logits of the running call are multiplied by and what is added.
+
+        (rows, 1, 1, tokens) each.
         """
         conditional = ~predictor.call.rows_of("uncond")
-        factor, shift = torch.ones(len(conditional), tokens), torch.zeros(len(conditional), tokens)
+        factor = torch.ones(len(conditional), tokens)
+        shift = torch.zeros(len(conditional), tokens)
         if self.bos_mode == "multiply":
             factor[conditional, 0] = self.bos_scale
         else:
             shift[conditional, 0] = math.log(self.bos_scale)
         if lengths is not None:
-            shift[
-                torch.arange(tokens) >= lengths[predictor.call.image_of_row()][:, None]
-            ] = -torch.inf
+            length_of_row = lengths[predictor.call.image_of_row()]
+            is_padding = torch.arange(tokens) >= length_of_row[:, None]
+            shift[is_padding] = -torch.inf
         return factor[:, None, None], shift[:, None, None]
 
     def check(self, num_steps: int) -> None:

@@ -1,5 +1,6 @@
-"""Dynamic transition point: guidance off until the conditional noise passes a minimum. Jain et al.,
-CVPR 2025.
+"""Dynamic transition point: guidance off until the conditional noise passes a minimum.
+
+Jain et al., CVPR 2025.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ class DynamicTransition(Mitigation):
     minimum plain guidance. One pass.
 
     Source: the paper's rule as the official script applies it: guided from step i on when d_{i-1} <
-    d_{i-2} and d_{i-1} < d_i. Differs from
-    the script: w_before is the paper's 0 (script: 1), d is in epsilon units and per image, and an
-    image without a minimum is guided from half of the steps on, where the static transition's tau
-    of 500 is (script: never, which is --fallback_step with the number of steps).
+    d_{i-2} and d_{i-1} < d_i. Differs from the script: w_before is the paper's 0 (script: 1), d is
+    in epsilon units and per image, and an image without a minimum is guided from half of the steps
+    on, where the static transition's tau of 500 is (script: never, which is --fallback_step with
+    the number of steps).
     """
 
     w_before: float = flag(

@@ -10,8 +10,9 @@ from memorization_suite.sampling.noise_predictor import HALVES
 
 
 def normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal numbers, float32. By numpy, since torch's numbers of an image's seed are its
-    initial noise.
+    """Standard normal numbers, float32.
+
+    By numpy, since torch's numbers of an image's seed are its initial noise.
     """
     return torch.from_numpy(numpy_stream(seed).standard_normal(shape, dtype=np.float32))
 
@@ -22,8 +23,8 @@ class EmbeddingNoise(Mitigation):
     independently.
 
     Source: official code, which adds it to the stacked embeddings, so that the unconditional half
-    is noised too; published lambda: 0.1.
-    Differs: the noise belongs to the image (its seed), not to the order of the run.
+    is noised too; published lambda: 0.1. Differs: the noise belongs to the image (its seed), not to
+    the order of the run.
     """
 
     rand_noise_lam: float = flag(
@@ -40,7 +41,6 @@ class EmbeddingNoise(Mitigation):
         noise = torch.stack([normal(seed, shape) for seed in batch.seeds])
         for i, half in enumerate(HALVES):
             embeds = predictor.embeds[half]
-            predictor.embeds[half] = (
-                embeds.float() + self.rand_noise_lam * noise[:, i].to(embeds.device)
-            ).to(embeds.dtype)
+            noised = embeds.float() + self.rand_noise_lam * noise[:, i].to(embeds.device)
+            predictor.embeds[half] = noised.to(embeds.dtype)
         return {}

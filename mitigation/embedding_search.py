@@ -1,141 +1,166 @@
-"""Optimisation of prompt embeddings until a loss is low enough: what the embedding methods
-share.
-"""
+"""Prompt embeddings are optimized until a loss is low enough: what the embedding methods share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag
 from memorization_suite.runs.settings import frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
-from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.gradients import Iterates, Parts, frozen
 from memorization_suite.sampling.noise_predictor import HALVES
 
-Loss = Callable[
-    [list[Prediction], "torch.Tensor"], "torch.Tensor"
-]  # predictions at the search's timesteps, and of which images (k,) -> (k,)
+# Of predictions at the objective's timesteps, and of which images (k,) they are -> (k,).
+Loss = Callable[[list[Prediction], "torch.Tensor"], "torch.Tensor"]
+
+
+@dataclass
+class Objective:
+    """What is lowered for each image."""
+
+    # Where the UNet is evaluated, (n, 4, h, w) as it reads it.
+    x: torch.Tensor
+    # And when: the first timestep of sampling, then others that the loss looks at.
+    times: list
+    loss: Loss
 
 
 class Search:
-    """State of the embeddings under optimisation: each group of images has one, with its own AdamW
-    state, best iterate and counters.
+    """The embeddings under optimization: each group of images has one, with its own AdamW state,
+    best iterate and counters.
 
     The loss of a group is its image's, or of several images the root of their sum of squares. The
     unconditional halves do not depend on the embedding; they are computed once, in one call with
-    the first text halves, so an image that is left alone is as without a method. The begin token's
-    row is no part of what is optimised; with decay_begin it is, without a gradient: weight decay
-    alone moves it.
+    the first text halves, so an image that is left alone is as without a method.
+
+    official: joint_norm: one embedding for all images of a prompt; last_iterate: the last one is
+    kept, not the best.
     """
 
     def __init__(
         self,
+        method: EmbeddingSearch,
         predictor: NoisePredictor,
-        x: torch.Tensor,
-        times: list,
-        loss: Loss,
-        groups: list[torch.Tensor],
-        *,
-        target: float,
-        decay_begin: bool = False,
-        keep_last: bool = False,
-        known: Prediction | None = None,
-        **adamw,
+        batch: Batch,
+        objective: Objective,
+        official: str,
     ):
-        self.predictor, self.x, self.times, self.loss = predictor, x, times, loss
-        self.groups, self.target, self.decay_begin, self.keep_last = (
-            groups,
-            target,
-            decay_begin,
-            keep_last,
-        )
+        n = len(objective.x)
+        self.predictor = predictor
+        self.objective = objective
+        self.target = method.optim_target_loss
+        self.keep_last = "last_iterate" in official
+        # Under joint_norm the begin token's row is optimized too, but without a gradient: weight
+        # decay alone moves it.
+        self.decay_begin = "joint_norm" in official
+        # Images of each embedding.
+        self.groups = batch.groups() if self.decay_begin else list(torch.arange(n).split(1))
+
+        # Embeddings of the images as they came; of each group the rows that stay as they are, and
+        # the best of those that are optimized.
         self.start = predictor.embeds["text"]
-        rows = self.start[torch.stack([group[0] for group in groups])].float()
-        self.begin, self.kept = (
-            part.clone() for part in rows.tensor_split([0 if decay_begin else 1], dim=1)
+        embeds = self.start[torch.stack([group[0] for group in self.groups])].float()
+        fixed, optimized = embeds.tensor_split([0 if self.decay_begin else 1], dim=1)
+        self.fixed = fixed.clone()
+        self.best = optimized.clone()
+        self.iterates = Iterates(
+            self.best, torch.optim.AdamW, lr=method.optim_lr, weight_decay=method.weight_decay
         )
-        self.free = [row.clone().requires_grad_() for row in self.kept]
-        self.optimizer = torch.optim.AdamW(self.free, **adamw)
-        self.first = [known or predictor.at(x, times[0]), *(predictor.at(x, t) for t in times[1:])]
+
+        # Predictions and losses at the start, of every image.
+        self.first = [predictor.at(objective.x, t) for t in objective.times]
+        self.first[0] = batch.first or self.first[0]
         for prediction in self.first:
             prediction.need(*HALVES)
-        self.first_losses = loss(self.first, torch.arange(len(x)))
-        self.losses, self.text = self.first_losses.clone(), self.first[0].text.clone()
-        everyone = torch.arange(len(groups))
-        self.total = joint(self.losses[self.images(everyone)], self.sizes(everyone)).cpu()
-        self.updates, self.failed = torch.zeros_like(everyone), ~torch.isfinite(self.total)
-        self.active = everyone[self.total > target]
+        self.first_losses = objective.loss(self.first, torch.arange(n))
+
+        # Loss, and the text half of step 0, of every image with the best embedding so far.
+        self.losses = self.first_losses.clone()
+        self.text = self.first[0].text.clone()
+
+        # Of every group: its loss with that embedding, updates, whether a loss was not finite.
+        everyone = torch.arange(len(self.groups))
+        self.totals = joint(self.losses[self.images(everyone)], self.sizes(everyone)).cpu()
+        self.updates = torch.zeros_like(everyone)
+        self.failed = ~torch.isfinite(self.totals)
+        self.active = everyone[self.totals > self.target]
 
     def evaluate(self, part: torch.Tensor, *, differentiate: bool) -> torch.Tensor:
-        """Losses of the groups `part` at their embeddings, and gradients of those that go on, which
-        it returns. part, result: indices.
+        """The groups of `part` that go on after an evaluation at their iterates, with gradients.
+
+        part, result: indices.
         """
-        images, sizes = self.images(part), self.sizes(part)
+        images = self.images(part)
+        sizes = self.sizes(part)
+        # Place in `part` of each image's group.
         owner = torch.arange(len(part)).repeat_interleave(torch.tensor(sizes))
-        free = torch.stack([self.free[g].detach() for g in part.tolist()]).requires_grad_(
-            differentiate
-        )
-        some = self.predictor.select(images)
+        iterates = self.iterates.at(part, differentiate=differentiate)
         with torch.set_grad_enabled(differentiate):
-            some.embeds["text"] = torch.cat([self.begin[part], free], 1)[owner].to(self.start.dtype)
-            predictions = [some.at(self.x[images], t) for t in self.times]
-            for prediction, first in zip(predictions, self.first):
-                prediction.halves["uncond"] = first.uncond[images]
-            losses = self.loss(predictions, images)
-            total = joint(losses, sizes)
-        now = total.detach().cpu()
-        going = torch.isfinite(now) & (now > self.target)
-        if differentiate and going.any():
-            (gradient,) = torch.autograd.grad(total, free, grad_outputs=going.to(total))
-            if self.decay_begin:
-                gradient[:, 0] = 0
-            for g, one in zip(part[going].tolist(), gradient[going.to(gradient.device)]):
-                self.free[g].grad = one
-        self.failed[part] |= ~torch.isfinite(now)
-        better = (now < self.total[part]) | self.keep_last
-        self.total[part[better]], self.kept[part[better]] = now[better], free.detach()[better]
-        better = better[owner]
-        self.losses[images[better]], self.text[images[better]] = (
-            losses.detach()[better],
-            predictions[0].text.detach()[better],
-        )
+            embeds = torch.cat([self.fixed[part], iterates], 1)
+            predictions = self.predictions(images, embeds[owner])
+            losses = self.objective.loss(predictions, images)
+            totals = joint(losses, sizes)
+
+        now = totals.detach().cpu()
+        finite = torch.isfinite(now)
+        going = finite & (now > self.target)
+        self.iterates.keep_gradients(totals, iterates, part, going)
+        self.failed[part] |= ~finite
+        better = (now < self.totals[part]) | self.keep_last
+        self.totals[part[better]] = now[better]
+        self.best[part[better]] = iterates.detach()[better]
+        better_images = better[owner]
+        self.losses[images[better_images]] = losses.detach()[better_images]
+        self.text[images[better_images]] = predictions[0].text.detach()[better_images]
         return part[going]
 
+    def predictions(self, images: torch.Tensor, embeds: torch.Tensor) -> list[Prediction]:
+        """Predictions of these images at the objective's timesteps with other embeddings."""
+        predictor = self.predictor.select(images)
+        predictor.embeds["text"] = embeds.to(self.start.dtype)
+        predictions = [predictor.at(self.objective.x[images], t) for t in self.objective.times]
+        for prediction, first in zip(predictions, self.first):
+            prediction.halves["uncond"] = first.uncond[images]
+        return predictions
+
     def step(self, going: torch.Tensor) -> None:
-        """One AdamW update of the groups `going`; the others have no gradient, so the optimizer
-        passes them over.
-        """
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """One AdamW update of the groups `going`, which have gradients."""
+        if self.decay_begin:
+            for g in going.tolist():
+                self.iterates.rows[g].grad[0] = 0
+        self.iterates.step()
         self.updates[going] += 1
 
     def result(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Gives the predictor the best embeddings and the batch its step 0; figures of every image.
+        """Figures of every image; the predictor gets the best embeddings and the batch its step 0.
 
         What was not updated is left as it came, and a group with a non-finite loss gets its own
         embedding back.
         """
-        embeds, failed = self.start.clone(), self.per_image(self.failed)
-        self.text[failed], self.losses[failed] = (
-            self.first[0].text[failed],
-            self.first_losses[failed],
-        )
-        for g in (self.updates.bool() & ~self.failed).nonzero().flatten().tolist():
-            embeds[self.groups[g]] = torch.cat([self.begin[g], self.kept[g]]).to(embeds.dtype)
+        first = self.first[0]
+        failed = self.per_image(self.failed)
+        self.text[failed] = first.text[failed]
+        self.losses[failed] = self.first_losses[failed]
+
+        embeds = self.start.clone()
+        changed = self.updates.bool() & ~self.failed
+        for g in changed.nonzero().flatten().tolist():
+            embeds[self.groups[g]] = torch.cat([self.fixed[g], self.best[g]]).to(embeds.dtype)
         self.predictor.embeds["text"] = embeds
-        known = self.predictor.at(self.x, self.times[0])
-        known.halves = {"uncond": self.first[0].uncond, "text": self.text}
-        batch.first = known
-        reached = self.per_image((self.total <= self.target) & ~self.failed)
+
+        last = self.predictor.at(self.objective.x, self.objective.times[0])
+        last.halves = {"uncond": first.uncond, "text": self.text}
+        batch.first = last
         return {
             "iterations": self.per_image(self.updates),
-            "first_magnitude": self.first[0].magnitude(),
-            "last_magnitude": known.magnitude(),
+            "first_magnitude": first.magnitude(),
+            "last_magnitude": last.magnitude(),
             "first_loss": self.first_losses,
             "last_loss": self.losses,
-            "reached": reached,
+            "reached": self.per_image((self.totals <= self.target) & ~self.failed),
             "failed": failed,
         }
 
@@ -149,7 +174,7 @@ class Search:
 
     def per_image(self, values: torch.Tensor) -> torch.Tensor:
         """(groups,) -> (n,)."""
-        spread = values.new_empty(len(self.x))
+        spread = values.new_empty(len(self.objective.x))
         for value, group in zip(values, self.groups):
             spread[group] = value
         return spread
@@ -157,20 +182,22 @@ class Search:
 
 def joint(losses: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     """Loss of each group from those of its images, one group after the other. (k,) -> (groups,)."""
-    return torch.stack(
-        [one[0] if len(one) == 1 else torch.linalg.vector_norm(one) for one in losses.split(sizes)]
-    )
+    totals = []
+    for group in losses.split(sizes):
+        totals.append(group[0] if len(group) == 1 else torch.linalg.vector_norm(group))
+    return torch.stack(totals)
 
 
 @frozen_settings
 class EmbeddingSearch(Mitigation):
-    """Flags of the methods that optimise the prompt embedding, and the loop. Source: Wen et al.,
-    ICLR 2024, official code.
+    """Flags of the methods that optimize the prompt embedding, and the loop.
 
-    The target is checked before an update. All images of a batch are optimised together, each with
+    The target is checked before an update. All images of a batch are optimized together, each with
     its own embedding, AdamW state and end.
-    Differs from the official code: the last embedding is evaluated too, at no cost, since that
-    evaluation is step 0 of sampling, and at the cap the best embedding is kept, not the last.
+
+    Source: Wen et al., ICLR 2024, official code. Differs from it: the last embedding is evaluated
+    too, at no cost, since that evaluation is step 0 of sampling, and at the cap the best embedding
+    is kept, not the last.
     """
 
     optim_target_loss: float = flag(1.5, "target of the loss of one image", short="tl")
@@ -189,49 +216,24 @@ class EmbeddingSearch(Mitigation):
         changes_result=False,
     )
 
-    def optimise(
-        self,
-        predictor: NoisePredictor,
-        x: torch.Tensor,
-        times: list,
-        loss: Loss,
-        batch: Batch,
-        *,
-        official: str = "",
-        known: Prediction | None = None,
+    def optimize(
+        self, predictor: NoisePredictor, batch: Batch, objective: Objective, official: str = ""
     ) -> dict[str, torch.Tensor]:
-        """Lowers loss(predictions at (x, t) for t in times) of each image; times[0] is the first
-        timestep. Returns figures of every image.
+        """Lowers the loss of each image; figures of every image.
 
-        official: joint_norm: one embedding for all images of a prompt, and decay of the begin
-        token's row; last_iterate: kept at the cap.
-        known: the prediction at times[0], if there is one.
+        batch.first is the prediction at the first timestep, if there is one. official: as of
+        `Search`.
         """
-        shared = "joint_norm" in official
-        groups = batch.groups() if shared else list(torch.arange(len(x)).split(1))
-        search = Search(
-            predictor,
-            x,
-            times,
-            loss,
-            groups,
-            target=self.optim_target_loss,
-            decay_begin=shared,
-            keep_last="last_iterate" in official,
-            known=known,
-            lr=self.optim_lr,
-            weight_decay=self.weight_decay,
-        )
-        active, size = search.active, self.grad_rows or len(groups)
+        search = Search(self, predictor, batch, objective, official)
+        active = search.active
+        parts = Parts(self.grad_rows or len(search.groups))
         with frozen(predictor.unet):
             for update in range(self.optim_iters + 1):
                 if not len(active) or not self.optim_iters:
                     break
                 last = update == self.optim_iters
-                parts, size = in_parts(
-                    partial(search.evaluate, differentiate=not last), active, size
-                )
-                active = torch.cat([going for _, going in parts])
+                evaluate = partial(search.evaluate, differentiate=not last)
+                active = torch.cat(parts.evaluate(evaluate, active))
                 if not last:
                     search.step(active)
         return search.result(batch)

@@ -1,5 +1,6 @@
-"""GUARD: away from the memorized prediction, towards one with attenuated attention. Zhao et al.,
-ICML 2026.
+"""GUARD: away from the memorized prediction, towards one with attenuated attention.
+
+Zhao et al., ICML 2026.
 """
 
 from __future__ import annotations
@@ -11,24 +12,31 @@ from collections.abc import Iterator
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.mitigation.spikes import BLOCKS, attenuated_spikes
+from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.noise_predictor import per_image
 
 HALF = "attenuated"  # the text embedding again, with attenuated attention
-PARALLEL, MOST = (
-    0.9,
-    2.0,
-)  # official: cosine from which directions count as parallel, and the most that is taken off
+# Of the official code: the cosine above which directions count as parallel, the largest factor of
+# what is taken off, and what is added before a division.
+PARALLEL = 0.9
+MOST = 2.0
+EPSILON = 1e-8
 
 
 def without_parallel(attraction: torch.Tensor, repulsion: torch.Tensor) -> torch.Tensor:
-    """attraction minus its part along repulsion, for images where their cosine is above 0.9; (n, 4,
-    h, w) float32, per image.
+    """attraction minus its part along repulsion, for images where their cosine is above 0.9.
+
+    (n, 4, h, w) float32.
     """
-    a, b = attraction.flatten(1), repulsion.flatten(1)
-    dot, square = (a * b).sum(1), (b * b).sum(1) + 1e-8
-    cosine = dot / (((a * a).sum(1) + 1e-8) * square).sqrt()
-    part = (dot / square).clamp(-MOST, MOST) * (cosine > PARALLEL)
-    return attraction - part.reshape(-1, 1, 1, 1) * repulsion
+    a = attraction.flatten(1)
+    b = repulsion.flatten(1)
+    dot = (a * b).sum(1)
+    a_square = (a * a).sum(1) + EPSILON
+    b_square = (b * b).sum(1) + EPSILON
+    cosine = dot / (a_square * b_square).sqrt()
+    factor = (dot / b_square).clamp(-MOST, MOST) * (cosine > PARALLEL)
+    return attraction - per_image(factor) * repulsion
 
 
 class Repulsive(GuidanceSchedule):
@@ -40,21 +48,22 @@ class Repulsive(GuidanceSchedule):
     """
 
     def __init__(self, repulsion: float, *, orthogonal: bool = False):
-        self.repulsion, self.orthogonal = repulsion, orthogonal
+        self.r = repulsion
+        self.orthogonal = orthogonal
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:
         embeds = pred.predictor.embeds
         embeds[HALF] = embeds["text"]
         pred.need("uncond", "text", HALF)
         uncond = pred.uncond.float()
-        attraction, repulsion = pred.halves[HALF].float() - uncond, pred.text.float() - uncond
+        attraction = pred.halves[HALF].float() - uncond
+        repulsion = pred.text.float() - uncond
         if self.orthogonal:
             attraction = without_parallel(attraction, repulsion)
-        step.applied = step.guidance_scale
-        strength = self.repulsion * math.cos(math.pi * step.index / (2 * step.num_steps))
-        return (uncond + step.guidance_scale * attraction - strength * repulsion).to(
-            pred.uncond.dtype
-        )
+        s = step.guidance_scale
+        step.applied = s
+        r_i = self.r * math.cos(math.pi * step.index / (2 * step.num_steps))
+        return (uncond + s * attraction - r_i * repulsion).to(pred.uncond.dtype)
 
 
 @register("guard", paper="Zhao et al., ICML 2026", cost="3N")
@@ -84,14 +93,15 @@ class Guard(Mitigation):
 
     @contextlib.contextmanager
     def patch(self, predictor: NoisePredictor, batch: Batch) -> Iterator[None]:
+        attenuated = attenuated_spikes(
+            predictor,
+            HALF,
+            threshold=self.spike_threshold,
+            attenuation=self.attenuation,
+            blocks=self.blocks,
+        )
         try:
-            with attenuated_spikes(
-                predictor,
-                HALF,
-                threshold=self.spike_threshold,
-                attenuation=self.attenuation,
-                blocks=self.blocks,
-            ):
+            with attenuated:
                 yield
         finally:
             predictor.embeds.pop(HALF, None)
@@ -101,13 +111,9 @@ class Guard(Mitigation):
 class CaAttenuation(Mitigation):
     """Plain guidance with attenuated attention spikes in the rows of the prompt."""
 
-    spike_threshold: float = flag(0.01, "tau: z-score above which a token is a spike", short="tau")
-    attenuation: float = flag(
-        0.3, "a: what the logits of spikes are multiplied by", short="a", at_least=0.0
-    )
-    blocks: str = flag(
-        "early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False
-    )
+    spike_threshold: float = again(Guard, "spike_threshold", default=0.01)
+    attenuation: float = again(Guard, "attenuation")
+    blocks: str = again(Guard, "blocks")
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
         return attenuated_spikes(

@@ -40,9 +40,8 @@ class Nemo(Mitigation):
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
         blocked = self.blocked(batch)
-        batch.numbers["blocked_neurons"] = torch.tensor(
-            [sum(len(set(channels)) for channels in neurons.values()) for neurons in blocked]
-        )
+        counts = [sum(len(set(channels)) for channels in layers.values()) for layers in blocked]
+        batch.numbers["blocked_neurons"] = torch.tensor(counts)
         factors = value_factors(predictor.unet, blocked, self.scaling_factor)
         return scaled_values(predictor.unet, factors, predictor.call.image_of_row)
 

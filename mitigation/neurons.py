@@ -16,18 +16,14 @@ Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its t
 
 
 def read_neurons(path: Path) -> dict[str, Neurons]:
-    """Caption -> neurons, of a file by localize_neurons.py: {"model": ..., "settings": ...,
-    "prompts": {caption: {layer: [channels]}}}.
+    """Caption -> neurons, of a file by localize_neurons.py. Raises ValueError when it is none.
 
-    Raises ValueError when it is none.
+    The file: {"model": ..., "settings": ..., "prompts": {caption: {layer: [channels]}}}.
     """
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"]
         listed = [channels for layers in prompts.values() for channels in layers.values()]
-        if not all(
-            isinstance(channels, list) and all(type(c) is int and c >= 0 for c in channels)
-            for channels in listed
-        ):
+        if not all(are_channels(channels) for channels in listed):
             raise ValueError("neurons are whole numbers of at least 0")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
@@ -36,11 +32,17 @@ def read_neurons(path: Path) -> dict[str, Neurons]:
     return prompts
 
 
+def are_channels(values) -> bool:
+    """Whether this is a list of whole numbers of at least 0."""
+    return isinstance(values, list) and all(type(c) is int and c >= 0 for c in values)
+
+
 def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torch.Tensor]:
     """Name of a cross-attention -> (n, width): `factor` for the neurons blocked[i] of image i, else
-    1; layers without any are left out.
+    1.
 
-    Raises ValueError for a layer or channel that the UNet does not have.
+    Layers without any are left out. Raises ValueError for a layer or channel that the UNet does not
+    have.
     """
     factors: dict[str, torch.Tensor] = {}
     for i, neurons in enumerate(blocked):
@@ -49,10 +51,10 @@ def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torc
                 continue
             if name not in factors:
                 factors[name] = torch.ones(len(blocked), width_of(unet, name))
-            if max(channels) >= factors[name].shape[1]:
+            width = factors[name].shape[1]
+            if max(channels) >= width:
                 raise ValueError(
-                    f"the neuron list names channel {max(channels)} of {name}, which has "
-                    f"{factors[name].shape[1]}: "
+                    f"the neuron list names channel {max(channels)} of {name}, which has {width}: "
                     "it belongs to another model"
                 )
             factors[name][i, channels] = factor
@@ -60,9 +62,7 @@ def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torc
 
 
 def width_of(unet, name: str) -> int:
-    """Channels of a cross-attention's to_v. Raises ValueError for a layer that the UNet does not
-    have.
-    """
+    """Channels of a cross-attention's to_v. Raises ValueError for a layer that there is not."""
     if name not in attention_names(unet):
         raise ValueError(
             f"the neuron list names the layer {name}, which this UNet does not have: it belongs to "
@@ -76,17 +76,19 @@ def scaled_values(
     unet, factors: dict[str, torch.Tensor], images: Callable[[], torch.Tensor]
 ) -> Iterator[None]:
     """Inside the block, values of image i are multiplied by factors[layer][i], at every token.
+
     images(): each UNet row's image, (rows,).
     """
 
     def scale(name: str):
         def hook(module, args, values: torch.Tensor) -> torch.Tensor:
-            return values * factors[name][images()].to(values.device, values.dtype)[:, None]
+            factor = factors[name][images()].to(values.device, values.dtype)
+            return values * factor[:, None]
 
         return hook
 
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as hooks:
         for name in factors:
             handle = unet.get_submodule(f"{name}.to_v").register_forward_hook(scale(name))
-            stack.callback(handle.remove)
+            hooks.callback(handle.remove)
         yield

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
-from memorization_suite.mitigation.dynamic_transition import check_drop
+from memorization_suite.mitigation.dynamic_transition import DynamicTransition, check_drop
+from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, BelowTimestep, GuidanceSchedule
 from memorization_suite.sampling.transition import FirstMinimum
 
@@ -13,8 +14,10 @@ class OppositeGuidance(Mitigation):
     """e(x, "") - s (e(x, c) - e(x, "")) before the transition, plain guidance after it. One pass.
 
     The transition is the first local minimum on this trajectory (see dynamic_transition), or fixed
-    by tau. Source: the paper; s = 2 is the scale of its static command (650 is that command's tau),
-    Han et al. 2025 try 1, 3, 5, 7, 9. The released script is not followed: it finds the minimum of
+    by tau.
+
+    Source: the paper; s = 2 is the scale of its static command (650 is that command's tau), Han et
+    al. 2025 try 1, 3, 5, 7, 9. The released script is not followed: it finds the minimum of
     1 - cos(x_{i+1}, x_i) in a pass of its own, flips the sign at every early step, and stops at the
     transition; `signal` cosine is its signal, in the same pass and so one step later.
     """
@@ -28,19 +31,8 @@ class OppositeGuidance(Mitigation):
         at_least=1.0,
         excludes=("fallback_step", "drop", "signal"),
     )
-    fallback_step: int | None = flag(
-        None,
-        "guide from this step on at the latest, the number of steps: never; not given: half of "
-        "them",
-        short="fallback",
-        at_least=0,
-    )
-    drop: float = flag(
-        0.0,
-        "how far the minimum must lie below the largest earlier value, as a share of it",
-        at_least=0.0,
-        always_named=False,
-    )
+    fallback_step: int | None = again(DynamicTransition, "fallback_step")
+    drop: float = again(DynamicTransition, "drop")
     signal: str = flag(
         "magnitude",
         "what has the minimum: the conditional noise, or the change of the latents",
@@ -49,9 +41,10 @@ class OppositeGuidance(Mitigation):
     )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
+        before = -self.opposite_scale
         if self.tau is not None:
-            return BelowTimestep(self.tau, before=-self.opposite_scale)
-        return FirstMinimum(-self.opposite_scale, self.fallback_step, self.drop, self.signal)
+            return BelowTimestep(self.tau, before=before)
+        return FirstMinimum(before, self.fallback_step, self.drop, signal=self.signal)
 
     def check(self, num_steps: int) -> None:
         check_drop(self.drop)

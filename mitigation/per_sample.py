@@ -7,99 +7,102 @@ from functools import partial
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.gradients import Iterates, Parts, frozen
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 
 class Search:
-    """State of the images under optimisation: each has its own iterate, AdamW state, best iterate
-    and counters.
+    """The images under optimization: each has its own iterate, AdamW state, best iterate and
+    counters.
     """
 
-    def __init__(self, predictor: NoisePredictor, x: torch.Tensor, t, make_optimizer):
-        self.predictor, self.t, self.start = predictor, t, x
-        self.rows = [row.clone().requires_grad_() for row in x]
-        self.optimizer = make_optimizer(self.rows)
-        self.best = x.clone()
-        self.best_magnitude = torch.full((len(x),), torch.inf, device=x.device)
-        self.halves: dict[str, torch.Tensor] = {}
-        self.first_magnitude = torch.zeros_like(self.best_magnitude)
-        self.updates = torch.zeros(len(x), dtype=torch.long)
-        self.failed = torch.zeros(len(x), dtype=torch.bool)
-
-    def evaluate(self, part: torch.Tensor, target: float, *, differentiate: bool) -> torch.Tensor:
-        """Magnitudes and gradients of the images `part` at their iterates; returns those that go
-        on. part, result: indices.
-        """
-        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_(
-            differentiate
+    def __init__(self, method: PerSample, predictor: NoisePredictor, x: torch.Tensor, t):
+        n = len(x)
+        self.predictor = predictor
+        self.t = t
+        self.target = method.target_loss
+        self.start = x
+        self.iterates = Iterates(
+            x, torch.optim.AdamW, lr=method.lr, weight_decay=method.weight_decay
         )
+        # The best iterates so far, their magnitudes and their predictions.
+        self.best = x.clone()
+        self.best_magnitude = torch.full((n,), torch.inf, device=x.device)
+        self.best_halves: dict[str, torch.Tensor] = {}
+        self.first_magnitude = torch.zeros_like(self.best_magnitude)
+        self.updates = torch.zeros(n, dtype=torch.long)
+        # Whose magnitude was not finite once.
+        self.failed = torch.zeros(n, dtype=torch.bool)
+
+    def evaluate(self, part: torch.Tensor, *, differentiate: bool) -> torch.Tensor:
+        """The images of `part` that go on after an evaluation at their iterates, with gradients.
+
+        part, result: indices.
+        """
+        x = self.iterates.at(part, differentiate=differentiate)
         prediction = self.predictor.select(part).at(x, self.t)
         with torch.set_grad_enabled(differentiate):
             magnitude = prediction.magnitude()
         finite = torch.isfinite(magnitude).cpu()
         self.failed[part[~finite]] = True
-        self.keep_best(
-            part,
-            x.detach(),
-            magnitude.detach(),
-            {name: prediction.halves[name].detach() for name in HALVES},
-        )
-        going = finite & (magnitude.detach().cpu() > target)
-        if differentiate and going.any():
-            (gradient,) = torch.autograd.grad(magnitude, x, grad_outputs=going.to(magnitude))
-            for i, g in zip(part[going].tolist(), gradient[going.to(x.device)]):
-                self.rows[i].grad = g
+        halves = {half: prediction.halves[half].detach() for half in HALVES}
+        self.keep_best(part, x.detach(), magnitude.detach(), halves)
+        going = finite & (magnitude.detach().cpu() > self.target)
+        self.iterates.keep_gradients(magnitude, x, part, going)
         return part[going]
 
-    def keep_best(self, part: torch.Tensor, x, magnitude, halves) -> None:
+    def keep_best(
+        self,
+        part: torch.Tensor,
+        x: torch.Tensor,
+        magnitude: torch.Tensor,
+        halves: dict[str, torch.Tensor],
+    ) -> None:
+        """Notes what was evaluated, where it is better than before."""
         where = part.to(x.device)
-        if not self.halves:
-            self.halves = {
-                name: half.new_zeros((len(self.rows), *half.shape[1:]))
-                for name, half in halves.items()
-            }
+        for name, half in halves.items():
+            if name not in self.best_halves:
+                self.best_halves[name] = half.new_zeros((len(self.best), *half.shape[1:]))
         first = (self.updates[part] == 0).to(x.device)
         self.first_magnitude[where[first]] = magnitude[first]
         better = magnitude < self.best_magnitude[where]
         self.best[where[better]] = x[better]
         self.best_magnitude[where[better]] = magnitude[better]
         for name, half in halves.items():
-            self.halves[name][where[better]] = half[better]
+            self.best_halves[name][where[better]] = half[better]
 
     def step(self, going: torch.Tensor) -> None:
-        """One AdamW update of the images `going`; the others have no gradient, so the optimizer
-        passes them over.
-        """
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """One AdamW update of the images `going`, which have gradients."""
+        self.iterates.step()
         self.updates[going] += 1
 
-    def result(self, target: float, batch: Batch) -> Adjustment:
-        """The best iterates; an image with a non-finite magnitude gets its own noise back,
-        evaluated once more.
-        """
-        again = self.failed.nonzero().flatten()
-        if len(again):
-            where = again.to(self.best.device)
-            prediction = self.predictor.select(again).at(self.start[where], self.t)
-            self.best[where], self.best_magnitude[where] = self.start[where], prediction.magnitude()
-            for name in HALVES:
-                self.halves[name][where] = prediction.halves[name]
+    def restore_failed(self) -> None:
+        """An image with a non-finite magnitude gets its own noise back, evaluated once more."""
+        failed = self.failed.nonzero().flatten()
+        if not len(failed):
+            return
+        where = failed.to(self.best.device)
+        prediction = self.predictor.select(failed).at(self.start[where], self.t)
+        self.best[where] = self.start[where]
+        self.best_magnitude[where] = prediction.magnitude()
+        for half in HALVES:
+            self.best_halves[half][where] = prediction.halves[half]
+
+    def result(self, batch: Batch) -> Adjustment:
+        """The best iterates."""
+        self.restore_failed()
         batch.first = self.predictor.at(self.best, self.t)
-        batch.first.halves = self.halves
-        return Adjustment(
-            self.best,
-            {
-                "iterations": self.updates,
-                "first_magnitude": self.first_magnitude,
-                "last_magnitude": self.best_magnitude,
-                "reached": self.best_magnitude <= target,
-                "failed": self.failed,
-                "norm": row_norm(self.best),
-                "moved": row_norm(self.best - self.start),
-            },
-        )
+        batch.first.halves = self.best_halves
+        numbers = {
+            "iterations": self.updates,
+            "first_magnitude": self.first_magnitude,
+            "last_magnitude": self.best_magnitude,
+            "reached": self.best_magnitude <= self.target,
+            "failed": self.failed,
+            "norm": row_norm(self.best),
+            "moved": row_norm(self.best - self.start),
+        }
+        return Adjustment(self.best, numbers)
 
 
 @register(
@@ -110,11 +113,11 @@ class Search:
 class PerSample(Mitigation):
     """AdamW on each latent until ||e(x, c) - e(x, "")|| <= target, then guidance from step 0.
 
-    Source: Appendix A. All images of a batch are optimised together, each with its own state, and
-    leave the batch when they
-    are done: the same iterates as one after the other. At the cap the best iterate is kept
-    (official: the last).
-    Source of the stopping rule: the official code (<=, checked before an update).
+    All images of a batch are optimized together, each with its own state, and leave the batch when
+    they are done: the same iterates as one after the other.
+
+    Source: Appendix A; of the stopping rule the official code (<=, checked before an update). At
+    the cap the best iterate is kept (official: the last).
     """
 
     lr: float = flag(0.01, "learning rate of AdamW, in unit-variance latents", above=0.0)
@@ -133,23 +136,15 @@ class PerSample(Mitigation):
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:
-        search = Search(
-            predictor,
-            x,
-            t,
-            lambda rows: torch.optim.AdamW(rows, lr=self.lr, weight_decay=self.weight_decay),
-        )
-        active, size = torch.arange(len(x)), self.grad_rows or len(x)
+        search = Search(self, predictor, x, t)
+        active = torch.arange(len(x))
+        parts = Parts(self.grad_rows or len(x))
         with frozen(predictor.unet):
-            for iteration in range(self.optim_iters + 1):
-                last = iteration == self.optim_iters
-                parts, size = in_parts(
-                    partial(search.evaluate, target=self.target_loss, differentiate=not last),
-                    active,
-                    size,
-                )
-                active = torch.cat([going for _, going in parts])
+            for update in range(self.optim_iters + 1):
+                last = update == self.optim_iters
+                evaluate = partial(search.evaluate, differentiate=not last)
+                active = torch.cat(parts.evaluate(evaluate, active))
                 if last or not len(active):
                     break
                 search.step(active)
-        return search.result(self.target_loss, batch)
+        return search.result(batch)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
-from memorization_suite.mitigation.embedding_search import EmbeddingSearch
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 
 
 @register(
@@ -20,16 +20,15 @@ class PromptEmbedding(EmbeddingSearch):
     Source: official code. Differs from it: every image has its own embedding and magnitude, so the
     target does not depend on how many images a prompt has (official: 3 over 4 images, which is 1.5
     for each); the begin token's row is not decayed; the unconditional half is computed once.
+
     --official joint_norm: one embedding a prompt, the joint norm over its images in the batch (keep
-    them in one), and the decay;
-    last_iterate: at the cap the last embedding, not the best.
+    them in one), and the decay; last_iterate: at the cap the last embedding, not the best.
     """
 
     optim_target_loss: float = flag(
         1.5,
         "target of the magnitude, epsilon units; with --official joint_norm of the norm over all "
-        "images of a "
-        "prompt",
+        "images of a prompt",
         short="tl",
         above=0.0,
     )
@@ -38,14 +37,10 @@ class PromptEmbedding(EmbeddingSearch):
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        numbers = self.optimise(
-            predictor,
-            x,
-            [t],
-            lambda predictions, images: predictions[0].magnitude(),
-            batch,
-            official=self.official,
-        )
-        return {
-            name: value for name, value in numbers.items() if "loss" not in name
-        }  # the loss is the magnitude
+        def loss(predictions: list[Prediction], images: torch.Tensor) -> torch.Tensor:
+            return predictions[0].magnitude()
+
+        objective = Objective(x, [t], loss)
+        numbers = self.optimize(predictor, batch, objective, self.official)
+        # The loss is the magnitude.
+        return {name: value for name, value in numbers.items() if "loss" not in name}

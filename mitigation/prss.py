@@ -2,38 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.bright_ending import look_ahead, masked_norm
-from memorization_suite.sampling.noise_predictor import HALVES
-
-
-@dataclass
-class Found:
-    """What the search knows of each image.
-
-    alternative: which caption it took (0: the original), with its magnitude, its embedding and its
-    step 0 (`known`); triggered: was the original's magnitude too large; tried: alternatives that
-    were looked at; masks: what magnitudes are weighted with.
-    """
-
-    alternative: torch.Tensor
-    magnitude: torch.Tensor
-    embeds: torch.Tensor
-    known: Prediction
-    triggered: torch.Tensor
-    tried: torch.Tensor
-    masks: torch.Tensor | None
+from memorization_suite.sampling.noise_predictor import HALVES, per_image
 
 
 def measure(prediction: Prediction, masks: torch.Tensor | None) -> torch.Tensor:
-    """||e(x, c) - e(x, "")|| of each image, with a mask ||(e(x, c) - e(x, "")) o m|| / mean(m),
+    """||e(x, c) - e(x, "")|| of each image, with a mask ||(e(x, c) - e(x, "")) o m|| / mean(m).
+
     (n,).
     """
     return prediction.magnitude() if masks is None else masked_norm(prediction.conditional, masks)
+
+
+class PromptSearch:
+    """Semantic prompt search: each image takes its first caption whose magnitude is at most the
+    target, else the one with the lowest.
+
+    chosen: the prediction at step 0, whose text half becomes that of the captions that are taken.
+    masks: what magnitudes are weighted with.
+    """
+
+    def __init__(self, batch: Batch, chosen: Prediction, masks: torch.Tensor | None, target: float):
+        n = len(batch)
+        self.batch = batch
+        self.masks = masks
+        self.target = target
+        self.first_magnitude = measure(chosen, masks)
+        # Was the original's magnitude too large?
+        too_large = self.first_magnitude > target
+        self.triggered = (torch.isfinite(self.first_magnitude) & too_large).cpu()
+        # How many alternatives were looked at.
+        self.tried = torch.zeros(n, dtype=torch.long)
+
+        # The caption that each image took (0: the original), with its magnitude, its embedding and
+        # its prediction.
+        self.alternative = torch.zeros(n, dtype=torch.long)
+        self.magnitude = self.first_magnitude.clone()
+        self.embeds = chosen.predictor.embeds["text"].clone()
+        self.chosen = chosen
+
+    def run(self) -> None:
+        """Tries one alternative after the other."""
+        alternatives = self.batch.alternatives
+        for j in range(max(len(captions) for captions in alternatives)):
+            has_one = torch.tensor([len(captions) > j for captions in alternatives])
+            searching = self.triggered & (self.magnitude.cpu() > self.target) & has_one
+            rows = searching.nonzero().flatten()
+            if len(rows):
+                self.attempt(j, rows)
+
+    def attempt(self, j: int, rows: torch.Tensor) -> None:
+        """Tries the alternative with index j for some of the images."""
+        predictor = self.chosen.predictor.select(rows)
+        captions = [self.batch.alternatives[i][j] for i in rows.tolist()]
+        embeds = self.batch.pipe.encode(captions)
+        predictor.embeds["text"] = embeds
+        prediction = predictor.at(self.chosen.x[rows], self.chosen.t)
+        prediction.halves["uncond"] = self.chosen.uncond[rows]
+        magnitude = measure(prediction, None if self.masks is None else self.masks[rows])
+        self.tried[rows] += 1
+
+        better = (magnitude < self.magnitude[rows]).cpu()
+        where = rows[better]
+        self.alternative[where] = j + 1
+        self.magnitude[where] = magnitude[better]
+        self.embeds[where] = embeds[better]
+        self.chosen.halves["text"][where] = prediction.text[better]
+
+    def numbers(self) -> dict[str, torch.Tensor]:
+        """Figures of each image."""
+        return {
+            "alternative": self.alternative,
+            "alternatives_tried": self.tried,
+            "triggered": self.triggered,
+            "first_magnitude": self.first_magnitude,
+            "chosen_magnitude": self.magnitude,
+            "reached": self.magnitude <= self.target,
+            "failed": ~torch.isfinite(self.first_magnitude),
+        }
 
 
 class ReAnchored(GuidanceSchedule):
@@ -43,36 +92,40 @@ class ReAnchored(GuidanceSchedule):
     For triggered images with magnitude above `low`: e_0 + s_pr (e* - e_0) + (s - s_pr) (e* -
     e_uncond), s_pr from 1 at `low` (where it is plain guidance with e*) to s at `high`. Others, and
     every image at guidance scales s up to 1: plain guidance with e*.
+
     Source: official code, which writes s_pr = min(s (mag - k) / (high - k), s) with k = (s low -
     high) / (s - 1).
     """
 
-    def __init__(self, found: Found, low: float, high: float, masks: torch.Tensor | None):
-        self.found, self.low, self.high, self.masks = found, low, high, masks
-        self.steps = torch.zeros(len(found.triggered), dtype=torch.long)
+    def __init__(self, search: PromptSearch, low: float, high: float, masks: torch.Tensor | None):
+        self.triggered = search.triggered
+        self.alternative = search.alternative
+        self.low = low
+        self.high = high
+        self.masks = masks
+        # Re-anchored steps of each image.
+        self.steps = torch.zeros(len(search.triggered), dtype=torch.long)
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:
-        scale = step.applied = step.guidance_scale
-        noise = pred.guided(scale)
-        if scale <= 1 or not self.found.triggered.any():
+        s = step.guidance_scale
+        step.applied = s
+        noise = pred.guided(s)
+        if s <= 1 or not self.triggered.any():
             return noise
         magnitude = measure(pred, self.masks)
-        rows = (self.found.triggered & (magnitude.cpu() > self.low)).nonzero().flatten()
+        rows = (self.triggered & (magnitude.cpu() > self.low)).nonzero().flatten()
         if not len(rows):
             return noise
         self.steps[rows] += 1
-        towards = (
-            1 + (scale - 1) * ((magnitude[rows] - self.low) / (self.high - self.low)).clamp(max=1)
-        ).reshape(-1, 1, 1, 1)
-        original, found, uncond = (
-            self.original(pred, rows).float(),
-            pred.text[rows].float(),
-            pred.uncond[rows].float(),
-        )
+
+        share = ((magnitude[rows] - self.low) / (self.high - self.low)).clamp(max=1)
+        s_pr = per_image(1 + (s - 1) * share)
+        e_0 = self.original(pred, rows).float()
+        e = pred.text[rows].float()
+        e_uncond = pred.uncond[rows].float()
+        re_anchored = e_0 + s_pr * (e - e_0) + (s - s_pr) * (e - e_uncond)
         noise = noise.clone()
-        noise[rows] = (
-            original + towards * (found - original) + (scale - towards) * (found - uncond)
-        ).to(noise.dtype)
+        noise[rows] = re_anchored.to(noise.dtype)
         return noise
 
     def original(self, pred: Prediction, rows: torch.Tensor) -> torch.Tensor:
@@ -80,11 +133,10 @@ class ReAnchored(GuidanceSchedule):
         if "original" in pred.halves:
             return pred.halves["original"][rows]
         noise = pred.text[rows]
-        other = self.found.alternative[rows] > 0
+        other = self.alternative[rows] > 0
         if other.any():
-            noise[other] = pred.predictor.select(rows[other]).run(
-                pred.x[rows[other]], pred.t, ("original",)
-            )[0]
+            predictor = pred.predictor.select(rows[other])
+            (noise[other],) = predictor.run(pred.x[rows[other]], pred.t, ("original",))
         return noise
 
     def numbers(self) -> dict[str, torch.Tensor]:
@@ -102,10 +154,12 @@ class Prss(Mitigation):
     and guides away from the original one.
 
     Captions: the prompt file's caption1, caption2, ...; an image without any keeps its own and is
-    re-anchored on it. Source: official code. Differs
-    from it: magnitudes are of each image (official: joint over a prompt's images); e_uncond is
-    computed once in the search and once a step, e_0 where it is used. --masked 1 is the paper's
-    PRSS + BE, with the mask of a first run; --official plain_anchor: only in the search.
+    re-anchored on it.
+
+    Source: official code. Differs from it: magnitudes are of each image (official: joint over a
+    prompt's images); e_uncond is computed once in the search and once a step, e_0 where it is used.
+    --masked 1 is the paper's PRSS + BE, with the mask of a first run; --official plain_anchor: only
+    in the search.
     """
 
     l_target_ss: float = flag(
@@ -130,69 +184,24 @@ class Prss(Mitigation):
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        masks, first = look_ahead(predictor, batch) if self.masked else (None, predictor.at(x, t))
+        first = predictor.at(x, t)
+        masks = None
+        if self.masked:
+            masks, first = look_ahead(predictor, batch)
         first.need(*HALVES)
-        before, known = measure(first, masks), predictor.at(x, t)
-        known.halves = first.halves | {"text": first.text.clone(), "original": first.text}
-        triggered, none = (
-            (torch.isfinite(before) & (before > self.l_target_ss)).cpu(),
-            torch.zeros(len(x), dtype=torch.long),
-        )
-        found = Found(
-            alternative=none,
-            magnitude=before.clone(),
-            embeds=predictor.embeds["text"].clone(),
-            known=known,
-            triggered=triggered,
-            tried=none.clone(),
-            masks=masks,
-        )
-        for j in range(max(len(captions) for captions in batch.alternatives)):
-            self.attempt(j, predictor, found, batch)
-        predictor.embeds |= {"text": found.embeds, "original": predictor.embeds["text"]}
-        batch.state["prss"] = found
-        batch.first = known
-        return {
-            "alternative": found.alternative,
-            "alternatives_tried": found.tried,
-            "triggered": found.triggered,
-            "first_magnitude": before,
-            "chosen_magnitude": found.magnitude,
-            "reached": found.magnitude <= self.l_target_ss,
-            "failed": ~torch.isfinite(before),
-        }
-
-    def attempt(self, j: int, predictor: NoisePredictor, found: Found, batch: Batch) -> None:
-        """Tries the alternative with index j for the images that are still searching; `found` gets
-        what is better.
-        """
-        searching = (
-            found.triggered
-            & (found.magnitude.cpu() > self.l_target_ss)
-            & torch.tensor([len(one) > j for one in batch.alternatives])
-        )
-        rows = searching.nonzero().flatten()
-        if not len(rows):
-            return
-        known, part = found.known, predictor.select(rows)
-        part.embeds["text"] = batch.pipe.encode([batch.alternatives[i][j] for i in rows.tolist()])
-        prediction = part.at(known.x[rows], known.t)
-        prediction.halves["uncond"] = known.uncond[rows]
-        magnitude = measure(prediction, None if found.masks is None else found.masks[rows])
-        found.tried[rows] += 1
-        better = (magnitude < found.magnitude[rows]).cpu()
-        where = rows[better]
-        found.alternative[where], found.magnitude[where] = j + 1, magnitude[better]
-        found.embeds[where], known.halves["text"][where] = (
-            part.embeds["text"][better],
-            prediction.text[better],
-        )
+        chosen = predictor.at(x, t)
+        chosen.halves = first.halves | {"text": first.text.clone(), "original": first.text}
+        search = PromptSearch(batch, chosen, masks, target=self.l_target_ss)
+        search.run()
+        predictor.embeds |= {"text": search.embeds, "original": predictor.embeds["text"]}
+        batch.state["prss"] = search
+        batch.first = chosen
+        return search.numbers()
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
-        found = batch.state["prss"]
-        return ReAnchored(
-            found, self.l_target_pr, self.mag_thres_pr, None if self.official else found.masks
-        )
+        search = batch.state["prss"]
+        masks = None if self.official else search.masks
+        return ReAnchored(search, self.l_target_pr, self.mag_thres_pr, masks)
 
     def check(self, num_steps: int) -> None:
         if self.mag_thres_pr <= self.l_target_pr:

@@ -9,15 +9,15 @@ from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch
 from memorization_suite.sampling.noise import numpy_stream
 
-CLIP_VOCABULARY, CLIP_DRAWN = (
-    49408,
-    49400,
-)  # the official code draws from the first 49400 of CLIP's tokens
+# Of CLIP's tokens the official code draws from the first 49400.
+CLIP_VOCABULARY = 49408
+CLIP_DRAWN = 49400
 
 
 def drawn_tokens(tokenizer) -> Sequence[int]:
-    """Ids that a random token is drawn from: 0..49399 of CLIP's own vocabulary, all but the special
-    ones of another.
+    """Ids that a random token is drawn from.
+
+    0..49399 of CLIP's own vocabulary, all but the special ones of another.
     """
     if len(tokenizer) == CLIP_VOCABULARY:
         return range(CLIP_DRAWN)
@@ -39,11 +39,13 @@ class RandomTokens(Mitigation):
     as they then are.
 
     rand_word_add (RT): a token of the vocabulary as the tokenizer spells it; rand_numb_add (RNA): a
-    number of 0..99999; rand_word_repeat (CWR): a word of the caption. Source: official code,
-    `prompt_augmentation` (repeats: 4 in its mitigation script, 2 at generation). Differs: one
-    generator per prompt or image instead of the process's, drawn from in the official order
-    (string, then place). A string is tokenized again as part of the prompt, so a piece of a word
-    may become several tokens; tokens_lost counts what does not fit into the text encoder.
+    number of 0..99999; rand_word_repeat (CWR): a word of the caption. A string is tokenized again
+    as part of the prompt, so a piece of a word may become several tokens; tokens_lost counts what
+    does not fit into the text encoder.
+
+    Source: official code, `prompt_augmentation` (repeats: 4 in its mitigation script, 2 at
+    generation). Differs: one generator per prompt or image instead of the process's, drawn from in
+    the official order (string, then place).
     """
 
     augment: str = flag(
@@ -62,23 +64,22 @@ class RandomTokens(Mitigation):
     )
 
     def edit_prompts(self, batch: Batch) -> list[str]:
-        tokenizer, seeds = (
-            batch.pipe.tokenizer,
-            batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds,
-        )
-        edited = [
-            self.augmented(prompt, tokenizer, numpy_stream(seed))
-            for prompt, seed in zip(batch.prompts, seeds)
-        ]
-        lengths = [len(tokenizer(text, verbose=False).input_ids) for text in edited]
-        batch.numbers["tokens_lost"] = torch.tensor(
-            [max(length - tokenizer.model_max_length, 0) for length in lengths]
-        )
+        tokenizer = batch.pipe.tokenizer
+        seeds = batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds
+        edited = []
+        lost = []
+        for prompt, seed in zip(batch.prompts, seeds):
+            text = self.augmented(prompt, tokenizer, numpy_stream(seed))
+            length = len(tokenizer(text, verbose=False).input_ids)
+            edited.append(text)
+            lost.append(max(length - tokenizer.model_max_length, 0))
+        batch.numbers["tokens_lost"] = torch.tensor(lost)
         return edited
 
     def augmented(self, prompt: str, tokenizer, rng: np.random.Generator) -> str:
         """The prompt with `repeat_num` insertions."""
-        tokens, words = drawn_tokens(tokenizer), prompt.split(" ")
+        tokens = drawn_tokens(tokenizer)
+        words = prompt.split(" ")
         for _ in range(self.repeat_num):
             if self.augment == "rand_word_add":
                 word = tokenizer.decode([tokens[int(rng.integers(len(tokens)))]])

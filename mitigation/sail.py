@@ -8,7 +8,6 @@ from functools import partial
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, quirks, register
-from memorization_suite.mitigation.batch_wise import unit
 from memorization_suite.sampling import (
     Batch,
     NoisePredictor,
@@ -16,10 +15,10 @@ from memorization_suite.sampling import (
     alpha_sigma,
     initial_noise,
 )
-from memorization_suite.sampling.gradients import frozen, in_parts
+from memorization_suite.sampling.gradients import Iterates, Parts, frozen
 from memorization_suite.sampling.loop import input_scale
 from memorization_suite.sampling.noise import derived, stream
-from memorization_suite.sampling.noise_predictor import HALVES, row_norm
+from memorization_suite.sampling.noise_predictor import HALVES, row_norm, unit
 
 # Every third restart the threshold grows; the official new seed is below 50000.
 THRESHOLD_STEP = 0.1
@@ -29,124 +28,188 @@ SEEDS = 50_000
 
 @dataclass
 class Candidate:
-    """A noise as it was evaluated. x: (4, h, w); loss; magnitude: ||e(x, c) - e(x, "")||; halves:
-    e(x, ...) by name, (4, h, w).
-    """
+    """A noise as it was evaluated."""
 
+    # (4, h, w).
     x: torch.Tensor
     loss: float
+    # ||e(x, c) - e(x, "")||.
     magnitude: float
+    # e(x, ...) by half, (4, h, w) each.
     halves: dict[str, torch.Tensor]
 
 
-class Attempt:
-    """Noises that are optimised from `start`, (k, 4, h, w); row i belongs to image i of the
-    predictor and has its own Adam state.
+class SailRestart:
+    """Noises that are optimized from `start`, (k, 4, h, w).
+
+    Row i belongs to image i of the predictor and has its own Adam state.
     """
 
     def __init__(self, method: Sail, predictor: NoisePredictor, start: torch.Tensor, t):
-        self.method, self.predictor, self.start, self.t = method, predictor, start, t
-        self.rows = [row.clone().requires_grad_() for row in start]
-        self.optimizer = torch.optim.Adam(self.rows, lr=method.lr)
-        self.found: dict[int, Candidate] = {}
+        self.method = method
+        self.predictor = predictor
+        self.start = start
+        self.t = t
+        self.iterates = Iterates(start, torch.optim.Adam, lr=method.lr)
+        # The newest evaluation of each row.
+        self.candidates: dict[int, Candidate] = {}
 
     def evaluate(
         self, part: torch.Tensor, *, threshold: float, differentiate: bool
     ) -> torch.Tensor:
-        """Evaluates the rows `part` and returns those that go on, with their gradients: the loss is
-        above the threshold. part, result: indices.
+        """The rows of `part` whose loss is above the threshold, with gradients.
+
+        part, result: indices.
         """
-        x = torch.stack([self.rows[i].detach() for i in part.tolist()]).requires_grad_(
-            differentiate
-        )
+        x = self.iterates.at(part, differentiate=differentiate)
+        predictor = self.predictor.select(part)
         with torch.set_grad_enabled(differentiate):
-            loss, prediction = self.method.loss(
-                self.predictor.select(part), x, self.start[part], self.t
-            )
-        seen, magnitude = loss.detach().cpu(), prediction.magnitude().tolist()
+            loss, prediction = self.method.loss(predictor, x, self.start[part], self.t)
+        losses = loss.detach().cpu()
+        magnitudes = prediction.magnitude().tolist()
         for k, i in enumerate(part.tolist()):
-            self.found[i] = Candidate(
-                x[k].detach(),
-                float(seen[k]),
-                magnitude[k],
-                {name: prediction.halves[name][k].detach() for name in HALVES},
-            )
-        going = torch.isfinite(seen) & (seen > threshold)
-        if differentiate and going.any():
-            (gradient,) = torch.autograd.grad(loss, x, grad_outputs=going.to(loss))
-            for i, g in zip(part[going].tolist(), gradient[going]):
-                self.rows[i].grad = g
+            halves = {half: prediction.halves[half][k].detach() for half in HALVES}
+            self.candidates[i] = Candidate(x[k].detach(), float(losses[k]), magnitudes[k], halves)
+        going = torch.isfinite(losses) & (losses > threshold)
+        self.iterates.keep_gradients(loss, x, part, going)
         return part[going]
 
-    def step(self) -> None:
-        """One update of the rows that have a gradient."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
-
-class Kept:
+class SailState:
     """What each image of the batch has so far: its accepted noise, else its best one."""
 
     def __init__(self, x: torch.Tensor):
         n = len(x)
         self.start = x
         self.best: list[Candidate | None] = [None] * n
+        # The restart that the noise is of.
+        self.attempt = torch.zeros(n, dtype=torch.long)
         self.first_magnitude = torch.full((n,), torch.nan)
-        self.updates, self.restarts, self.attempt = torch.zeros(3, n, dtype=torch.long)
-        self.reached, self.failed = torch.zeros(2, n, dtype=torch.bool)
+        self.updates = torch.zeros(n, dtype=torch.long)
+        self.restarts = torch.zeros(n, dtype=torch.long)
+        self.reached = torch.zeros(n, dtype=torch.bool)
+        # Whose loss was not finite once.
+        self.failed = torch.zeros(n, dtype=torch.bool)
 
-    def take(self, image: int, made: Candidate, restart: int, *, accepted: bool) -> None:
+    def take(self, image: int, candidate: Candidate, restart: int, *, accepted: bool) -> None:
         """Notes a candidate of this image."""
         best = self.best[image]
         if best is None:
-            self.first_magnitude[image] = made.magnitude
-        if best is None or accepted or made.loss < best.loss:
-            self.best[image], self.attempt[image] = made, restart
+            self.first_magnitude[image] = candidate.magnitude
+        if best is None or accepted or candidate.loss < best.loss:
+            self.best[image] = candidate
+            self.attempt[image] = restart
         self.reached[image] = accepted
-        self.failed[image] |= not math.isfinite(made.loss)
+        self.failed[image] |= not math.isfinite(candidate.loss)
+
+    def restore_failed(self, predictor: NoisePredictor, t) -> None:
+        """An image with a loss that was not finite, or without a candidate, gets its own noise
+        back, evaluated once more.
+        """
+        images = [i for i, best in enumerate(self.best) if best is None or self.failed[i]]
+        if not images:
+            return
+        rows = torch.tensor(images)
+        prediction = predictor.select(rows).at(self.start[rows], t)
+        magnitudes = prediction.magnitude().tolist()
+        for k, i in enumerate(images):
+            halves = {half: prediction.halves[half][k] for half in HALVES}
+            self.best[i] = Candidate(self.start[i], math.nan, magnitudes[k], halves)
+            self.attempt[i] = 0
+            self.reached[i] = False
 
     def result(self, predictor: NoisePredictor, t, batch: Batch, *, known: bool) -> Adjustment:
-        """The noises; an image with a loss that was not finite, or without a candidate, gets its
-        own back, evaluated once more. known: whether what was evaluated is the prediction at them.
-        """
-        again = torch.tensor(
-            [i for i, best in enumerate(self.best) if best is None or self.failed[i]],
-            dtype=torch.long,
-        )
-        if len(again):
-            own = predictor.select(again).at(self.start[again], t)
-            for k, (i, magnitude) in enumerate(zip(again.tolist(), own.magnitude().tolist())):
-                self.best[i] = Candidate(
-                    self.start[i],
-                    math.nan,
-                    magnitude,
-                    {name: own.halves[name][k] for name in HALVES},
-                )
-                self.attempt[i], self.reached[i] = 0, False
-        best = [one for one in self.best if one is not None]
-        x = torch.stack([one.x for one in best])
-        last = {}
+        """The noises. known: whether what was evaluated is the prediction at them."""
+        self.restore_failed(predictor, t)
+        best = [candidate for candidate in self.best if candidate is not None]
+        x = torch.stack([candidate.x for candidate in best])
+        numbers = {
+            "iterations": self.updates,
+            "restarts": self.restarts,
+            "attempt": self.attempt,
+            "first_magnitude": self.first_magnitude,
+        }
         if known:
             batch.first = predictor.at(x, t)
-            batch.first.halves = {
-                name: torch.stack([one.halves[name] for one in best]) for name in HALVES
-            }
-            last = {"last_magnitude": torch.tensor([one.magnitude for one in best])}
-        return Adjustment(
-            x,
-            {
-                "iterations": self.updates,
-                "restarts": self.restarts,
-                "attempt": self.attempt,
-                "first_magnitude": self.first_magnitude,
-                **last,
-                "loss": torch.tensor([one.loss for one in best]),
-                "reached": self.reached,
-                "failed": self.failed,
-                "norm": row_norm(x),
-                "moved": row_norm(x - self.start),
-            },
-        )
+            for half in HALVES:
+                halves = [candidate.halves[half] for candidate in best]
+                batch.first.halves[half] = torch.stack(halves)
+            numbers["last_magnitude"] = torch.tensor([candidate.magnitude for candidate in best])
+        numbers |= {
+            "loss": torch.tensor([candidate.loss for candidate in best]),
+            "reached": self.reached,
+            "failed": self.failed,
+            "norm": row_norm(x),
+            "moved": row_norm(x - self.start),
+        }
+        return Adjustment(x, numbers)
+
+
+@dataclass
+class PoolEntry:
+    """A candidate for the images of a prompt."""
+
+    candidate: Candidate
+    # Of its noise, before it was evaluated.
+    updates: int
+    # Before its noise was drawn.
+    restart: int
+    accepted: bool
+
+
+class SailPool:
+    """--official same_candidates: up to `wanted` candidates of a prompt's seed, first come."""
+
+    def __init__(self, method: Sail, predictor: NoisePredictor, wanted: int, t):
+        self.method = method
+        self.predictor = predictor
+        self.wanted = wanted
+        self.t = t
+        self.parts = Parts(method.grad_rows or method.budget)
+        self.accepted: list[PoolEntry] = []
+        # The last evaluations of candidates that were never good enough.
+        self.others: list[PoolEntry] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every image has a candidate."""
+        return len(self.accepted) >= self.wanted
+
+    def fill(self, seed: int, x: torch.Tensor) -> list[PoolEntry]:
+        """The candidates, completed by the best of the others. x: of the images, for its shape."""
+        shape = (self.method.budget, *x.shape[1:])
+        for restart in range(self.method.restarts + 1):
+            generator = stream(seed)
+            noise = torch.randn(shape, generator=generator)
+            self.try_noises(as_read(noise, self.predictor, x, self.t), restart)
+            if self.is_full:
+                return self.accepted[: self.wanted]
+            if (restart + 1) % RESTARTS_PER_STEP == 0:
+                seed = int(torch.randint(0, SEEDS, (1,), generator=generator))
+        self.others.sort(key=lambda entry: entry.candidate.loss)
+        return self.accepted + self.others[: self.wanted - len(self.accepted)]
+
+    def try_noises(self, start: torch.Tensor, restart: int) -> None:
+        """Optimizes the candidates together, until there are enough."""
+        method = self.method
+        run = SailRestart(method, self.predictor, start, self.t)
+        taken: set[int] = set()
+        for k in range(method.max_steps):
+            last = k + 1 == method.max_steps
+            evaluate = partial(run.evaluate, threshold=-math.inf, differentiate=not last)
+            self.parts.evaluate(evaluate, torch.arange(method.budget))
+            for i, candidate in sorted(run.candidates.items()):
+                if i not in taken and candidate.loss <= method.threshold(restart):
+                    self.accepted.append(PoolEntry(candidate, k, restart, accepted=True))
+                    taken.add(i)
+            if self.is_full:
+                return
+            if not last:
+                run.iterates.step()
+        for i, candidate in run.candidates.items():
+            if i not in taken and math.isfinite(candidate.loss):
+                updates = method.max_steps - 1
+                self.others.append(PoolEntry(candidate, updates, restart, accepted=False))
 
 
 @register(
@@ -161,12 +224,13 @@ class Sail(Mitigation):
     With e(x) = e(x, c) - e(x, "") and u = e(x) / ||e(x)||: loss = ||e(x + delta u)|| + alpha ||x||
     (the official code's; SD 2: alpha 0.01, l_thres 4 to 6, in units of its v quirk), or with s = -e
     / sigma the paper's ||s(x + delta s / ||s||) - s(x)||^2 + alpha ||x||^2, for which no threshold
-    is published. The gradient flows through u. Differs from the code: every image optimises its own
-    noise, so that images are paired with other methods' (code: eight candidates of one seed for a
-    prompt, first come); u is that of the iterate (code: of the start); after the last restart the
-    best noise is kept (code: goes on for ever). A fresh noise is drawn from SeedSequence([the
-    image's seed, restart]); every third restart l_thres grows by 0.1. attempt in the figures: the
-    restart whose noise is kept.
+    is published. The gradient flows through u.
+
+    Differs from the code: every image optimizes its own noise, so that images are paired with other
+    methods' (code: eight candidates of one seed for a prompt, first come); u is that of the iterate
+    (code: of the start); after the last restart the best noise is kept (code: goes on for ever). A
+    fresh noise is drawn from SeedSequence([the image's seed, restart]); every third restart l_thres
+    grows by 0.1. attempt in the figures: the restart whose noise is kept.
     """
 
     lr: float = flag(0.05, "learning rate of Adam, in unit-variance latents", above=0.0)
@@ -205,154 +269,118 @@ class Sail(Mitigation):
     def loss(
         self, predictor: NoisePredictor, x: torch.Tensor, start: torch.Tensor, t
     ) -> tuple[torch.Tensor, Prediction]:
-        """Loss (k,) and the prediction that gave the direction: at x, under `fixed_direction` at
-        start with the gradient handed to x.
+        """Loss (k,) and the prediction that gave the direction.
+
+        It is at x, under `fixed_direction` at start with the gradient handed to x.
         """
-        sigma = alpha_sigma(predictor.scheduler, t)[1]
-        factor = (
-            -1 / sigma if "v_as_x0" in self.official and not predictor.is_epsilon else 1.0
-        )  # e = (x - alpha v) / sigma, read so
-        prediction = predictor.at(
-            start + (x - x.detach()) if "fixed_direction" in self.official else x, t
-        )
+        _, sigma = alpha_sigma(predictor.scheduler, t)
+        factor = 1.0
+        if "v_as_x0" in self.official and not predictor.is_epsilon:
+            factor = -1 / sigma  # e = (x - alpha v) / sigma, read so
+        at = x
+        if "fixed_direction" in self.official:
+            at = start + (x - x.detach())
+        prediction = predictor.at(at, t)
         e = factor * prediction.conditional
         u = unit(e.detach() if self.stop_gradient else e)
         if self.objective == "code":
-            return row_norm(
-                factor * predictor.conditional_noise(x + self.delta * u, t)
-            ) + self.alpha * row_norm(x), prediction
-        change = factor * predictor.conditional_noise(x - self.delta * u, t) - e
-        return row_norm(change).square() / sigma**2 + self.alpha * row_norm(x).square(), prediction
+            e_probe = factor * predictor.conditional_noise(x + self.delta * u, t)
+            return row_norm(e_probe) + self.alpha * row_norm(x), prediction
+        # With s = -e / sigma the probe goes against u, and sigma^2 divides the square.
+        e_probe = factor * predictor.conditional_noise(x - self.delta * u, t)
+        sharpness = row_norm(e_probe - e).square() / sigma**2
+        return sharpness + self.alpha * row_norm(x).square(), prediction
 
-    def threshold(self, attempt: int) -> float:
-        return self.l_thres + THRESHOLD_STEP * (attempt // RESTARTS_PER_STEP)
+    def threshold(self, restart: int) -> float:
+        """The loss at which a noise of this restart is accepted."""
+        return self.l_thres + THRESHOLD_STEP * (restart // RESTARTS_PER_STEP)
 
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:
         with frozen(predictor.unet):
-            kept = (self.fill if "same_candidates" in self.official else self.search)(
-                predictor, x, t, batch
-            )
-        return kept.result(predictor, t, batch, known="fixed_direction" not in self.official)
+            if "same_candidates" in self.official:
+                state = self.fill_from_pools(predictor, x, t, batch)
+            else:
+                state = self.search(predictor, x, t, batch)
+        known = "fixed_direction" not in self.official
+        return state.result(predictor, t, batch, known=known)
 
-    def search(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Kept:
+    def search(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> SailState:
         """Every image for itself; those that are not done are evaluated together."""
-        kept, active, size = Kept(x), torch.arange(len(x)), self.grad_rows or len(x)
+        state = SailState(x)
+        active = torch.arange(len(x))
+        parts = Parts(self.grad_rows or len(x))
         for restart in range(self.restarts + 1):
-            kept.restarts[active] = restart
-            start = (
-                x[active]
-                if restart == 0
-                else fresh_noise(
-                    [batch.seeds[i] for i in active.tolist()], restart, predictor, x, t
-                )
-            )
-            attempt, going, threshold = (
-                Attempt(self, predictor.select(active), start, t),
-                torch.arange(len(active)),
-                self.threshold(restart),
-            )
-            for k in range(self.max_steps):
-                last, seen = k + 1 == self.max_steps, going.tolist()
-                parts, size = in_parts(
-                    partial(attempt.evaluate, threshold=threshold, differentiate=not last),
-                    going,
-                    size,
-                )
-                going = torch.cat([on for _, on in parts])
-                for i in seen:
-                    kept.take(
-                        int(active[i]),
-                        attempt.found[i],
-                        restart,
-                        accepted=attempt.found[i].loss <= threshold,
-                    )
-                if last or not len(going):
-                    break
-                attempt.step()
-                kept.updates[active[going]] += 1
-            active = active[going]
+            state.restarts[active] = restart
+            start = x[active]
+            if restart > 0:
+                seeds = [batch.seeds[i] for i in active.tolist()]
+                start = fresh_noise(seeds, restart, predictor, x, t)
+            run = SailRestart(self, predictor.select(active), start, t)
+            active = self.optimize(run, state, active, restart, parts)
             if not len(active):
                 break
-        return kept
+        return state
 
-    def fill(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> Kept:
+    def optimize(
+        self,
+        run: SailRestart,
+        state: SailState,
+        images: torch.Tensor,
+        restart: int,
+        parts: Parts,
+    ) -> torch.Tensor:
+        """Those of the images whose noise did not become good enough. images: of the run's rows."""
+        threshold = self.threshold(restart)
+        rows = torch.arange(len(images))
+        for k in range(self.max_steps):
+            last = k + 1 == self.max_steps
+            evaluate = partial(run.evaluate, threshold=threshold, differentiate=not last)
+            going = torch.cat(parts.evaluate(evaluate, rows))
+            for row in rows.tolist():
+                candidate = run.candidates[row]
+                accepted = candidate.loss <= threshold
+                state.take(int(images[row]), candidate, restart, accepted=accepted)
+            rows = going
+            if last or not len(rows):
+                break
+            run.iterates.step()
+            state.updates[images[rows]] += 1
+        return images[rows]
+
+    def fill_from_pools(
+        self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
+    ) -> SailState:
         """--official same_candidates: a prompt's images are filled from candidates of the prompt's
         seed.
         """
-        kept = Kept(x)
+        state = SailState(x)
         for group in batch.groups():
-            owners = group[
-                torch.arange(self.budget) % len(group)
-            ]  # whose rows the candidates' count as
-            pool = self.pool(
-                predictor.select(owners), len(group), batch.prompt_seeds[int(group[0])], x, t
-            )
-            for image, (candidate, updates, restart, accepted) in zip(group.tolist(), pool):
-                kept.take(image, candidate, restart, accepted=accepted)
-                kept.updates[image], kept.restarts[image] = (
-                    updates,
-                    restart if accepted else self.restarts,
-                )
-        return kept
-
-    def pool(
-        self, predictor: NoisePredictor, wanted: int, seed: int, x: torch.Tensor, t
-    ) -> list[tuple[Candidate, int, int, bool]]:
-        """(candidate, its updates, restarts before it, accepted?) of up to `wanted` candidates,
-        first come; then the best of the others.
-        """
-        pool: list[tuple[Candidate, int, int, bool]] = []
-        others: list[tuple[Candidate, int, int, bool]] = []
-        size = self.grad_rows or self.budget
-        for restart in range(self.restarts + 1):
-            generator, taken = stream(seed), set()
-            noise = torch.randn((self.budget, *x.shape[1:]), generator=generator)
-            attempt = Attempt(self, predictor, as_read(noise, predictor, x, t), t)
-            for k in range(self.max_steps):
-                last = k + 1 == self.max_steps
-                _, size = in_parts(
-                    partial(attempt.evaluate, threshold=-math.inf, differentiate=not last),
-                    torch.arange(self.budget),
-                    size,
-                )
-                fresh = [
-                    i
-                    for i, one in sorted(attempt.found.items())
-                    if i not in taken and one.loss <= self.threshold(restart)
-                ]
-                pool += [(attempt.found[i], k, restart, True) for i in fresh]
-                taken |= set(fresh)
-                if len(pool) >= wanted:
-                    return pool[:wanted]
-                if not last:
-                    attempt.step()
-            others += [
-                (one, k, restart, False)
-                for i, one in attempt.found.items()
-                if i not in taken and math.isfinite(one.loss)
-            ]
-            if (restart + 1) % RESTARTS_PER_STEP == 0:
-                seed = int(torch.randint(0, SEEDS, (1,), generator=generator))
-        return pool + sorted(others, key=lambda other: other[0].loss)[: wanted - len(pool)]
+            # Whose UNet rows the candidates' count as.
+            owners = group[torch.arange(self.budget) % len(group)]
+            pool = SailPool(self, predictor.select(owners), len(group), t)
+            entries = pool.fill(batch.prompt_seeds[int(group[0])], x)
+            for image, entry in zip(group.tolist(), entries):
+                state.take(image, entry.candidate, entry.restart, accepted=entry.accepted)
+                state.updates[image] = entry.updates
+                state.restarts[image] = entry.restart if entry.accepted else self.restarts
+        return state
 
 
 def fresh_noise(
     seeds: list[int], restart: int, predictor: NoisePredictor, like: torch.Tensor, t
 ) -> torch.Tensor:
     """Noise of images that start anew, as the UNet reads it, (len(seeds), 4, h, w)."""
-    shape = (like.shape[1], like.shape[2], like.shape[3])
-    drawn = initial_noise([derived(seed, restart) for seed in seeds], shape)
+    channels, height, width = like.shape[1:]
+    drawn = initial_noise([derived(seed, restart) for seed in seeds], (channels, height, width))
     return as_read(drawn, predictor, like, t)
 
 
 def as_read(noise: torch.Tensor, predictor: NoisePredictor, like: torch.Tensor, t) -> torch.Tensor:
-    """Drawn noise as the UNet reads it at the first timestep: Euler's is a quarter of a percent
-    shorter.
+    """Drawn noise as the UNet reads it at the first timestep.
+
+    Euler's is a quarter of a percent shorter.
     """
-    return (
-        noise.to(like)
-        * float(predictor.scheduler.init_noise_sigma)
-        / input_scale(predictor.scheduler, t)
-    )
+    scheduler = predictor.scheduler
+    return noise.to(like) * float(scheduler.init_noise_sigma) / input_scale(scheduler, t)

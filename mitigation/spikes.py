@@ -1,5 +1,6 @@
-"""Spike attenuation: tokens that draw far more cross-attention than the others are held back. Zhao
-et al., ICML 2026.
+"""Spike attenuation: tokens that draw far more cross-attention than the others are held back.
+
+Zhao et al., ICML 2026.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ import contextlib
 
 from memorization_suite.lazy import torch
 from memorization_suite.sampling import NoisePredictor
-from memorization_suite.sampling.attention import OpenAttention, attention_names, patched_attention
+from memorization_suite.sampling.attention import attention_names, open_attention
+from memorization_suite.sampling.noise_predictor import per_image
 
 BLOCKS = ("early", "all")  # down blocks and the middle; every cross-attention
 
@@ -19,16 +21,17 @@ def names_in(unet, blocks: str) -> list[str]:
 
 
 def spikes(logits: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which tokens stand out, per row and head: (rows, heads, queries, tokens) -> (rows, heads, 1,
-    tokens) bool.
+    """Which tokens stand out, per row and head.
 
-    M_k = max over queries of the logits; k is a spike when (M_k - mean) / (std + 1e-6) > threshold.
-    Mean and unbiased std run over the tokens k >= 1, padding included; the begin token is never
-    one.
+    (rows, heads, queries, tokens) -> (rows, heads, 1, tokens) bool. M_k = max over queries of the
+    logits; k is a spike when (M_k - mean) / (std + 1e-6) > threshold. Mean and unbiased std run
+    over the tokens k >= 1, padding included; the begin token is never one.
     """
     highest = logits.amax(dim=2, keepdim=True)
     others = highest[..., 1:]
-    z = (highest - others.mean(-1, keepdim=True)) / (others.std(-1, keepdim=True) + 1e-6)
+    mean = others.mean(-1, keepdim=True)
+    std = others.std(-1, keepdim=True)
+    z = (highest - mean) / (std + 1e-6)
     z[..., 0] = -torch.inf
     return z > threshold
 
@@ -47,11 +50,7 @@ def attenuated_spikes(
         rows = predictor.call.rows_of(half)
         if not rows.any():
             return logits
-        chosen = spikes(logits.detach(), threshold) & rows.to(logits.device).reshape(-1, 1, 1, 1)
+        chosen = spikes(logits.detach(), threshold) & per_image(rows.to(logits.device))
         return torch.where(chosen, logits * attenuation, logits)
 
-    return patched_attention(
-        predictor.unet,
-        lambda name: OpenAttention(name, edit=edit),
-        names_in(predictor.unet, blocks),
-    )
+    return open_attention(predictor.unet, names_in(predictor.unet, blocks), edit=edit)

@@ -1,5 +1,6 @@
-"""Trajectories held inside the region of ordinary ones: Huang et al., "Broken Memories", KDD
-2026.
+"""Trajectories held inside the region of ordinary ones.
+
+Huang et al., "Broken Memories", KDD 2026.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
 from memorization_suite.sampling.loop import input_scale
-from memorization_suite.sampling.noise_predictor import row_norm
+from memorization_suite.sampling.noise_predictor import per_image, row_norm, stretch
 from memorization_suite.sampling.stability import Statistics, clean_estimate, read_statistics
 
 NO_FILE = (
@@ -21,22 +22,25 @@ NO_FILE = (
 )
 
 
-def as_columns(values: torch.Tensor) -> torch.Tensor:
-    """(n,) -> (n, 1, 1, 1)."""
-    return values.reshape(-1, 1, 1, 1)
-
-
 class InsideRegions(GuidanceSchedule):
     """Plain guidance; steps whose update would leave the region are corrected, see
     `StabilityRegions`. Images do not see each other.
     """
 
     def __init__(self, statistics: Statistics, gamma: float, severe: float):
-        self.statistics, self.gamma, self.severe_from = statistics, gamma, severe
-        self.largest = self.mild_steps = self.severe_steps = self.first = torch.zeros(0)
+        self.statistics = statistics
+        self.gamma = gamma
+        self.severe_from = severe
+        # Of each image: the largest deviation, in sd; steps corrected, by severity; the first of
+        # them, -1 without one.
+        self.largest = torch.zeros(0)
+        self.mild_steps = torch.zeros(0)
+        self.severe_steps = torch.zeros(0)
+        self.first = torch.zeros(0)
 
     def begin(self, step: Step, pred: Prediction) -> None:
-        scheduler, n = pred.predictor.scheduler, len(pred.x)
+        """Step 0. Raises ValueError when the statistics are of another kind of run."""
+        scheduler = pred.predictor.scheduler
         self.statistics.check(
             num_inference_steps=step.num_steps,
             guidance_scale=step.guidance_scale,
@@ -44,80 +48,72 @@ class InsideRegions(GuidanceSchedule):
             timesteps=[round(float(t), 3) for t in scheduler.timesteps],
             latent_shape=list(pred.x.shape[1:]),
         )
-        self.largest = torch.zeros(n, device=pred.x.device)
-        self.mild_steps, self.severe_steps = torch.zeros(
-            (2, n), dtype=torch.long, device=pred.x.device
-        )
-        self.first = torch.full((n,), -1, device=pred.x.device)
+        n = len(pred.x)
+        device = pred.x.device
+        self.largest = torch.zeros(n, device=device)
+        self.mild_steps = torch.zeros(n, dtype=torch.long, device=device)
+        self.severe_steps = torch.zeros(n, dtype=torch.long, device=device)
+        self.first = torch.full((n,), -1, device=device)
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:
         if step.index == 0:
             self.begin(step, pred)
         noise = super().combine(step, pred)
-        self.z, self.scheduler = pred.x.float(), pred.predictor.scheduler
-        outside_by = self.statistics.deviation(
-            "update", step.index, row_norm(self.look_ahead(pred, noise) - self.z)
-        ).abs()
-        outside, self.severe = outside_by > self.gamma, outside_by > self.severe_from
-        self.largest = torch.maximum(self.largest, outside_by)
+        self.scheduler = pred.predictor.scheduler
+        self.z = pred.x.float()
+        delta = self.look_ahead(pred, noise) - self.z
+        deviation = self.statistics.deviation("update", step.index, row_norm(delta)).abs()
+        outside = deviation > self.gamma
+        self.severe = deviation > self.severe_from
+
+        self.largest = torch.maximum(self.largest, deviation)
         self.mild_steps += outside & ~self.severe
         self.severe_steps += self.severe
         self.first = torch.where(outside & (self.first < 0), step.index, self.first)
-        return (
-            torch.where(
-                as_columns(outside), self.rescaled(step, pred, noise).to(noise.dtype), noise
-            )
-            if outside.any()
-            else noise
-        )
+        if not outside.any():
+            return noise
+        rescaled = self.rescaled(step, pred, noise).to(noise.dtype)
+        return torch.where(per_image(outside), rescaled, noise)
 
     def look_ahead(self, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
-        """z after the step that this noise would give, float32; the scheduler's own state is left
-        alone.
+        """z after the step that this noise would give, float32.
+
+        The scheduler's own state is left alone.
         """
         scheduler = copy.deepcopy(self.scheduler)
-        draws = (
-            {"generator": torch.Generator().manual_seed(0)}
-            if "generator" in inspect.signature(scheduler.step).parameters
-            else {}
-        )
+        draws = {}
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            draws["generator"] = torch.Generator().manual_seed(0)
         latents = self.z * input_scale(scheduler, pred.t)
         output = pred.predictor.to_model_output(noise.float(), self.z, pred.t)
         after = scheduler.step(output, pred.t, latents, return_dict=False, **draws)[0]
         return after.float() / input_scale(scheduler, pred.t)
 
     def rescaled(self, step: Step, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
-        """The noise whose z0_hat is the given one's at the reference length, float32; zero stays
-        zero.
+        """The noise whose z0_hat is the given one's at the reference length, float32.
+
+        Zero stays zero.
         """
         alpha, sigma = alpha_sigma(self.scheduler, pred.t)
         clean = clean_estimate(pred, noise)
-        length = row_norm(clean)
-        factor = torch.where(
-            length > 0,
-            float(self.statistics.mean["clean"][step.index])
-            / length.clamp(min=torch.finfo(length.dtype).tiny),
-            1.0,
-        )
-        return (self.z - alpha * as_columns(factor) * clean) / sigma
+        reference = float(self.statistics.mean["clean"][step.index])
+        factor = stretch(reference, row_norm(clean))
+        return (self.z - alpha * factor * clean) / sigma
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         if not self.severe.any():
             return after
         scale = input_scale(self.scheduler, step.t)
-        update = after.float() / scale - self.z
-        z = self.z + self.clamp("update", step, update)
-        return torch.where(
-            as_columns(self.severe), (self.clamp("latent", step, z) * scale).to(after.dtype), after
-        )
+        delta = after.float() / scale - self.z
+        z = self.z + self.clamped("update", step, delta)
+        latents = self.clamped("latent", step, z) * scale
+        return torch.where(per_image(self.severe), latents.to(after.dtype), after)
 
-    def clamp(self, name: str, step: Step, x: torch.Tensor) -> torch.Tensor:
-        """x at a length inside the region; zero stays zero."""
+    def clamped(self, name: str, step: Step, x: torch.Tensor) -> torch.Tensor:
+        """x at a length inside the region of the norm with this name; zero stays zero."""
         length = row_norm(x)
         wanted = self.statistics.clamped(name, step.index, length, self.gamma)
-        return x * as_columns(
-            torch.where(length > 0, wanted / length.clamp(min=torch.finfo(length.dtype).tiny), 1.0)
-        )
+        return x * stretch(wanted, length)
 
     def numbers(self) -> dict[str, torch.Tensor]:
         """instability: largest deviation in sd before its correction; steps corrected by severity;
@@ -137,14 +133,17 @@ class StabilityRegions(Mitigation):
     are left alone.
 
     With delta = z_{i+1} - z_i and mean and sd of its norm over ordinary prompts, a step is outside
-    when | ||delta|| - mean | > gamma sd.
+    when | ||delta|| - mean | > gamma sd. A file made with another model, sampler or guidance is
+    refused.
+
     Fixed by the paper: these norms and their statistics (50 ordinary prompts), the region, the two
     corrections (z0_hat rescaled to the reference norm; ||z|| and ||delta|| clamped into their
-    regions), and that there are two severities. Ours, since no code is released and the
-    text was not at hand: gamma 3; severe from twice that on; mild: z0_hat alone; severe: z0_hat,
-    then delta, then z, once each; the norm of delta is that of the step as it would be without
-    correction, found without a UNet call; norms in unit-variance latents (paper: SD 1.4, PNDM). A
-    file made with another model, sampler or guidance is refused.
+    regions), and that there are two severities.
+
+    Ours, since no code is released and the text was not at hand: gamma 3; severe from twice that
+    on; mild: z0_hat alone; severe: z0_hat, then delta, then z, once each; the norm of delta is that
+    of the step as it would be without correction, found without a UNet call; norms in unit-variance
+    latents (paper: SD 1.4, PNDM).
     """
 
     statistics: str = flag(

@@ -8,9 +8,7 @@ from memorization_suite.sampling import Batch, BelowTimestep, Deferred, Guidance
 
 @register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")
 class StaticTransition(Mitigation):
-    """Unconditional sampling (scale 0) while t > tau, then plain guidance, from the noise as
-    drawn.
-    """
+    """Unconditional sampling (scale 0) while t > tau, then plain guidance; noise as drawn."""
 
     tau: float = flag(500.0, "no guidance while t > tau", at_least=1.0)
     cfg_step: int | None = flag(

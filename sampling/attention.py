@@ -3,68 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from memorization_suite.lazy import torch
 
+if TYPE_CHECKING:
+    from memorization_suite.sampling.batch import Batch
+
+PARTS = ("down", "mid", "up")  # of a UNet, in the order of their calls
+# (name, logits or probabilities), both (rows, heads, queries, tokens).
+Edit = Callable[[str, "torch.Tensor"], "torch.Tensor"]
+See = Callable[[str, "torch.Tensor"], None]
+
 
 def attention_names(unet, *, cross: bool = True, contains: str = "") -> list[str]:
-    """Names of the cross-attention (or self-attention) modules whose name contains a text, e.g.
-    'down_blocks.0', in the order of their calls.
+    """Names of the cross-attention (or self-attention) modules, in the order of their calls.
+
+    contains: what a name must contain, for example 'down_blocks.0'.
     """
     ending = "attn2.processor" if cross else "attn1.processor"
-    found = [
-        name.removesuffix(".processor")
-        for name in unet.attn_processors
-        if name.endswith(ending) and contains in name
-    ]
-    return sorted(
-        found, key=lambda name: ("down", "mid", "up").index(name.split("_")[0])
-    )  # stable: inside a part as listed
+    processors = [name for name in unet.attn_processors if name.endswith(ending)]
+    names = [name.removesuffix(".processor") for name in processors if contains in name]
+    # Sorting is stable: inside a part they stay as the UNet lists them.
+    return sorted(names, key=lambda name: PARTS.index(name.split("_")[0]))
 
 
 @contextmanager
 def patched_attention(
     unet, make_processor: Callable[[str], object], names: list[str]
 ) -> Iterator[None]:
-    """Sets `make_processor(name)` on the named modules; the old processors come back, also after an
-    exception.
+    """Sets `make_processor(name)` on the named modules.
 
-    Raises ValueError for a name that the UNet does not have.
+    The old processors come back, also after an exception. Raises ValueError for a name that the
+    UNet does not have.
     """
     before = unet.attn_processors
-    unknown = [name for name in names if f"{name}.processor" not in before]
-    if unknown:
-        raise ValueError(
-            f"the UNet has no attention module {unknown[0]!r}; it has "
-            f"{', '.join(attention_names(unet))}"
-        )
+    patched = dict(before)
+    for name in names:
+        if f"{name}.processor" not in before:
+            raise ValueError(
+                f"the UNet has no attention module {name!r}; it has "
+                f"{', '.join(attention_names(unet))}"
+            )
+        patched[f"{name}.processor"] = make_processor(name)
     try:
-        unet.set_attn_processor(
-            before | {f"{name}.processor": make_processor(name) for name in names}
-        )
+        unet.set_attn_processor(patched)
         yield
     finally:
         unet.set_attn_processor(dict(before))
 
 
-class OpenAttention:
-    """Attention with its logits in the open: softmax(edit(Q K^T / sqrt(d))) V, equal to diffusers'
-    processors to rounding.
+def open_attention(
+    unet, names: list[str], *, edit: Edit | None = None, see: See | None = None
+) -> AbstractContextManager[None]:
+    """`OpenAttention` in the named modules, inside the block."""
+    return patched_attention(unet, lambda name: OpenAttention(name, edit=edit, see=see), names)
 
-    edit(name, logits) may change the logits, see(name, probs) may keep the probabilities: (rows,
-    heads, queries, tokens), in float32 where the UNet is not. `NoisePredictor.call` tells what the
-    rows are.
+
+class OpenAttention:
+    """Attention with its logits in the open: softmax(edit(Q K^T / sqrt(d))) V.
+
+    Without an edit it equals diffusers' processors to rounding. edit(name, logits) may change the
+    logits, see(name, probs) may keep the probabilities: (rows, heads, queries, tokens), in float32
+    where the UNet is not. `NoisePredictor.call` tells what the rows are.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        edit: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
-        see: Callable[[str, torch.Tensor], None] | None = None,
-    ):
-        self.name, self.edit, self.see = name, edit, see
+    def __init__(self, name: str, *, edit: Edit | None = None, see: See | None = None):
+        self.name = name
+        self.edit = edit
+        self.see = see
 
     def __call__(
         self,
@@ -84,18 +92,20 @@ class OpenAttention:
                 f"{self.name} is not an attention of a Stable Diffusion transformer block"
             )
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            heads_apart(projected, attn.heads)
-            for projected in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
-        )
+        query = heads_apart(attn.to_q(hidden_states), attn.heads)
+        key = heads_apart(attn.to_k(text), attn.heads)
+        value = heads_apart(attn.to_v(text), attn.heads)
+
         logits = (query @ key.transpose(-1, -2)).float() * attn.scale
         if self.edit is not None:
             logits = self.edit(self.name, logits)
         probs = logits.softmax(-1)
         if self.see is not None:
             self.see(self.name, probs)
+
         mixed = (probs.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](mixed)) / attn.rescale_output_factor
+        projection, dropout = attn.to_out
+        return dropout(projection(mixed)) / attn.rescale_output_factor
 
 
 def heads_apart(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -105,4 +115,17 @@ def heads_apart(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 def last_token(tokenizer, prompt: str) -> int:
     """Position of the end token: begin token, prompt, end token, cut to the tokenizer's length."""
-    return min(len(tokenizer(prompt, truncation=True).input_ids), tokenizer.model_max_length) - 1
+    tokens = tokenizer(prompt, truncation=True).input_ids
+    return min(len(tokens), tokenizer.model_max_length) - 1
+
+
+def encoded_texts(batch: Batch) -> list[str]:
+    """What is encoded for each image: the prompts, or what a method made of them."""
+    return batch.encoded or batch.prompts
+
+
+def last_tokens(batch: Batch) -> list[int]:
+    """Position of the end token in each image's encoded text."""
+    texts = encoded_texts(batch)
+    positions = {text: last_token(batch.pipe.tokenizer, text) for text in set(texts)}
+    return [positions[text] for text in texts]

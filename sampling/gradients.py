@@ -1,4 +1,4 @@
-"""Gradients with respect to inputs only."""
+"""Derivatives with respect to inputs only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from memorization_suite.lazy import torch
+from memorization_suite.lazy import forward_ad, torch, torch_attention
 
 T = TypeVar("T")
 
@@ -14,26 +14,72 @@ T = TypeVar("T")
 @contextmanager
 def frozen(module: torch.nn.Module) -> Iterator[None]:
     """Parameters take no part in gradients inside the block."""
-    learning = [p for p in module.parameters() if p.requires_grad]
-    for p in learning:
-        p.requires_grad_(False)
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for p in learning:
-            p.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
-def in_parts(
-    evaluate: Callable[[torch.Tensor], T], rows: torch.Tensor, size: int
-) -> tuple[list[tuple[torch.Tensor, T]], int]:
-    """`evaluate` over all rows, `size` at once, fewer when the memory does not suffice; each part
-    with its result, and that number.
+def forward_product(
+    function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, v: torch.Tensor
+) -> torch.Tensor:
+    """J v, J the function's Jacobian at x, by forward-mode differentiation."""
+    # Fused attention has no forward mode.
+    plain_attention = torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH)
+    with forward_ad.dual_level(), plain_attention:
+        result = function(forward_ad.make_dual(x, v))
+        return forward_ad.unpack_dual(result).tangent
+
+
+class Iterates:
+    """Rows that are optimized together, each with its own optimizer state.
+
+    The optimizer passes over a row that has no gradient.
     """
-    while True:
-        try:
-            return [(part, evaluate(part)) for part in rows.split(size)], size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = (size + 1) // 2
+
+    def __init__(self, start: torch.Tensor, optimizer: type[torch.optim.Optimizer], **settings):
+        self.rows = [row.clone().requires_grad_() for row in start]
+        self.optimizer = optimizer(self.rows, **settings)
+
+    def at(self, part: torch.Tensor, *, differentiate: bool) -> torch.Tensor:
+        """The rows with these indices, stacked; a copy, which gradients may be taken by."""
+        x = torch.stack([self.rows[i].detach() for i in part.tolist()])
+        return x.requires_grad_(differentiate)
+
+    def keep_gradients(
+        self, loss: torch.Tensor, x: torch.Tensor, part: torch.Tensor, going: torch.Tensor
+    ) -> None:
+        """Gradients of the losses (k,) by x, for those rows of `part` that go on, (k,) bool."""
+        if not x.requires_grad or not going.any():
+            return
+        (gradient,) = torch.autograd.grad(loss, x, grad_outputs=going.to(loss))
+        for i, row in zip(part[going].tolist(), gradient[going.to(gradient.device)]):
+            self.rows[i].grad = row
+
+    def step(self) -> None:
+        """One update of the rows that have a gradient."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class Parts:
+    """Evaluates rows in parts; a part becomes smaller when the memory does not suffice."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def evaluate(self, function: Callable[[torch.Tensor], T], rows: torch.Tensor) -> list[T]:
+        """What the function gives for each part of the rows. Raises torch.OutOfMemoryError when
+        not even one row fits.
+        """
+        while True:
+            try:
+                return [function(part) for part in rows.split(self.size)]
+            except torch.OutOfMemoryError:
+                if self.size == 1:
+                    raise
+                self.size = (self.size + 1) // 2

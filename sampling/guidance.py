@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from memorization_suite.lazy import torch
 from memorization_suite.sampling.noise_predictor import Prediction
@@ -10,20 +10,21 @@ from memorization_suite.sampling.noise_predictor import Prediction
 
 @dataclass
 class Step:
-    """Where the sampler is. guidance_scale: what the user asked for; applied: what the schedule
-    made of it (number or (n,)).
-    """
+    """Where the sampler is."""
 
     index: int
     t: torch.Tensor
     num_steps: int
+    # What the user asked for.
     guidance_scale: float
-    applied: float | torch.Tensor = field(default=float("nan"))
+    # What the schedule made of it: a number, or one per image (n,).
+    applied: float | torch.Tensor = float("nan")
 
 
 class GuidanceSchedule:
-    """Guidance as asked for at every step. Made anew for each batch, so a schedule may remember
-    what it saw.
+    """Guidance as asked for at every step.
+
+    Made anew for each batch, so a schedule may remember what it saw.
     """
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:
@@ -36,24 +37,25 @@ class GuidanceSchedule:
         return pred.guided(step.applied)
 
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """May correct what the scheduler made of the latents. before, after: (n, 4, h, w) in the
-        scheduler's space.
+        """What the scheduler made of the latents, corrected where a method wants that.
+
+        before, after: (n, 4, h, w) in the scheduler's space.
         """
         return after
 
     def numbers(self) -> dict[str, torch.Tensor]:
-        """The schedule's own figures when the batch is done, one per image (n,); they become
-        columns of images.csv.
+        """The schedule's own figures when the batch is done, one per image (n,).
+
+        They become columns of images.csv.
         """
         return {}
 
 
 @dataclass
 class Deferred(GuidanceSchedule):
-    """No guidance (scale 0) in steps 0..last_off, both included: the official --apply_cfg_step. -1
-    is never off.
-    """
+    """No guidance (scale 0) in steps 0..last_off: the official --apply_cfg_step."""
 
+    # Included; -1: guided from the start.
     last_off: int
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:
@@ -62,14 +64,13 @@ class Deferred(GuidanceSchedule):
 
 @dataclass
 class BelowTimestep(GuidanceSchedule):
-    """Scale `before` (0: no guidance) while t > tau: the paper's delayed guidance.
-
-    Published values of tau are rounded to four decimals, some below the grid point they mean
-    (Euler's 978.612245 as 978.6122), so a timestep within `tolerance` above tau counts as reached.
-    """
+    """Scale `before` while t > tau: the paper's delayed guidance."""
 
     tau: float
+    # Published values of tau are rounded to four decimals, some below the grid point they mean
+    # (Euler's 978.612245 as 978.6122), so a timestep this little above tau counts as reached.
     tolerance: float = 1e-2
+    # 0: no guidance.
     before: float = 0.0
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:

@@ -16,11 +16,8 @@ def alpha_sigma(scheduler, t) -> tuple[float, float]:
     scheduler does.
     """
     alphas_cumprod = scheduler.alphas_cumprod.cpu().double().numpy()
-    ratio = float(
-        np.interp(
-            float(t), np.arange(len(alphas_cumprod)), np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
-        )
-    )
+    ratios = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
+    ratio = float(np.interp(float(t), np.arange(len(ratios)), ratios))
     alpha = (1 + ratio**2) ** -0.5
     return alpha, ratio * alpha
 
@@ -28,6 +25,30 @@ def alpha_sigma(scheduler, t) -> tuple[float, float]:
 def row_norm(x: torch.Tensor) -> torch.Tensor:
     """L2 norm of each row over all its elements. x: (n, ...) -> (n,) float32."""
     return torch.linalg.vector_norm(x.float().flatten(1), dim=1)
+
+
+def per_image(values: torch.Tensor) -> torch.Tensor:
+    """A number an image in the shape that goes with latents. (n,) -> (n, 1, 1, 1)."""
+    return values.reshape(-1, 1, 1, 1)
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    """x / ||x|| per image; zero stays zero. x: (n, c, h, w)."""
+    length = per_image(row_norm(x))
+    return torch.where(length > 0, x / above_zero(length), 0.0)
+
+
+def stretch(wanted: torch.Tensor | float, length: torch.Tensor) -> torch.Tensor:
+    """wanted / length, 1 where the length is 0: the factor that gives a vector the wanted length.
+
+    (n,) -> (n, 1, 1, 1).
+    """
+    return per_image(torch.where(length > 0, wanted / above_zero(length), 1.0))
+
+
+def above_zero(length: torch.Tensor) -> torch.Tensor:
+    """Lengths that can divide: 0 becomes the smallest normal number."""
+    return length.clamp(min=torch.finfo(length.dtype).tiny)
 
 
 class Call:
@@ -43,9 +64,8 @@ class Call:
 
     def rows_of(self, *halves: str) -> torch.Tensor:
         """Which rows belong to these halves, (rows,) bool."""
-        return torch.tensor([half in halves for half in self.halves]).repeat_interleave(
-            len(self.images)
-        )
+        chosen = torch.tensor([half in halves for half in self.halves])
+        return chosen.repeat_interleave(len(self.images))
 
     def image_of_row(self) -> torch.Tensor:
         """Index of each row's image in the batch, (rows,)."""
@@ -56,40 +76,41 @@ class NoisePredictor:
     """Predicted noise e(x, t) for a batch of images; row i of every argument belongs to image i.
 
     x is what the UNet reads: of unit variance at the first timestep, for every scheduler. It may be
-    float32 while
-    the UNet is not: it is cast on the way in. `unet_evals` counts, per image, the rows that passed
-    through the
-    UNet: plain guidance costs two per step.
+    float32 while the UNet is not: it is cast on the way in.
 
-    prompt_embeds, negative_prompt_embeds: (n, tokens, dim); they are the halves "text" and "uncond"
-    of `embeds`, to which a method may add others. call: what the UNet is running, shared with all
-    selections. skip_unused_half=False always runs both halves in one call, as the official code
-    does.
+    prompt_embeds, negative_prompt_embeds: (n, tokens, dim). skip_unused_half=False always runs both
+    halves in one call, as the official code does.
     """
 
     def __init__(
         self,
         unet,
         scheduler,
-        prompt_embeds,
-        negative_prompt_embeds,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor,
         *,
         skip_unused_half: bool = True,
     ):
-        self.unet, self.scheduler, self.skip_unused_half = unet, scheduler, skip_unused_half
+        n = len(prompt_embeds)
+        self.unet = unet
+        self.scheduler = scheduler
+        self.skip_unused_half = skip_unused_half
+        # Half -> (n, tokens, dim). A method may add other halves.
         self.embeds = {"uncond": negative_prompt_embeds, "text": prompt_embeds}
-        self.images = torch.arange(len(prompt_embeds))
+        # Which images of the batch these are.
+        self.images = torch.arange(n)
+        # What the UNet is running; shared with all selections.
         self.call = Call()
-        self.unet_evals = torch.zeros(len(prompt_embeds), dtype=torch.long)
+        # Rows that passed through the UNet, of each image of the batch; shared with all selections.
+        # Plain guidance costs two a step.
+        self.unet_evals = torch.zeros(n, dtype=torch.long)
 
     def select(self, rows: torch.Tensor) -> NoisePredictor:
-        """The predictor of some of the images; it counts into the same `unet_evals`. rows: (k,)
-        indices.
-        """
+        """The predictor of some of the images. rows: (k,) indices."""
         rows = rows.cpu()
         part = copy.copy(self)
         part.images = self.images[rows]
-        part.embeds = {name: embeds[rows.to(embeds.device)] for name, embeds in self.embeds.items()}
+        part.embeds = {half: embeds[rows.to(embeds.device)] for half, embeds in self.embeds.items()}
         return part
 
     def at(self, x: torch.Tensor, t) -> Prediction:
@@ -101,22 +122,20 @@ class NoisePredictor:
         return self.at(x, t).conditional
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
-        """e(x, t) for the named halves in one UNet call; one tensor (n, 4, h, w) for each, in the
-        dtype of `to_noise`.
-        """
+        """e(x, t) of the named halves in one UNet call; (n, 4, h, w) each, dtype of `to_noise`."""
         embeds = torch.cat([self.embeds[half] for half in halves])
         rows = torch.cat([x] * len(halves)).to(embeds.dtype)
-        self.call.halves, self.call.images = halves, self.images
+        self.call.halves = halves
+        self.call.images = self.images
         model_output = self.unet(rows, t, encoder_hidden_states=embeds, return_dict=False)[0]
         self.unet_evals.index_add_(0, self.images, torch.full_like(self.images, len(halves)))
         return list(self.to_noise(model_output, rows, t).chunk(len(halves)))
 
     def to_noise(self, model_output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
-        """Epsilon from what the UNet predicts. With v = alpha e - sigma x0 and x = alpha x0 + sigma
-        e: e = alpha v + sigma x.
+        """Epsilon from what the UNet predicts, v or epsilon itself.
 
-        Epsilon models: as it comes. v models: float32, since rounding the sum would drown alpha v
-        (alpha is 0.07 at first).
+        With v = alpha e - sigma x0 and x = alpha x0 + sigma e: e = alpha v + sigma x. That is
+        float32, since rounding the sum would drown alpha v (alpha is 0.07 at first).
         """
         if self.is_epsilon:
             return model_output
@@ -128,7 +147,8 @@ class NoisePredictor:
         if self.is_epsilon:
             return noise_pred
         alpha, sigma = alpha_sigma(self.scheduler, t)
-        return ((noise_pred.float() - sigma * x.float()) / alpha).to(x.dtype)
+        v = (noise_pred.float() - sigma * x.float()) / alpha
+        return v.to(x.dtype)
 
     @property
     def is_epsilon(self) -> bool:
@@ -146,17 +166,20 @@ class Prediction:
     """e(x, t) with and without the prompt; a half is computed when it is first read."""
 
     def __init__(self, predictor: NoisePredictor, x: torch.Tensor, t):
-        self.predictor, self.x, self.t = predictor, x, t
+        self.predictor = predictor
+        self.x = x
+        self.t = t
         self.halves: dict[str, torch.Tensor] = {}
 
     def need(self, *names: str) -> None:
         """Computes what is missing of the named halves in one UNet call."""
-        wanted = (
-            names if self.predictor.skip_unused_half else tuple(dict.fromkeys((*HALVES, *names)))
-        )
+        wanted = names
+        if not self.predictor.skip_unused_half:
+            wanted = tuple(dict.fromkeys((*HALVES, *names)))
         missing = tuple(name for name in wanted if name not in self.halves)
         if missing:
-            self.halves.update(zip(missing, self.predictor.run(self.x, self.t, missing)))
+            computed = self.predictor.run(self.x, self.t, missing)
+            self.halves.update(zip(missing, computed))
 
     @property
     def uncond(self) -> torch.Tensor:
@@ -172,25 +195,28 @@ class Prediction:
 
     @property
     def conditional(self) -> torch.Tensor:
-        """e(x, t, c) - e(x, t, ""), float32: a difference of half-precision numbers would carry
-        their rounding.
+        """e(x, t, c) - e(x, t, ""), float32.
+
+        A difference of half-precision numbers would carry their rounding.
         """
         self.need(*HALVES)
         return self.text.float() - self.uncond.float()
 
     def magnitude(self) -> torch.Tensor:
-        """||e(x, t, c) - e(x, t, "")|| per image, (n,) float32: the statistic of Wen et al. 2024,
-        and what Han et al. 2025 lower.
+        """||e(x, t, c) - e(x, t, "")|| per image, (n,) float32.
+
+        The statistic of Wen et al. 2024, and what Han et al. 2025 lower.
         """
         return row_norm(self.conditional)
 
     def guided(self, scale: float | torch.Tensor) -> torch.Tensor:
-        """e_uncond + scale (e_text - e_uncond). scale: a number, or one per image (n,). Scale 0 and
-        1 cost one half only.
+        """e_uncond + scale (e_text - e_uncond).
+
+        scale: a number, or one per image (n,). The numbers 0 and 1 cost one half only.
         """
         if not isinstance(scale, torch.Tensor) and scale in (0, 1):
             return self.text if scale else self.uncond
         self.need(*HALVES)
         if isinstance(scale, torch.Tensor):
-            scale = scale.to(self.uncond.device, self.uncond.dtype).reshape(-1, 1, 1, 1)
+            scale = per_image(scale.to(self.uncond.device, self.uncond.dtype))
         return self.uncond + scale * (self.text - self.uncond)
