@@ -1,5 +1,6 @@
-"""Norm and alignment of the conditional noise prediction on pure noise: Asthana and Belagiannis,
-ICLR 2026.
+"""Norm and alignment of the conditional noise prediction on pure noise.
+
+Asthana and Belagiannis, ICLR 2026.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ from memorization_suite.sampling import Prediction, Step
 from memorization_suite.sampling.anisotropy import LATE, anisotropy
 
 
-class NormAndCosine(Watcher):
+class AnisotropyWatcher(Watcher):
     """Both terms on the initial noise."""
 
     score: torch.Tensor
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
-        timesteps = self.predictor.scheduler.timesteps
-        late = self.predictor.at(prediction.x, timesteps[LATE])
-        self.score = anisotropy(
-            prediction, late, self.detector.norm_weight, self.detector.cosine_weight
-        )
+        late = self.predictor.at(prediction.x, self.predictor.scheduler.timesteps[LATE])
+        settings = self.detector
+        self.score = anisotropy(prediction, late, settings.norm_weight, settings.cosine_weight)
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
         return self.score
@@ -30,10 +29,12 @@ class NormAndCosine(Watcher):
 @register("anisotropy", paper="Asthana and Belagiannis, ICLR 2026", cost="4")
 class Anisotropy(Detector):
     """norm_weight ||e(x, c) - e(x, "")|| at the first timestep + cosine_weight cos at a late one,
-    on the same noise. Source: weights of SD 1.4.
+    on the same noise.
+
+    Source: weights of SD 1.4.
     """
 
-    watcher = NormAndCosine
+    watcher = AnisotropyWatcher
     norm_weight: float = flag(
         1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0
     )

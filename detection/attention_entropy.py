@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.detection.base import Detector, Watcher, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.attention import attention_names, last_token
+from memorization_suite.sampling.attention import See, attention_names, last_tokens
 
 
 def entropy(attention: torch.Tensor) -> torch.Tensor:
@@ -15,60 +15,66 @@ def entropy(attention: torch.Tensor) -> torch.Tensor:
 
 
 class AttentionWatcher(Watcher):
-    """Keeps the newest attention of the text rows per layer: mean over heads and queries, (n,
-    77).
-    """
+    """Keeps each layer's newest attention of the text rows, mean over heads and queries."""
 
+    # Layer -> (n, 77).
     newest: dict[str, torch.Tensor]
 
     def begin(self) -> None:
         self.newest = {}
 
     def layers(self) -> list[str]:
+        """Names of the layers that are looked at."""
         return attention_names(self.predictor.unet)
 
     def attention(self, index: int) -> dict[str, See]:
         return dict.fromkeys(self.layers(), self.see)
 
     def see(self, name: str, probs: torch.Tensor) -> None:
-        self.newest[name] = probs[self.predictor.call.rows_of("text").to(probs.device)].mean((1, 2))
+        """probs: (rows, heads, queries, 77)."""
+        text_rows = self.predictor.call.rows_of("text").to(probs.device)
+        self.newest[name] = probs[text_rows].mean((1, 2))
 
 
-class AverageEntropy(AttentionWatcher):
+class AttentionEntropyWatcher(AttentionWatcher):
     """Ren's D, see `AttentionEntropy`."""
 
+    def begin(self) -> None:
+        super().begin()
+        # Steps that are averaged, the last ones.
+        self.tail = self.detector.tail(self.total)
+
     def attention(self, index: int) -> dict[str, See]:
-        return (
-            super().attention(index)
-            if index in (0, *range(self.total - self.detector.tail(self.total), self.total))
-            else {}
-        )
+        if index == 0 or self.is_in_tail(index):
+            return super().attention(index)
+        return {}
+
+    def is_in_tail(self, index: int) -> bool:
+        """Whether the step with this index is averaged."""
+        return index >= self.total - self.tail
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
         if not self.attention(step.index):
             return
-        attention = torch.stack(list(self.newest.values())).mean(0).cpu()  # all layers: (n, 77)
+        # Mean over all layers, (n, 77).
+        attention = torch.stack(list(self.newest.values())).mean(0).cpu()
         if step.index == 0:
-            tokenizer = self.batch.pipe.tokenizer
-            ends = torch.tensor([last_token(tokenizer, prompt) for prompt in self.batch.prompts])
-            self.summary = (
-                torch.arange(attention.shape[1]) >= ends[:, None]
-            )  # the end token and the padding after it
+            # The end token and the padding after it.
+            ends = torch.tensor(last_tokens(self.batch))
+            self.summary = torch.arange(attention.shape[1]) >= ends[:, None]
             self.first = entropy(attention * self.summary)
             self.score = torch.zeros(len(attention))
-        tail = self.detector.tail(self.total)
-        if step.index >= self.total - tail:
+        if self.is_in_tail(step.index):
             change = entropy(attention * self.summary) - self.first
-            self.score += (
-                entropy(attention)
-                + (change.abs() if self.detector.difference == "absolute" else change)
-            ) / tail
+            if self.detector.difference == "absolute":
+                change = change.abs()
+            self.score += (entropy(attention) + change) / self.tail
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
         return self.score
 
 
-class FirstEntropy(AttentionWatcher):
+class LayerEntropyWatcher(AttentionWatcher):
     """Ren's E, see `LayerEntropy`."""
 
     def layers(self) -> list[str]:
@@ -92,7 +98,7 @@ class AttentionEntropy(Detector):
     tokens: the end token and the padding.
     """
 
-    watcher = AverageEntropy
+    watcher = AttentionEntropyWatcher
     difference: str = flag(
         "absolute", "change of the summary tokens' entropy", choices=("absolute", "signed")
     )
@@ -109,11 +115,12 @@ class AttentionEntropy(Detector):
     "layer_entropy", paper="Ren et al., ECCV 2024, E", cost="2 (the text half alone would do)"
 )
 class LayerEntropy(Detector):
-    """E: entropy of one layer's attention at the first step. Source: layer 3 in the order of calls,
-    down_blocks.1.attentions.1 of SD 1.
+    """E: entropy of one layer's attention at the first step.
+
+    Source: layer 3 in the order of calls, down_blocks.1.attentions.1 of SD 1.
     """
 
-    watcher = FirstEntropy
+    watcher = LayerEntropyWatcher
     layer: int = flag(
         3,
         "cross-attention layer in the order of calls; a smaller UNet's last one if it has fewer",

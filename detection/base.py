@@ -1,32 +1,33 @@
-"""What a detector is: it watches a guided trajectory, or its start, and gives every image one
-score.
-"""
+"""What a detector is: it watches a guided trajectory, or its start, and scores every image."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from functools import cache
 from typing import ClassVar
 
 import memorization_suite.detection
 from memorization_suite.lazy import torch
-from memorization_suite.runs.settings import Settings, flags, frozen_settings
+from memorization_suite.runs.settings import Settings, build, frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
-
-See = Callable[[str, "torch.Tensor"], None]
+from memorization_suite.sampling.attention import See
 
 
 class Watcher:
-    """One detector's look at one batch. Methods are called in this order; images never see each
-    other unless a score is about a prompt.
+    """One detector's look at one batch. Methods are called in this order.
 
-    predictor: for evaluations of its own, which are counted. total: steps of the sampler.
+    Images never see each other unless a score is about a prompt.
     """
 
     def __init__(self, detector, predictor: NoisePredictor, batch: Batch, total: int):
-        self.detector, self.predictor, self.batch, self.total = detector, predictor, batch, total
+        # Its settings.
+        self.detector = detector
+        # For evaluations of its own, which are counted.
+        self.predictor = predictor
+        self.batch = batch
+        # Steps of the sampler.
+        self.total = total
         self.begin()
 
     def begin(self) -> None:
@@ -39,19 +40,22 @@ class Watcher:
         return {}
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
-        """Once per watched step. prediction.x is what the UNet read, of unit variance at the first
-        step.
+        """Once per watched step.
+
+        prediction.x is what the UNet read, of unit variance at the first step.
         """
 
     def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
-        """Scores (n,), larger is more memorized. final: last latents. images: (n, 3, H, W) in [0,
-        1], if the detector asked for them.
+        """Scores (n,), larger is more memorized.
+
+        final: last latents. images: (n, 3, H, W) in [0, 1], if the detector asked for them.
         """
         raise NotImplementedError
 
     def masks(self) -> torch.Tensor | None:
-        """Where the memorized part is, (n, h, w) of the latents' size and at least 0, for detectors
-        that tell.
+        """Where the memorized part is, for detectors that tell.
+
+        (n, h, w) of the latents' size and at least 0.
         """
         return None
 
@@ -76,8 +80,9 @@ class Detector(Settings):
         return self.watcher(self, predictor, batch, total)
 
     def missing(self) -> str:
-        """What the detector cannot run without and was not given, as the end of a sentence; empty
-        when nothing is.
+        """What the detector cannot run without and was not given, as the end of a sentence.
+
+        Empty when nothing is.
         """
         return ""
 
@@ -101,7 +106,9 @@ def register(name: str, *, paper: str, cost: str):
                 f"two detectors are called {name!r}: {DETECTORS[name].__module__} and "
                 f"{cls.__module__}"
             )
-        cls.name, cls.paper, cls.cost = name, paper, cost
+        cls.name = name
+        cls.paper = paper
+        cls.cost = cost
         DETECTORS[name] = frozen_settings(cls)
         return DETECTORS[name]
 
@@ -122,16 +129,8 @@ def detectors() -> dict[str, type[Detector]]:
 
 
 def build_detector(name: str, **settings) -> Detector:
-    """A detector with its settings. Raises ValueError for an unknown name, an unknown setting or a
-    value out of range.
+    """A detector with its settings.
+
+    Raises ValueError for an unknown name, an unknown setting or a value out of range.
     """
-    known = detectors()
-    if name not in known:
-        raise ValueError(f"there is no detector {name!r}; there are {', '.join(known)}")
-    unknown = sorted(set(settings) - {option.name for option in flags(known[name])})
-    if unknown:
-        raise ValueError(
-            f"{name} does not take {unknown[0]!r}; it takes "
-            f"{', '.join(o.name for o in flags(known[name])) or 'nothing'}"
-        )
-    return known[name](**settings)
+    return build(detectors(), "detector", name, settings)

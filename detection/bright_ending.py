@@ -1,29 +1,28 @@
-"""Bright Ending: the magnitude where the end token is attended to at the last step. Chen et al.,
-ICLR 2025.
+"""Bright Ending: the magnitude where the end token is attended to at the last step.
+
+Chen et al., ICLR 2025.
 """
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, See, Watcher, register
+from memorization_suite.detection.base import Detector, Watcher, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling.attention import See, last_tokens
 from memorization_suite.sampling.bright_ending import BINARISE, BrightEnding, binarise, masked_norm
 
 
-class MaskedNorm(Watcher):
+class BrightEndingWatcher(Watcher):
     """Keeps each step's squares, summed over channels, until the mask is there."""
 
+    # The roots of those squares, (n, 1, h, w) of each step.
     roots: list[torch.Tensor]
     mask: torch.Tensor
 
     def begin(self) -> None:
         self.roots = []
-        self.ending = BrightEnding(
-            self.predictor,
-            [last_token(self.batch.pipe.tokenizer, prompt) for prompt in self.batch.prompts],
-        )
+        self.ending = BrightEnding(self.predictor, last_tokens(self.batch))
 
     def attention(self, index: int) -> dict[str, See]:
         return dict.fromkeys(self.ending.names, self.ending.see) if index == self.total - 1 else {}
@@ -31,7 +30,8 @@ class MaskedNorm(Watcher):
     def on_step(self, step: Step, prediction: Prediction) -> None:
         self.roots.append(prediction.conditional.square().sum(1, keepdim=True).sqrt())
         if step.index == self.total - 1:
-            self.mask = self.ending.mask(*prediction.x.shape[-2:])
+            height, width = prediction.x.shape[-2:]
+            self.mask = self.ending.mask(height, width)
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
         mask = binarise(self.mask, self.detector.mask_binarise, self.detector.mask_quantile)
@@ -43,7 +43,7 @@ class MaskedNorm(Watcher):
 
 
 @register("bright_ending", paper="Chen et al., ICLR 2025", cost="2N")
-class MaskedScore(Detector):
+class BrightEndingDetector(Detector):
     """Mean over all steps of ||(e(x, c) - e(x, "")) o m|| / mean(m), m the end token's attention at
     the last step.
 
@@ -51,7 +51,8 @@ class MaskedScore(Detector):
     the squares per pixel are kept.
     """
 
-    watcher, spatial = MaskedNorm, True
+    watcher = BrightEndingWatcher
+    spatial = True
     mask_binarise: str = flag(
         "none",
         "the mask in the score: none (attention probabilities), otsu or quantile",

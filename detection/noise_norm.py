@@ -8,14 +8,16 @@ from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 
 
-class NoiseNorm(Watcher):
+class NoiseNormWatcher(Watcher):
     """Mean over the watched steps of ||e(x, c) - e(x, "")||, epsilon units."""
 
     magnitudes: list[torch.Tensor]
+    # Sum over the watched steps of the squares, summed over channels.
     energy: torch.Tensor | float
 
     def begin(self) -> None:
-        self.magnitudes, self.energy = [], 0.0
+        self.magnitudes = []
+        self.energy = 0.0
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
         self.magnitudes.append(prediction.magnitude())
@@ -32,10 +34,11 @@ class NoiseNorm(Watcher):
 
 
 @register("noise_norm", paper="Wen et al., ICLR 2024", cost="2K, K = --num_steps")
-class FirstSteps(Detector):
+class NoiseNorm(Detector):
     """The first step, or the first K, of the guided trajectory."""
 
-    watcher, spatial = NoiseNorm, True
+    watcher = NoiseNormWatcher
+    spatial = True
     num_steps: int = flag(1, "steps that are averaged, from the first", at_least=1)
 
     def steps(self, total: int) -> int:
@@ -43,10 +46,11 @@ class FirstSteps(Detector):
 
 
 @register("noise_norm_all", paper="Wen et al., ICLR 2024", cost="2N")
-class AllSteps(Detector):
+class NoiseNormAll(Detector):
     """All steps of the guided trajectory."""
 
-    watcher, spatial = NoiseNorm, True
+    watcher = NoiseNormWatcher
+    spatial = True
 
     def steps(self, total: int) -> int:
         return total

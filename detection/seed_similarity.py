@@ -1,5 +1,6 @@
-"""How alike a prompt's images are: memorized prompts give one image from many seeds. Carlini et al.
-2023 and a thumbnail correlation.
+"""How alike a prompt's images are: memorized prompts give one image from many seeds.
+
+Carlini et al. 2023 and a thumbnail correlation.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ from memorization_suite.runs.settings import flag
 
 
 def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:
-    """Equal, non-overlapping tiles, parts by parts; what does not fit at the right and the bottom
-    is left out. (n, parts^2, values).
+    """Equal, non-overlapping tiles, parts by parts, (n, parts^2, values).
+
+    What does not fit at the right and the bottom is left out.
     """
-    height, width = (size // parts for size in images.shape[-2:])
+    height, width = (side // parts for side in images.shape[-2:])
     cut = images[..., : height * parts, : width * parts]
-    return (
-        cut.unfold(2, height, height)
-        .unfold(3, width, width)
-        .permute(0, 2, 3, 1, 4, 5)
-        .flatten(3)
-        .flatten(1, 2)
-    )
+    # (n, channels, parts, parts, height, width)
+    tiled = cut.unfold(2, height, height).unfold(3, width, width)
+    return tiled.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
 def tile_distance(images: torch.Tensor, parts: int) -> torch.Tensor:
     """Largest L2 distance of two images' tiles, as the root mean square over a tile's values.
+
     images in [0, 1] -> (n, n).
     """
     each = tiles(images.float(), parts).transpose(0, 1)
@@ -35,13 +34,15 @@ def tile_distance(images: torch.Tensor, parts: int) -> torch.Tensor:
 def thumbnail_similarity(images: torch.Tensor, side: int = 32) -> torch.Tensor:
     """Pearson correlation of thumbnails, each channel less its mean. (n, n)."""
     small = F.interpolate(images.float(), (side, side), mode="area")
-    flat = F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1)
+    centered = small - small.mean((2, 3), keepdim=True)
+    flat = F.normalize(centered.flatten(1), dim=1)
     return flat @ flat.T
 
 
 class AmongSeeds(Watcher):
-    """Each image's mean over the prompt's others; a single image has nothing to be compared with
-    and scores nan.
+    """Each image's mean over the prompt's others.
+
+    A single image has nothing to be compared with and scores nan.
     """
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
@@ -53,19 +54,20 @@ class AmongSeeds(Watcher):
         scores = torch.full((len(images),), torch.nan)
         for group in self.batch.groups():
             if len(group) > 1:
-                pairs = self.similarity(images[group.to(images.device)]).cpu().fill_diagonal_(0)
-                scores[group] = pairs.sum(1) / (len(group) - 1)
+                similarity = self.similarity(images[group.to(images.device)])
+                others = similarity.cpu().fill_diagonal_(0)
+                scores[group] = others.sum(1) / (len(group) - 1)
         return scores
 
 
-class TileDistance(AmongSeeds):
+class TileDistanceWatcher(AmongSeeds):
     """Minus the tile distance."""
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         return -tile_distance(images, self.detector.tiles)
 
 
-class Thumbnails(AmongSeeds):
+class SeedSimilarityWatcher(AmongSeeds):
     """Correlation of thumbnails."""
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
@@ -73,12 +75,14 @@ class Thumbnails(AmongSeeds):
 
 
 @register("tile_distance", paper="Carlini et al., USENIX Security 2023", cost="2N")
-class Tiled(Detector):
+class TileDistance(Detector):
     """Minus the largest distance of corresponding tiles, mean over the prompt's other images.
+
     Source: tiles of 128 pixels of 512, so 4 by 4.
     """
 
-    watcher, needs_images = TileDistance, True
+    watcher = TileDistanceWatcher
+    needs_images = True
     tiles: int = flag(4, "tiles along a side", at_least=1)
 
     def steps(self, total: int) -> int:
@@ -86,10 +90,11 @@ class Tiled(Detector):
 
 
 @register("seed_similarity", paper="ours: correlation of 32-pixel thumbnails", cost="2N")
-class Similar(Detector):
+class SeedSimilarity(Detector):
     """Correlation with the prompt's other images."""
 
-    watcher, needs_images = Thumbnails, True
+    watcher = SeedSimilarityWatcher
+    needs_images = True
 
     def steps(self, total: int) -> int:
         return total

@@ -1,9 +1,8 @@
-"""Spectrum of the Hessian of the log density, which is the Jacobian of a score: Jeon et al., ICML
-2025.
+"""Spectrum of the Hessian of the log density, which is the Jacobian of a score.
 
-Products with the Jacobian are float32 passes through the UNet, everything else is float64. n images
-of d values; a product takes (r, d), row k by the matrix of image k % n, so that several vectors of
-each image go at once.
+Jeon et al., ICML 2025. Products with the Jacobian are float32 passes through the UNet, everything
+else is float64. n images of d values; a product takes (r, d), row k by the matrix of image k % n,
+so that several vectors of each image go at once.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from memorization_suite.lazy import forward_ad, no_grad, np, torch, torch_attention
+from memorization_suite.lazy import no_grad, np, torch
 from memorization_suite.sampling import NoisePredictor, alpha_sigma
-from memorization_suite.sampling.gradients import frozen
+from memorization_suite.sampling.gradients import forward_product, frozen
 from memorization_suite.sampling.noise import stream
 
 KINDS = ("text", "uncond", "difference")
@@ -23,8 +22,9 @@ Product = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class Operator(Protocol):
-    """A square matrix for each of n images, known by its products; v and results: (r, d) float64,
-    row k of image k % n.
+    """A square matrix for each of n images, known by its products.
+
+    v and results: (r, d) float64, row k of image k % n.
     """
 
     def times(self, v: torch.Tensor) -> torch.Tensor:
@@ -35,11 +35,12 @@ class Operator(Protocol):
 
 
 class ScoreJacobian:
-    """Jacobian of s(x) = -e / sigma where the UNet reads x; d = 4 h w. A product costs one UNet row
-    a vector, two for the difference.
+    """Jacobian of s(x) = -e / sigma where the UNet reads x; d = 4 h w.
 
-    kind: text s(x, c), uncond s(x, ""), or their difference. x: (n, 4, h, w) of unit variance. The
-    UNet should be float32. at_once: vectors that go through the UNet together.
+    A product costs one UNet row a vector, two for the difference. The UNet should be float32.
+
+    kind: text s(x, c), uncond s(x, ""), or their difference. x: (n, 4, h, w) of unit variance.
+    at_once: vectors that go through the UNet together. Raises ValueError for another kind.
     """
 
     def __init__(
@@ -47,25 +48,22 @@ class ScoreJacobian:
     ):
         if kind not in KINDS:
             raise ValueError(f"there is no score {kind!r}; there are {', '.join(KINDS)}")
-        self.predictor, self.x, self.t, self.kind, self.at_once = (
-            predictor,
-            x.detach().float(),
-            t,
-            kind,
-            at_once,
-        )
+        self.predictor = predictor
+        self.x = x.detach().float()
+        self.t = t
+        self.kind = kind
+        self.at_once = at_once
         _, self.sigma = alpha_sigma(predictor.scheduler, t)
 
     def score(self, x: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """s(x) of these images, (k, 4, h, w) float32."""
         prediction = self.predictor.select(images).at(x, self.t)
-        e = (
-            prediction.conditional
-            if self.kind == "difference"
-            else prediction.text
-            if self.kind == "text"
-            else prediction.uncond
-        )
+        if self.kind == "difference":
+            e = prediction.conditional
+        elif self.kind == "text":
+            e = prediction.text
+        else:
+            e = prediction.uncond
         return -e.float() / self.sigma
 
     def times(self, v: torch.Tensor) -> torch.Tensor:
@@ -77,31 +75,26 @@ class ScoreJacobian:
         return self.in_parts(self.reverse_product, v)
 
     def in_parts(self, product: Callable[..., torch.Tensor], v: torch.Tensor) -> torch.Tensor:
-        """A product of (r, d) vectors, some at a time."""
-        parts = []
+        """A product of (r, d) vectors, `at_once` at a time."""
+        products = []
         for rows in torch.arange(len(v)).split(self.at_once):
             images = rows % len(self.x)
             x = self.x[images.to(self.x.device)]
-            parts.append(
-                product(x, v[rows.to(v.device)].float().reshape(x.shape), images)
-                .flatten(1)
-                .double()
-            )
-        return torch.cat(parts)
+            part = v[rows.to(v.device)].float().reshape(x.shape)
+            products.append(product(x, part, images).flatten(1).double())
+        return torch.cat(products)
 
     @no_grad
     def forward_product(
         self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
     ) -> torch.Tensor:
-        with (
-            forward_ad.dual_level(),
-            torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH),
-        ):  # fused attention has no forward mode
-            return forward_ad.unpack_dual(self.score(forward_ad.make_dual(x, v), images)).tangent
+        """J v of these images."""
+        return forward_product(lambda x: self.score(x, images), x, v)
 
     def reverse_product(
         self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
     ) -> torch.Tensor:
+        """J^T v of these images."""
         with torch.enable_grad(), frozen(self.predictor.unet):
             x = x.requires_grad_()
             return torch.autograd.grad(self.score(x, images), x, v)[0]
@@ -109,27 +102,26 @@ class ScoreJacobian:
 
 @dataclass
 class Probes:
-    """Random unit vectors with entries +-1/sqrt(d), and their products: (probes, n, d) each. seeds:
-    one an image, for further draws.
-    """
+    """Random unit vectors with entries +-1/sqrt(d), and their products: (probes, n, d) each."""
 
     vectors: torch.Tensor
     products: torch.Tensor
     transposed: torch.Tensor
+    # One an image, for further draws.
     seeds: list[int]
 
     def trace(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hutchinson's estimate of tr J and its standard error, (n,) each; the error of a single
-        probe is nan.
+        """Hutchinson's estimate of tr J and its standard error, (n,) each.
+
+        The error of a single probe is nan.
         """
-        return mean_and_error((self.vectors * self.products).sum(2) * self.vectors.shape[2])
+        dimension = self.vectors.shape[2]
+        return mean_and_error((self.vectors * self.products).sum(2) * dimension)
 
     def asymmetry(self) -> torch.Tensor:
         """Mean of ||J z - J^T z|| / ||J z||, (n,); 0 where both are 0."""
-        gap, size = (
-            torch.linalg.vector_norm(v, dim=2)
-            for v in (self.products - self.transposed, self.products)
-        )
+        gap = torch.linalg.vector_norm(self.products - self.transposed, dim=2)
+        size = torch.linalg.vector_norm(self.products, dim=2)
         return torch.where(gap > 0, gap / size, gap).mean(0)
 
 
@@ -140,35 +132,34 @@ def probe(
     dimension: int,
     device: torch.device | str = "cpu",
 ) -> Probes:
-    """Probes of every image and their products. seeds: one an image; equal seeds give equal probes,
-    whatever the batch.
+    """Probes of every image and their products.
+
+    seeds: one an image; equal seeds give equal probes, whatever the batch.
     """
-    generators = [stream(seed, "probes") for seed in seeds]
-    signs = torch.stack(
-        [torch.randint(2, (count, dimension), generator=generator) for generator in generators], 1
-    )
-    vectors = ((2 * signs - 1).double() / dimension**0.5).to(device)
-    products, transposed = (
-        product(vectors.flatten(0, 1)).reshape(vectors.shape)
-        for product in (operator.times, operator.transposed)
-    )
+    signs = []
+    for seed in seeds:
+        generator = stream(seed, "probes")
+        signs.append(torch.randint(2, (count, dimension), generator=generator))
+    vectors = ((2 * torch.stack(signs, 1) - 1).double() / dimension**0.5).to(device)
+    flat = vectors.flatten(0, 1)
+    products = operator.times(flat).reshape(vectors.shape)
+    transposed = operator.transposed(flat).reshape(vectors.shape)
     return Probes(vectors, products, transposed, seeds)
 
 
 def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over the first dimension and its standard error, nan for a single value."""
-    alone = len(values) == 1
-    return values.mean(0), torch.full_like(values[0], torch.nan) if alone else values.std(0) / len(
-        values
-    ) ** 0.5
+    mean = values.mean(0)
+    if len(values) == 1:
+        return mean, torch.full_like(mean, torch.nan)
+    return mean, values.std(0) / len(values) ** 0.5
 
 
-def orthogonalise(w: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """w less its part in the span of the basis, and the coefficients of that part. w: (r, d);
-    basis: (r, k, d), orthonormal.
+def orthogonalize(w: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """w less its part in the span of the basis, and the coefficients of that part.
 
-    Gram-Schmidt with all vectors at once, twice: what the first round leaves of them by rounding
-    goes in the second.
+    w: (r, d); basis: (r, k, d), orthonormal. Gram-Schmidt with all vectors at once, twice: what the
+    first round leaves of them by rounding goes in the second.
     """
     coefficients = w.new_zeros(basis.shape[:2])
     for _ in range(2):
@@ -190,8 +181,10 @@ def following(
     ended = length <= 1e-10 * scale
     for i in ended.nonzero().flatten().tolist():
         drawn = torch.randn(1, w.shape[1], generator=generators[i], dtype=w.dtype).to(w.device)
-        w[i] = orthogonalise(drawn, basis[i : i + 1])[0][0]
-    return w / torch.linalg.vector_norm(w, dim=1, keepdim=True), torch.where(ended, 0.0, length)
+        direction, _ = orthogonalize(drawn, basis[i : i + 1])
+        w[i] = direction[0]
+    q = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
+    return q, torch.where(ended, 0.0, length)
 
 
 def arnoldi(
@@ -201,22 +194,25 @@ def arnoldi(
     generators: list[torch.Generator],
     first: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Hessenberg matrices of the operator in the Krylov spaces of the rows of `start`, (r, m, m), m
-    = min(iterations, d).
+    """Hessenberg matrices of the operator in the Krylov spaces of the rows of `start`.
 
-    start: unit vectors (r, d) float64. first: the product with them, where known. generators: one a
-    row. Every new vector is orthogonalised against all before it, so for a symmetric operator this
-    is Lanczos with full reorthogonalisation and the matrix is tridiagonal to rounding.
+    (r, m, m), m = min(iterations, d). start: unit vectors (r, d) float64. first: the product with
+    them, where known. generators: one a row.
+
+    Every new vector is orthogonalized against all before it, so for a symmetric operator this is
+    Lanczos with full reorthogonalization and the matrix is tridiagonal to rounding.
     """
     r, d = start.shape
     m = min(iterations, d)
-    basis, hessenberg = start.new_zeros(r, m, d), start.new_zeros(r, m, m)
-    q, scale = start, start.new_zeros(r)
+    basis = start.new_zeros(r, m, d)
+    hessenberg = start.new_zeros(r, m, m)
+    scale = start.new_zeros(r)
+    q = start
     for k in range(m):
         basis[:, k] = q
         w = first if k == 0 and first is not None else product(q)
         scale = torch.maximum(scale, torch.linalg.vector_norm(w, dim=1))
-        w, hessenberg[:, : k + 1, k] = orthogonalise(w, basis[:, : k + 1])
+        w, hessenberg[:, : k + 1, k] = orthogonalize(w, basis[:, : k + 1])
         if k + 1 < m:
             q, hessenberg[:, k + 1, k] = following(w, basis[:, : k + 1], scale, generators)
     return hessenberg
@@ -229,21 +225,20 @@ def lanczos(
     generators: list[torch.Generator],
     first: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Tridiagonal matrices of a symmetric operator, (r, m, m), m = min(iterations, d); full
-    reorthogonalisation. Arguments as of `arnoldi`.
+    """Tridiagonal matrices of a symmetric operator, (r, m, m), m = min(iterations, d).
+
+    Full reorthogonalization. Arguments as of `arnoldi`.
     """
     hessenberg = arnoldi(product, start, iterations, generators, first)
+    diagonal = hessenberg.diagonal(0, 1, 2)
     beside = hessenberg.diagonal(-1, 1, 2)
-    return (
-        torch.diag_embed(hessenberg.diagonal(0, 1, 2))
-        + torch.diag_embed(beside, 1)
-        + torch.diag_embed(beside, -1)
-    )
+    return torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
 
 
 def ritz(tridiagonal: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Ritz values, ascending, and their weights in the start vector, which add up to one; (n, m)
-    each, nan where the matrix is not finite.
+    """Ritz values, ascending, and their weights in the start vector, which add up to one.
+
+    (n, m) each, nan where the matrix is not finite.
     """
     matrices = tridiagonal.cpu().numpy()
     finite = np.isfinite(matrices).all((1, 2))
@@ -256,32 +251,46 @@ def ritz_real(hessenberg: torch.Tensor) -> np.ndarray:
     """Real parts of the Ritz values, ascending, (n, m); nan where the matrix is not finite."""
     matrices = hessenberg.cpu().numpy()
     finite = np.isfinite(matrices).all((1, 2))
-    values = np.sort(np.linalg.eigvals(np.where(finite[:, None, None], matrices, 0.0)).real, 1)
+    eigenvalues = np.linalg.eigvals(np.where(finite[:, None, None], matrices, 0.0))
+    values = np.sort(eigenvalues.real, 1)
     values[~finite] = np.nan
     return values
 
 
 def not_negative(values: np.ndarray) -> np.ndarray:
     """How many are at least 0, (n, m) -> (n,) float; nan where there are nan."""
-    return np.where(np.isfinite(values).all(1), (values >= 0).sum(1).astype(float), np.nan)
+    count = (values >= 0).sum(1).astype(float)
+    return np.where(np.isfinite(values).all(1), count, np.nan)
+
+
+def quadrature(values: np.ndarray, weights: np.ndarray, dimension: int) -> np.ndarray:
+    """Each probe's estimate of how many of all eigenvalues are at least 0, (r,).
+
+    Source: stochastic Lanczos quadrature.
+    """
+    estimate = dimension * (weights * (values >= 0)).sum(1)
+    return np.where(np.isfinite(values).all(1), estimate, np.nan)
 
 
 @dataclass
 class Spectrum:
-    """Eigenvalues (n, m), ascending: all of them if exact, else Ritz values. The rest: (n,) each.
+    """What is known of the n images' spectra."""
 
-    nonnegative: eigenvalues >= 0 among them. estimate, estimate_error: of all d eigenvalues, by
-    stochastic Lanczos quadrature over the probes, with its standard error; the count itself and 0
-    if exact, nan for Arnoldi, which has no quadrature. trace, trace_error: Hutchinson.
-    """
-
+    # Are the eigenvalues all there are? Else they are Ritz values.
     exact: bool
+    # (n, m), ascending.
     eigenvalues: np.ndarray
+    # How many of them are at least 0, (n,) as all that follow.
     nonnegative: np.ndarray
+    # Of all d eigenvalues, by stochastic Lanczos quadrature over the probes; the count itself if
+    # exact, nan for Arnoldi, which has no quadrature.
     estimate: np.ndarray
+    # Its standard error, 0 if exact.
     estimate_error: np.ndarray
+    # Hutchinson's.
     trace: np.ndarray
     trace_error: np.ndarray
+    # See `Probes.asymmetry`.
     asymmetry: np.ndarray
 
 
@@ -291,53 +300,56 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
 
     UNet rows of an image, k a product (1; 2 for the difference), m = min(iterations, d), P probes:
     2kP for the probes, and beyond them 2k(m - 1)P for lanczos, 2k(m - 1) if m = d, k(m - 1) for
-    arnoldi.
+    arnoldi. Raises ValueError.
     """
     if method not in OPERATORS or iterations < 1:
         raise ValueError(
             f"{method!r} with {iterations} iterations is not possible; there are "
             f"{', '.join(OPERATORS)} with at least 1"
         )
-    many, n, dimension = probes.vectors.shape
-    exact = iterations >= dimension
-    many = 1 if exact or method == "arnoldi" else many
-    start = probes.vectors[:many].flatten(0, 1)
-    generators = [stream(seed, "krylov start") for _ in range(many) for seed in probes.seeds]
     if method == "arnoldi":
-        values = ritz_real(
-            arnoldi(operator.times, start, iterations, generators, probes.products[0])
-        )
-        estimate = error = np.full(n, np.nan)
+        values, estimate, error = by_arnoldi(operator, probes, iterations)
     else:
-        first = ((probes.products + probes.transposed) / 2)[:many].flatten(0, 1)
-        both, weights = ritz(
-            lanczos(
-                lambda v: (operator.times(v) + operator.transposed(v)) / 2,
-                start,
-                iterations,
-                generators,
-                first,
-            )
-        )
-        values = both[:n]
-        estimate, error = arrays(
-            mean_and_error(torch.from_numpy(quadrature(both, weights, dimension).reshape(many, n)))
-        )
+        values, estimate, error = by_lanczos(operator, probes, iterations)
     count = not_negative(values)
+    exact = iterations >= probes.vectors.shape[2]
     if exact:
-        estimate, error = count, 0 * count
-    return Spectrum(
-        exact, values, count, estimate, error, *arrays((*probes.trace(), probes.asymmetry()))
-    )
+        estimate = count
+        error = 0 * count
+    trace, trace_error = arrays(probes.trace())
+    (asymmetry,) = arrays((probes.asymmetry(),))
+    return Spectrum(exact, values, count, estimate, error, trace, trace_error, asymmetry)
 
 
-def quadrature(values: np.ndarray, weights: np.ndarray, dimension: int) -> np.ndarray:
-    """Each probe's estimate of how many of all eigenvalues are at least 0, (r,). Source: stochastic
-    Lanczos quadrature.
-    """
-    return np.where(
-        np.isfinite(values).all(1), dimension * (weights * (values >= 0)).sum(1), np.nan
-    )
+def by_arnoldi(
+    operator: Operator, probes: Probes, iterations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Real parts of J's Ritz values (n, m), and nan in the place of an estimate and its error."""
+    generators = [stream(seed, "krylov start") for seed in probes.seeds]
+    start = probes.vectors[0]
+    hessenberg = arnoldi(operator.times, start, iterations, generators, probes.products[0])
+    unknown = np.full(len(start), np.nan)
+    return ritz_real(hessenberg), unknown, unknown
+
+
+def by_lanczos(
+    operator: Operator, probes: Probes, iterations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ritz values of (J + J^T) / 2, (n, m), the estimated count and its standard error, (n,)."""
+
+    def symmetric(v: torch.Tensor) -> torch.Tensor:
+        return (operator.times(v) + operator.transposed(v)) / 2
+
+    many, n, d = probes.vectors.shape
+    if iterations >= d:
+        many = 1  # all eigenvalues: there is nothing to estimate
+    start = probes.vectors[:many].flatten(0, 1)
+    first = ((probes.products + probes.transposed) / 2)[:many].flatten(0, 1)
+    generators = [stream(seed, "krylov start") for _ in range(many) for seed in probes.seeds]
+    values, weights = ritz(lanczos(symmetric, start, iterations, generators, first))
+    estimates = torch.from_numpy(quadrature(values, weights, d).reshape(many, n))
+    estimate, error = arrays(mean_and_error(estimates))
+    return values[:n], estimate, error
 
 
 def arrays(tensors: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]:

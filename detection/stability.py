@@ -1,5 +1,6 @@
-"""How far a trajectory's updates are from those of ordinary prompts: Huang et al., "Broken
-Memories", KDD 2026.
+"""How far a trajectory's updates are from those of ordinary prompts.
+
+Huang et al., "Broken Memories", KDD 2026.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from memorization_suite.sampling.stability import instability, read_statistics
 
 NO_FILE = (
     "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "
-    "stability --guidance_scale 7.5 ... "
-    "with the settings of this run"
+    "stability --guidance_scale 7.5 ... with the settings of this run"
 )
 
 
-class Updates(Watcher):
+class StabilityWatcher(Watcher):
     """Norms of the latents' updates, of unit variance as the UNet reads them."""
 
     norms: list[torch.Tensor]
+    # Where the last step led.
     last: torch.Tensor | None
 
     def begin(self) -> None:
-        self.norms, self.last = [], None
+        self.norms = []
+        self.last = None
         self.statistics = read_statistics(Path(self.detector.statistics))
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
@@ -43,14 +45,14 @@ class Updates(Watcher):
         self.move_to(prediction.x.float())
 
     def move_to(self, z: torch.Tensor) -> None:
+        """z: where the last step led, float32."""
         if self.last is not None:
             self.norms.append(row_norm(z - self.last))
         self.last = z
 
     def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        self.move_to(
-            final.float()
-        )  # no noise is left in them, so that they are of the UNet's scale
+        # No noise is left in the last latents, so that they are of the UNet's scale.
+        self.move_to(final.float())
         return instability(self.statistics, torch.stack(self.norms, 1))
 
 
@@ -60,7 +62,8 @@ class Stability(Detector):
     ordinary prompts.
     """
 
-    watcher, needs_final = Updates, True
+    watcher = StabilityWatcher
+    needs_final = True
     statistics: str = flag(
         "",
         "file with the norms of ordinary prompts, made by calibrate.py stability",

@@ -1,5 +1,6 @@
-"""Which tokens of a prompt pull at the noise: token-wise significance, Wen et al., ICLR 2024,
-section 3.3.
+"""Which tokens of a prompt pull at the noise: token-wise significance.
+
+Wen et al., ICLR 2024, section 3.3.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ OFFICIAL = ("swapped",)
 
 class Significance(GuidanceSchedule):
     """Guidance that differentiates the magnitude of each step by the prompt's embedding on the way.
-    norms: (n, tokens) of each step.
 
     swapped: the images of each prompt, (k,) indices, for the official code's peculiarities; None
     without them.
     """
 
     def __init__(self, num_steps: int, swapped: list[torch.Tensor] | None):
-        self.num_steps, self.swapped = num_steps, swapped
+        self.num_steps = num_steps
+        self.swapped = swapped
+        # Of each step, (n, tokens).
         self.norms: list[torch.Tensor] = []
 
     def combine(self, step: Step, prediction: Prediction) -> torch.Tensor:
@@ -33,32 +35,31 @@ class Significance(GuidanceSchedule):
         return prediction.text + step.applied * (prediction.uncond - prediction.text)
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
-        """The loop ends with this step, before it is combined."""
+        """The loop ends with the last step before it is combined."""
         if step.index + 1 == self.num_steps:
             self.look(prediction)
 
     def look(self, prediction: Prediction) -> None:
-        """One step's gradient norms. Two UNet rows an image, which the step uses too, and a
-        backward pass through the text half.
+        """One step's gradient norms.
+
+        Two UNet rows an image, which the step uses too, and a backward pass through the text half.
         """
         predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
         dtype = predictor.embeds["text"].dtype
-        embeds = predictor.embeds["text"].detach().float().requires_grad_()
+        c = predictor.embeds["text"].detach().float().requires_grad_()
         prediction.need("uncond")
         with torch.enable_grad(), frozen(predictor.unet):
-            predictor.embeds["text"] = embeds.to(dtype)
+            predictor.embeds["text"] = c.to(dtype)
             text = predictor.at(prediction.x, prediction.t).text
             magnitude = row_norm(text.float() - prediction.uncond.float())
             if self.swapped is not None:
-                magnitude = torch.stack(
-                    [torch.linalg.vector_norm(magnitude[group]) for group in self.swapped]
-                )
-            (gradient,) = torch.autograd.grad(magnitude.sum(), embeds)
+                joint = [torch.linalg.vector_norm(magnitude[group]) for group in self.swapped]
+                magnitude = torch.stack(joint)
+            (gradient,) = torch.autograd.grad(magnitude.sum(), c)
         prediction.halves["text"] = text.detach()
         for group in self.swapped or []:
-            gradient[group] = gradient[group].sum(0) / (
-                2 * len(group)
-            )  # one embedding for all, averaged over 2n stacked rows
+            # One embedding for all, averaged over 2n stacked rows.
+            gradient[group] = gradient[group].sum(0) / (2 * len(group))
         self.norms.append(torch.linalg.vector_norm(gradient, dim=2))
 
 
@@ -72,34 +73,37 @@ def token_significance(
     groups: list[torch.Tensor] | None = None,
     official: str = "",
 ) -> torch.Tensor:
-    """Mean over the first num_steps (None: all) of || d ||e(x, c) - e(x, "")|| / d c_i ||, (n,
-    tokens) float32, begin token included.
+    """Mean over the first num_steps (None: all) of || d ||e(x, c) - e(x, "")|| / d c_i ||.
 
-    Each image for itself, along its guided trajectory; a prompt's score is the mean over its
-    images. noise: (n, 4, h, w) of unit variance; the scheduler's timesteps are set.
+    (n, tokens) float32, begin token included. Each image for itself, along its guided trajectory; a
+    prompt's score is the mean over its images. noise: (n, 4, h, w) of unit variance; the
+    scheduler's timesteps are set.
+
     official="swapped" repeats the official code: the two embeddings change places, so that guidance
     is reversed; the norm is joint over a prompt's images (groups: their indices, by default one
-    prompt), the constant 1/(2n). Raises ValueError for another quirk or a number of steps that the
-    sampler does not have.
+    prompt), the constant 1/(2n).
+
+    Raises ValueError for another quirk or a number of steps that the sampler does not have.
     """
     scheduler = predictor.scheduler
     total = len(scheduler.timesteps)
-    wanted = total if num_steps is None else num_steps
-    if not 1 <= wanted <= total:
-        raise ValueError(f"num_steps {wanted} is not possible: the sampler has {total} steps")
+    watched = total if num_steps is None else num_steps
+    if not 1 <= watched <= total:
+        raise ValueError(f"num_steps {watched} is not possible: the sampler has {total} steps")
     if official and official not in OFFICIAL:
         raise ValueError(f"official {official!r} is not possible; there are {', '.join(OFFICIAL)}")
-    guidance = Significance(wanted, (groups or [torch.arange(len(noise))]) if official else None)
-    latents = noise * scheduler.init_noise_sigma
-    batch = Batch.of_captions([""] * len(noise))
+    swapped = None
+    if official:
+        swapped = groups or [torch.arange(len(noise))]
+    guidance = Significance(watched, swapped)
     steps(
         predictor,
-        latents,
-        batch,
+        noise * scheduler.init_noise_sigma,
+        Batch.of_captions([""] * len(noise)),
         guidance,
         guidance_scale,
         on_step=guidance.on_step,
-        watched=wanted,
+        watched=watched,
     )
     return torch.stack(guidance.norms).mean(0)
 
@@ -110,7 +114,7 @@ def token_texts(tokenizer, prompt: str) -> list[str]:
     """
     ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids[1:-1]
     texts = []
-    for one, name in zip(ids, tokenizer.convert_ids_to_tokens(ids)):
-        text = tokenizer.decode([one]).strip()
+    for token, name in zip(ids, tokenizer.convert_ids_to_tokens(ids)):
+        text = tokenizer.decode([token]).strip()
         texts.append(text if text and "\ufffd" not in text else name.removesuffix("</w>"))
     return texts
