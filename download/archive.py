@@ -1,5 +1,6 @@
-"""Unpacking an archive of strangers: nothing is written before every member is known to stay in the
-folder.
+"""Unpacking an archive of strangers.
+
+Nothing is written before every member is known to stay in the folder.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from memorization_suite.download.assets import is_inside
@@ -29,6 +31,17 @@ DAMAGED = (
 )
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file or folder in an archive."""
+
+    name: str
+    # Bytes when unpacked.
+    size: int
+    # What it is, if it is more than a plain file or folder.
+    oddity: str = ""
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip or tar archive into `folder`, which must not exist.
 
@@ -38,11 +51,11 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         if tarfile.is_tarfile(archive):  # first: a tar that holds a zip looks like a zip as well
             with tarfile.open(archive) as tarred:
-                check_members(tar_members(tarred), archive.parent)
+                check_members(map(tar_member, tarred.getmembers()), archive.parent)
                 tarred.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                check_members(zip_members(zipped), archive.parent)
+                check_members(map(zip_member, zipped.infolist()), archive.parent)
                 zipped.extractall(folder)
         else:
             raise Refused("what came is neither a zip nor a tar archive")
@@ -50,41 +63,38 @@ def unpack(archive: Path, folder: Path) -> None:
         raise Refused(f"the archive is damaged ({type(error).__name__}: {error})") from error
 
 
-def zip_members(archive: zipfile.ZipFile) -> Iterator[tuple[str, str, int]]:
-    """(name, what it is, bytes) of each member; what it is: empty for a file or folder."""
-    for member in archive.infolist():
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-        yield (
-            member.orig_filename,
-            "encrypted" if member.flag_bits & 1 else "" if plain else "a link or a device",
-            member.file_size,
-        )
+def zip_member(entry: zipfile.ZipInfo) -> Member:
+    """A member of a zip archive."""
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if entry.flag_bits & 1:
+        oddity = "encrypted"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        oddity = "a link or a device"
+    else:
+        oddity = ""
+    return Member(entry.orig_filename, entry.file_size, oddity)
 
 
-def tar_members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, int]]:
-    """As `zip_members`."""
-    for member in archive.getmembers():
-        yield (
-            member.name,
-            "" if member.isreg() or member.isdir() else "a link or a device",
-            member.size,
-        )
+def tar_member(entry: tarfile.TarInfo) -> Member:
+    """A member of a tar archive."""
+    plain = entry.isreg() or entry.isdir()
+    return Member(entry.name, entry.size, "" if plain else "a link or a device")
 
 
-def check_members(members: Iterator[tuple[str, str, int]], folder: Path) -> None:
-    """Raises Refused for the first member that may not be unpacked, TransferError when all need
-    more than the free bytes of the disk.
+def check_members(members: Iterable[Member], folder: Path) -> None:
+    """Raises Refused for the first member that may not be unpacked.
+
+    Raises TransferError when all need more than the free bytes of the disk.
     """
     total = 0
-    for name, odd, size in members:
-        if odd:
-            raise Refused(f"the archive is refused: its member {name!r} is {odd}")
-        if PurePosixPath(name).parts and not is_inside(name):
+    for member in members:
+        if member.oddity:
+            raise Refused(f"the archive is refused: its member {member.name!r} is {member.oddity}")
+        if PurePosixPath(member.name).parts and not is_inside(member.name):
             raise Refused(
-                f"the archive is refused: its member {name!r} would lie outside the folder"
+                f"the archive is refused: its member {member.name!r} would lie outside the folder"
             )
-        total += size
+        total += member.size
     free = shutil.disk_usage(folder).free
     if total > free:
         raise TransferError(f"unpacked it needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

@@ -1,13 +1,15 @@
-"""The table of assets: download/assets.toml, or a file of the same form given by the user. No
-network and no heavy import.
+"""The table of assets: download/assets.toml, or a file of the same form given by the user.
+
+No network and no heavy import.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from memorization_suite import ROOT
@@ -20,27 +22,34 @@ TYPES = {"str": str, "int": int, "dict[str, str]": dict}
 
 @dataclass(frozen=True)
 class Asset:
-    """One thing to fetch. Paths are relative to the root, with slashes; a checksum that is not
-    known in advance is empty.
-    """
+    """One thing to fetch. Paths are relative to the root, with slashes."""
 
     name: str
     what: str
     group: str
-    kind: str  # file: one file; archive: a folder from a zip or tar; hub: a folder from the hub
-    path: str  # where the file or folder goes
+    # file: one file; archive: a folder from a zip or tar; hub: a folder from the hub.
+    kind: str
+    # Where the file or folder goes.
+    path: str
     used_by: str
     licence: str
-    source: str  # where the facts of this entry come from
-    url: str = ""  # of a file or an archive
-    drive: str = ""  # or its id on Google Drive
-    repo: str = ""  # hub: owner/name
-    revision: str = "main"  # hub: commit, tag or branch
-    files: dict[str, str] = field(default_factory=dict)  # hub: file -> sha256
-    sha256: str = ""  # of the file, or of the archive itself
-    size: int = 0  # bytes, 0: unknown
-    main: str = ""  # what of the folder is used; must be there
-    by_hand: str = ""  # what to do where no program can fetch it
+    # Where the facts of this entry come from.
+    source: str
+    # Of a file or an archive: its address, or its id on Google Drive.
+    url: str = ""
+    drive: str = ""
+    # Of the hub: owner/name; commit, tag or branch; file -> sha256, empty: not known in advance.
+    repo: str = ""
+    revision: str = "main"
+    files: dict[str, str] = field(default_factory=dict)
+    # Of the file, or of the archive itself; empty: not known in advance.
+    sha256: str = ""
+    # Bytes; 0: unknown.
+    size: int = 0
+    # What of the folder is used; must be there.
+    main: str = ""
+    # What to do where no program can fetch it.
+    by_hand: str = ""
 
     @property
     def where(self) -> str:
@@ -50,8 +59,14 @@ class Asset:
     @property
     def address(self) -> str:
         """Where it is fetched from, in one word; empty when it has to be fetched by hand."""
-        hub = f"hub:{self.repo}@{self.revision[:8]}" if self.repo else ""
-        return self.url or hub or (f"drive:{self.drive}" if self.drive else "")
+        if self.url:
+            return self.url
+        if self.repo:
+            return f"hub:{self.repo}@{self.revision[:8]}"
+        return f"drive:{self.drive}" if self.drive else ""
+
+
+# --- our assets ---
 
 
 def path_of(name: str, root: Path | None = None) -> Path:
@@ -60,8 +75,9 @@ def path_of(name: str, root: Path | None = None) -> Path:
 
 
 def hint(name: str) -> str:
-    """One line for who misses the asset: which file, and which command gets it. Raises ValueError
-    for an unknown name.
+    """One line for who misses the asset: which file, and which command gets it.
+
+    Raises ValueError for an unknown name.
     """
     return f"{named(name).where} is not here: python download/fetch.py {name}"
 
@@ -74,10 +90,25 @@ def named(name: str) -> Asset:
     return assets[name]
 
 
-def read_assets(table: Path = TABLE) -> dict[str, Asset]:
-    """Name -> asset, checked. Raises ValueError that says which entry of the file is wrong, and
-    why.
+# --- reading a table ---
+
+
+def read_assets(table: Path | None = None) -> dict[str, Asset]:
+    """Name -> asset of our table, or of another one.
+
+    Raises ValueError that says which entry of the file is wrong, and why.
     """
+    return read_table(table) if table else our_assets()
+
+
+@cache
+def our_assets() -> dict[str, Asset]:
+    """Those of our table, which stays the same as long as the process runs."""
+    return read_table(TABLE)
+
+
+def read_table(table: Path) -> dict[str, Asset]:
+    """Name -> asset of a file, checked. Raises ValueError."""
     try:
         entries = tomllib.loads(table.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,63 +116,67 @@ def read_assets(table: Path = TABLE) -> dict[str, Asset]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{table} is not a TOML file: {error}") from error
     assets = {name: read_asset(name, entry, table) for name, entry in entries.items()}
-    paths = sorted(
-        PurePosixPath(path) for path in [RECORD, *(asset.path for asset in assets.values())]
-    )
+    check_places(assets.values(), table)
+    return assets
+
+
+def check_places(assets: Iterable[Asset], table: Path) -> None:
+    """Raises ValueError when two assets, or one and the record, are in each other's place."""
+    paths = sorted(PurePosixPath(path) for path in (RECORD, *(asset.path for asset in assets)))
     for first, second in zip(paths, paths[1:]):
         if second.is_relative_to(first):
             raise ValueError(f"{table}: {first} and {second} are in each other's place")
-    return assets
 
 
 def read_asset(name: str, entry: object, table: Path) -> Asset:
     """One entry of the table. Raises ValueError."""
-    known = {item.name: item for item in fields(Asset) if item.name != "name"}
     if not isinstance(entry, dict):
         raise ValueError(f"{table}: {name} is not a table")
-    missing = [
-        key
-        for key, item in known.items()
-        if item.default is MISSING and item.default_factory is MISSING and key not in entry
-    ]
-    odd = [key for key in entry if key not in known]
-    if missing or odd:
-        raise ValueError(
-            f"{table}: [{name}] "
-            + (f"lacks {', '.join(missing)}" if missing else f"has unknown keys: {', '.join(odd)}")
-        )
-    for key, value in entry.items():
-        if type(value) is not TYPES[str(known[key].type)]:
-            raise ValueError(f"{table}: [{name}] {key} is not a {known[key].type}")
+    check_keys(name, entry, table)
     asset = Asset(name=name, **entry)
-    wrong = [fault for fault, found in faults(asset).items() if found]
-    if wrong:
-        raise ValueError(f"{table}: [{name}] {wrong[0]}")
+    fault = first_fault(asset)
+    if fault:
+        raise ValueError(f"{table}: [{name}] {fault}")
     return asset
 
 
-def faults(asset: Asset) -> dict[str, bool]:
-    """Everything that may be wrong with an entry -> whether it is."""
+def check_keys(name: str, entry: dict, table: Path) -> None:
+    """Raises ValueError for a key that is missing or unknown, or a value of another type."""
+    known = {item.name: item for item in fields(Asset) if item.name != "name"}
+    missing = []
+    for key, item in known.items():
+        required = item.default is MISSING and item.default_factory is MISSING
+        if required and key not in entry:
+            missing.append(key)
+    if missing:
+        raise ValueError(f"{table}: [{name}] lacks {', '.join(missing)}")
+    unknown = [key for key in entry if key not in known]
+    if unknown:
+        raise ValueError(f"{table}: [{name}] has unknown keys: {', '.join(unknown)}")
+    for key, value in entry.items():
+        if type(value) is not TYPES[str(known[key].type)]:
+            raise ValueError(f"{table}: [{name}] {key} is not a {known[key].type}")
+
+
+def first_fault(asset: Asset) -> str:
+    """What is wrong with an entry; empty when nothing is."""
+    if not re.fullmatch(r"[\w.-]+", asset.name) or asset.name == "all":
+        return "is no name: letters, digits, _ . -"
+    if asset.kind not in KINDS:
+        return f"kind {asset.kind!r} is none of {', '.join(KINDS)}"
     inside = [asset.path, *([asset.main] if asset.main else []), *asset.files]
+    if not all(map(is_inside, inside)):
+        return f"leaves the folder: {[path for path in inside if not is_inside(path)]}"
     hashes = [asset.sha256, *asset.files.values()]
-    return {
-        "is no name: letters, digits, _ . -": not re.fullmatch(r"[\w.-]+", asset.name)
-        or asset.name == "all",
-        f"kind {asset.kind!r} is none of {', '.join(KINDS)}": asset.kind not in KINDS,
-        f"leaves the folder: {[path for path in inside if not is_inside(path)]}": not all(
-            is_inside(path) for path in inside
-        ),
-        "has a sha256 that is not 64 hexadecimal digits": not all(
-            re.fullmatch("([0-9a-f]{64})?", str(text)) for text in hashes
-        ),
-        "has a url that is not http or https": bool(asset.url)
-        and not asset.url.startswith(("http://", "https://")),
-        "needs a repo and its files": bool(
-            asset.kind == "hub" and not (asset.repo and asset.files) and not asset.by_hand
-        ),
-        "needs a url, a drive id, or by_hand": asset.kind != "hub"
-        and not (asset.url or asset.drive or asset.by_hand),
-    }
+    if not all(re.fullmatch("([0-9a-f]{64})?", str(text)) for text in hashes):
+        return "has a sha256 that is not 64 hexadecimal digits"
+    if asset.url and not asset.url.startswith(("http://", "https://")):
+        return "has a url that is not http or https"
+    if asset.by_hand:
+        return ""
+    if asset.kind == "hub":
+        return "" if asset.repo and asset.files else "needs a repo and its files"
+    return "" if asset.url or asset.drive else "needs a url, a drive id, or by_hand"
 
 
 def is_inside(path: str) -> bool:
@@ -152,16 +187,15 @@ def is_inside(path: str) -> bool:
 
 
 def select(assets: dict[str, Asset], names: Sequence[str]) -> list[Asset]:
-    """The named assets and groups in the order of the table; `all` is everything. Raises ValueError
-    that lists the known names.
+    """The named assets and groups in the order of the table; `all` is everything.
+
+    Raises ValueError that lists the known names.
     """
     groups = list(dict.fromkeys(asset.group for asset in assets.values()))
-    unknown = [
-        name for name in names if name not in assets and name not in groups and name != "all"
-    ]
-    if unknown:
-        raise ValueError(
-            f"there is no asset {unknown[0]!r}; the assets are {', '.join(assets)}; the groups are "
-            f"{', '.join(groups)}, all"
-        )
+    for name in names:
+        if name not in (*assets, *groups, "all"):
+            raise ValueError(
+                f"there is no asset {name!r}; the assets are {', '.join(assets)}; the groups are "
+                f"{', '.join(groups)}, all"
+            )
     return [asset for asset in assets.values() if {asset.name, asset.group, "all"} & set(names)]

@@ -1,5 +1,6 @@
-"""Whether an asset is there and whole, by checksums known in advance or recorded when they were
-first seen.
+"""Whether an asset is there and whole.
+
+By checksums known in advance, or recorded when they were first seen.
 """
 
 from __future__ import annotations
@@ -14,20 +15,14 @@ from memorization_suite.runs.files import write_json
 
 
 def read_record(root: Path) -> dict[str, dict]:
-    """Asset -> {source, date, files: {file: sha256}} of what was first seen. Raises ValueError when
-    the record is damaged.
+    """Asset -> {source, date, files: {file: sha256}} of what was first seen.
+
+    Raises ValueError when the record is damaged.
     """
     path = root / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            name: {
-                "source": str(entry["source"]),
-                "date": str(entry["date"]),
-                "files": dict(entry["files"]),
-            }
-            for name, entry in record.items()
-        }
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {name: read_entry(entry) for name, entry in stored.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -37,13 +32,24 @@ def read_record(root: Path) -> dict[str, dict]:
         ) from error
 
 
+def read_entry(entry: dict) -> dict:
+    """One of the record. Raises KeyError, TypeError or ValueError."""
+    return {
+        "source": str(entry["source"]),
+        "date": str(entry["date"]),
+        "files": dict(entry["files"]),
+    }
+
+
 def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
-    """Notes these checksums as the first seen. files: file -> sha256. Raises OSError, and
-    ValueError as `read_record`.
+    """Notes these checksums as the first seen. files: file -> sha256.
+
+    Raises OSError, and ValueError as `read_record`.
     """
+    path = root / RECORD
     entry = {"source": asset.address or "by hand", "date": date.today().isoformat(), "files": files}
-    (root / RECORD).parent.mkdir(parents=True, exist_ok=True)
-    write_json(root / RECORD, read_record(root) | {asset.name: entry})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, read_record(root) | {asset.name: entry})
 
 
 def sha256_of(path: Path) -> str:
@@ -53,12 +59,19 @@ def sha256_of(path: Path) -> str:
 
 
 def known(asset: Asset) -> dict[str, str]:
-    """File -> sha256 known in advance, else empty; the file "" is the asset itself. What is in an
-    archive is not known.
+    """File -> sha256 known in advance, else empty; the file "" is the asset itself.
+
+    What is in an archive is not known.
     """
     if asset.kind == "hub":
         return asset.files
     return {"": asset.sha256} if asset.kind == "file" else {}
+
+
+def all_known(asset: Asset) -> bool:
+    """Whether every checksum is known in advance."""
+    hashes = known(asset).values()
+    return bool(hashes) and all(hashes)
 
 
 def expected(asset: Asset, record: dict[str, dict]) -> dict[str, str]:
@@ -69,47 +82,51 @@ def expected(asset: Asset, record: dict[str, dict]) -> dict[str, str]:
 
 def files_of(asset: Asset, content: Path) -> dict[str, str]:
     """File -> sha256 of what there is of the asset at `content`, its place or a copy beside it.
+
     Raises OSError.
     """
-    files = (
-        (path.relative_to(content).as_posix() for path in sorted(content.rglob("*")))
-        if asset.kind == "archive"
-        else known(asset)
-    )
-    return {file: sha256_of(content / file) for file in files if (content / file).is_file()}
+    if asset.kind == "archive":
+        names = [path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))]
+    else:
+        names = list(known(asset))
+    return {name: sha256_of(content / name) for name in names if (content / name).is_file()}
 
 
-def problem(asset: Asset, found: dict[str, str], hashes: dict[str, str]) -> str:
-    """The first thing wrong with the files that were found, empty when nothing is. Both: file ->
-    sha256.
+def problem(asset: Asset, there: dict[str, str], hashes: dict[str, str]) -> str:
+    """The first thing wrong with the files that are there, empty when nothing is.
+
+    there, hashes (as they should be): file -> sha256.
     """
     for file, sha256 in hashes.items():
         name = file or PurePosixPath(asset.path).name
-        if file not in found:
+        if file not in there:
             return f"there is no file {name}"
-        if sha256 not in ("", found[file]):
-            return f"the sha256 of {name} is {found[file]}, not {sha256}"
-    if asset.main and not any(PurePosixPath(file).is_relative_to(asset.main) for file in found):
+        if sha256 not in ("", there[file]):
+            return f"the sha256 of {name} is {there[file]}, not {sha256}"
+    if asset.main and not any(PurePosixPath(file).is_relative_to(asset.main) for file in there):
         return f"there is no {asset.main}"
     return ""
 
 
 def examine(asset: Asset, root: Path, record: dict[str, dict]) -> tuple[str, str]:
-    """(state, why): whole; missing; broken; or there, when no checksum is known yet. Raises
-    OSError.
+    """(state, why): whole; missing; broken; or there, when no checksum is known yet.
+
+    Raises OSError.
     """
-    path, hashes = root / asset.path, expected(asset, record)
+    path = root / asset.path
     if not path.exists():
         return "missing", ""
+    hashes = expected(asset, record)
     wrong = problem(asset, files_of(asset, path), hashes)
     if wrong:
         return "broken", wrong
-    return "whole" if hashes and all(hashes.values()) else "there", checksum(asset, record)
+    complete = bool(hashes) and all(hashes.values())
+    return "whole" if complete else "there", checksum(asset, record)
 
 
 def checksum(asset: Asset, record: dict[str, dict]) -> str:
     """What its checksum rests on."""
-    if known(asset) and all(known(asset).values()):
+    if all_known(asset):
         return "known"
     if asset.name in record:
         return f"first seen {record[asset.name]['date']}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from memorization_suite.download.archive import unpack
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.download.check import (
+    all_known,
     checksum,
     examine,
     files_of,
@@ -31,8 +32,9 @@ DAMAGED = "The transfer was damaged, or the server has another file. Try again"
 
 
 def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = False) -> str:
-    """Makes sure that the asset is there and whole; says what was done. Raises TransferError,
-    ValueError (damaged record) or OSError.
+    """Makes sure that the asset is there and whole; says what was done.
+
+    Raises TransferError, ValueError (damaged record) or OSError.
     """
     record = read_record(root)
     state, why = examine(asset, root, record)
@@ -55,63 +57,66 @@ def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = Fals
 
 
 def bring(asset: Asset, root: Path, record: dict[str, dict], *, quiet: bool) -> str:
-    """Fetches, compares, places and records. Raises as `get`; what came of an interrupted transfer
-    is kept.
+    """Fetches, compares, places and records; says what was done.
+
+    Raises as `get`; what came of an interrupted transfer is kept.
     """
-    path, work = root / asset.path, work_folder(asset, root)
+    work = work_folder(asset, root)
     work.mkdir(parents=True, exist_ok=True)
     check_space(asset, work)
     if not quiet:
+        size = size_text(asset.size)
         print(
-            f"{asset.name}: {size_text(asset.size)} from {asset.address}; licence: {asset.licence}",
-            file=sys.stderr,
+            f"{asset.name}: {size} from {asset.address}; licence: {asset.licence}", file=sys.stderr
         )
     try:
         content = fetch(asset, work, progress=not quiet and sys.stderr.isatty())
-        found = files_of(asset, content)
-        compare(asset, found, record)
+        files = files_of(asset, content)
+        compare(asset, files, record)
     except (TransferError, OSError) as error:
         if isinstance(error, Refused) or not arrived(work):
             shutil.rmtree(work)
         raise
-    place(content, path, aside=work / "old")
-    first = asset.name not in record and not (known(asset) and all(known(asset).values()))
-    if first:
-        write_record(root, asset, found)
+    place(content, root / asset.path, aside=work / "old")
+    first_seen = asset.name not in record and not all_known(asset)
+    if first_seen:
+        write_record(root, asset, files)
     shutil.rmtree(work)
-    if first:
-        why = "the hub's checksums agree" if asset.kind == "hub" else "its checksum was not known"
-        return f"fetched to {asset.path}; {why}, and what was seen first is recorded in {RECORD}"
-    return f"fetched to {asset.path} (checksum: {checksum(asset, record)})"
+    if not first_seen:
+        return f"fetched to {asset.path} (checksum: {checksum(asset, record)})"
+    why = "the hub's checksums agree" if asset.kind == "hub" else "its checksum was not known"
+    return f"fetched to {asset.path}; {why}, and what was seen first is recorded in {RECORD}"
+
+
+# --- on the way ---
 
 
 def work_folder(asset: Asset, root: Path) -> Path:
-    """Where its parts are until it is whole: beside its place, so that the last step is a
-    renaming.
-    """
+    """Where its parts are until it is whole: beside its place, so that a renaming is enough."""
     path = root / asset.path
     return path.with_name(f".{path.name}.incoming")
 
 
 def arrived(work: Path) -> int:
     """Bytes that are here of what is on its way."""
-    return sum(
-        path.stat().st_size for path in work.rglob("*") if path.is_file() and path.suffix != ".etag"
-    )
+    parts = [path for path in work.rglob("*") if path.is_file() and path.suffix != ".etag"]
+    return sum(path.stat().st_size for path in parts)
 
 
 def size_text(size: int) -> str:
     """Bytes in a unit that suits them; 0: unknown."""
-    value, unit = next(
-        ((size / factor, unit) for factor, unit in ((1e9, "GB"), (1e6, "MB")) if size >= factor),
-        (size / 1e3, "kB"),
-    )
-    return f"{value:.3g} {unit}" if size else "? MB"
+    if not size:
+        return "? MB"
+    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"
 
 
 def check_space(asset: Asset, work: Path) -> None:
     """Raises TransferError when what is still to come has no room on the disk."""
-    to_come, free = asset.size - arrived(work), shutil.disk_usage(work).free
+    to_come = asset.size - arrived(work)
+    free = shutil.disk_usage(work).free
     if to_come > free:
         raise TransferError(
             f"no space: {size_text(to_come)} are to come, {size_text(free)} are free in "
@@ -136,26 +141,35 @@ def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
 
 def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
     """What is to be placed of the archive: the folder in it that has the asset's name, or all.
+
     Raises TransferError or OSError.
     """
-    if asset.sha256 not in ("", found := sha256_of(archive)):
-        raise Refused(
-            f"the sha256 of the archive is {found}, not {asset.sha256}: thrown away. {DAMAGED}"
-        )
+    if asset.sha256:
+        sha256 = sha256_of(archive)
+        if sha256 != asset.sha256:
+            raise Refused(
+                f"the sha256 of the archive is {sha256}, not {asset.sha256}: thrown away. {DAMAGED}"
+            )
     shutil.rmtree(folder, ignore_errors=True)
     unpack(archive, folder)
     named = folder / Path(asset.path).name
     return named if named.is_dir() else folder
 
 
-def compare(asset: Asset, found: dict[str, str], record: dict[str, dict]) -> None:
+# --- at the end ---
+
+
+def compare(asset: Asset, files: dict[str, str], record: dict[str, dict]) -> None:
     """Raises Refused when what came is not what is known in advance, or not what was first seen.
-    found: file -> sha256.
+
+    files: file -> sha256.
     """
-    seen = record.get(asset.name)
-    if wrong := problem(asset, found, known(asset)):
+    wrong = problem(asset, files, known(asset))
+    if wrong:
         raise Refused(f"{wrong}: thrown away. {DAMAGED}")
-    if seen and (wrong := problem(asset, found, seen["files"])):
+    seen = record.get(asset.name)
+    wrong = problem(asset, files, seen["files"]) if seen else ""
+    if seen and wrong:
         raise Refused(
             f"{wrong}, which was first seen on {seen['date']} (from {seen['source']}): thrown "
             "away. "
@@ -164,8 +178,9 @@ def compare(asset: Asset, found: dict[str, str], record: dict[str, dict]) -> Non
 
 
 def place(content: Path, path: Path, *, aside: Path) -> None:
-    """Gives the content its final name. What had the name is replaced; folders, which cannot be in
-    one step, step aside first.
+    """Gives the content its final name.
+
+    What had the name is replaced; folders, which cannot be in one step, step aside first.
     """
     if path.exists() and (path.is_dir() or content.is_dir()):
         shutil.rmtree(aside, ignore_errors=True)

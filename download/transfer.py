@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from memorization_suite.download.assets import Asset
 
@@ -23,53 +23,56 @@ class Refused(TransferError):
     """What came is not what was asked for. It is thrown away: to go on from it makes no sense."""
 
 
+# --- a url ---
+
+
 class Part:
-    """A file on its way, and the version of it (ETag) that the server was sending: bytes of two
-    versions are never joined.
+    """A file on its way, and the version of it (ETag) that the server was sending.
+
+    Bytes of two versions are never joined.
     """
 
     def __init__(self, path: Path):
-        self.path, self.version = path, path.with_name(path.name + ".etag")
-        self.start, self.total = (
-            0,
-            None,
-        )  # bytes: here at the beginning, and in the end; None: unknown
+        self.path = path
+        self.version = path.with_name(path.name + ".etag")
+        # Bytes that were here at the beginning.
+        self.start = 0
+        # Bytes in the end; None: unknown.
+        self.total: int | None = None
 
     def headers(self) -> dict[str, str]:
         """Asks for the rest if the server still has the same version, else for everything."""
         plain = {"Accept-Encoding": "identity"}
         version = self.version.read_text(encoding="latin-1") if self.version.exists() else ""
-        return (
-            plain | {"Range": f"bytes={self.start}-", "If-Range": version}
-            if self.start and version
-            else plain
-        )
+        if not self.start or not version:
+            return plain
+        return plain | {"Range": f"bytes={self.start}-", "If-Range": version}
 
     def begin(self, response, file: BinaryIO) -> None:
-        """Called with each answer before its body is read. Raises TransferError for an answer that
-        is not the file.
+        """Called with each answer before its body is read.
+
+        Raises TransferError for an answer that is not the file.
         """
-        if response.status_code not in (200, 206):
+        status = response.status_code
+        headers = response.headers
+        if status not in (200, 206):
             return  # a redirect, or an error that is raised later
-        if "text/html" in response.headers.get("Content-Type", ""):
+        if "text/html" in headers.get("Content-Type", ""):
             raise TransferError(f"{response.url} is a web page, not the file")
-        if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(
-            f"bytes {self.start}-"
-        ):
+        wanted = headers.get("Content-Range", "").startswith(f"bytes {self.start}-")
+        if status == 206 and not wanted:
             raise TransferError(
                 f"{response.url}: the server sent another part than the one asked for"
             )
-        if response.status_code == 200:
-            self.restart(file, response.headers.get("ETag", ""))
-        length = response.headers.get("Content-Length")
+        if status == 200:
+            self.restart(file, headers.get("ETag", ""))
+        length = headers.get("Content-Length")
         self.total = None if length is None else self.start + int(length)
 
     def is_whole(self, response) -> bool:
         """Whether an answer says that there is nothing after the bytes that are here."""
-        return (
-            response.status_code == 416
-            and response.headers.get("Content-Range") == f"bytes */{self.start}"
-        )
+        ends_here = response.headers.get("Content-Range") == f"bytes */{self.start}"
+        return response.status_code == 416 and ends_here
 
     def restart(self, file: BinaryIO, etag: str) -> None:
         """Empties the part. A weak ETag does not name one sequence of bytes, so it is not kept."""
@@ -80,32 +83,14 @@ class Part:
 
 
 def fetch_url(url: str, path: Path, *, progress: bool = False) -> None:
-    """Brings the file to `path`, where a part of it may be. Raises TransferError, or OSError, e.g.
-    on a full disk; what came is kept.
-    """
-    import pooch
-    from requests import HTTPError, RequestException
+    """Brings the file to `path`, where a part of it may be.
 
+    Raises TransferError, or OSError, e.g. on a full disk; what came is kept.
+    """
     part = Part(path)
     with open(path, "ab") as file:
         part.start = file.tell()
-        fetch = pooch.HTTPDownloader(
-            progressbar=progress,
-            chunk_size=CHUNK,
-            timeout=TIMEOUT,
-            headers=part.headers(),
-            hooks={"response": lambda response, **_: part.begin(response, file)},
-        )
-        try:
-            fetch(url, file, None)
-        except HTTPError as error:
-            if not part.is_whole(error.response):
-                raise TransferError(
-                    f"{url}: the server says {error.response.status_code} {error.response.reason}"
-                ) from error
-        except RequestException as error:
-            if part.total is None:
-                raise TransferError(f"{url} cannot be reached ({type(error).__name__})") from error
+        download(url, file, part, progress=progress)
         if part.total not in (None, file.tell()):
             raise TransferError(
                 f"{url} broke off after {file.tell()} of {part.total} bytes; the same command goes "
@@ -115,9 +100,41 @@ def fetch_url(url: str, path: Path, *, progress: bool = False) -> None:
         os.fsync(file.fileno())
 
 
+def download(url: str, file: BinaryIO, part: Part, *, progress: bool) -> None:
+    """Adds what the server sends to the file. Raises TransferError or OSError.
+
+    It also returns when the transfer broke off.
+    """
+    import pooch
+    from requests import HTTPError, RequestException
+
+    fetch = pooch.HTTPDownloader(
+        progressbar=progress,
+        chunk_size=CHUNK,
+        timeout=TIMEOUT,
+        headers=part.headers(),
+        hooks={"response": lambda response, **_: part.begin(response, file)},
+    )
+    try:
+        fetch(url, file, None)
+    except HTTPError as error:
+        answer: Any = error.response
+        if not part.is_whole(answer):
+            raise TransferError(
+                f"{url}: the server says {answer.status_code} {answer.reason}"
+            ) from error
+    except RequestException as error:
+        if part.total is None:
+            raise TransferError(f"{url} cannot be reached ({type(error).__name__})") from error
+
+
+# --- Google Drive ---
+
+
 def fetch_drive(asset: Asset, path: Path, *, progress: bool = False) -> None:
-    """Brings a file of Google Drive to `path`. Raises TransferError that tells how to get it by
-    hand, or OSError.
+    """Brings a file of Google Drive to `path`.
+
+    Raises TransferError that tells how to get it by hand, or OSError.
     """
     import gdown
     from gdown.exceptions import DownloadError
@@ -140,9 +157,28 @@ def fetch_drive(asset: Asset, path: Path, *, progress: bool = False) -> None:
         ) from error
 
 
+# --- the hub ---
+
+
 def fetch_hub(asset: Asset, folder: Path, *, progress: bool = False) -> None:
-    """Brings the asset's files from the hub into `folder` and compares them with the hub's
-    checksums. Raises TransferError, or OSError.
+    """Brings the asset's files into `folder` and compares them with the hub's checksums.
+
+    Raises TransferError, or OSError.
+    """
+    mismatch = snapshot(asset, folder, progress=progress)
+    absent = [file for file in asset.files if not (folder / file).is_file()]
+    if absent:
+        raise TransferError(f"{asset.repo} at {asset.revision} has no {', '.join(absent)}")
+    if mismatch:
+        raise Refused(f"{mismatch} has not the checksum that the hub gives: thrown away. Try again")
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def snapshot(asset: Asset, folder: Path, *, progress: bool) -> str:
+    """Fetches what the hub has of the asset's files.
+
+    Returns the first file whose checksum disagrees with the hub's, empty when none does. Raises
+    TransferError, or OSError.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, XetDownloadError
@@ -151,11 +187,12 @@ def fetch_hub(asset: Asset, folder: Path, *, progress: bool = False) -> None:
     if not progress:
         disable_progress_bars()
         logging.set_verbosity_error()
+    wanted = list(asset.files)
     try:
         snapshot_download(
-            asset.repo, revision=asset.revision, local_dir=folder, allow_patterns=list(asset.files)
+            asset.repo, revision=asset.revision, local_dir=folder, allow_patterns=wanted
         )
-        found = HfApi().verify_repo_checksums(asset.repo, revision=asset.revision, local_dir=folder)
+        sums = HfApi().verify_repo_checksums(asset.repo, revision=asset.revision, local_dir=folder)
     except (OSError, HTTPError, XetDownloadError) as error:
         if getattr(error, "errno", None):  # a full disk, not the hub
             raise
@@ -163,12 +200,4 @@ def fetch_hub(asset: Asset, folder: Path, *, progress: bool = False) -> None:
             f"the hub does not hand out {asset.repo}: {type(error).__name__}. Is it reachable, and "
             "may you read it?"
         ) from error
-    absent = [file for file in asset.files if not (folder / file).is_file()]
-    if absent:
-        raise TransferError(f"{asset.repo} at {asset.revision} has no {', '.join(absent)}")
-    if found.mismatches:
-        raise Refused(
-            f"{found.mismatches[0]['path']} has not the checksum that the hub gives: thrown away. "
-            "Try again"
-        )
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    return sums.mismatches[0]["path"] if sums.mismatches else ""

@@ -1,114 +1,113 @@
-"""The search for a prompt's memorization neurons: initial selection, then refinement. Hintersdorf
-et al., NeurIPS 2024, Section 3.
+"""The search for a prompt's memorization neurons: initial selection, then refinement.
+
+*Source:* Hintersdorf et al., NeurIPS 2024, Section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-
+from memorization_suite.lazy import no_grad, torch
 from memorization_suite.localization.activations import activations
 from memorization_suite.localization.similarity import pair_similarities, scaled_maps, similarity
 from memorization_suite.mitigation.neurons import Neurons, scaled_values, value_factors
 from memorization_suite.mitigation.spikes import names_in
 from memorization_suite.sampling import NoisePredictor
 
-THETA, THETA_STEP, THETA_END = (
-    5.0,
-    0.25,
-    1.0,
-)  # z-score from which a neuron is out of distribution, and how it is lowered
+# z-score from which a neuron is out of distribution, and how it is lowered.
+THETA = 5.0
+THETA_STEP = 0.25
+THETA_END = 1.0
+
+# A layer and a channel of it.
 Neuron = tuple[str, int]
+# Similarity of the blocked maps to the unblocked ones, for each candidate list of neurons.
+Likeness = Callable[[list[list[Neuron]]], list[float]]
 
 
 @dataclass
 class Statistics:
-    """Of ordinary prompts: layer -> mean and std of activations (width,); threshold: similarity
-    above which two seeds look memorized.
-    """
+    """Of ordinary prompts."""
 
+    # Layer -> mean and std of its activations (width,).
     mean: dict[str, torch.Tensor]
     std: dict[str, torch.Tensor]
+    # Similarity above which two seeds look memorized; nan: not measured.
     threshold: float
 
 
 @dataclass
-class Found:
-    """A prompt's neurons. seeds: noises that looked memorized; initial: neurons before the
-    refinement; similarity: of the blocked maps to
-    the unblocked ones, after either (nan: not searched); threshold: what the refinement kept it
-    below.
-    """
+class PromptSearch:
+    """What the search found for one prompt."""
 
     neurons: Neurons = field(default_factory=dict)
+    # Noises that looked memorized.
     seeds: int = 0
+    # Neurons before the refinement.
     initial: int = 0
+    # Of the blocked maps to the unblocked ones, before and after the refinement; nan: not searched.
     initial_similarity: float = float("nan")
     similarity: float = float("nan")
+    # What the refinement kept the similarity below.
     threshold: float = float("nan")
+    # What it cost.
     unet_rows: int = 0
 
+    @property
+    def count(self) -> int:
+        """How many neurons there are."""
+        return sum(map(len, self.neurons.values()))
 
+
+@dataclass
 class Maps:
-    """Noise maps of one prompt, with neurons blocked or not. embeds: (1, tokens, dim); x: (seeds,
-    4, h, w), what the UNet reads at t.
-    """
+    """Noise maps of one prompt, with neurons blocked or not."""
 
-    def __init__(
-        self,
-        unet,
-        scheduler,
-        embeds: torch.Tensor,
-        x: torch.Tensor,
-        t,
-        *,
-        factor: float = 0.0,
-        rows: int = 64,
-    ):
-        self.unet, self.scheduler, self.embeds, self.x, self.t, self.factor, self.rows = (
-            unet,
-            scheduler,
-            embeds,
-            x,
-            t,
-            factor,
-            rows,
-        )
-        self.unet_rows = 0
+    unet: torch.nn.Module
+    scheduler: Any
+    # The encoded prompt (1, tokens, dim).
+    embeds: torch.Tensor
+    # What the UNet reads at t, (seeds, 4, h, w).
+    x: torch.Tensor
+    t: torch.Tensor
+    # What the values of blocked neurons are multiplied by.
+    factor: float = 0.0
+    # UNet rows at once.
+    rows: int = 64
+    # UNet rows so far.
+    unet_rows: int = field(default=0, init=False)
 
-    @torch.no_grad()
+    @no_grad
     def of(self, candidates: list[list[Neuron]]) -> torch.Tensor:
-        """The maps for each candidate list of blocked neurons, (candidates, seeds, 4, h, w); `rows`
-        UNet rows at once.
-        """
-        factors = value_factors(
-            self.unet, [by_layer(neurons) for neurons in candidates], self.factor
-        )
-        every = torch.arange(
-            len(candidates) * len(self.x)
-        )  # seeds of the first candidate, then of the next
-        maps = torch.cat(
-            [
-                self.part(factors, rows // len(self.x), self.x[rows % len(self.x)])
-                for rows in every.split(self.rows)
-            ]
-        )
+        """The maps for each candidate list of blocked neurons, (candidates, seeds, 4, h, w)."""
+        blocked = [by_layer(neurons) for neurons in candidates]
+        factors = value_factors(self.unet, blocked, self.factor)
+        # Seeds of the first candidate, then of the next.
+        every = torch.arange(len(candidates) * len(self.x))
+        parts = []
+        for rows in every.split(self.rows):
+            x = self.x[rows % len(self.x)]
+            parts.append(self.part(factors, rows // len(self.x), x))
         self.unet_rows += len(every)
-        return maps.unflatten(0, (len(candidates), len(self.x)))
+        return torch.cat(parts).unflatten(0, (len(candidates), len(self.x)))
 
     def part(
         self, factors: dict[str, torch.Tensor], candidates: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
-        """Maps of some rows in one UNet call. candidates: which of `factors` is for each row,
-        (rows,); x: (rows, 4, h, w).
+        """Maps of some rows in one UNet call, (rows, 4, h, w).
+
+        candidates: which of `factors` is for each row, (rows,). x: (rows, 4, h, w).
         """
-        predictor = NoisePredictor(
-            self.unet, self.scheduler, self.embeds.expand(len(x), -1, -1), self.embeds[:0]
-        )
+        embeds = self.embeds.expand(len(x), -1, -1)
+        predictor = NoisePredictor(self.unet, self.scheduler, embeds, self.embeds[:0])
         with scaled_values(self.unet, factors, lambda: candidates):
             return scaled_maps(predictor.at(x, self.t).text, x)
+
+    def keep(self, seeds: torch.Tensor) -> None:
+        """From now on the maps of these seeds alone. seeds: (n,) bool."""
+        self.x = self.x[seeds.to(self.x.device)]
 
 
 def by_layer(neurons: list[Neuron]) -> Neurons:
@@ -119,36 +118,37 @@ def by_layer(neurons: list[Neuron]) -> Neurons:
     return layers
 
 
-def selections(active: dict[str, torch.Tensor], statistics: Statistics) -> list[list[Neuron]]:
-    """What the initial selection tries, in order: in every layer, neurons with |a - mean| / std >
-    theta, and the k largest a.
+# --- initial selection ---
 
-    theta = 5, 4.75, ... and k = 0, 1, ...; theta = 1 ends the search untried, as in the official
-    code. active: layer -> a (width,).
+
+def selections(active: dict[str, torch.Tensor], statistics: Statistics) -> list[list[Neuron]]:
+    """What the initial selection tries, in order.
+
+    In every layer: neurons with |a - mean| / std > theta, and the k largest a. theta = 5, 4.75, ...
+    and k = 0, 1, ...; theta = 1 ends the search untried, as in the official code. active: layer ->
+    a (width,).
     """
     tries = []
     for k in range(round((THETA - THETA_END) / THETA_STEP)):
         chosen: dict[Neuron, None] = {}  # a set that keeps its order
         for name, a in active.items():
             z = (a - statistics.mean[name]).abs() / statistics.std[name]
-            channels = (z > THETA - k * THETA_STEP).nonzero().flatten().tolist() + a.topk(
-                min(k, len(a))
-            ).indices.tolist()
-            chosen |= dict.fromkeys((name, channel) for channel in channels)
+            odd = (z > THETA - k * THETA_STEP).nonzero().flatten()
+            largest = a.topk(min(k, len(a))).indices
+            for channel in (*odd.tolist(), *largest.tolist()):
+                chosen[name, channel] = None
         tries.append(list(chosen))
     return tries
 
 
 def first_good(
-    tries: list[list[Neuron]],
-    likeness: Callable[[list[list[Neuron]]], list[float]],
-    threshold: float,
-    at_once: int,
+    tries: list[list[Neuron]], likeness: Likeness, *, threshold: float, at_once: int
 ) -> tuple[list[Neuron], float]:
     """(neurons, similarity) of the first try that is not above the threshold, else of the last."""
     width = 1
     while True:
-        part, tries = tries[:width], tries[width:]
+        part = tries[:width]
+        tries = tries[width:]
         values = likeness(part)
         for neurons, value in zip(part, values):
             if value <= threshold:
@@ -158,35 +158,53 @@ def first_good(
         width = min(2 * width, at_once)
 
 
+# --- refinement ---
+
+
 def drop(
-    kept: list[Neuron],
+    blocked: list[Neuron],
     parts: list[list[Neuron]],
-    likeness: Callable[[list[list[Neuron]]], list[float]],
+    likeness: Likeness,
+    *,
     threshold: float,
     at_once: int,
 ) -> tuple[list[Neuron], float | None]:
-    """What is left of `kept` when its parts are unblocked one after the other, each for good if the
-    similarity stays below the threshold.
+    """What is left of `blocked` when its parts are unblocked one after the other.
 
-    Also the similarity of what is left, None if nothing was dropped. Several unblockings are
-    evaluated together on the guess that all of them go the way the last one went; what comes after
-    a wrong guess is evaluated again, so the result is that of one after the other.
+    A part stays unblocked if the similarity stays below the threshold. Also the similarity of what
+    is left, None if nothing was dropped. Several unblockings are evaluated together on the guess
+    that all of them go the way the last one went; what comes after a wrong guess is evaluated
+    again, so the result is that of one after the other.
     """
-    guess, width, last = True, 1, None
+    guess = True
+    width = 1
+    last = None
     while parts:
-        tries, current = [], kept
-        for part in parts[:width]:
-            tries.append(without(current, part))
-            current = tries[-1] if guess else current
+        tries = unblockings(blocked, parts[:width], guess)
         for left, value in zip(tries, likeness(tries)):
-            dropped, parts = value < threshold, parts[1:]
+            dropped = value < threshold
+            parts = parts[1:]
             if dropped:
-                kept, last = left, value
+                blocked = left
+                last = value
             if dropped != guess:
                 break
         width = min(2 * width, at_once) if dropped == guess else max(1, width // 2)
         guess = dropped
-    return kept, last
+    return blocked, last
+
+
+def unblockings(
+    blocked: list[Neuron], parts: list[list[Neuron]], dropped: bool
+) -> list[list[Neuron]]:
+    """What is blocked as each part is tried. dropped: whether the parts before it stay dropped."""
+    tries = []
+    for part in parts:
+        left = without(blocked, part)
+        tries.append(left)
+        if dropped:
+            blocked = left
+    return tries
 
 
 def without(neurons: list[Neuron], part: list[Neuron]) -> list[Neuron]:
@@ -195,52 +213,71 @@ def without(neurons: list[Neuron], part: list[Neuron]) -> list[Neuron]:
     return [neuron for neuron in neurons if neuron not in gone]
 
 
+def refined(
+    initial: list[Neuron],
+    order: list[str],
+    likeness: Likeness,
+    *,
+    threshold: float,
+    at_once: int,
+) -> tuple[list[Neuron], float | None]:
+    """What is left of the initial selection: layers are unblocked whole, then neuron by neuron.
+
+    Also the similarity of what is left, None if nothing was dropped. order: of the layers.
+    """
+    layers = [[neuron for neuron in initial if neuron[0] == name] for name in order]
+    layers = [layer for layer in layers if layer]
+    blocked, after_layers = drop(initial, layers, likeness, threshold=threshold, at_once=at_once)
+    left = set(blocked)
+    single = [[neuron] for layer in layers for neuron in layer if neuron in left]
+    blocked, after_neurons = drop(blocked, single, likeness, threshold=threshold, at_once=at_once)
+    return blocked, after_layers if after_neurons is None else after_neurons
+
+
+# --- the whole search ---
+
+
 def localize(
     maps: Maps, statistics: Statistics, *, blocks: str = "early", at_once: int = 8
-) -> Found:
-    """The neurons of one prompt; none when no seed looks memorized. blocks: where they are looked
-    for, 'early' (down and middle) or 'all'.
+) -> PromptSearch:
+    """The neurons of one prompt; none when no seed looks memorized.
 
-    Differs from the official code: a neuron that is chosen twice is one neuron, and each map takes
-    one UNet evaluation instead of two.
+    blocks: where they are looked for, 'early' (down and middle) or 'all'. at_once: candidates that
+    are evaluated together at most. Differs from the official code: a neuron that is chosen twice is
+    one neuron, and each map takes one UNet evaluation instead of two.
     """
     unblocked = maps.of([[]])[0]
-    likes = (
-        pair_similarities(unblocked).amax(1)
-        if bool(torch.isfinite(unblocked).all())
-        else torch.full((len(unblocked),), torch.nan)
-    )
-    memorized = likes > statistics.threshold
+    memorized = likeness_of_seeds(unblocked) > statistics.threshold
     if not memorized.any():
-        return Found(unet_rows=maps.unet_rows)
-    unblocked, maps.x = (
-        unblocked[memorized.to(unblocked.device)],
-        maps.x[memorized.to(maps.x.device)],
-    )
+        return PromptSearch(unet_rows=maps.unet_rows)
+    unblocked = unblocked[memorized.to(unblocked.device)]
+    maps.keep(memorized)
 
     def likeness(candidates: list[list[Neuron]]) -> list[float]:
-        """Largest similarity over the seeds, for each candidate."""
-        return [float(similarity(unblocked, blocked).max()) for blocked in maps.of(candidates)]
+        """The largest similarity over the seeds, for each candidate."""
+        return [float(similarity(unblocked, made).max()) for made in maps.of(candidates)]
 
     every = activations(maps.unet, maps.embeds)
     active = {name: every[name][0].cpu() for name in names_in(maps.unet, blocks)}
-    initial, value = first_good(
-        selections(active, statistics), likeness, statistics.threshold, at_once
+    tries = selections(active, statistics)
+    initial, reached = first_good(tries, likeness, threshold=statistics.threshold, at_once=at_once)
+    threshold = max(reached, statistics.threshold)
+    blocked, value = refined(
+        initial, list(reversed(active)), likeness, threshold=threshold, at_once=at_once
     )
-    threshold = max(value, statistics.threshold)
-    found = Found(
+    return PromptSearch(
+        neurons=by_layer(blocked),
         seeds=int(memorized.sum()),
         initial=len(initial),
-        initial_similarity=value,
+        initial_similarity=reached,
+        similarity=reached if value is None else value,
         threshold=threshold,
+        unet_rows=maps.unet_rows,
     )
-    layers = [[neuron for neuron in initial if neuron[0] == name] for name in reversed(active)]
-    kept, after_layers = drop(
-        initial, [layer for layer in layers if layer], likeness, threshold, at_once
-    )
-    left = set(kept)
-    single = [[neuron] for layer in layers for neuron in layer if neuron in left]
-    kept, after_neurons = drop(kept, single, likeness, threshold, at_once)
-    found.similarity = next(v for v in (after_neurons, after_layers, value) if v is not None)
-    found.neurons, found.unet_rows = by_layer(kept), maps.unet_rows
-    return found
+
+
+def likeness_of_seeds(maps: torch.Tensor) -> torch.Tensor:
+    """How like each seed's map is to the most similar other's, (n,); nan for maps with nan."""
+    if not torch.isfinite(maps).all():
+        return torch.full((len(maps),), torch.nan)
+    return pair_similarities(maps).amax(1)

@@ -1,40 +1,36 @@
-"""Files of the localization: statistics of ordinary prompts, and neurons found so far."""
+"""Files of the localization: statistics of ordinary prompts, and the neurons of memorized ones."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
-from memorization_suite.localization.search import Found, Statistics
+from memorization_suite.lazy import torch
+from memorization_suite.localization.search import PromptSearch, Statistics
 from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.store import Row, Store, differences
 
 SCHEMA = 1
+# Identity of a search, and caption -> what it found.
+Stored = tuple[dict, dict[str, PromptSearch]]
+
+
+# --- statistics ---
 
 
 def write_statistics(path: Path, statistics: Statistics, settings: dict) -> None:
-    """One .safetensors file: mean.<layer>, std.<layer>; settings (JSON) and the threshold in its
-    metadata.
-    """
+    """One .safetensors file: mean.<layer>, std.<layer>; settings and threshold in its metadata."""
     from safetensors.torch import save
 
-    tensors = {
-        f"{kind}.{name}": values
-        for kind in ("mean", "std")
-        for name, values in getattr(statistics, kind).items()
-    }
-    write_bytes(
-        path,
-        save(
-            tensors,
-            {
-                "settings": json.dumps(
-                    {"schema": SCHEMA, "threshold": statistics.threshold, **settings}
-                )
-            },
-        ),
-    )
+    tensors = {f"mean.{name}": values for name, values in statistics.mean.items()}
+    tensors |= {f"std.{name}": values for name, values in statistics.std.items()}
+    stored = {"schema": SCHEMA, "threshold": statistics.threshold, **settings}
+    write_bytes(path, save(tensors, {"settings": json.dumps(stored)}))
 
 
 def read_statistics(path: Path) -> tuple[Statistics, dict]:
@@ -53,114 +49,157 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
         raise ValueError(
             f"{path} is no statistics file of localize_neurons.py ({type(error).__name__}: {error})"
         ) from error
-    parts = {
-        kind: {
-            name.removeprefix(f"{kind}."): values
-            for name, values in tensors.items()
-            if name.startswith(f"{kind}.")
-        }
-        for kind in ("mean", "std")
+    mean = tensors_of("mean", tensors)
+    std = tensors_of("std", tensors)
+    return Statistics(mean, std, threshold), settings
+
+
+def tensors_of(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Layer -> tensor of those whose names begin with the kind."""
+    start = f"{kind}."
+    return {
+        name.removeprefix(start): values
+        for name, values in tensors.items()
+        if name.startswith(start)
     }
-    return Statistics(parts["mean"], parts["std"], threshold), settings
 
 
-def line(value: dict) -> str:
-    """One line of JSON."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
+# --- neurons ---
+
+
+def as_json(search: PromptSearch) -> dict[str, Any]:
+    """Its fields by name; None for nan, which JSON lacks."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(search).items()
+    }
+
+
+def of_json(values: dict[str, Any]) -> PromptSearch:
+    """The inverse of `as_json`. Raises KeyError for a field that is missing."""
+    known: dict[str, Any] = {}
+    for option in fields(PromptSearch):
+        value = values[option.name]
+        known[option.name] = math.nan if value is None else value
+    return PromptSearch(**known)
+
+
+def position(row: Row) -> int:
+    """Which of the prompts a row is about."""
+    return int(row["position"])
+
+
+class SearchFolder(Store):
+    """What a running search has so far: a row a prompt, values as JSON."""
+
+    tables = {"prompts": position}
+    what = "search"
+
+    def add_searches(self, first: int, searches: Iterable[tuple[str, PromptSearch]]) -> None:
+        """Keeps prompts' searches, on disk at once. first: the position of the first of them."""
+        rows = []
+        for i, (caption, search) in enumerate(searches, first):
+            cells = {name: json.dumps(value) for name, value in as_json(search).items()}
+            rows.append({"position": i, "caption": caption, **cells})
+        self.add(f"{first:06d}", prompts=rows)
+
+    def searches(self) -> dict[str, PromptSearch]:
+        """Caption -> search, in the order in which they were added. Raises as `of_json`."""
+        by_caption = {}
+        for row in self.rows("prompts"):
+            cells = {option.name: row[option.name] for option in fields(PromptSearch)}
+            values = {name: json.loads(cell) for name, cell in cells.items()}
+            by_caption[row["caption"]] = of_json(values)
+        return by_caption
 
 
 class NeuronFile:
-    """The file of neurons, and beside it, while the search runs, NAME.part.jsonl with a line a
-    prompt: a stopped search goes on.
+    """The file of neurons, and beside it, while a search runs, the folder `.NAME.work`.
 
-    settings: everything that decides what is found. Prompts that the file has already are kept, so
-    that a search can be widened.
+    A stopped search goes on from the folder. Prompts that the file has already stay in it, so that
+    a search can be widened.
     """
 
     def __init__(self, path: Path, model: str, settings: dict):
-        self.path, self.part = path, path.with_name(f"{path.name}.part.jsonl")
-        self.head = json.loads(json.dumps({"model": model, "settings": settings}))
-        self.found: dict[str, dict] = {}
-        self.running = False
+        self.path = path
+        self.model = model
+        # Everything that decides what is found.
+        self.settings = settings
+        # Caption -> search, of all prompts so far.
+        self.searches: dict[str, PromptSearch] = {}
+        self.folder = SearchFolder(path.with_name(f".{path.name}.work"))
+        self.goes_on = False
+
+    @property
+    def identity(self) -> dict:
+        """What makes two searches the same."""
+        return {**self.settings, "model": self.model}
 
     def open(self, *, overwrite: bool) -> None:
-        """Reads what is there. Raises ValueError when that is of another search, or nothing can be
-        written there.
+        """Reads what is there. Raises ValueError when that is of another search, or is no search.
+
+        A running search counts more than the finished file, which it has taken in.
         """
-        if not self.path.parent.is_dir() or self.path.is_dir():
-            raise ValueError(f"--out {self.path} is no file name in a folder that exists")
-        path, read = (
-            (self.part, self.read_part) if self.part.exists() else (self.path, self.read_whole)
-        )
-        if overwrite or not path.exists():
+        if overwrite:
             return
+        running = self.read(self.folder.path, self.read_folder)
+        self.goes_on = bool(running)
+        self.searches = running or self.read(self.path, self.read_file)
+
+    def read(self, path: Path, reader: Callable[[], Stored]) -> dict[str, PromptSearch]:
+        """The searches at a path; none if nothing is there. Raises ValueError."""
+        if not path.exists():
+            return {}
         try:
-            head, found = read()
-        except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            identity, searches = reader()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path} is no neuron file of localize_neurons.py. Give another --out, or "
                 "--overwrite."
             ) from error
-        self.check(path, head)
-        self.found = found
-
-    def check(self, path: Path, head: dict) -> None:
-        """Raises ValueError that names what differs."""
-        before, after = (
-            {**head["settings"], "model": head["model"]},
-            {**self.head["settings"], "model": self.head["model"]},
-        )
-        names = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
-        changed = [f"{name}: {before.get(name)!r} there, {after.get(name)!r} now" for name in names]
+        changed = differences(identity, self.identity)
         if changed:
             raise ValueError(
                 f"{path} holds another search ({'; '.join(changed)}). Give another --out, or "
                 "--overwrite to start over."
             )
+        return searches
 
-    def read_whole(self) -> tuple[dict, dict[str, dict]]:
-        """(head, caption -> entry) of the finished file."""
+    def read_folder(self) -> Stored:
+        """Of a search that was stopped; one that had found nothing is as good as none."""
+        searches = self.folder.searches()
+        if not searches:
+            return self.identity, {}
+        return (self.folder.manifest() or {})["identity"], searches
+
+    def read_file(self) -> Stored:
+        """Of the finished file."""
         whole = json.loads(self.path.read_text(encoding="utf-8"))
-        return whole, {
-            caption: {"neurons": neurons, **whole["figures"][caption]}
-            for caption, neurons in whole["prompts"].items()
-        }
+        searches = {}
+        for caption, neurons in whole["prompts"].items():
+            searches[caption] = of_json({"neurons": neurons, **whole["figures"][caption]})
+        return {**whole["settings"], "model": whole["model"]}, searches
 
-    def read_part(self) -> tuple[dict, dict[str, dict]]:
-        """(head, caption -> entry) of the running file; a last line that was cut off is passed
-        over.
-        """
-        lines = self.part.read_text(encoding="utf-8").split("\n")[:-1]
-        return json.loads(lines[0]), {
-            entry.pop("caption"): entry for entry in map(json.loads, lines[1:])
-        }
+    def start(self, config: dict) -> None:
+        """Begins the folder, or goes on in it. config: all arguments, for people."""
+        self.folder.path.mkdir(exist_ok=True)
+        self.folder.start(self.identity, config=config, overwrite=not self.goes_on)
+        if self.searches and not self.goes_on:
+            self.folder.add_searches(0, self.searches.items())
 
-    def add(self, caption: str, found: Found) -> None:
-        """Keeps one prompt's neurons, on disk at once."""
-        entry = {
-            name: None if value != value else value for name, value in asdict(found).items()
-        }  # JSON has no nan
-        if not self.running:
-            lines = [
-                self.head,
-                *({"caption": before, **kept} for before, kept in self.found.items()),
-            ]
-            write_bytes(
-                self.part, "".join(map(line, lines)).encode()
-            )  # anew, without a last line that was cut off
-            self.running = True
-        with open(self.part, "a", encoding="utf-8") as file:
-            file.write(line({"caption": caption, **entry}))
-            file.flush()
-            os.fsync(file.fileno())
-        self.found[caption] = entry
+    def add(self, caption: str, search: PromptSearch) -> None:
+        """Keeps one prompt's search, on disk at once."""
+        self.folder.add_searches(len(self.searches), [(caption, search)])
+        self.searches[caption] = search
 
     def finish(self) -> None:
-        """Writes the whole file and removes the running one."""
-        prompts = {caption: entry["neurons"] for caption, entry in self.found.items()}
-        figures = {
-            caption: {name: value for name, value in entry.items() if name != "neurons"}
-            for caption, entry in self.found.items()
-        }
-        write_json(self.path, {**self.head, "prompts": prompts, "figures": figures})
-        self.part.unlink(missing_ok=True)
+        """Writes the whole file, and removes the folder."""
+        prompts = {}
+        figures = {}
+        for caption, search in self.searches.items():
+            values = as_json(search)
+            prompts[caption] = values.pop("neurons")
+            figures[caption] = values
+        whole = {"model": self.model, "settings": self.settings}
+        write_json(self.path, {**whole, "prompts": prompts, "figures": figures})
+        shutil.rmtree(self.folder.path)

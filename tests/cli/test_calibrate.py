@@ -7,8 +7,9 @@ import json
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.calibration import main
-from memorization_suite.generation import main as generate
+from memorization_suite.calibrate import main
+from memorization_suite.commands.calibrate import stability
+from memorization_suite.generate_images import main as generate
 from memorization_suite.sampling.stability import NORMS, read_statistics
 
 
@@ -47,6 +48,7 @@ def test_the_file_says_what_it_is_of(made):
         8,
     ]
     assert (statistics.made_from["images"], statistics.made_from["prompts"]) == (10, 5)
+    assert [path.name for path in made.parent.iterdir()] == ["stability.json"]
 
 
 def test_batches_change_nothing(flags, made, loaded, tmp_path, monkeypatch, capsys):
@@ -59,6 +61,38 @@ def test_batches_change_nothing(flags, made, loaded, tmp_path, monkeypatch, caps
         ((one.mean[name] - other.mean[name]).abs() <= 1e-4 * one.mean[name]).all() for name in NORMS
     )
     assert one.made_with == other.made_with and one.made_from == other.made_from
+
+
+def test_it_is_a_function(made, random_sd_folder, prompt_file, loaded, tmp_path, monkeypatch):
+    """The same file from Python; a name that is no flag is refused."""
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
+    typed = {
+        "model_id": random_sd_folder,
+        "prompts": prompt_file,
+        "image_length": 32,
+        "quiet": True,
+    }
+    typed |= {"num_inference_steps": 3, "n_samples_per_prompt": 2, "batch_size": 2}
+    written = stability(**typed, out=tmp_path / "a.json")
+    assert written.path.read_bytes() == made.read_bytes()
+    assert written.steps == 3 and len(written.scores) == 10
+    assert f"at most {max(written.scores):.2f} standard deviations" in written.summary
+    with pytest.raises(ValueError, match="there is no flag 'step'"):
+        stability(**typed, out=tmp_path / "b.json", step=3)
+
+
+def test_a_preset_sets_the_sampler_and_nothing_else(tmp_path, random_sd_folder, no_model, capsys):
+    """How many images are sampled is no matter of the model."""
+    (tmp_path / "one.txt").write_text("a red square\n")
+    (tmp_path / "preset.toml").write_text(
+        "[generate]\nn_samples_per_prompt = 4\nimage_length = 12\n"
+    )
+    argv = ["stability", "--model_id", random_sd_folder, "--prompts", str(tmp_path / "one.txt")]
+    argv += ["--out", str(tmp_path / "a.json"), "--preset", str(tmp_path / "preset.toml")]
+    assert main(argv) == 2
+    assert "--image_length 12 must be a multiple of 8" in capsys.readouterr().err
+    assert main([*argv, "--image_length", "32"]) == 2
+    assert "--n_samples_per_prompt is 1" in capsys.readouterr().err
 
 
 def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, no_model):
@@ -101,14 +135,17 @@ def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, 
         (["--device", "cuda:99"], "--device cuda:99"),
         (["--preset", "nowhere.toml"], "cannot read the preset"),
         (["--unet_id", "./nowhere"], "--unet_id"),
+        (["--dtyp", "fp32"], "did you mean --dtype?"),
     ],
 )
 def test_wrong_arguments_are_refused(flags, tmp_path, capsys, no_model, more, told):
-    assert main([*flags, "--out", str(tmp_path / "a.json"), *more]) == 2
+    try:
+        code = main([*flags, "--out", str(tmp_path / "a.json"), *more])
+    except SystemExit as leave:
+        code = leave.code
     out, error = capsys.readouterr()
-    assert (
-        error.startswith("calibrate.py: ") and error.count("\n") == 1 and told in error and not out
-    )
+    assert code == 2 and not out
+    assert error.startswith("calibrate.py: ") and error.count("\n") == 1 and told in error
     assert not list(tmp_path.iterdir())
 
 

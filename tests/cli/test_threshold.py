@@ -2,8 +2,8 @@
 
 import pytest
 
-from memorization_suite.calibration import main
-from memorization_suite.calibration.threshold import threshold
+from memorization_suite.calibrate import main
+from memorization_suite.commands.calibrate import limit, threshold
 from memorization_suite.runs.files import write_csv
 
 
@@ -19,11 +19,11 @@ def scores(path, ordinary, memorized=()):
 @pytest.mark.parametrize(("fpr", "above"), [(0.0, 0), (0.01, 1), (0.05, 5), (0.5, 50), (0.999, 99)])
 def test_at_most_the_wanted_share_is_above(fpr, above):
     found = [float((37 * i) % 100) for i in range(100)]
-    assert sum(score > threshold(found, fpr) for score in found) == above
+    assert sum(score > limit(found, fpr) for score in found) == above
 
 
 def test_ties_never_exceed_the_share():
-    assert threshold([1.0, 2.0, 2.0, 2.0, 2.0], 0.5) == 2.0
+    assert limit([1.0, 2.0, 2.0, 2.0, 2.0], 0.5) == 2.0
 
 
 def test_the_command_prints_the_flag(tmp_path, capsys):
@@ -33,6 +33,8 @@ def test_the_command_prints_the_flag(tmp_path, capsys):
     assert main(["threshold", str(folder), "--fpr", "0.05"]) == 0
     out = capsys.readouterr().out
     assert "50.0% of 2 memorized images" in out and out.endswith("--screen noise_norm:9.4\n")
+    found = threshold(folder / "scores.csv", fpr=0.05)
+    assert found.value == pytest.approx(9.4) and f"{found}\n" == out
 
 
 def test_wrong_input_is_refused(tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from memorization_suite.download.command import main
+from memorization_suite.commands.fetch import main
 from tests.download.server import serving
 
 Said = namedtuple("Said", "code out err")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from memorization_suite.download.assets import ROOT
+from memorization_suite import ROOT
 from tests.download.conftest import leftovers
 from tests.download.hub_server import COMMIT, serving
 

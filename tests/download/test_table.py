@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from memorization_suite.download.assets import ROOT, Asset, hint, path_of, read_assets, select
-from memorization_suite.download.command import build_parser, main
+from memorization_suite import ROOT
+from memorization_suite.commands.fetch import build_parser, main
+from memorization_suite.download.assets import Asset, hint, path_of, read_assets, select
 
 ASSETS = read_assets()
 README = (ROOT / "download" / "README.md").read_text()
@@ -28,6 +29,14 @@ def test_path_and_hint():
     assert hint("sdv1_500_mem_groundtruth").startswith(
         "sdv1_500_mem_groundtruth/gt_images is not here: "
     )
+
+
+def test_our_table_is_read_once_and_another_one_anew(table):
+    assert read_assets() is read_assets()
+    path = table(thing={"url": "http://x/y", "path": "thing"})
+    assert list(read_assets(path)) == ["thing"]
+    table(other={"url": "http://x/y", "path": "thing"})
+    assert list(read_assets(path)) == ["other"]
 
 
 @pytest.mark.parametrize("function", [path_of, hint])
@@ -69,8 +78,8 @@ def test_groups():
 
 def test_no_network_and_no_heavy_import():
     code = (
-        "import sys, download.assets as a; a.path_of('sd14'); print({'torch', 'pooch', "
-        "'requests', 'huggingface_hub', 'gdown'} & set(sys.modules))"
+        "import sys, memorization_suite.download.assets as a; a.path_of('sd14'); "
+        "print({'torch', 'pooch', 'requests', 'huggingface_hub', 'gdown'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -120,6 +129,7 @@ def test_list_says_size_checksum_place_and_source(capsys):
         (["sd14", "--root", "/no/such/folder"], "is no folder"),
         (["sd14", "--assets", "/no/such/file"], "cannot read the assets file"),
         (["sd14", "--wrong"], "--wrong"),
+        (["sd14", "--overwrit"], "did you mean --overwrite?"),
     ],
 )
 def test_wrong_arguments(capsys, argv, told):

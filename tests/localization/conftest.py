@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.localization.run import Setup, ordinary_statistics
+from memorization_suite.commands.neurons import NoiseMaps, ordinary_statistics
 from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.prompts.files import read_prompts
 
@@ -27,4 +27,4 @@ def tiny():
 @pytest.fixture(scope="session")
 def statistics(tiny):
     """Of six ordinary prompts, three seeds."""
-    return ordinary_statistics(tiny, ORDINARY, ORDINARY, Setup(seeds=3))[0]
+    return ordinary_statistics(tiny, ORDINARY, ORDINARY, NoiseMaps(seeds=3))[0]

@@ -7,11 +7,12 @@ import json
 import pytest
 from safetensors.torch import save_file
 
-import memorization_suite.localization.run
-import memorization_suite.pipelines.loading
-from memorization_suite.generation import plan_of
-from memorization_suite.localization import main
+from memorization_suite.commands import neurons
+from memorization_suite.commands.generate import plan
+from memorization_suite.localization.store import read_statistics, write_statistics
+from memorization_suite.localize_neurons import main
 from memorization_suite.mitigation.neurons import read_neurons
+from memorization_suite.pipelines import loading
 from tests.localization.conftest import MEMORIZED, ORDINARY, load
 
 SECOND = "Crown Comics Volume 114"
@@ -29,7 +30,7 @@ def folder(tiny, tmp_path_factory):
         "\n".join([MEMORIZED, ORDINARY[0], MEMORIZED, SECOND]) + "\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
+        patch.setattr(loading, "load_pipeline", load)
         assert (
             main(
                 [
@@ -49,7 +50,7 @@ def folder(tiny, tmp_path_factory):
 @pytest.fixture
 def localize(folder, monkeypatch):
     """localize(out, *flags): exit code of a search over the prompts of memorized.txt."""
-    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
+    monkeypatch.setattr(loading, "load_pipeline", load)
 
     def run(out, *flags, prompts=folder / "memorized.txt"):
         return main(
@@ -73,13 +74,19 @@ def localize(folder, monkeypatch):
 
 
 @pytest.fixture
-def no_model(monkeypatch):
+def no_model_after(monkeypatch):
+    """no_model_after(): from now on the test fails when a model is loaded."""
+
+    def fail(*args, **kwargs):
+        pytest.fail("a model was loaded")
+
+    return lambda: monkeypatch.setattr(loading, "load_pipeline", fail)
+
+
+@pytest.fixture
+def no_model(no_model_after):
     """Fails the test when a model is loaded."""
-    monkeypatch.setattr(
-        memorization_suite.pipelines.loading,
-        "load_pipeline",
-        lambda *args, **kwargs: pytest.fail("a model was loaded"),
-    )
+    no_model_after()
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +94,7 @@ def whole(folder, tmp_path_factory):
     """The file of an uninterrupted search, as text."""
     out = tmp_path_factory.mktemp("whole") / "neurons.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", load)
+        patch.setattr(loading, "load_pipeline", load)
         assert (
             main(
                 [
@@ -124,34 +131,62 @@ def test_the_file_of_neurons(whole, folder, tmp_path):
         assert 0 < sum(map(len, found["prompts"][caption].values())) <= figures["initial"]
     (tmp_path / "neurons.json").write_text(whole)
     assert read_neurons(tmp_path / "neurons.json") == found["prompts"]
-    plan = plan_of(
-        ["--model_id", "tiny", "--method", "nemo", "--neurons", str(tmp_path / "neurons.json")]
-    )
-    assert plan.mitigation.settings()["neurons"] in str(plan.folder)
+    made = plan(model_id="tiny", method="nemo", neurons=str(tmp_path / "neurons.json"))
+    assert made.mitigation.settings()["neurons"] in str(made.folder)
 
 
-@pytest.mark.parametrize("damage", ["", '{"caption": "cut of'])
-def test_a_stopped_search_goes_on(whole, localize, monkeypatch, tmp_path, capsys, damage):
-    """The same file in the end; what was found is not searched again, and a line that was cut off
-    is passed over.
-    """
-    searched, search = [], memorization_suite.localization.run.localize
+def test_it_is_a_function(whole, folder, monkeypatch, tmp_path):
+    """Of a finished file's prompts some are asked for; a name that is no flag is refused."""
+    monkeypatch.setattr(loading, "load_pipeline", load)
+    (tmp_path / "neurons.json").write_text(whole)
+    typed = {"model_id": "tiny", "scheduler": "keep", "seeds": 2, "device": "cpu", "blocks": "all"}
+    typed |= {"prompts": folder / "memorized.txt", "out": tmp_path / "neurons.json"}
+    typed |= {"statistics": folder / "statistics.safetensors", "quiet": True}
+    made = neurons.search(**typed, end=1)
+    assert list(made.searches) == [MEMORIZED]
+    count = made.searches[MEMORIZED].count
+    assert made.summary.endswith(f"1 prompts, 1 look memorized, {count} neurons in the middle one")
+    assert made.path.read_text() == whole
+    with pytest.raises(ValueError, match="there is no flag 'noises'"):
+        neurons.search(**typed, noises=3)
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """What became of each search: a prompt, and once, in place of the third, a stop."""
+    events = []
+    search = neurons.localize
 
     def stopping(maps, *args, **kwargs):
-        if len(searched) == 2:
-            searched.append("stop")
+        if len(events) == 2:
+            events.append("stop")
             raise KeyboardInterrupt
-        searched.append("prompt")
+        events.append("prompt")
         return search(maps, *args, **kwargs)
 
-    monkeypatch.setattr(memorization_suite.localization.run, "localize", stopping)
+    monkeypatch.setattr(neurons, "localize", stopping)
+    return events
+
+
+def parts(folder) -> list[str]:
+    """What a stopped search has written."""
+    return sorted(path.name for path in (folder / ".neurons.json.work" / ".parts").iterdir())
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stopped_search_goes_on(whole, localize, searched, tmp_path, capsys, damaged):
+    """The same file in the end; what was found is not searched again, and a part that was cut off
+    is passed over.
+    """
     assert localize(tmp_path / "neurons.json") == 1
     assert (
         "goes on where it stopped" in capsys.readouterr().err
         and not (tmp_path / "neurons.json").exists()
     )
-    with open(tmp_path / "neurons.json.part.jsonl", "a") as file:
-        file.write(damage)
+    assert parts(tmp_path) == ["prompts_000000.csv", "prompts_000001.csv"]
+    if damaged:
+        cut_off = tmp_path / ".neurons.json.work" / ".parts" / ".prompts_000002.csv.1.part"
+        cut_off.write_text("position,caption")
     assert localize(tmp_path / "neurons.json") == 0
     assert searched == ["prompt", "prompt", "stop", "prompt"]
     assert (tmp_path / "neurons.json").read_text() == whole
@@ -165,11 +200,37 @@ def test_a_finished_search_is_widened(whole, localize, monkeypatch, tmp_path):
     assert localize(tmp_path / "neurons.json") == 0
     assert (tmp_path / "neurons.json").read_text() == whole
     monkeypatch.setattr(
-        memorization_suite.localization.run,
+        neurons,
         "localize",
         lambda *args, **kwargs: pytest.fail("searched again"),
     )
     assert localize(tmp_path / "neurons.json") == 0
+
+
+def test_a_widened_search_that_is_stopped_keeps_both(whole, localize, searched, tmp_path):
+    """The first prompt is in the finished file, the second in the folder; the third is left."""
+    assert localize(tmp_path / "neurons.json", "--end", "1") == 0
+    finished = (tmp_path / "neurons.json").read_text()
+    assert localize(tmp_path / "neurons.json") == 1
+    assert (tmp_path / "neurons.json").read_text() == finished
+    assert parts(tmp_path) == ["prompts_000000.csv", "prompts_000001.csv"]
+    assert localize(tmp_path / "neurons.json") == 0
+    assert searched == ["prompt", "prompt", "stop", "prompt"]
+    assert (tmp_path / "neurons.json").read_text() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["neurons.json"]
+
+
+def test_a_stopped_search_of_another_kind(localize, searched, no_model_after, tmp_path, capsys):
+    """It is named, and started over on demand; what is no search is said to be that."""
+    assert localize(tmp_path / "neurons.json") == 1
+    no_model_after()
+    capsys.readouterr()
+    work = tmp_path / ".neurons.json.work"
+    assert localize(tmp_path / "neurons.json", "--threshold", "0.99") == 2
+    assert f"{work} holds another search (threshold: 0." in capsys.readouterr().err
+    (work / "manifest.json").write_text("{}")
+    assert localize(tmp_path / "neurons.json") == 2
+    assert f"{work} is no neuron file of localize_neurons.py" in capsys.readouterr().err
 
 
 def test_another_search_is_not_mixed_in(whole, localize, tmp_path, capsys):
@@ -192,8 +253,6 @@ def test_another_search_is_not_mixed_in(whole, localize, tmp_path, capsys):
 
 def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_path, capsys):
     """Another model, another timestep, and files that are none; before a model is loaded."""
-    from memorization_suite.localization.store import read_statistics, write_statistics
-
     statistics, settings = read_statistics(folder / "statistics.safetensors")
     write_statistics(tmp_path / "other.safetensors", statistics, settings | {"model": "another"})
     save_file(
@@ -215,9 +274,7 @@ def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_
 
 def test_statistics_without_a_threshold(folder, localize, monkeypatch, tmp_path, capsys):
     """--threshold_prompts 0 takes no UNet pass; the search then needs --threshold."""
-    monkeypatch.setattr(
-        memorization_suite.localization.run, "make_maps", lambda *args: pytest.fail("a UNet pass")
-    )
+    monkeypatch.setattr(neurons, "make_maps", lambda *args: pytest.fail("a UNet pass"))
     out = str(tmp_path / "s.safetensors")
     assert (
         main(
@@ -251,19 +308,44 @@ NEEDED = {
         (("nonsense",), "nonsense"),
         (("statistics",), "--prompts"),
         (("localize", *NEEDED["localize"][:4]), "--statistics"),
-        (("localize", *NEEDED["localize"], "--seeds", "1"), "'1' is no whole number of at least 2"),
-        (("localize", *NEEDED["localize"], "--rows", "0"), "at least 1"),
-        (("localize", *NEEDED["localize"], "--seed", "-1"), "at least 0"),
-        (("localize", *NEEDED["localize"], "--threshold", "nan"), "no finite number"),
+        (
+            ("localize", *NEEDED["localize"], "--seeds", "1"),
+            "--seeds 1 is out of range: it must be a whole number of at least 2",
+        ),
+        (
+            ("localize", *NEEDED["localize"], "--rows", "0"),
+            "--rows 0 is out of range: it must be a whole number of at least 1",
+        ),
+        (
+            ("localize", *NEEDED["localize"], "--seed", "-1"),
+            "--seed -1 is out of range: it must be a whole number of at least 0",
+        ),
+        (
+            ("localize", *NEEDED["localize"], "--threshold", "nan"),
+            "--threshold nan is out of range: it must be a finite number",
+        ),
         (("localize", *NEEDED["localize"], "--blocks", "up"), "--blocks"),
-        (("localize", *NEEDED["localize"], "--scaling_factor", "-1"), "at least 0"),
+        (
+            ("localize", *NEEDED["localize"], "--scaling_factor", "-1"),
+            "--scaling_factor -1.0 is out of range",
+        ),
         (("localize", *NEEDED["localize"], "--t_index", "2"), "--t_index"),
+        (("localize", *NEEDED["localize"], "--thresholds", "1"), "did you mean --threshold?"),
         (
             ("statistics", *NEEDED["statistics"], "--model_id", "nonsense"),
             "there is no model 'nonsense'",
         ),
         (
-            ("statistics", *NEEDED["statistics"], "--model_id", "tiny", "--device", "cuda:99"),
+            (
+                "statistics",
+                *NEEDED["statistics"],
+                "--model_id",
+                "tiny",
+                "--prompts",
+                "{two}",
+                "--device",
+                "cuda:99",
+            ),
             "--device cuda:99",
         ),
         (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from memorization_suite.commands.neurons import NoiseMaps, make_maps, ordinary_statistics
 from memorization_suite.localization.activations import activations, mean_and_std
-from memorization_suite.localization.run import Setup, make_maps, ordinary_statistics
 from memorization_suite.localization.search import (
     Statistics,
     by_layer,
@@ -114,8 +114,8 @@ def test_maps_equal_the_loops(tiny, t_index):
     """Blocked in two ways and not, all candidates together, `rows` at once: 1e-4. t: 981, or with
     the official oversight 961.
     """
-    setup = Setup(seeds=3, t_index=t_index, factor=0.25, rows=4)
-    maps = make_maps(tiny, MEMORIZED, setup)
+    settings = NoiseMaps(seeds=3, t_index=t_index, rows=4)
+    maps = make_maps(tiny, MEMORIZED, settings, 0.25)
     first, *_, last = reference.layers_of(tiny.unet, up=True)
     candidates = [[], [(first, 3), (last, 0)], [(last, 5), (last, 6)]]
     made = maps.of(candidates)
@@ -139,7 +139,7 @@ def test_maps_equal_the_loops(tiny, t_index):
 
 def test_maps_are_in_epsilon_units_for_v_models(euler_pipe, prompts):
     """e - x, not v - x: 1e-5."""
-    maps = make_maps(euler_pipe, prompts[0], Setup(seeds=2))
+    maps = make_maps(euler_pipe, prompts[0], NoiseMaps(seeds=2))
     with torch.no_grad():
         v = euler_pipe.unet(
             maps.x, maps.t, encoder_hidden_states=euler_pipe.encode([prompts[0]] * 2)
@@ -195,7 +195,10 @@ def test_the_first_good_try_is_taken(good, at_once):
     """Also when many are evaluated together; the last one when none is good."""
     tries = [[("a", i)] for i in range(16)]
     neurons, value = first_good(
-        tries, lambda part: [0.3 if one[0][1] >= good else 0.9 for one in part], 0.4, at_once
+        tries,
+        lambda part: [0.3 if one[0][1] >= good else 0.9 for one in part],
+        threshold=0.4,
+        at_once=at_once,
     )
     assert neurons == [("a", min(good, 15))] and value == (0.3 if good < 16 else 0.9)
 
@@ -219,9 +222,9 @@ def test_refinement_equals_one_after_the_other(at_once):
 
         expected = reference.refinement(by_layer(neurons), likeness_of, 0.4)
         layers = [[neuron for neuron in neurons if neuron[0] == name] for name in "cba"]
-        kept, _ = drop(neurons, layers, many, 0.4, at_once)
+        kept, _ = drop(neurons, layers, many, threshold=0.4, at_once=at_once)
         single = [[neuron] for layer in layers for neuron in layer if neuron in kept]
-        kept, value = drop(kept, single, many, 0.4, at_once)
+        kept, value = drop(kept, single, many, threshold=0.4, at_once=at_once)
         assert by_layer(kept) == {name: channels for name, channels in expected.items() if channels}
         assert value is None or value == likeness_of(by_layer(kept))
 
@@ -232,14 +235,12 @@ def test_the_whole_search_equals_the_loops(tiny, statistics, at_once):
     """A memorized prompt of the embedded model: the same neurons, few of them, and a similarity
     below the threshold.
     """
-    maps = make_maps(tiny, MEMORIZED, Setup(seeds=3))
-    embedding, plain = (
-        tiny.encode([MEMORIZED]),
-        {
-            name: (statistics.mean[name].tolist(), statistics.std[name].tolist())
-            for name in statistics.mean
-        },
-    )
+    maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3))
+    embedding = tiny.encode([MEMORIZED])
+    plain = {
+        name: (statistics.mean[name].tolist(), statistics.std[name].tolist())
+        for name in statistics.mean
+    }
     expected = reference.find(
         tiny.unet,
         embedding,
@@ -261,7 +262,7 @@ def test_a_search_that_fails_keeps_what_it_reached(tiny, statistics):
     """The embedded model's prompts do not act in its down blocks: the last selection is refined at
     the similarity that it reached.
     """
-    found = localize(make_maps(tiny, MEMORIZED, Setup(seeds=2)), statistics)
+    found = localize(make_maps(tiny, MEMORIZED, NoiseMaps(seeds=2)), statistics)
     assert found.initial_similarity == found.threshold > statistics.threshold
     assert found.similarity <= found.threshold and set(found.neurons) <= {
         name for name in statistics.mean if not name.startswith("up")
@@ -270,10 +271,10 @@ def test_a_search_that_fails_keeps_what_it_reached(tiny, statistics):
 
 def test_a_prompt_that_does_not_look_memorized_has_none(tiny, statistics):
     """It costs its unblocked maps; so does one whose predictions are not finite."""
-    maps = make_maps(tiny, ORDINARY[0], Setup(seeds=3))
+    maps = make_maps(tiny, ORDINARY[0], NoiseMaps(seeds=3))
     found = localize(maps, replace(statistics, threshold=0.99))
     assert found.neurons == {} and found.seeds == 0 and found.unet_rows == 3
-    maps = make_maps(tiny, MEMORIZED, Setup(seeds=3))
+    maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3))
     maps.x = maps.x * torch.nan
     assert localize(maps, statistics).neurons == {}
 
@@ -282,10 +283,10 @@ def test_the_threshold_is_mean_plus_std_of_all_pairs(tiny, statistics):
     """Of six prompts with three pairs each, 1e-5; without prompts there is none."""
     pairs = []
     for caption in ORDINARY:
-        maps = make_maps(tiny, caption, Setup(seeds=3)).of([[]])[0].numpy()
+        maps = make_maps(tiny, caption, NoiseMaps(seeds=3)).of([[]])[0].numpy()
         pairs += reference.ms_ssim(maps[[0, 0, 1]], maps[[1, 2, 2]], 3, 4.5 / 11)
     assert statistics.threshold == pytest.approx(np.mean(pairs) + np.std(pairs, ddof=1), abs=1e-4)
-    made, count = ordinary_statistics(tiny, ORDINARY, [], Setup(seeds=3, rows=4))
+    made, count = ordinary_statistics(tiny, ORDINARY, [], NoiseMaps(seeds=3, rows=4))
     assert count == 0 and np.isnan(made.threshold)
     for name, mean in statistics.mean.items():
         torch.testing.assert_close(made.mean[name], mean, rtol=1e-5, atol=1e-6)

@@ -10,21 +10,15 @@ import torch
 from memorization_suite.sampling.stability import Statistics
 from tests.methods.pictures import FOLDER
 
-MEAN, SD = (
-    {"update": 45.0, "latent": 100.0, "clean": 150.0},
-    {"update": 8.0, "latent": 20.0, "clean": 20.0},
-)
+MEAN = {"update": 45.0, "latent": 100.0, "clean": 150.0}
+SD = {"update": 8.0, "latent": 20.0, "clean": 20.0}
 
 
 @cache
 def statistics_file(steps: int) -> str:
     """Path of a file for this number of steps."""
     path = Path(FOLDER.name) / f"stability_{steps}.json"
-    Statistics(
-        *(
-            {name: torch.full((steps,), value) for name, value in values.items()}
-            for values in (MEAN, SD)
-        ),
-        made_with={},
-    ).save(path)
+    mean = {name: torch.full((steps,), value) for name, value in MEAN.items()}
+    sd = {name: torch.full((steps,), value) for name, value in SD.items()}
+    path.write_text(Statistics(mean, sd, made_with={}).as_text())
     return str(path)

@@ -1,0 +1,250 @@
+"""Reference values from ordinary prompts: norms of their trajectories, and thresholds of scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memorization_suite.commands.settings import Sampling, default_dtype, fill, split
+from memorization_suite.lazy import torch
+from memorization_suite.mitigation.registry import build_mitigation
+from memorization_suite.pipelines import loading
+from memorization_suite.pipelines.models import (
+    check_unet,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.files import read_csv, write_bytes
+from memorization_suite.runs.settings import again, choice, flag, frozen_settings
+from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.stability import NORMS, NormRecorder, instability, measure
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines import MemorizationPipeline
+
+# What a run must share with a calibration, in the file's order.
+SHARED = (
+    "unet_id",
+    "scheduler",
+    "num_inference_steps",
+    "guidance_scale",
+    "image_length",
+    "dtype",
+)
+
+
+# --- stability ---
+
+
+@frozen_settings
+class Calibration(Sampling):
+    """The flags of calibrate.py stability.
+
+    Those of the sampler have generate_images.py's defaults, so that the values are of its runs.
+    """
+
+    unet_id: str | None = flag(None, "folder or hub id of another UNet", preset=False)
+    prompts: str = again(
+        Sampling,
+        "prompts",
+        default=dataclasses.MISSING,
+        text="ordinary prompts: .csv, .txt or .jsonl",
+    )
+    n_samples_per_prompt: int = again(Sampling, "n_samples_per_prompt", default=1, preset=False)
+    batch_size: int = again(Sampling, "batch_size", preset=False)
+    seed: int = again(Sampling, "seed", default=0, text="seed of the noises")
+    preset: str = choice(
+        "auto",
+        "values of the sampler for flags that were not typed (auto: the model's own)",
+        metavar="{auto,none,FILE}",
+    )
+    quiet: bool = choice(False, "no progress bar")
+    out: Path = choice(dataclasses.MISSING, "file to write, .json", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Statistics that were written, for --method stability_regions."""
+
+    path: Path
+    # N; the norms are of each of them.
+    steps: int
+    # Largest deviation of an update's norm, one an image, in standard deviations.
+    scores: list[float]
+
+    @property
+    def summary(self) -> str:
+        """What the file is of, in a line."""
+        middle = statistics.median(self.scores)
+        return (
+            f"{self.path}: {self.steps} steps, {len(self.scores)} images; their own largest "
+            f"deviation of an update's norm: median {middle:.2f}, at most {max(self.scores):.2f} "
+            "standard deviations"
+        )
+
+
+def stability(**typed: Any) -> Stability:
+    """Samples every prompt with plain guidance, and writes the statistics of its norms.
+
+    typed: flags of calibrate.py stability by name. Raises ValueError for what the user can mend,
+    OSError. *Source:* Huang et al., KDD 2026.
+    """
+    settings, prompts = plan_sampling(typed)
+    images = len(prompts) * settings.n_samples_per_prompt
+    made_with = {"model_id": fingerprint(settings.model_id)}
+    made_with |= {name: getattr(settings, name) for name in SHARED}
+    pipe = loading.load_pipeline(
+        settings.model_id,
+        unet_id=settings.unet_id,
+        dtype=settings.dtype,
+        device=settings.device,
+        scheduler=settings.scheduler,
+    )
+    norms = record(pipe, prompts, settings)
+    made_from = {
+        "prompts_sha256": sha256_of(Path(settings.prompts)),
+        "prompts": len(prompts),
+        "n_samples_per_prompt": settings.n_samples_per_prompt,
+        "images": images,
+        "seed": settings.seed,
+    }
+    made = measure(norms, made_with | sampler_facts(pipe, settings.image_length), made_from)
+    write_bytes(settings.out, made.as_text().encode())
+    scores = instability(made, norms["update"]).tolist()
+    return Stability(settings.out, made.num_steps, scores)
+
+
+def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
+    """Settings and prompts, checked as far as is possible without a model. Raises ValueError."""
+    split(typed, Calibration)
+    model_id = typed.get("model_id", Calibration.model_id)
+    resolve_model(model_id)
+    check_unet(typed.get("unet_id"))
+    _, preset = load_preset(typed.get("preset", Calibration.preset), model_id)
+    settings = fill(Calibration, typed, preset.get("generate", {}))
+    prompts = read_prompts(Path(settings.prompts))
+    check_out(settings.out)
+    if len(prompts) * settings.n_samples_per_prompt < 2:
+        raise ValueError(
+            f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
+            f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
+        )
+    device = choose_device(settings.device)
+    dtype = settings.dtype or default_dtype(device)
+    return replace(settings, device=device, dtype=dtype), prompts
+
+
+def check_out(path: Path) -> None:
+    """Raises ValueError when no file can be written there."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"--out {path} is no file name in a folder that exists")
+
+
+def record(
+    pipe: MemorizationPipeline, prompts: list[Prompt], settings: Calibration
+) -> dict[str, torch.Tensor]:
+    """Norms of each image at each step, (images, N), see `sampling.stability`."""
+    from tqdm import tqdm
+
+    parts = []
+    with tqdm(total=len(prompts), unit="prompt", disable=settings.quiet) as bar:
+        for start in range(0, len(prompts), settings.batch_size):
+            group = prompts[start : start + settings.batch_size]
+            parts.append(norms_of(pipe, group, settings))
+            bar.update(len(group))
+    return {name: torch.cat([part[name] for part in parts]) for name in NORMS}
+
+
+def norms_of(
+    pipe: MemorizationPipeline, prompts: list[Prompt], settings: Calibration
+) -> dict[str, torch.Tensor]:
+    """Those of one batch."""
+    batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
+    recorder = NormRecorder()
+    sample = pipe.sample(
+        batch,
+        pipe.initial_noise(batch, settings.image_length),
+        build_mitigation("no_mitigation"),
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        on_step=recorder.on_step,
+    )
+    return recorder.finish(sample.final)
+
+
+def sampler_facts(pipe: MemorizationPipeline, image_length: int) -> dict[str, Any]:
+    """What a run can compare while it samples. The pipeline has sampled."""
+    return {
+        "scheduler_class": type(pipe.scheduler).__name__,
+        "timesteps": [round(float(t), 3) for t in pipe.scheduler.timesteps],
+        "latent_shape": list(pipe.latent_shape(image_length)),
+    }
+
+
+# --- threshold ---
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A detector's threshold for --screen, and the scores that it is from."""
+
+    value: float
+    # The detector's name, if the scores lie in its folder.
+    detector: str
+    # Scores of images by the kind of their prompts.
+    ordinary: list[float]
+    memorized: list[float]
+
+    def __str__(self) -> str:
+        """How much lies above, and the flag."""
+        shares = [self.share("ordinary", self.ordinary)]
+        if self.memorized:
+            shares.append(self.share("memorized", self.memorized))
+        value = f"{self.value:.6g}"
+        return f"above {value}: {', '.join(shares)}\n--screen {self.detector}:{value}"
+
+    def share(self, kind: str, scores: list[float]) -> str:
+        """How much of some scores lies above."""
+        above = sum(score > self.value for score in scores)
+        return f"{above / len(scores):.1%} of {len(scores)} {kind} images"
+
+
+def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
+    """The score that few ordinary images exceed, for generate_images.py --screen.
+
+    scores: a detector's folder or its scores.csv, made by detect_memorization.py with
+    --nonmem_prompts. fpr: largest share of ordinary images above it. Raises ValueError.
+    """
+    if not 0 <= fpr < 1:
+        raise ValueError(f"--fpr {fpr:g} is no share: it must be at least 0 and below 1")
+    path = Path(scores)
+    path = path / "scores.csv" if path.is_dir() else path
+    rows = read_csv(path)
+    if not rows or not {"set", "score"} <= set(rows[0]):
+        raise ValueError(f"{path} is no scores.csv of a detector")
+    ordinary = [float(row["score"]) for row in rows if row["set"] == "nonmem"]
+    memorized = [float(row["score"]) for row in rows if row["set"] == "mem"]
+    if not ordinary:
+        raise ValueError(
+            f"{path} has no scores of ordinary prompts: give detect_memorization.py "
+            "--nonmem_prompts"
+        )
+    return Threshold(limit(ordinary, fpr), path.resolve().parent.name, ordinary, memorized)
+
+
+def limit(scores: list[float], fpr: float) -> float:
+    """The smallest of the scores that at most a share `fpr` of them exceeds.
+
+    Raises ValueError without finite scores.
+    """
+    finite = sorted(score for score in scores if math.isfinite(score))
+    if not finite:
+        raise ValueError("there is no finite score of an ordinary image")
+    return finite[len(finite) - 1 - math.floor(fpr * len(finite))]

@@ -1,0 +1,152 @@
+"""What the suite does not ship: listed, fetched, verified and placed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from memorization_suite import ROOT
+from memorization_suite.download.assets import RECORD, Asset, read_assets, select
+from memorization_suite.download.check import checksum, examine, read_record
+from memorization_suite.download.place import arrived, get, size_text, work_folder
+from memorization_suite.download.transfer import TransferError
+from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.settings import Settings, choice, frozen_settings
+from memorization_suite.runs.text import table_text
+
+SCRIPT = "download/fetch.py"
+GOES_ON = ("", "; the same command goes on where it stopped")
+
+
+@frozen_settings
+class FetchSettings(Settings):
+    """The flags of download/fetch.py."""
+
+    list: bool = choice(
+        False, "print the assets with size, place, state of the checksum and source, and leave"
+    )
+    check: bool = choice(
+        False, "say what is there and whole (default: of all); nothing is fetched or written"
+    )
+    root: Path | None = choice(
+        None, "folder below which all have their place (default: the repository)", metavar="DIR"
+    )
+    assets: Path | None = choice(
+        None, "another table, e.g. of mirrors (default: download/assets.toml)", metavar="FILE"
+    )
+    overwrite: bool = choice(False, "fetch anew and replace what is there but not whole")
+    quiet: bool = choice(False, "no progress")
+
+
+def build_parser() -> Parser:
+    """The names, and the flags."""
+    parser = Parser(SCRIPT, "Lists, fetches, verifies and places what the suite does not ship.")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="assets or groups (metrics, prompts, groundtruth, models, all)",
+    )
+    add_flags(parser, FetchSettings)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line.
+
+    Returns the exit code: 0 done, 2 wrong arguments or input, 1 a transfer fault, or (--check)
+    something not whole.
+    """
+    typed = build_parser().typed(argv)
+    names = typed.pop("names", [])
+    return command(SCRIPT, lambda: run(names, FetchSettings(**typed)), after=GOES_ON)
+
+
+def run(names: Sequence[str], settings: FetchSettings) -> int:
+    """What the flags ask for. Returns 0 or 1; raises ValueError for wrong arguments, OSError."""
+    if not (names or settings.list or settings.check):
+        raise ValueError(
+            "say what to fetch: names or groups, or all; --list shows them, --check what is there"
+        )
+    root = settings.root or ROOT
+    if not root.is_dir():
+        raise ValueError(f"--root {root} is no folder")
+    assets = select(read_assets(settings.assets), names or ["all"])
+    if settings.list:
+        print(listing(assets, read_record(root)))
+        return 0
+    if settings.check:
+        return check(assets, root)
+    return fetch(assets, root, overwrite=settings.overwrite, quiet=settings.quiet)
+
+
+def listing(assets: Sequence[Asset], record: dict[str, dict]) -> str:
+    """A line an asset."""
+    rows = []
+    for asset in assets:
+        row = {
+            "name": asset.name,
+            "size": size_text(asset.size),
+            "checksum": checksum(asset, record),
+            "goes to": asset.where,
+            "comes from": asset.address or "by hand",
+        }
+        rows.append(row)
+    return table_text(rows)
+
+
+def check(assets: Sequence[Asset], root: Path) -> int:
+    """Prints a line an asset. Returns 1 when one is missing or broken, else 0.
+
+    Raises ValueError and OSError.
+    """
+    record = read_record(root)
+    width = max(len(asset.name) for asset in assets)
+    faults = 0
+    for asset in assets:
+        state, why = examine(asset, root, record)
+        if state == "missing":
+            why = what_is_missing(asset, root)
+        elif state != "broken":
+            why = f"checksum: {why}"
+        print(f"{asset.name:<{width}}  {state:<7}  {asset.where}  ({why})")
+        faults += state in ("missing", "broken")
+    return 1 if faults else 0
+
+
+def what_is_missing(asset: Asset, root: Path) -> str:
+    """How much of it is here, else the command that gets it."""
+    here = arrived(work_folder(asset, root))
+    return f"{size_text(here)} of it are here" if here else f"python {SCRIPT} {asset.name}"
+
+
+def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) -> int:
+    """Gets one after the other; a fault of one does not keep the others.
+
+    Returns 1 when there was a fault, else 0. Raises ValueError, and OSError when another fetch is
+    running.
+    """
+    lock = (root / RECORD).with_name(".fetch.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    faults = 0
+    try:
+        with FileLock(lock, timeout=0):
+            for asset in assets:
+                faults += not try_to_get(asset, root, overwrite=overwrite, quiet=quiet)
+    except Timeout as error:
+        raise OSError(f"another fetch into {root} is running") from error
+    return 1 if faults else 0
+
+
+def try_to_get(asset: Asset, root: Path, *, overwrite: bool, quiet: bool) -> bool:
+    """Gets one asset and says so, or why not. Raises ValueError for a damaged record."""
+    try:
+        done = get(asset, root, overwrite=overwrite, quiet=quiet)
+    except (TransferError, OSError) as error:
+        print(f"{SCRIPT}: {asset.name}:", *str(error).split(), file=sys.stderr, flush=True)
+        return False
+    print(f"{asset.name}: {done}", flush=True)
+    return True

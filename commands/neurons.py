@@ -1,0 +1,325 @@
+"""NeMo's neurons: statistics of ordinary prompts, and the search for those of memorized ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memorization_suite.commands.calibrate import check_out
+from memorization_suite.commands.settings import (
+    Model,
+    Sampling,
+    check_range,
+    default_dtype,
+    split,
+)
+from memorization_suite.lazy import torch
+from memorization_suite.localization.activations import activations, mean_and_std
+from memorization_suite.localization.search import Maps, PromptSearch, Statistics, localize
+from memorization_suite.localization.similarity import kernel_size, pair_similarities
+from memorization_suite.localization.store import NeuronFile, read_statistics, write_statistics
+from memorization_suite.mitigation.spikes import BLOCKS
+from memorization_suite.pipelines import loading
+from memorization_suite.pipelines.models import fingerprint, resolve_model
+from memorization_suite.prompts.files import read_prompts, sha256_of
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.settings import again, choice, flag, frozen_settings, plain_values
+from memorization_suite.sampling import image_seed, initial_noise
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines import MemorizationPipeline
+
+# Of the timestep grid whose first entries are used.
+STEPS = 50
+
+
+# --- settings ---
+
+
+@frozen_settings
+class NoiseMaps(Model):
+    """How the noise maps of a prompt are made."""
+
+    scheduler: str = again(Model, "scheduler", text="its timesteps; keep: the model's own")
+    seeds: int = flag(10, "noises, the same for every prompt", at_least=2, metavar="N")
+    seed: int = again(Sampling, "seed", default=1, text="seed of the noises", at_most=None)
+    t_index: int = flag(
+        0,
+        "timestep at which the noise is predicted: 0: the first; 1: the second, as the official "
+        "code does by an oversight",
+        at_least=0,
+        at_most=1,
+        metavar="{0,1}",
+    )
+    dtype: str = again(Sampling, "dtype")
+    rows: int = choice(64, "UNet rows, or prompts to encode, at once", at_least=1, metavar="N")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the maps, in the order of the files."""
+        names = ("seed", "seeds", "t_index", "scheduler", "dtype")
+        return {name: getattr(self, name) for name in names}
+
+
+@frozen_settings
+class OrdinarySettings(NoiseMaps):
+    """The flags of localize_neurons.py statistics."""
+
+    prompts: Path = choice(
+        dataclasses.MISSING,
+        "file of ordinary prompts: .csv, .txt or .jsonl",
+        metavar="FILE",
+    )
+    out: Path = choice(
+        dataclasses.MISSING, "file to write: statistics, .safetensors", metavar="FILE"
+    )
+    threshold_prompts: int = flag(
+        1000, "prompts for the threshold, the first ones; 0: none", at_least=0, metavar="N"
+    )
+
+
+@frozen_settings
+class SearchSettings(NoiseMaps):
+    """The flags of localize_neurons.py localize."""
+
+    prompts: Path = choice(
+        dataclasses.MISSING,
+        "file of memorized prompts: .csv, .txt or .jsonl",
+        metavar="FILE",
+    )
+    statistics: Path = choice(
+        dataclasses.MISSING, "file of the subcommand statistics", metavar="FILE"
+    )
+    out: Path = choice(dataclasses.MISSING, "file to write: neurons, .json", metavar="FILE")
+    threshold: float | None = flag(
+        None,
+        "similarity above which seeds look memorized (default: that of the statistics)",
+        at_least=0.0,
+        metavar="S",
+    )
+    scaling_factor: float = flag(
+        0.0, "what the values of blocked neurons are multiplied by", at_least=0.0, metavar="S"
+    )
+    blocks: str = flag(
+        "early",
+        "where neurons are looked for: early: down blocks and the middle, as published; all",
+        choices=BLOCKS,
+    )
+    start: int = choice(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = choice(None, "row after the last prompt", at_least=1, metavar="ROW")
+    overwrite: bool = choice(False, "start over instead of going on")
+    quiet: bool = choice(False, "no progress bar")
+
+
+def on_device(settings: Any) -> Any:
+    """The settings with a device that is there, and its dtype. Raises ValueError."""
+    device = choose_device(settings.device)
+    return replace(settings, device=device, dtype=settings.dtype or default_dtype(device))
+
+
+# --- maps of a prompt ---
+
+
+def make_maps(
+    pipe: MemorizationPipeline, caption: str, settings: NoiseMaps, factor: float = 0.0
+) -> Maps:
+    """Noise maps of one prompt. factor: what the values of blocked neurons are multiplied by.
+
+    Raises ValueError for a model whose maps are too small.
+    """
+    side = pipe.unet.config.sample_size
+    kernel_size(side)
+    scheduler = pipe.scheduler
+    scheduler.set_timesteps(STEPS, device=pipe.device)
+    seeds = [image_seed(settings.seed, 0, j) for j in range(settings.seeds)]
+    noise = initial_noise(seeds, (pipe.unet.config.in_channels, side, side)).to(pipe.device)
+    latents = noise * scheduler.init_noise_sigma
+    return Maps(
+        pipe.unet,
+        scheduler,
+        pipe.encode([caption]),
+        x=scheduler.scale_model_input(latents, scheduler.timesteps[0]),
+        t=scheduler.timesteps[settings.t_index],
+        factor=factor,
+        rows=settings.rows,
+    )
+
+
+def load(settings: NoiseMaps) -> MemorizationPipeline:
+    """The model. Raises ValueError."""
+    return loading.load_pipeline(
+        settings.model_id,
+        dtype=settings.dtype,
+        device=settings.device,
+        scheduler=settings.scheduler,
+    )
+
+
+# --- statistics of ordinary prompts ---
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """Statistics of ordinary prompts that were written."""
+
+    path: Path
+    # How many prompts the activations are of.
+    prompts: int
+    # Similarity above which two seeds look memorized; nan: not measured.
+    threshold: float
+    # How many pairs of seeds it is from.
+    pairs: int
+
+    @property
+    def summary(self) -> str:
+        """What the file is of, in a line."""
+        return (
+            f"{self.path}: {self.prompts} prompts, similarity threshold {self.threshold:.3f} "
+            f"from {self.pairs} pairs of seeds"
+        )
+
+
+def ordinary(**typed: Any) -> Ordinary:
+    """Writes the statistics of ordinary prompts, which the search needs.
+
+    typed: flags of localize_neurons.py statistics by name. Raises ValueError for what the user can
+    mend, OSError.
+    """
+    split(typed, OrdinarySettings)
+    settings = OrdinarySettings(**typed)
+    resolve_model(settings.model_id)
+    captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
+    if len(captions) < 2:
+        raise ValueError(
+            f"statistics need at least two ordinary prompts; {settings.prompts} has {len(captions)}"
+        )
+    check_out(settings.out)
+    settings = on_device(settings)
+    made_with = {
+        "model": fingerprint(settings.model_id),
+        "prompts_sha256": sha256_of(settings.prompts),
+        "prompts": len(captions),
+    }
+    pipe = load(settings)
+    for_threshold = captions[: settings.threshold_prompts]
+    statistics, pairs = ordinary_statistics(pipe, captions, for_threshold, settings)
+    write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
+    return Ordinary(settings.out, len(captions), statistics.threshold, pairs)
+
+
+def ordinary_statistics(
+    pipe: MemorizationPipeline, captions: list[str], for_threshold: list[str], settings: NoiseMaps
+) -> tuple[Statistics, int]:
+    """Statistics of ordinary prompts, and from how many pairs of seeds the threshold is.
+
+    threshold: mean + 1 std of the similarity of all pairs of seeds; nan without pairs. Official:
+    the same, on maps with guidance 7 although the search runs without guidance.
+    """
+    starts = range(0, len(captions), settings.rows)
+    parts = (captions[start : start + settings.rows] for start in starts)
+    mean, std = mean_and_std(activations(pipe.unet, pipe.encode(part)) for part in parts)
+    upper = torch.ones(settings.seeds, settings.seeds).triu(1).bool()
+    values = [torch.empty(0)]
+    for caption in for_threshold:
+        maps = make_maps(pipe, caption, settings).of([[]])[0]
+        values.append(pair_similarities(maps)[upper])
+    pairs = torch.cat(values)
+    threshold = float(pairs.mean() + pairs.std()) if len(pairs) > 1 else math.nan
+    return Statistics(mean, std, threshold), len(pairs)
+
+
+# --- neurons of memorized prompts ---
+
+
+@dataclass(frozen=True)
+class NeuronSearch:
+    """A search that came to its end. The file may hold other prompts too."""
+
+    path: Path
+    # Caption -> what was found for it.
+    searches: dict[str, PromptSearch]
+
+    @property
+    def summary(self) -> str:
+        """How many prompts look memorized, and how many neurons they have, in a line."""
+        counts = sorted(search.count for search in self.searches.values() if search.seeds)
+        middle = f", {counts[len(counts) // 2]} neurons in the middle one" if counts else ""
+        return f"{self.path}: {len(self.searches)} prompts, {len(counts)} look memorized{middle}"
+
+
+def search(**typed: Any) -> NeuronSearch:
+    """Finds the neurons of memorized prompts, for --method nemo; a stopped search goes on.
+
+    typed: flags of localize_neurons.py localize by name. Raises ValueError for what the user can
+    mend, OSError.
+    """
+    split(typed, SearchSettings)
+    settings = SearchSettings(**typed)
+    resolve_model(settings.model_id)
+    prompts = read_prompts(settings.prompts)
+    end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
+    captions = [prompt.caption for prompt in prompts[settings.start : end]]
+    check_out(settings.out)
+    statistics, made_with = read_statistics(settings.statistics)
+    model = fingerprint(settings.model_id)
+    check_statistics(settings, made_with, model)
+    statistics = with_threshold(statistics, settings)
+    settings = on_device(settings)
+    file = NeuronFile(settings.out, model, search_identity(settings, statistics.threshold))
+    file.open(overwrite=settings.overwrite)
+    search_all(captions, statistics, file, settings)
+    file.finish()
+    return NeuronSearch(settings.out, {caption: file.searches[caption] for caption in captions})
+
+
+def check_statistics(settings: SearchSettings, made_with: dict, model: str) -> None:
+    """Raises ValueError for statistics of another model, or whose threshold is of other maps."""
+    path = settings.statistics
+    if made_with.get("model") != model:
+        raise ValueError(f"{path} is of another model: {made_with.get('model')} there, {model} now")
+    if settings.threshold is not None:
+        return
+    for name in ("t_index", "scheduler"):
+        if made_with.get(name) != getattr(settings, name):
+            raise ValueError(
+                f"{path} has the threshold of --{name} {made_with.get(name)}: "
+                "use that, or give --threshold"
+            )
+
+
+def with_threshold(statistics: Statistics, settings: SearchSettings) -> Statistics:
+    """The statistics with the threshold that was typed, if one was. Raises ValueError for none."""
+    threshold = statistics.threshold if settings.threshold is None else settings.threshold
+    if math.isnan(threshold):
+        raise ValueError(
+            f"{settings.statistics} has no similarity threshold: give one with --threshold"
+        )
+    return replace(statistics, threshold=threshold)
+
+
+def search_identity(settings: SearchSettings, threshold: float) -> dict[str, Any]:
+    """Everything but the model that decides what is found, in the file's order."""
+    return {
+        **settings.identity(),
+        "threshold": threshold,
+        "scaling_factor": settings.scaling_factor,
+        "blocks": settings.blocks,
+        "statistics_sha256": sha256_of(settings.statistics),
+    }
+
+
+def search_all(
+    captions: list[str], statistics: Statistics, file: NeuronFile, settings: SearchSettings
+) -> None:
+    """Searches prompt after prompt; each is kept in the file at once."""
+    from tqdm import tqdm
+
+    pipe = load(settings)
+    file.start(plain_values(settings))
+    missing = [caption for caption in dict.fromkeys(captions) if caption not in file.searches]
+    at_once = max(1, settings.rows // settings.seeds)
+    for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
+        maps = make_maps(pipe, caption, settings, settings.scaling_factor)
+        file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
