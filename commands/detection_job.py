@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling.batch import Batch
@@ -31,8 +33,6 @@ class Job:
 
     def go(self) -> None:
         """Makes what is missing; the tables are written also when it is interrupted."""
-        from tqdm import tqdm
-
         total = sum(len(prompts) for prompts in self.plan.sets.values())
         try:
             with tqdm(total=total, unit="prompt", disable=self.plan.settings.quiet) as bar:

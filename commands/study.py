@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tqdm import tqdm
+
 from memorization_suite.commands.settings import (
     Trajectories,
     check_range,
@@ -165,8 +167,6 @@ class StudyJob:
 
     def make_all(self) -> int:
         """How many prompts were made now. The tables are written also when it is interrupted."""
-        from tqdm import tqdm
-
         made = 0
         try:
             for prompt in tqdm(self.plan.wanted, unit="prompt", disable=self.settings.quiet):

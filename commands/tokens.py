@@ -22,7 +22,7 @@ from memorization_suite.commands.study import (
 from memorization_suite.detection.tokens import OFFICIAL, token_significance, token_texts
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.settings import again, flag, frozen_settings
-from memorization_suite.screening.spectrum_plots import one_line
+from memorization_suite.screening.figures import empty_figure, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,9 +131,7 @@ class Tokens(StudyJob):
 
 def bars(texts: list[str], scores: list[float], caption: str) -> Figure:
     """A bar for each token, in the prompt's order; all texts are drawn as they are."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(4.0, 0.32 * len(texts) + 1), 3.6), layout="constrained")
+    figure = empty_figure(max(4.0, 0.32 * len(texts) + 1), 3.6)
     axis = figure.subplots()
     axis.bar(range(len(texts)), scores)
     axis.set_xticks(range(len(texts)), texts, rotation=60, ha="right", fontsize=8, parse_math=False)

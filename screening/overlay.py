@@ -11,10 +11,13 @@ def overlay(
     """PNG of the image with the mask's heat map over it, from the mask's least to its largest
     value. image: (H, W, 3) in [0, 1]; mask: (h, w).
     """
-    size = (max(image.shape[1], side), max(image.shape[0], side))
+    height, width, _ = image.shape
+    size = (max(width, side), max(height, side))
     low = float(mask.min())
     high = float(mask.max())
-    scaled = (mask - low) / (high - low) if high > low else np.zeros_like(mask)
+    scaled = np.zeros_like(mask)
+    if high > low:
+        scaled = (mask - low) / (high - low)
     heat = cv2.resize(as_bytes(scaled), size, interpolation=cv2.INTER_LINEAR)
     heat = cv2.applyColorMap(heat, cv2.COLORMAP_JET)
     picture = cv2.cvtColor(as_bytes(image), cv2.COLOR_RGB2BGR)
@@ -28,4 +31,5 @@ def overlay(
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as whole numbers up to 255."""
-    return (255 * values).round().astype(np.uint8)
+    scaled = 255 * values
+    return scaled.round().astype(np.uint8)

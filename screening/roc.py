@@ -7,6 +7,7 @@ never flipped: a detector whose sign is wrong has an AUC below 0.5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -43,38 +44,48 @@ class Curves:
 
     def auc(self) -> np.ndarray:
         """(rows,) area by trapezoids, in whole numbers up to the division."""
-        heights = self.hits[:, 1:] + self.hits[:, :-1]
-        twice = (np.diff(self.alarms) * heights).sum(1)
-        return twice / (2 * self.hits[:, -1] * self.alarms[:, -1])
+        widths = np.diff(self.alarms)
+        left = self.hits[:, :-1]
+        right = self.hits[:, 1:]
+        twice = (widths * (left + right)).sum(1)
+        positives = self.hits[:, -1]
+        negatives = self.alarms[:, -1]
+        return twice / (2 * positives * negatives)
 
     def accuracy(self) -> np.ndarray:
         """(rows,) the largest 1 - (FPR + FNR) / 2 of any threshold."""
-        return (1 - (self.fpr + (1 - self.tpr)) / 2).max(1)
+        fnr = 1 - self.tpr
+        return (1 - (self.fpr + fnr) / 2).max(1)
 
     def tpr_at(self, fpr: float, rule: str) -> np.ndarray:
         """(rows,) TPR at this false-positive rate by one of RULES, see the function `tpr_at`."""
-        if rule == "at_most":
-            return np.where(self.fpr <= fpr, self.tpr, 0).max(1)
-        if rule == "wen_strict":
-            return np.where(self.corners & (self.fpr < fpr), self.tpr, 0).max(1)
         if rule == "nearest":
             return self.nearest_tpr(fpr)
-        return self.interpolated_tpr(fpr)
+        if rule == "interp":
+            return self.interpolated_tpr(fpr)
+        allowed = self.fpr <= fpr
+        if rule == "wen_strict":
+            allowed = self.corners & (self.fpr < fpr)
+        return np.where(allowed, self.tpr, 0).max(1)
 
     def nearest_tpr(self, fpr: float) -> np.ndarray:
         """(rows,) TPR of the first corner with the least |FPR - fpr|."""
-        distances = np.where(self.corners, np.abs(self.fpr - fpr), np.inf)
-        rows = np.arange(len(self.hits))
-        return self.tpr[rows, distances.argmin(1)]
+        distances = np.abs(self.fpr - fpr)
+        nearest = np.where(self.corners, distances, np.inf).argmin(1)
+        rows = np.arange(len(nearest))
+        return self.tpr[rows, nearest]
 
     def interpolated_tpr(self, fpr: float) -> np.ndarray:
         """(rows,) TPR on the line between the points around fpr; at a step its upper end."""
-        rows = np.arange(len(self.hits))
-        last = (self.fpr <= fpr).sum(1) - 1  # never the end of the curve, as fpr < 1
+        # Never the end of the curve, as fpr < 1.
+        last = (self.fpr <= fpr).sum(1) - 1
+        rows = np.arange(len(last))
         below = self.fpr[rows, last]
         above = self.fpr[rows, last + 1]
-        rise = self.tpr[rows, last + 1] - self.tpr[rows, last]
-        return self.tpr[rows, last] + rise * (fpr - below) / (above - below)
+        lower = self.tpr[rows, last]
+        upper = self.tpr[rows, last + 1]
+        rise = upper - lower
+        return lower + rise * (fpr - below) / (above - below)
 
 
 def curves_of(positives: np.ndarray, negatives: np.ndarray, size: int) -> Curves:
@@ -89,19 +100,30 @@ def curves_of(positives: np.ndarray, negatives: np.ndarray, size: int) -> Curves
     missing = np.take_along_axis(missing, order, axis=1)
     hits = np.take_along_axis(hits, order, axis=1)
     alarms = np.take_along_axis(alarms, order, axis=1)
-    # A corner is followed by a step that is not the same again.
-    turns = (np.diff(hits) != 0) | (np.diff(alarms) != 0)
-    corners = np.ones((len(hits), size + 1), dtype=bool)
-    corners[:, 2:-1] = turns[:, 1:]
+    corners = corners_of(hits, alarms)
     corners[:, 1:] &= ~missing
     return Curves(running_total(hits), running_total(alarms), corners)
+
+
+def corners_of(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+    """Steps of curves (rows, size) -> (rows, size + 1), the points where the next step is another
+    one; the ends are corners.
+    """
+    rows, size = hits.shape
+    more_hits = np.diff(hits) != 0
+    more_alarms = np.diff(alarms) != 0
+    turns = more_hits | more_alarms
+    corners = np.ones((rows, size + 1), dtype=bool)
+    corners[:, 2:-1] = turns[:, 1:]
+    return corners
 
 
 def counts(places: np.ndarray, size: int) -> np.ndarray:
     """(rows, n) numbers below `size` -> (rows, size), how often each occurs in its row."""
     rows = len(places)
-    offsets = size * np.arange(rows)[:, None]
-    occurrences = np.bincount((places + offsets).ravel(), minlength=rows * size)
+    offsets = size * np.arange(rows)
+    numbers = places + offsets[:, None]
+    occurrences = np.bincount(numbers.ravel(), minlength=rows * size)
     return occurrences.reshape(rows, size)
 
 
@@ -118,8 +140,10 @@ def places_of(positives: Scores, negatives: Scores) -> tuple[np.ndarray, np.ndar
     """
     first = finite_scores(positives, "memorized")
     second = finite_scores(negatives, "ordinary")
-    values, places = np.unique(-np.concatenate([first, second]), return_inverse=True)
-    return places[: len(first)], places[len(first) :], len(values)
+    pooled = np.concatenate([first, second])
+    values, places = np.unique(-pooled, return_inverse=True)
+    n = len(first)
+    return places[:n], places[n:], len(values)
 
 
 def finite_scores(scores: Scores, name: str) -> np.ndarray:
@@ -203,13 +227,14 @@ def intervals(
 
     first, second, size = places_of(positives, negatives)
     if min(len(first), len(second)) < 2:
-        return [(float("nan"), float("nan"))] * len(figures)
+        nothing = (math.nan, math.nan)
+        return [nothing] * len(figures)
 
     def statistic(some: np.ndarray, others: np.ndarray, axis: int) -> np.ndarray:
         curves = curves_of(some, others, size)
         return np.stack([figure(curves) for figure in figures])
 
-    interval = bootstrap(
+    resampled = bootstrap(
         (first, second),
         statistic,
         vectorized=True,
@@ -217,5 +242,6 @@ def intervals(
         batch=max(1, BATCH_VALUES // size),
         method="percentile",
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return [(float(low), float(high)) for low, high in zip(interval.low, interval.high)]
+    )
+    interval = resampled.confidence_interval
+    return list(zip(interval.low.tolist(), interval.high.tolist()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from memorization_suite.lazy import np
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.screening.figures import empty_figure
 from memorization_suite.screening.roc import curve
 from memorization_suite.screening.summary import finite
 
@@ -64,9 +65,7 @@ def roc_figure(detectors: Mapping[str, Sets], *, log: bool) -> Figure:
     """One line a detector. log: false-positive rates on a logarithmic axis, where 0 stands at the
     left edge.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5 + 2.5, 5), layout="constrained")
+    figure = empty_figure(9, 5)
     axes = figure.subplots()
     left = 0.5 / max(len(negatives) for _, negatives in detectors.values())
     for i, (name, sets) in enumerate(detectors.items()):
@@ -105,9 +104,7 @@ def histogram(name: str, positives: np.ndarray, negatives: np.ndarray) -> Figure
     """Share of each set's prompts in bins of the score; bins are logarithmic when scores are
     positive and span more than a factor of 30.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    figure = empty_figure(6, 3.6)
     axes = figure.subplots()
     pooled = np.concatenate([positives, negatives])
     log = bool(pooled.min() > 0 and pooled.max() > 30 * pooled.min())
