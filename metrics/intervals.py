@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
-from scipy.stats import bootstrap
+from memorization_suite.lazy import Lazy, np
+
+stats = Lazy("scipy.stats")
 
 RESAMPLES = 10_000
 
@@ -13,14 +15,14 @@ RESAMPLES = 10_000
 def interval(
     prompt_means: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling prompts: images of one prompt are no
-    independent observations.
+    """(low, high), the 95 % percentile interval of the mean, resampling prompts.
 
-    A single prompt, or none, has no interval: (nan, nan).
+    Images of one prompt are no independent observations. A single prompt, or none, has no interval:
+    (nan, nan).
     """
     if len(prompt_means) < 2:
-        return float("nan"), float("nan")
-    found = bootstrap(
+        return math.nan, math.nan
+    result = stats.bootstrap(
         (np.asarray(prompt_means, dtype=float),),
         np.mean,
         n_resamples=resamples,
@@ -28,4 +30,5 @@ def interval(
         batch=500,
         rng=np.random.default_rng(seed),
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    limits = result.confidence_interval
+    return float(limits.low), float(limits.high)

@@ -8,11 +8,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
-from safetensors import SafetensorError
+from memorization_suite.lazy import F, Image, Lazy, np, torch
+
+safetensors = Lazy("safetensors")
 
 
 class Unreadable(ValueError):
@@ -31,23 +29,7 @@ class Picture:
     def image(self) -> Image.Image:
         """The decoded picture, RGB; kept until `release`. Raises Unreadable."""
         if self.decoded is None:
-            try:
-                with Image.open(self.path) as file:
-                    if file.mode.startswith("I"):
-                        raise Unreadable(
-                            f"{self.path} has more than 8 bits a channel: convert it first"
-                        )
-                    self.decoded = file.convert("RGB")
-            except Unreadable:
-                raise
-            except (
-                OSError,
-                ValueError,
-                UnidentifiedImageError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:
-                raise Unreadable(f"{self.path} is no whole picture ({error})") from error
+            self.decoded = read_picture(self.path)
         return self.decoded
 
     def release(self) -> None:
@@ -55,16 +37,31 @@ class Picture:
         self.decoded = None
 
 
+def read_picture(path: Path) -> Image.Image:
+    """The file as an RGB picture. Raises Unreadable."""
+    try:
+        with Image.open(path) as file:
+            is_deep = file.mode.startswith("I")
+            picture = file if is_deep else file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unreadable(f"{path} is no whole picture ({error})") from error
+    if is_deep:
+        raise Unreadable(f"{path} has more than 8 bits a channel: convert it first")
+    return picture
+
+
 class Embedder:
-    """A network that turns pictures into vectors. A subclass sets `name` and gives `preprocess` and
-    `forward`.
+    """A network that turns pictures into vectors.
+
+    A subclass sets `name` and gives `preprocess` and `forward`.
     """
 
     name: str
     unit = True  # scale vectors to length one, so that a product is a cosine
 
     def __init__(self, *, device: str = "cpu", batch_size: int = 32):
-        self.device, self.batch_size = device, batch_size
+        self.device = device
+        self.batch_size = batch_size
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """(3, h, w) float32."""
@@ -76,23 +73,22 @@ class Embedder:
 
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """(n, d) float32 on the CPU. images: RGB, one or more."""
+        tensors = (self.preprocess(image) for image in images)
+        chunks = []
         with torch.inference_mode():
-            batches = equal_shapes((self.preprocess(image) for image in images), self.batch_size)
-            found = torch.cat(
-                [self.forward(batch.to(self.device)).float().cpu() for batch in batches]
-            )
-        return F.normalize(found, dim=1) if self.unit else found
+            for batch in equal_shapes(tensors, self.batch_size):
+                chunks.append(self.forward(batch.to(self.device)).float().cpu())
+            features = torch.cat(chunks)
+        return F.normalize(features, dim=1) if self.unit else features
 
     def embed(self, pictures: Iterable[Picture]) -> None:
         """Gives every picture its features, if it has none of this network yet."""
-        fresh = list(
-            {
-                id(picture): picture for picture in pictures if self.name not in picture.features
-            }.values()
-        )
-        if fresh:
-            for picture, row in zip(fresh, self.features([picture.image for picture in fresh])):
-                picture.features[self.name] = row
+        fresh = {id(picture): picture for picture in pictures if self.name not in picture.features}
+        if not fresh:
+            return
+        features = self.features([picture.image for picture in fresh.values()])
+        for picture, row in zip(fresh.values(), features):
+            picture.features[self.name] = row
 
     def matrix(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """(n, d): features of pictures that were embedded."""
@@ -101,38 +97,33 @@ class Embedder:
 
 @contextlib.contextmanager
 def loading(path: Path, what: str) -> Iterator[None]:
-    """Raises ValueError that names the file when its content is not what is to be loaded from it;
-    libraries' deprecations stay quiet.
+    """Raises ValueError that names the file when its content is not what is to be loaded from it.
+
+    Libraries' deprecations stay quiet.
     """
+    faults = (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
-    except (
-        RuntimeError,
-        KeyError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        raise ValueError(
-            f"{path} cannot be loaded as {what}: "
-            f"{str(error).strip().splitlines()[0].split('. ')[0]}"
-        ) from error
+    except (*faults, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        raise ValueError(f"{path} cannot be loaded as {what}: {reason}") from error
 
 
 def read_mask(path: Path) -> torch.Tensor:
-    """(h, w) float32 in [0, 1] of a grey picture. Raises ValueError when it is none, or marks
-    nothing (all 0.5 or less).
+    """(h, w) float32 in [0, 1] of a grey picture.
+
+    Raises ValueError when it is none, or marks nothing (all 0.5 or less).
     """
-    mask = torch.from_numpy(np.array(Picture(path).image.convert("L"))).float() / 255
+    grey = Picture(path).image.convert("L")
+    mask = torch.from_numpy(np.array(grey)).float() / 255
     if mask.max() <= 0.5:
         raise ValueError(f"the mask {path} marks nothing: it is black everywhere")
     return mask
 
 
 def equal_shapes(tensors: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Batches of at most `size` neighbours of the same shape, in order."""
+    """Batches of at most `size` neighbors of the same shape, in order."""
     batch: list[torch.Tensor] = []
     for tensor in tensors:
         if batch and (len(batch) == size or batch[0].shape != tensor.shape):

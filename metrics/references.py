@@ -1,6 +1,4 @@
-"""The training images of prompts: `<gt_folder>/<Index>/*.png`, and which of them are missing or
-broken.
-"""
+"""Training images of prompts, `<gt_folder>/<Index>/*.png`; which are missing or broken."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ INDEX = re.compile(r"[\w-][\w.-]*")  # what may become part of a path
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is there for one prompt. sha256: of its readable files, in order; problem: empty when
-    all is well.
-    """
+    """What is there for one prompt."""
 
     prompt: Prompt
+    # Hashes of its readable files, in order.
     sha256: tuple[str, ...]
+    # Empty when all is well.
     problem: str
 
     def row(self) -> dict:
@@ -40,43 +38,46 @@ class Coverage:
 
 
 class References:
-    """Finds, decodes and remembers references; files of the same content are one picture, embedded
-    once.
+    """Finds, decodes and remembers training images.
 
-    decode: whether the pictures are wanted, or only which ones they are.
+    Files of the same content are one picture, embedded once. decode: whether the pictures are
+    wanted, or only which ones they are. coverage: prompt row -> what is there, of the prompts that
+    were asked for.
     """
 
     def __init__(self, folder: Path, *, decode: bool = True):
-        self.folder, self.decode = folder, decode
+        self.folder = folder
+        self.decode = decode
         self.pictures: dict[str, Picture] = {}
         self.coverage: dict[int, Coverage] = {}
 
     def of(self, prompt: Prompt) -> list[Picture]:
-        """The readable references of a prompt. What is missing is noted in `coverage`; a prompt
-        without `Index` has none by intent.
+        """The readable references of a prompt.
+
+        What is missing is noted in `coverage`; a prompt without `Index` has none by intent.
         """
-        found: dict[str, Picture] = {}
+        pictures: dict[str, Picture] = {}
         problems = []
         for path in self.files(prompt.index):
             try:
                 digest, picture = self.picture(path)
-                found[digest] = picture
+                pictures[digest] = picture
             except (OSError, Unreadable) as error:
                 problems.append(str(error))
-        if prompt.index and not found and not problems:
+        if prompt.index and not pictures and not problems:
             problems.append(f"no image in {self.folder / Path(prompt.index).name}")
-        self.coverage[prompt.row] = Coverage(prompt, tuple(found), "; ".join(problems))
-        return list(found.values())
+        self.coverage[prompt.row] = Coverage(prompt, tuple(pictures), "; ".join(problems))
+        return list(pictures.values())
 
     def files(self, index: str) -> list[Path]:
-        """Image files of an index, by name. An index that is no plain folder name has none: it
-        comes from a file of strangers.
+        """Image files of an index, by name.
+
+        An index that is no plain folder name has none: it comes from a file of strangers.
         """
         if not INDEX.fullmatch(index):
             return []
-        return sorted(
-            path for path in (self.folder / index).glob("*") if path.suffix.lower() in SUFFIXES
-        )
+        entries = (self.folder / index).glob("*")
+        return sorted(path for path in entries if path.suffix.lower() in SUFFIXES)
 
     def picture(self, path: Path) -> tuple[str, Picture]:
         """Content hash and decoded picture. Raises Unreadable or OSError."""
@@ -88,27 +89,21 @@ class References:
         return digest, picture
 
     def report(self, most: int = 20) -> list[str]:
-        """Lines for people: how many prompts have references, and what is wrong with the others;
-        the first so many by name.
+        """Lines for people: how many prompts have references, and what is wrong with the others.
+
+        most: so many problems are told one by one.
         """
         wanted = [entry for entry in self.coverage.values() if entry.prompt.index]
-        problems = [
-            f"  prompt {entry.prompt.row} ({entry.prompt.index}): {entry.problem}"
-            for entry in wanted
-            if entry.problem
+        if not wanted:
+            return []
+        covered = sum(bool(entry.sha256) for entry in wanted)
+        lines = [
+            f"references: {covered} of {len(wanted)} prompts have one or more in {self.folder}"
         ]
-        have = sum(bool(entry.sha256) for entry in wanted)
-        more = (
-            [f"  and {len(problems) - most} more: see references.csv"]
-            if len(problems) > most
-            else []
-        )
-        return (
-            [
-                f"references: {have} of {len(wanted)} prompts have one or more in {self.folder}",
-                *problems[:most],
-                *more,
-            ]
-            if wanted
-            else []
-        )
+        problems = [entry for entry in wanted if entry.problem]
+        for entry in problems[:most]:
+            prompt = entry.prompt
+            lines.append(f"  prompt {prompt.row} ({prompt.index}): {entry.problem}")
+        if len(problems) > most:
+            lines.append(f"  and {len(problems) - most} more: see references.csv")
+        return lines

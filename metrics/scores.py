@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from memorization_suite.metrics.clip_score import ClipScore
-from memorization_suite.metrics.image_reward import ImageReward
+from memorization_suite.lazy import torch
 from memorization_suite.metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
-from memorization_suite.metrics.lpips_diversity import LpipsDiversity
 from memorization_suite.metrics.pictures import Embedder, read_mask
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.runs.table import Result
+
+if TYPE_CHECKING:
+    from memorization_suite.metrics.clip_score import ClipScore
+    from memorization_suite.metrics.image_reward import ImageReward
+    from memorization_suite.metrics.lpips_diversity import LpipsDiversity
 
 Values = Mapping[int | None, float]
 
@@ -46,36 +48,41 @@ def by_sample(group: Group, numbers: torch.Tensor) -> Values:
 def run_scores(
     run: Run, scores: Sequence[Score], references: References, masks: Path | None = None
 ) -> Iterator[list[Result]]:
-    """The finite values of all scores, a chunk of prompts at a time. Raises Unreadable for a broken
-    generated image.
+    """The finite values of all scores, a chunk of prompts at a time.
+
+    Raises Unreadable for a broken generated image.
     """
     for groups in run.groups(references, masks):
-        found = []
-        for one in scores:
-            one.prepare(groups)
-            found += [
-                Result(
-                    run.name, run.method, group.prompt.row, sample, one.quantity, one.variant, value
-                )
-                for group in groups
-                for sample, value in one.values(group).items()
-                if math.isfinite(value)
-            ]
-        yield found
+        results = []
+        for score in scores:
+            score.prepare(groups)
+            for group in groups:
+                results += results_of(run, score, group)
+        yield results
+
+
+def results_of(run: Run, score: Score, group: Group) -> list[Result]:
+    """The finite values of one score for one prompt."""
+    results = []
+    for sample, value in score.values(group).items():
+        if math.isfinite(value):
+            about = (run.name, run.method, group.prompt.row, sample)
+            results.append(Result(*about, score.quantity, score.variant, value))
+    return results
 
 
 class NearestReference(Score):
     """Largest cosine to a reference of the prompt."""
 
     def __init__(self, quantity: str, embedder: Embedder):
-        self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder
+        self.quantity = quantity
+        self.variant = embedder.name
+        self.embedder = embedder
 
     def prepare(self, groups: Sequence[Group]) -> None:
+        for_these = [group for group in groups if group.references]
         self.embedder.embed(
-            picture
-            for group in groups
-            if group.references
-            for picture in group.pictures + group.references
+            picture for group in for_these for picture in group.pictures + group.references
         )
 
     def similarities(self, group: Group) -> torch.Tensor:
@@ -92,32 +99,30 @@ class ClipGenerated(Score):
     quantity = "clip_gen"
 
     def __init__(self, clip: ClipScore):
-        self.variant, self.clip = clip.name, clip
+        self.variant = clip.name
+        self.clip = clip
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.clip.text_features([group.prompt.caption for group in groups])
         self.clip.embed(picture for group in groups for picture in group.pictures)
 
     def values(self, group: Group) -> Values:
-        return by_sample(
-            group,
-            self.clip.matrix(group.pictures) @ self.clip.text_features([group.prompt.caption])[0],
-        )
+        caption = self.clip.text_features([group.prompt.caption])[0]
+        return by_sample(group, self.clip.matrix(group.pictures) @ caption)
 
 
 class ClipReference(Score):
-    """Cosine of the caption and its training image: the reference nearest to the first generated
-    image, as the official script chooses.
+    """Cosine of the caption and its training image.
+
+    That is the reference nearest to the first generated image, as the official script chooses.
     """
 
     quantity = "clip_gt"
 
     def __init__(self, clip: ClipScore, nearest: NearestReference):
-        self.variant, self.clip, self.nearest = (
-            f"{clip.name}_nearest_{nearest.variant}",
-            clip,
-            nearest,
-        )
+        self.variant = f"{clip.name}_nearest_{nearest.variant}"
+        self.clip = clip
+        self.nearest = nearest
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.nearest.prepare(groups)
@@ -127,12 +132,8 @@ class ClipReference(Score):
         if not group.references:
             return {}
         chosen = int(self.nearest.similarities(group)[0].argmax())
-        return {
-            None: (
-                self.clip.matrix(group.references)[chosen]
-                @ self.clip.text_features([group.prompt.caption])[0]
-            ).item()
-        }
+        caption = self.clip.text_features([group.prompt.caption])[0]
+        return {None: (self.clip.matrix(group.references)[chosen] @ caption).item()}
 
 
 class LpipsScore(Score):
@@ -141,14 +142,13 @@ class LpipsScore(Score):
     quantity = "lpips"
 
     def __init__(self, lpips: LpipsDiversity):
-        self.variant, self.lpips = lpips.name, lpips
+        self.variant = lpips.name
+        self.lpips = lpips
 
     def values(self, group: Group) -> Values:
-        return (
-            by_sample(group, self.lpips.score([picture.image for picture in group.pictures]))
-            if len(group.pictures) > 1
-            else {}
-        )
+        if len(group.pictures) < 2:
+            return {}
+        return by_sample(group, self.lpips.score([picture.image for picture in group.pictures]))
 
 
 class RewardScore(Score):
@@ -157,40 +157,37 @@ class RewardScore(Score):
     quantity = "image_reward"
 
     def __init__(self, reward: ImageReward):
-        self.variant, self.reward = reward.name, reward
+        self.variant = reward.name
+        self.reward = reward
 
     def values(self, group: Group) -> Values:
-        return by_sample(
-            group,
-            self.reward.score(
-                [picture.image for picture in group.pictures],
-                [group.prompt.caption] * len(group.pictures),
-            ),
-        )
+        images = [picture.image for picture in group.pictures]
+        captions = [group.prompt.caption] * len(images)
+        return by_sample(group, self.reward.score(images, captions))
 
 
 class Localized(Score):
-    """Largest similarity to a reference of the prompt inside its mask (metrics/localized.py):
-    negative distance of the pixels.
+    """Largest similarity to a reference of the prompt inside its mask (metrics/localized.py).
+
+    Here it is the negative distance of the pixels.
     """
 
-    quantity, variant = "ls_l2", "pixels"
+    quantity = "ls_l2"
+    variant = "pixels"
 
     def values(self, group: Group) -> Values:
-        return (
-            by_sample(group, self.matrix(group, read_mask(group.mask)).amax(1))
-            if group.mask and group.references
-            else {}
-        )
+        if not (group.mask and group.references):
+            return {}
+        return by_sample(group, self.matrix(group, read_mask(group.mask)).amax(1))
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         """(images, references)."""
-        return torch.tensor(
-            [
-                [ls_l2(picture.image, reference.image, mask) for reference in group.references]
-                for picture in group.pictures
-            ]
-        )
+        references = [reference.image for reference in group.references]
+        rows = [
+            [ls_l2(picture.image, reference, mask) for reference in references]
+            for picture in group.pictures
+        ]
+        return torch.tensor(rows)
 
 
 class LocalizedGated(Localized):
@@ -199,28 +196,30 @@ class LocalizedGated(Localized):
     quantity = "ls_gated"
 
     def __init__(self, nearest: NearestReference):
-        self.variant, self.nearest = nearest.variant, nearest
+        self.variant = nearest.variant
+        self.nearest = nearest
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.nearest.prepare([group for group in groups if group.mask])
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
-        l2, whole = super().matrix(group, mask), self.nearest.similarities(group)
-        return torch.tensor(
-            [[ls_gated(a, b) for a, b in zip(*rows)] for rows in zip(l2.tolist(), whole.tolist())]
-        ).nan_to_num(-math.inf)
+        inside = super().matrix(group, mask).tolist()
+        whole = self.nearest.similarities(group).tolist()
+        rows = [[ls_gated(a, b) for a, b in zip(*row)] for row in zip(inside, whole)]
+        return torch.tensor(rows).nan_to_num(-math.inf)
 
 
 class LocalizedFeatures(Localized):
     """Cosine of the features of the masked pictures; with SSCD it is ls_sscd."""
 
     def __init__(self, quantity: str, embedder: Embedder):
-        self.quantity, self.variant, self.embedder = quantity, embedder.name, embedder
+        self.quantity = quantity
+        self.variant = embedder.name
+        self.embedder = embedder
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         images = [picture.image for picture in group.pictures]
         references = [at_size_of(images[0], reference.image) for reference in group.references]
-        features = self.embedder.features(
-            [masked_out(image, mask) for image in [*images, *references]]
-        )
+        masked = [masked_out(image, mask) for image in [*images, *references]]
+        features = self.embedder.features(masked)
         return features[: len(images)] @ features[len(images) :].T

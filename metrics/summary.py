@@ -1,166 +1,190 @@
-"""Means, intervals and shares of results.csv: per run, quantity, variant and split of the
-prompts.
+"""Means, intervals and shares of results.csv: per run, quantity, variant and split of the prompts.
+
+A split is all prompts, or those of one type.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from memorization_suite.lazy import np
 from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.intervals import interval
-from memorization_suite.metrics.runs import keys_of
+from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.table import Result, read_results
+from memorization_suite.runs.text import table_text
 
-COPY_THRESHOLDS = {
-    "sscd": (0.5, 0.7),
-    "copy_score": (THRESHOLD,),
-}  # above which an image counts as a copy
+# Quantity -> scores above which an image counts as a copy.
+COPY_THRESHOLDS = {"sscd": (0.5, 0.7), "copy_score": (THRESHOLD,)}
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a summary. mean: over prompts of their means; low, high: 95 % interval over
-    prompts; distinct: the mean with prompts that share their training images counted as one;
-    shares: threshold -> share of images above; n of total: values.
-    Without a value (n = 0) the figures are nan and there are no shares."""
+    """One line of a summary. Without a value (n = 0) the figures are nan, and no shares."""
 
     method: str
     run: str
     quantity: str
     variant: str
+    # `all`, or a type of prompts.
     split: str
-    mean: float
-    low: float
-    high: float
-    distinct: float
-    percentile_95: float
-    shares: dict[float, float]
-    n: int
-    total: int
+    # Over prompts, of their means.
+    mean: float = math.nan
+    # The mean's 95 % interval over prompts.
+    low: float = math.nan
+    high: float = math.nan
+    # The mean with prompts that share their training images counted as one.
+    distinct: float = math.nan
+    # Of the images.
+    percentile_95: float = math.nan
+    # Threshold -> share of images above it.
+    shares: dict[float, float] = field(default_factory=dict)
+    # How many values there are, of how many there could be.
+    n: int = 0
+    total: int = 0
 
 
-def summarise(folder: Path, only: set[tuple[str, str]] | None = None) -> list[Line]:
-    """Lines of a run folder, in the order of its results; the whole first, then each type of
-    prompts, also one of which nothing was scored.
+@dataclass(frozen=True)
+class Prompts:
+    """What a run folder says of its prompts."""
 
-    A value of the whole run has no types. only: (quantity, variant).
+    # The prompt of every image.
+    of_images: list[int]
+    # Prompt -> its type; empty when it has none.
+    types: dict[int | None, str]
+    # Prompt -> smallest prompt that it shares training images with.
+    clusters: dict[int | None, int]
+
+    @classmethod
+    def of(cls, folder: Path) -> Prompts:
+        """Those that the folder's images are of."""
+        references = {int(row["prompt_index"]): row for row in read_csv(folder / "references.csv")}
+        of_images = [key.prompt for key in RunFolder(folder).images()]
+        types: dict[int | None, str] = {
+            prompt: references.get(prompt, {}).get("type", "") for prompt in of_images
+        }
+        hashes = {prompt: set(row["sha256"].split()) for prompt, row in references.items()}
+        return cls(of_images, types, clusters(hashes))
+
+    def splits(self) -> list[str]:
+        """All prompts first, then each type, if there are several."""
+        types = set(self.types.values())
+        return [ALL, *sorted(types - {""})] if len(types) > 1 else [ALL]
+
+    def is_in(self, split: str, prompt: int | None) -> bool:
+        """Whether the split has the prompt."""
+        return split in (ALL, self.types.get(prompt, ""))
+
+    def possible(self, split: str, row: Result) -> int:
+        """How many values like this one there could be in the split."""
+        if row.prompt_index is None:
+            return 1
+        prompts = [prompt for prompt in self.of_images if self.is_in(split, prompt)]
+        return len(set(prompts)) if row.sample_index is None else len(prompts)
+
+
+def summarize(folder: Path, only: Collection[tuple[str, str]] | None = None) -> list[Line]:
+    """Lines of a run folder, in the order of its results.
+
+    The whole first, then each type of prompts, also one of which nothing was scored. A value of the
+    whole run has no types. only: (quantity, variant), default all.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in read_results(folder):
-        if only is None or (row.quantity, row.variant) in only:
-            groups.setdefault((row.quantity, row.variant), []).append(row)
-    references: dict[int | None, dict[str, str]] = {
-        int(row["prompt_index"]): row for row in read_csv(folder / "references.csv")
-    }
-    prompts = [key.prompt for key in keys_of(folder)]
-    types = {prompt: references.get(prompt, {}).get("type", "") for prompt in prompts}
-    cluster = clusters(
-        {
-            prompt: set(row["sha256"].split())
-            for prompt, row in references.items()
-            if prompt is not None
-        }
-    )
-    splits = (
-        ["all", *sorted(set(types.values()) - {""})] if len(set(types.values())) > 1 else ["all"]
-    )
+        name = (row.quantity, row.variant)
+        if only is None or name in only:
+            groups.setdefault(name, []).append(row)
+    prompts = Prompts.of(folder)
     lines = []
     for rows in groups.values():
-        for split in splits if rows[0].prompt_index is not None else ["all"]:
-            chosen = [
-                row for row in rows if split == "all" or split == types.get(row.prompt_index, "")
-            ]
-            of = [prompt for prompt in prompts if split in ("all", types[prompt])]
-            lines.append(line(rows[0], chosen, split, number_of(rows[0], of), cluster))
+        splits = [ALL] if rows[0].prompt_index is None else prompts.splits()
+        lines += [line(rows, split, prompts) for split in splits]
     return lines
 
 
 def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
-    """Prompt -> smallest prompt that it shares a training image with, be it through others; a
-    prompt without any is alone.
+    """Prompt -> smallest prompt that it shares a training image with, be it through others.
+
+    A prompt without any is alone. hashes: prompt -> hashes of its training images.
     """
-    found: dict[int | None, int] = {}
-    owner: dict[str, int] = {}
+    cluster: dict[int | None, int] = {}
+    owner: dict[str, int] = {}  # of an image: the cluster that has it
     for prompt, images in sorted(hashes.items()):
         joined = {owner[image] for image in images if image in owner} | {prompt}
-        found[prompt] = min(joined)
-        for other, first in found.items():
-            found[other] = min(joined) if first in joined else first
-        owner.update(
-            {image: min(joined) for image in images}
-            | {image: min(joined) for image, first in owner.items() if first in joined}
-        )
-    return found
+        cluster = merged(cluster | {prompt: prompt}, joined)
+        owner = merged(owner | dict.fromkeys(images, prompt), joined)
+    return cluster
 
 
-def number_of(row: Result, prompts: list[int]) -> int:
-    """How many values of this kind there could be. prompts: that of every image."""
-    if row.prompt_index is None:
-        return 1
-    return len(set(prompts)) if row.sample_index is None else len(prompts)
+def merged(table: dict[Any, int], joined: set[int]) -> dict[Any, int]:
+    """The table in which these clusters are one, called by its smallest prompt."""
+    first = min(joined)
+    return {name: first if number in joined else number for name, number in table.items()}
 
 
-def line(
-    first: Result, rows: list[Result], split: str, total: int, cluster: dict[int | None, int]
-) -> Line:
-    """The summary of values of one quantity and variant, those of `first`, in one split."""
+def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
+    """The summary of one quantity and variant in one split. rows: of the whole run."""
+    first = rows[0]
     names = (first.method, first.run, first.quantity, first.variant, split)
-    if not rows:
-        return Line(*names, *[math.nan] * 5, {}, 0, total)
-    values, means = np.array([row.value for row in rows]), prompt_means(rows)
-    low, high = interval(list(means.values()))
-    grouped: dict[int | None, list[float]] = {}
+    total = prompts.possible(split, first)
+    chosen = [row for row in rows if prompts.is_in(split, row.prompt_index)]
+    if not chosen:
+        return Line(*names, total=total)
+    values = np.array([row.value for row in chosen])
+    means = prompt_means(chosen)
+    by_cluster: dict[int | None, list[float]] = {}
     for prompt, value in means.items():
-        grouped.setdefault(cluster.get(prompt, prompt), []).append(value)
+        by_cluster.setdefault(prompts.clusters.get(prompt, prompt), []).append(value)
+    low, high = interval(list(means.values()))
+    limits = COPY_THRESHOLDS.get(first.quantity, ())
     return Line(
         *names,
-        float(np.mean(list(means.values()))),
-        low,
-        high,
-        float(np.mean([np.mean(some) for some in grouped.values()])),
-        float(np.percentile(values, 95)),
-        {
-            limit: float(np.mean(values > limit))
-            for limit in COPY_THRESHOLDS.get(first.quantity, ())
-        },
-        len(rows),
-        total,
+        mean=float(np.mean(list(means.values()))),
+        low=low,
+        high=high,
+        distinct=float(np.mean([np.mean(shared) for shared in by_cluster.values()])),
+        percentile_95=float(np.percentile(values, 95)),
+        shares={limit: float(np.mean(values > limit)) for limit in limits},
+        n=len(chosen),
+        total=total,
     )
 
 
 def prompt_means(rows: Iterable[Result]) -> dict[int | None, float]:
     """Mean of each prompt's values."""
-    found: dict[int | None, list[float]] = {}
+    values: dict[int | None, list[float]] = {}
     for row in rows:
-        found.setdefault(row.prompt_index, []).append(row.value)
-    return {prompt: float(np.mean(values)) for prompt, values in found.items()}
+        values.setdefault(row.prompt_index, []).append(row.value)
+    return {prompt: float(np.mean(numbers)) for prompt, numbers in values.items()}
 
 
 def text_of(lines: list[Line]) -> str:
     """A table for people."""
-    rows = [
-        {
-            "method": x.method,
-            "run": x.run,
-            "quantity": x.quantity,
-            "variant": x.variant,
-            "prompts": x.split,
-            "mean": number_text(x.mean),
-            "95 % interval": interval_text(x.low, x.high),
-            "distinct": number_text(x.distinct),
-            "p95": f"{x.percentile_95:.4f}" if x.shares else "",
-            "copies": ", ".join(f">{limit:g}: {part:.1%}" for limit, part in x.shares.items()),
-            "n of N": f"{x.n} of {x.total}",
-        }
-        for x in lines
-    ]
-    return table_text(rows) if rows else "no results"
+    return table_text([cells(line) for line in lines]) if lines else "no results"
+
+
+def cells(line: Line) -> dict[str, str]:
+    """Column -> text."""
+    copies = [f">{limit:g}: {share:.1%}" for limit, share in line.shares.items()]
+    return {
+        "method": line.method,
+        "run": line.run,
+        "quantity": line.quantity,
+        "variant": line.variant,
+        "prompts": line.split,
+        "mean": number_text(line.mean),
+        "95 % interval": interval_text(line.low, line.high),
+        "distinct": number_text(line.distinct),
+        "p95": f"{line.percentile_95:.4f}" if copies else "",
+        "copies": ", ".join(copies),
+        "n of N": f"{line.n} of {line.total}",
+    }
 
 
 def number_text(value: float) -> str:
@@ -171,13 +195,3 @@ def number_text(value: float) -> str:
 def interval_text(low: float, high: float, sign: str = "") -> str:
     """`[0.1000, 0.2000]`; a dash where there is none."""
     return "-" if math.isnan(low) else f"[{low:{sign}.4f}, {high:{sign}.4f}]"
-
-
-def table_text(rows: list[dict[str, str]]) -> str:
-    """Columns of equal width under their names; an empty column is left out."""
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    kept = [name for name in widths if any(row[name] for row in rows)]
-    return "\n".join(
-        "  ".join(row[name].ljust(widths[name]) for name in kept).rstrip()
-        for row in [{name: name for name in widths}, *rows]
-    )

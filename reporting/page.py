@@ -1,5 +1,6 @@
-"""The page itself: tables of texts, thumbnails as data URLs, one template. Nothing is loaded from
-elsewhere.
+"""The page itself: tables of texts, thumbnails as data URLs, one template.
+
+Nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from PIL import Image
-
-from memorization_suite.metrics.command import training_images
-from memorization_suite.metrics.pictures import Picture, Unreadable
-from memorization_suite.metrics.plot_tradeoff import draw, points
+from memorization_suite.lazy import Image, Lazy
+from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.metrics.references import References
-from memorization_suite.metrics.summary import COPY_THRESHOLDS
+from memorization_suite.metrics.summary import ALL, COPY_THRESHOLDS, Line
+from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.reporting.gather import (
     ALIGNED,
     Reported,
@@ -29,32 +27,61 @@ from memorization_suite.reporting.gather import (
 )
 from memorization_suite.runs import Key
 
+jinja2 = Lazy("jinja2")
+
 SIDE = 192  # of a thumbnail; smaller pictures stay as they are
 WIDE = 400  # caption characters shown
+RUN_COLUMNS = ("run", "model", "steps", "guidance", "seed", "prompt file", "prompts", "images")
+COST_COLUMNS = ("UNet rows / image", "s / image")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the gallery: how many prompts, runs, and images of each prompt and run."""
+    """Of the gallery."""
 
     prompts: int
     runs: int
+    # Images of each prompt and run.
     samples: int
 
 
-def data_url(data: bytes, kind: str = "png") -> str:
-    """A picture that stands in the page."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: Limits) -> str:
+    """The page's HTML; everything from files is escaped."""
+    equal, notes = comparable(runs)
+    plot, no_plot = tradeoff(equal)
+    references = References(gt_folder or runs[0].run.gt_folder, decode=False)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        embedded=sorted({reported.run.model_id for reported in runs if reported.run.embedded}),
+        models=sorted({reported.run.model_id or "unknown" for reported in runs}),
+        costs=cost_table(runs),
+        plot=plot,
+        no_plot=no_plot,
+        tables=[score_table(runs, split) for split in splits(runs)],
+        unscored=[reported.title for reported in runs if not reported.lines],
+        gallery=Gallery(equal, references, limits).content(),
+        notes=notes,
+    )
 
 
-def thumbnail(path: Path) -> str:
-    """A small version of a picture file. Raises Unreadable."""
-    image = Picture(path).image
-    kind = "jpeg" if max(image.size) > SIDE else "png"
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, format=kind, quality=88)
-    return data_url(data.getvalue(), kind)
+def tradeoff(runs: list[Reported]) -> tuple[str, str]:
+    """(the plot as a data URL, why there is none)."""
+    scored = [reported.run.folder for reported in runs if reported.lines]
+    if len(scored) < 2:
+        return "", "it takes two scored runs"
+    try:
+        return data_url(draw(points(scored))), ""
+    except ValueError as error:
+        return "", str(error)
+
+
+# --- tables ---
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -67,54 +94,54 @@ def between(low: float, high: float, digits: int = 3) -> str:
     return "" if math.isnan(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def cost_table(runs: list[Reported]) -> dict:
+    """What each run is, and what it cost."""
+    body = []
+    for reported in runs:
+        run = reported.run
+        names = ("model_id", "num_inference_steps", "guidance_scale", "seed")
+        texts = [str(reported.config.get(name, "–")) for name in names]
+        texts += [run.prompts_file.name, str(len(run.prompts_scored)), str(len(run.files))]
+        texts += [number(reported.cost("unet_evals"), 1), number(reported.cost("seconds"), 2)]
+        body.append([name_cell(reported), *({"value": text} for text in texts)])
+    head = [{"name": name} for name in (*RUN_COLUMNS, *COST_COLUMNS)]
+    return {"title": "runs", "head": head, "body": body}
+
+
 def score_table(runs: list[Reported], split: str) -> dict:
-    """Header and rows of one split: every score's mean, interval and n of N, and the shares of
-    copies.
-    """
-    head, body = [{"name": "run"}], [[name_cell(one)] for one in runs]
+    """Header and rows of one split: means, intervals, n of N, and the shares of copies."""
+    head = [{"name": "run"}]
+    body = [[name_cell(reported)] for reported in runs]
     for quantity, variant in columns(runs):
-        lines = [
-            next(
-                (
-                    line
-                    for line in one.lines
-                    if (line.quantity, line.variant, line.split) == (quantity, variant, split)
-                ),
-                None,
-            )
-            for one in runs
-        ]
-        shares = [share_of_copies(one, quantity, variant, split) for one in runs]
+        shares = [share_of_copies(reported, quantity, variant, split) for reported in runs]
         if any(shares):
-            head.append(
-                {"name": "copies, %", "variant": f"{quantity} > {COPY_THRESHOLDS[quantity][-1]:g}"}
-            )
-            for row, found in zip(body, shares):
-                row.append(percent(found))
-        if any(line and line.n for line in lines):
+            limit = f"{quantity} > {COPY_THRESHOLDS[quantity][-1]:g}"
+            head.append({"name": "copies, %", "variant": limit})
+            for cells, share in zip(body, shares):
+                cells.append(percent(share))
+        lines = [reported.line(quantity, variant, split) for reported in runs]
+        if any(lines):
             head.append({"name": quantity, "variant": variant})
-            for row, line in zip(body, lines):
-                row.append(
-                    {
-                        "value": number(line.mean),
-                        "interval": between(line.low, line.high),
-                        "n": f"{line.n} of {line.total}",
-                    }
-                    if line and line.n
-                    else {"value": "–"}
-                )
-    return {
-        "title": "all prompts" if split == "all" else f"prompts of type {split}",
-        "head": head,
-        "body": body,
-    }
+            for cells, line in zip(body, lines):
+                cells.append(mean(line))
+    title = "all prompts" if split == ALL else f"prompts of type {split}"
+    return {"title": title, "head": head, "body": body}
 
 
-def name_cell(one: Reported) -> dict:
+def name_cell(reported: Reported) -> dict:
     """Method, and below it what else names the run."""
+    unfinished = "" if reported.finished else " (not finished)"
+    return {"value": reported.method, "interval": reported.settings + unfinished}
+
+
+def mean(line: Line | None) -> dict:
+    """A cell with a mean, its interval and n of N."""
+    if line is None:
+        return {"value": "–"}
     return {
-        "value": one.method,
-        "interval": one.settings + ("" if one.finished else " (not finished)"),
+        "value": number(line.mean),
+        "interval": between(line.low, line.high),
+        "n": f"{line.n} of {line.total}",
     }
 
 
@@ -122,137 +149,34 @@ def percent(share: tuple[float, float, float] | None) -> dict:
     """A cell with a share and its interval in percent."""
     if share is None:
         return {"value": "–"}
-    return {
-        "value": number(100 * share[0], 1),
-        "interval": between(100 * share[1], 100 * share[2], 1),
-    }
+    value, low, high = (100 * part for part in share)
+    return {"value": number(value, 1), "interval": between(low, high, 1)}
 
 
-def cost_table(runs: list[Reported]) -> dict:
-    """What each run is, and what it cost."""
-    head = [
-        {"name": name}
-        for name in (
-            "run",
-            "model",
-            "steps",
-            "guidance",
-            "seed",
-            "prompt file",
-            "prompts",
-            "images",
-            "UNet rows / image",
-            "s / image",
-        )
-    ]
-    body = []
-    for one in runs:
-        settings = [
-            str(one.config.get(name, "–"))
-            for name in ("model_id", "num_inference_steps", "guidance_scale", "seed")
-        ]
-        counts = [
-            one.run.prompts_file.name,
-            str(len(one.run.prompts_scored)),
-            str(len(one.run.files)),
-        ]
-        costs = [number(one.cost("unet_evals"), 1), number(one.cost("seconds"), 2)]
-        body.append([name_cell(one), *({"value": text} for text in [*settings, *counts, *costs])])
-    return {"title": "runs", "head": head, "body": body}
+# --- pictures ---
 
 
-def gallery(equal: list[Reported], references: References, limits: Limits) -> dict:
-    """A line a prompt of the first run: its training image, then each run's images on equal seeds,
-    with copy score and alignment.
+def data_url(data: bytes, kind: str = "png") -> str:
+    """A picture that stands in the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(path: Path) -> str:
+    """A small version of a picture file. Raises Unreadable."""
+    image = read_picture(path)
+    kind = "jpeg" if max(image.size) > SIDE else "png"
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, format=kind, quality=88)
+    return data_url(data.getvalue(), kind)
+
+
+def shown(path: Path | None, state: str = "unknown", note: str = "") -> dict:
+    """What the template needs to show one image.
+
+    state: of its frame: copy, free, or unknown without a score. A missing or broken file says so in
+    its place.
     """
-    runs = equal[: limits.runs]
-    samples = min(limits.samples, 1 + max(key.sample for one in runs for key in one.run.files))
-    copy = first_of(COPY_THRESHOLDS, runs, Reported.score)
-    aligned = first_of(ALIGNED, runs, Reported.score)
-    scores = [
-        (one.score(copy) if copy else {}, one.score(aligned) if aligned else {}) for one in runs
-    ]
-    rows = sorted(runs[0].run.prompts_scored)
-    lines = [
-        gallery_line(runs, scores, references, row, samples=samples, copy=copy, aligned=aligned)
-        for row in rows[: limits.prompts]
-    ]
-    return {
-        "runs": [name_cell(one) for one in runs],
-        "lines": lines,
-        "of": len(rows),
-        "copy_score": copy,
-        "aligned": aligned,
-        "samples": samples,
-        "of_runs": len(equal),
-        "limit": COPY_THRESHOLDS[copy][-1] if copy else None,
-    }
-
-
-def gallery_line(
-    runs: list[Reported],
-    scores: list[tuple[dict, dict]],
-    references: References,
-    row: int,
-    *,
-    samples: int,
-    copy: str | None,
-    aligned: str | None,
-) -> dict:
-    """One prompt. An image's frame: copy, free, or unknown without a score; a missing or broken
-    file says so in its place.
-    """
-    prompt = runs[0].run.prompts[row]
-    cells = []
-    for one, (copies, alignment) in zip(runs, scores):
-        keys = [Key(row, k) for k in range(samples)]
-        cells.append(
-            [
-                picture(
-                    one.run.files.get(key),
-                    copies.get(key),
-                    alignment.get(key),
-                    copy=copy,
-                    aligned=aligned,
-                )
-                for key in keys
-            ]
-        )
-    found = references.files(prompt.index)
-    return {
-        "row": row,
-        "kind": prompt.type,
-        "caption": prompt.caption[:WIDE] + ("…" if len(prompt.caption) > WIDE else ""),
-        "reference": picture(found[0], None, None, copy=None, aligned=None) if found else None,
-        "references": len(found),
-        "cells": cells,
-    }
-
-
-def picture(
-    path: Path | None,
-    score: float | None,
-    alignment: float | None,
-    *,
-    copy: str | None,
-    aligned: str | None,
-) -> dict:
-    """What the template needs to show one image."""
-    state = (
-        "unknown"
-        if score is None or math.isnan(score) or not copy
-        else "copy"
-        if score > COPY_THRESHOLDS[copy][-1]
-        else "free"
-    )
-    mark = (
-        ""
-        if alignment is None
-        else (" ✓" if alignment else "")
-        if aligned == "subject_shown"
-        else f" · {alignment:.2f}"
-    )
-    note = ("" if score is None else f"{score:.2f}") + mark
     if path is None:
         return {"missing": "no image", "state": state, "note": note}
     try:
@@ -261,43 +185,70 @@ def picture(
         return {"missing": "unreadable", "state": state, "note": note}
 
 
-def tradeoff(runs: list[Reported]) -> tuple[str, str]:
-    """(the plot as a data URL, why there is none)."""
-    scored = [one.run.folder for one in runs if one.lines]
-    try:
-        return (
-            (data_url(draw(*points(scored, None, None))), "")
-            if len(scored) > 1
-            else ("", "it takes two scored runs")
-        )
-    except ValueError as error:
-        return "", str(error)
+class Gallery:
+    """A line a prompt of the first run: its training image, then each run's images on equal seeds.
 
+    With copy score and alignment.
+    """
 
-def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: Limits) -> str:
-    """The page's HTML; everything from files is escaped."""
-    equal, notes = comparable(runs)
-    embedded, models = (
-        {one.run.model_id for one in runs if one.run.embedded or every} for every in (False, True)
-    )
-    plot, no_plot = tradeoff(equal)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        embedded=sorted(embedded),
-        models=sorted(name or "unknown" for name in models),
-        costs=cost_table(runs),
-        plot=plot,
-        no_plot=no_plot,
-        tables=[score_table(runs, split) for split in splits(runs)],
-        unscored=[one.title for one in runs if not one.lines],
-        gallery=gallery(
-            equal, References(gt_folder or training_images(runs[0].run), decode=False), limits
-        ),
-        notes=notes,
-    )
+    def __init__(self, equal: list[Reported], references: References, limits: Limits):
+        self.equal = equal
+        self.runs = equal[: limits.runs]
+        self.references = references
+        self.prompts = limits.prompts
+        last = max(key.sample for reported in self.runs for key in reported.run.files)
+        self.samples = min(limits.samples, 1 + last)
+        # The quantities below a picture, and their values by image for each run.
+        self.copy = first_of(COPY_THRESHOLDS, self.runs)
+        self.aligned = first_of(ALIGNED, self.runs)
+        self.copies = [reported.score(self.copy or "") for reported in self.runs]
+        self.alignments = [reported.score(self.aligned or "") for reported in self.runs]
+
+    def content(self) -> dict:
+        """What the template needs."""
+        rows = sorted(self.runs[0].run.prompts_scored)
+        return {
+            "runs": [name_cell(reported) for reported in self.runs],
+            "lines": [self.line(row) for row in rows[: self.prompts]],
+            "of": len(rows),
+            "copy_score": self.copy,
+            "aligned": self.aligned,
+            "samples": self.samples,
+            "of_runs": len(self.equal),
+            "limit": COPY_THRESHOLDS[self.copy][-1] if self.copy else None,
+        }
+
+    def line(self, row: int) -> dict:
+        """One prompt."""
+        prompt = self.runs[0].run.prompts[row]
+        files = self.references.files(prompt.index)
+        keys = [Key(row, sample) for sample in range(self.samples)]
+        return {
+            "row": row,
+            "kind": prompt.type,
+            "caption": prompt.caption[:WIDE] + ("…" if len(prompt.caption) > WIDE else ""),
+            "reference": shown(files[0]) if files else None,
+            "references": len(files),
+            "cells": [[self.image(i, key) for key in keys] for i in range(len(self.runs))],
+        }
+
+    def image(self, i: int, key: Key) -> dict:
+        """An image of the run at position i."""
+        score = self.copies[i].get(key)
+        note = "" if score is None else f"{score:.2f}"
+        note += self.mark(self.alignments[i].get(key))
+        return shown(self.runs[i].run.files.get(key), self.state(score), note)
+
+    def state(self, score: float | None) -> str:
+        """Whether a copy score means a copy."""
+        if self.copy is None or score is None or math.isnan(score):
+            return "unknown"
+        return "copy" if score > COPY_THRESHOLDS[self.copy][-1] else "free"
+
+    def mark(self, alignment: float | None) -> str:
+        """The end of the text below a picture."""
+        if alignment is None:
+            return ""
+        if self.aligned == "subject_shown":
+            return " ✓" if alignment else ""
+        return f" · {alignment:.2f}"

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
+from memorization_suite.commands.score import score
 from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
-from memorization_suite.metrics.embedded import TINY, copied, read_captions, score_run, subjects_of
+from memorization_suite.metrics.embedded import TINY, copied, read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.offline import PROBE, CopyScore
@@ -224,6 +225,14 @@ def fake_run(path: Path, chosen, pictures) -> RunFolder:
     return folder
 
 
+def scored(folder: Path, prompts: Path, samples: int) -> list[Result]:
+    """The embedded model's own scores of a folder that does not say which model it is of."""
+    known = {"gt_folder": TINY / "gt_images", "masks": TINY / "masks"}
+    metrics = ("copy", "alignment")
+    table = score(folder, metrics, prompts=prompts, num_samples=samples, quiet=True, **known)
+    return table.results
+
+
 def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
     chosen, samples = [VM[0], VM[-1], TM[0], LM[0]], 2
     others = {VM[0].row: VM[1], VM[-1].row: VM[2], TM[0].row: TM[1], LM[0].row: LM[1]}
@@ -233,7 +242,7 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
     }
     for name, pictures in runs.items():
         folder = fake_run(tmp_path / "some_method" / name, chosen, pictures)
-        results = score_run(folder.path, PROMPTS, samples)
+        results = scored(folder.path, PROMPTS, samples)
         scores = [result for result in results if result.quantity == "copy_score"]
         assert [(result.prompt_index, result.sample_index) for result in scores] == [
             (caption.row, k) for caption in chosen for k in range(samples)
@@ -242,7 +251,8 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
         assert {(result.run, result.method, result.variant) for result in scores} == {
             (name, "some_method", CopyScore(masked=True).variant)
         }
-        assert {result.value for result in results if result.variant == PROBE} <= {0.0, 1.0}
+        shown = {result.value for result in results if result.quantity == "subject_shown"}
+        assert shown and shown <= {0.0, 1.0}
         assert [row.value for row in read_results(folder.path)] == pytest.approx(
             [result.value for result in results], rel=1e-5
         )
@@ -252,9 +262,9 @@ def test_an_ordinary_caption_has_no_copy_score(tmp_path):
     ordinary = TINY / "prompts" / "tiny_ordinary_test.csv"
     pair = next(caption for caption in read_captions(ordinary) if caption.group == "pair")
     folder = fake_run(tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, 32, 32))
-    assert [
-        (result.quantity, result.variant) for result in score_run(folder.path, ordinary, 1)
-    ] == [("subject_shown", PROBE)]
+    results = scored(folder.path, ordinary, 1)
+    names = [(result.quantity, result.variant) for result in results]
+    assert names == [("subject_probability", PROBE), ("subject_shown", PROBE)]
 
 
 def test_only_the_embedded_models_prompt_files_name_subjects(tmp_path):

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import memorization_suite.generation
-from memorization_suite.metrics import (
-    compute_diversity,
-    compute_lpips_imagereward,
-    compute_sscd_orig_clip_score,
-    summarize,
-)
-from memorization_suite.metrics.command import run_script
+from memorization_suite.commands import generate, summarize
+from memorization_suite.commands.score import run_script
+from memorization_suite.commands.sheet import GAP, SIDE, TITLE, run_sheet
+from memorization_suite.metrics.change import Change
+from memorization_suite.metrics.copies import Copies
 from memorization_suite.metrics.embedded import TINY, read_captions
 from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.preference import Preference
 from memorization_suite.metrics.realism import realism
 from memorization_suite.metrics.subject import logits_of, subject_probability
 from memorization_suite.pipelines.models import EMBEDDED
@@ -51,28 +49,19 @@ def made(tmp_path_factory):
     shutil.copy(TINY / "prompts" / PROMPTS, place / "prompts.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        argv = [
-            "--model_id",
-            "tiny",
-            "--prompts",
-            "prompts.csv",
-            "--start",
-            str(ROWS[0]),
-            "--end",
-            str(ROWS[1] + 1),
-            "--n_samples_per_prompt",
-            "2",
-            "--num_inference_steps",
-            "4",
-            "-b",
-            "2",
-            "--output_path",
-            "runs",
-            "--quiet",
-            "--device",
-            "cpu",
-        ]
-        assert memorization_suite.generation.main(argv) == 0
+        plan = generate.plan(
+            model_id="tiny",
+            prompts="prompts.csv",
+            start=ROWS[0],
+            end=ROWS[1] + 1,
+            n_samples_per_prompt=2,
+            num_inference_steps=4,
+            batch_size=2,
+            output_path="runs",
+            quiet=True,
+            device="cpu",
+        )
+        assert len(generate.generate(plan).made) == 4
     return place
 
 
@@ -87,13 +76,11 @@ def run(made, tmp_path, monkeypatch):
 
 
 def sscd_clip(run, *more):
-    return run_script(
-        compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(run), "--quiet", *map(str, more)]
-    )
+    return run_script(Copies, ["--gen_folder", str(run), "--quiet", *map(str, more)])
 
 
 def lpips_reward(run):
-    return run_script(compute_lpips_imagereward.SCRIPT, ["--gen_folder", str(run), "--quiet"])
+    return run_script(Preference, ["--gen_folder", str(run), "--quiet"])
 
 
 def values(run, quantity) -> dict:
@@ -200,12 +187,38 @@ def test_diversity_and_quality(run):
 
 def test_against_itself_and_summed_up(run, capsys):
     argv = ["--gen_folder", str(run), "--unmitigated", str(run), "--quiet"]
-    assert run_script(compute_diversity.SCRIPT, argv) == 0 and values(
-        run, "feature_gen"
-    ) == pytest.approx(dict.fromkeys(KEYS, 1), abs=1e-4)
+    assert run_script(Change, argv) == 0 and values(run, "feature_gen") == pytest.approx(
+        dict.fromkeys(KEYS, 1), abs=1e-4
+    )
     assert summarize.main([str(run)]) == 0 and re.search(
         r"no_mitigation +\S+ +feature_gen .* 4 of 4$", capsys.readouterr().out, re.M
     )
+
+
+def test_a_sheet_of_the_run(run):
+    """A row a prompt: the training image, then the images of the run, each in its tile."""
+    sheet = run_sheet(run, samples=3)
+    step = SIDE + GAP
+    assert sheet.size == (GAP + 3 * step, TITLE + GAP + 2 * (TITLE + SIDE + GAP))
+    for line, row in enumerate(ROWS):
+        top = 2 * TITLE + GAP + line * (TITLE + SIDE + GAP)
+        pictures = [references_of(CAPTIONS[row])[0], image(run, row, 0), image(run, row, 1)]
+        for column, expected in enumerate(pictures):
+            left = GAP + column * step
+            cut = sheet.crop((left, top, left + SIDE, top + SIDE))
+            large = expected.resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            assert cut.tobytes() == large.tobytes()
+    assert run_sheet(run, prompts=1, samples=1).size == (GAP + 2 * step, 2 * (TITLE + GAP) + SIDE)
+
+
+def test_a_sheet_without_training_images_or_an_image(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"model_id": "somewhere/else"}))
+    (run / f"img_{TM:04d}_00.png").unlink()
+    sheet = run_sheet(run)
+    top = 2 * TITLE + GAP
+    empty = sheet.crop((GAP, top, 2 * (GAP + SIDE), top + SIDE))
+    assert empty.getcolors() == [(empty.width * SIDE, (255, 255, 255))]
 
 
 def test_a_broken_and_a_missing_training_image_stop_nothing(run, tmp_path, capsys):
@@ -238,7 +251,7 @@ def test_a_prompt_file_that_is_gone_can_be_given(run, made, capsys):
     )
     assert (
         run_script(
-            compute_lpips_imagereward.SCRIPT,
+            Preference,
             ["--gen_folder", str(run), "--prompts", str(made / "prompts.csv"), "--quiet"],
         )
         == 0

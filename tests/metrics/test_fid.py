@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from memorization_suite.commands import distances
 from memorization_suite.download.assets import path_of
 from memorization_suite.download.check import sha256_of
-from memorization_suite.metrics import compute_fid
 from memorization_suite.metrics.fid import frechet, kernel
 from memorization_suite.runs import Key
 from memorization_suite.runs.table import read_results
@@ -75,7 +75,7 @@ def real_picture(i: int):
 
 
 def compute(run, real, *more):
-    return compute_fid.main(
+    return distances.main(
         ["--gen_folder", str(run.path), "--real_folder", str(real), *map(str, more)]
     )
 
@@ -221,7 +221,7 @@ def test_a_run_needs_no_prompt_file_but_must_be_whole(run, real, capsys):
 
 def test_what_is_refused(run, real, tmp_path, capsys):
     def refused(told, *argv):
-        assert compute_fid.main([str(arg) for arg in argv]) == 2
+        assert distances.main([str(arg) for arg in argv]) == 2
         said = capsys.readouterr()
         assert told in said.err and said.err.count("\n") == 1 and not said.out
 

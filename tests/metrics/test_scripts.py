@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from memorization_suite.commands.score import run_script
 from memorization_suite.download.check import sha256_of
-from memorization_suite.metrics import compute_lpips_imagereward, compute_sscd_orig_clip_score
-from memorization_suite.metrics.command import run_script
+from memorization_suite.metrics.copies import Copies
+from memorization_suite.metrics.preference import Preference
 from memorization_suite.runs import Key
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import CAPTIONS, Patches, picture
@@ -31,11 +32,11 @@ def common(run) -> list[str]:
 
 
 def sscd_clip(run, *more):
-    return run_script(compute_sscd_orig_clip_score.SCRIPT, [*common(run), *map(str, more)])
+    return run_script(Copies, [*common(run), *map(str, more)])
 
 
 def lpips_reward(run, *more):
-    return run_script(compute_lpips_imagereward.SCRIPT, [*common(run), *map(str, more)])
+    return run_script(Preference, [*common(run), *map(str, more)])
 
 
 def values(run, quantity):
@@ -273,12 +274,7 @@ def test_scores_of_fewer_images_replace_those_of_more(run):
 
 def test_scored_from_inside_its_folder(run, monkeypatch):
     monkeypatch.chdir(run.path)
-    assert (
-        run_script(
-            compute_lpips_imagereward.SCRIPT, ["-f", ".", "-p", str(prompts_of(run)), "--quiet"]
-        )
-        == 0
-    )
+    assert run_script(Preference, ["-f", ".", "-p", str(prompts_of(run)), "--quiet"]) == 0
     assert {(row.run, row.method) for row in read_results(run.path)} == {
         ("g7_seed2", "no_mitigation")
     }
@@ -414,14 +410,17 @@ def test_a_type_of_which_nothing_was_scored_is_said(run, tmp_path, patches_file,
     [
         [],
         ["--gen_folder", "x", "--num_samples", "0"],
+        ["--gen_folder", "x", "--num_samples", "many"],
         ["--gen_folder", "x", "--sscd_preset", "y"],
         ["--gen_folder", "x", "-z"],
     ],
 )
 def test_wrong_arguments(argv, capsys):
-    with pytest.raises(SystemExit) as left:
-        run_script(compute_sscd_orig_clip_score.SCRIPT, argv)
-    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    try:
+        code = run_script(Copies, argv)
+    except SystemExit as left:
+        code = left.code
+    assert code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_scored(run, tmp_path, capsys):
@@ -431,10 +430,7 @@ def test_a_folder_that_cannot_be_scored(run, tmp_path, capsys):
         and "is no whole picture" in capsys.readouterr().err
         and not (run.path / "results.csv").exists()
     )
-    assert (
-        run_script(compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(tmp_path / "nowhere")])
-        == 2
-    )
+    assert run_script(Copies, ["--gen_folder", str(tmp_path / "nowhere")]) == 2
 
 
 def test_missing_training_images_are_said_and_the_old_coverage_stays(
@@ -444,10 +440,7 @@ def test_missing_training_images_are_said_and_the_old_coverage_stays(
     before = (run.path / "references.csv").read_text()
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
-    assert (
-        run_script(compute_sscd_orig_clip_score.SCRIPT, ["--gen_folder", str(run.path), "--quiet"])
-        == 0
-    )
+    assert run_script(Copies, ["--gen_folder", str(run.path), "--quiet"]) == 0
     assert "copy is not computed: there are no training images in" in capsys.readouterr().err
     assert (run.path / "references.csv").read_text() == before and "references: " not in before
 

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from memorization_suite.metrics import compute_diversity, compute_fid, summarize
-from memorization_suite.metrics.command import run_script
+from memorization_suite.commands import distances, summarize
+from memorization_suite.commands.score import run_script
+from memorization_suite.metrics.change import Change
+from memorization_suite.metrics.fid import kernel
+from memorization_suite.metrics.summary import clusters, text_of
+from memorization_suite.metrics.summary import summarize as lines_of
 from memorization_suite.runs.table import Result, add_results, read_results
 from tests.metrics.conftest import Patches, make_run, picture
 from tests.metrics.test_scripts import generated, prompts_of, sscd_clip, values
@@ -27,7 +31,7 @@ def test_change_against_the_unmitigated_run(run, tmp_path, patches_file, capsys)
         str(patches_file),
         "--quiet",
     ]
-    assert run_script(compute_diversity.SCRIPT, argv) == 0
+    assert run_script(Change, argv) == 0
     out = capsys.readouterr().out
     mitigated = {p: [picture(1000 + 10 * p + k) for k in range(3)] for p in range(4)}
     pairs = {
@@ -52,7 +56,7 @@ def test_change_against_the_unmitigated_run(run, tmp_path, patches_file, capsys)
 def test_a_run_is_like_itself(run, capsys):
     assert (
         run_script(
-            compute_diversity.SCRIPT,
+            Change,
             ["--gen_folder", str(run.path), "--unmitigated", str(run.path), "--quiet"],
         )
         == 0
@@ -66,11 +70,11 @@ def test_fid_of_equal_and_of_different_sets(run, tmp_path, capsys):
     real.mkdir()
     for i in range(12):
         picture(5000 + i, (64, 64)).save(real / f"{i}.png")
-    assert compute_fid.main(["--gen_folder", str(run.path), "--real_folder", str(run.path)]) == 0
+    assert distances.main(["--gen_folder", str(run.path), "--real_folder", str(run.path)]) == 0
     same = {
         row.quantity: row.value for row in read_results(run.path) if "_to_g7_seed2_" in row.variant
     }
-    assert compute_fid.main(["--gen_folder", str(run.path), "--real_folder", str(real)]) == 0
+    assert distances.main(["--gen_folder", str(run.path), "--real_folder", str(real)]) == 0
     other = {
         row.quantity: row.value
         for row in read_results(run.path)
@@ -80,23 +84,18 @@ def test_fid_of_equal_and_of_different_sets(run, tmp_path, capsys):
     assert other["kernel_features"] > same["kernel_features"]
     assert "fid is not computed" in capsys.readouterr().err
     assert (
-        compute_fid.main(
+        distances.main(
             ["--gen_folder", str(run.path), "--real_folder", str(real), "--require", "fid"]
         )
         == 2
     )
     assert (
-        compute_fid.main(
-            ["--gen_folder", str(run.path), "--real_folder", str(tmp_path / "nowhere")]
-        )
+        distances.main(["--gen_folder", str(run.path), "--real_folder", str(tmp_path / "nowhere")])
         == 2
     )
 
 
 def test_kernel_distance_repeats_and_leaves_numpy_alone():
-
-    from memorization_suite.metrics.fid import kernel
-
     first, second = (
         torch.randn(30, 8, generator=torch.Generator().manual_seed(k)) + k for k in range(2)
     )
@@ -131,8 +130,6 @@ def test_summary_of_two_runs(run, tmp_path, capsys):
 
 
 def test_prompts_that_share_a_training_image_count_once(run):
-    from memorization_suite.metrics.summary import summarise
-
     assert sscd_clip(run) == 0
     with open(run.path / "references.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -144,9 +141,7 @@ def test_prompts_that_share_a_training_image_count_once(run):
             for prompt, value in ((0, 1.0), (1, 0.0), (2, 0.0), (3, 0.0))
         ],
     )
-    (whole,) = [
-        line for line in summarise(run.path) if line.quantity == "q" and line.split == "all"
-    ]
+    (whole,) = [line for line in lines_of(run.path) if line.quantity == "q" and line.split == "all"]
     assert (
         whole.mean == 0.25
         and whole.distinct == pytest.approx((0.5 + 0 + 0) / 3)
@@ -155,8 +150,6 @@ def test_prompts_that_share_a_training_image_count_once(run):
 
 
 def test_clusters_join_through_others():
-    from memorization_suite.metrics.summary import clusters
-
     assert clusters({0: {"a"}, 1: {"b"}, 2: {"a", "b"}, 3: set(), 4: {"c"}, 5: {"b"}}) == {
         0: 0,
         1: 0,
@@ -168,8 +161,6 @@ def test_clusters_join_through_others():
 
 
 def test_a_line_says_what_a_plain_summary_says(run):
-    from memorization_suite.metrics.summary import summarise
-
     assert sscd_clip(run) == 0
     rows = [
         Result("r", "m", prompt, sample, "sscd", "v", 0.1 * prompt + 0.22 * sample)
@@ -177,7 +168,7 @@ def test_a_line_says_what_a_plain_summary_says(run):
         for sample in range(3)
     ]
     add_results(run.path, rows)
-    whole, *_ = [line for line in summarise(run.path) if line.quantity == "sscd"]
+    whole, *_ = [line for line in lines_of(run.path) if line.quantity == "sscd"]
     expected = plain.summary([row.value for row in rows])
     assert whole.mean == pytest.approx(expected["mean"]) and whole.percentile_95 == pytest.approx(
         expected["percentile_95"]
@@ -189,8 +180,6 @@ def test_a_line_says_what_a_plain_summary_says(run):
 
 
 def test_every_type_of_prompts_has_a_line(run):
-    from memorization_suite.metrics.summary import summarise, text_of
-
     assert sscd_clip(run) == 0
     add_results(
         run.path,
@@ -200,7 +189,7 @@ def test_every_type_of_prompts_has_a_line(run):
             Result("r", "m", None, None, "whole_run", "v", 1.5),
         ],
     )
-    lines = {(line.quantity, line.split): line for line in summarise(run.path)}
+    lines = {(line.quantity, line.split): line for line in lines_of(run.path)}
     assert {
         split: (lines["q", split].n, lines["q", split].total) for split in ("all", "TM", "VM")
     } == {"all": (3, 12), "TM": (0, 6), "VM": (3, 6)}

@@ -9,8 +9,8 @@ import torch
 
 from memorization_suite.download.assets import named, path_of
 from memorization_suite.download.check import sha256_of
-from memorization_suite.metrics import compute_sscd_orig_clip_score
 from memorization_suite.metrics.clip_score import VARIANTS
+from memorization_suite.metrics.copies import CopyFlags
 from memorization_suite.metrics.sscd import PRESETS
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
@@ -63,10 +63,10 @@ def test_the_default_file_of_disc_large(run, patches_file, capsys):
 
 
 def test_every_preset_and_variant_can_be_typed():
-    assert (list(PRESETS), list(VARIANTS)) == (
-        list(compute_sscd_orig_clip_score.SSCD_PRESETS),
-        list(compute_sscd_orig_clip_score.CLIP_VARIANTS),
-    )
+    for preset in PRESETS:
+        assert CopyFlags(sscd_preset=preset).sscd_preset == preset
+    for variant in VARIANTS:
+        assert CopyFlags(clip=variant).clip == variant
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

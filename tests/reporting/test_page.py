@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from memorization_suite.metrics.command import run_script
-from memorization_suite.metrics.compute_sscd_orig_clip_score import SCRIPT
-from memorization_suite.reporting.command import main
+from memorization_suite.commands.score import run_script
+from memorization_suite.make_report import main
+from memorization_suite.metrics.copies import Copies
 from memorization_suite.reporting.gather import (
     comparable,
     find_runs,
@@ -65,21 +65,10 @@ def runs(tmp_path, prompts):
         manifest = json.loads((folder.path / "manifest.json").read_text())
         manifest["identity"]["method"] = method
         (folder.path / "manifest.json").write_text(json.dumps(manifest))
-        folder.save_rows(
-            "images",
-            [
-                {
-                    "key": str(Key(p, s)),
-                    "prompt_index": p,
-                    "sample_index": s,
-                    "unet_evals": 100 + 50 * seed,
-                    "seconds": 1,
-                }
-                for p in range(4)
-                for s in range(2)
-            ],
-        )
-        folder.publish(["images"])
+        costs = {"unet_evals": 100 + 50 * seed, "seconds": 1}
+        keys = [Key(prompt, sample) for prompt in range(4) for sample in range(2)]
+        folder.add("all", images=[{**key.columns, **costs} for key in keys])
+        folder.publish()
         folders.append(folder)
     return folders
 
@@ -96,7 +85,7 @@ def scored(tmp_path, runs) -> None:
     for run in runs:
         assert (
             run_script(
-                SCRIPT,
+                Copies,
                 ["--gen_folder", str(run.path), "--gt_folder", str(tmp_path / "gt"), "--quiet"],
             )
             == 0

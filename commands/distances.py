@@ -1,0 +1,225 @@
+"""FID, KID and CLIP-FID of a folder of images against real ones.
+
+They tell the side effects of a mitigation on prompts that are not memorized.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.lazy import torch
+from memorization_suite.metrics.checkpoints import Checkpoint, Needs, available
+from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures, frechet, kernel
+from memorization_suite.metrics.pictures import Embedder, Picture
+from memorization_suite.metrics.references import SUFFIXES
+from memorization_suite.metrics.runs import check_complete
+from memorization_suite.metrics.scripts import Scoring
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
+from memorization_suite.runs.table import Result, add_results, read_results
+
+SCRIPT = "compute_fid.py"
+DESCRIPTION = "FID, KID and CLIP-FID of a folder of images against real ones."
+LEAST = 2  # images that a covariance needs
+
+
+@frozen_settings
+class Distances(Settings):
+    """The flags of compute_fid.py."""
+
+    gen_folder: Path = flag(MISSING, "run folder, or any folder of images")
+    real_folder: Path = flag(MISSING, "real images; of one file format with the generated ones")
+    inception_checkpoint: Path | None = flag(
+        None, "inception-2015-12-05.pt (default: where download/ puts it)", metavar="FILE"
+    )
+    clip_checkpoint: Path | None = flag(
+        None, "OpenAI's ViT-B-32 (default: where download/ puts it)", metavar="FILE"
+    )
+    num_samples: int | None = again(
+        Scoring,
+        "num_samples",
+        text="of a run: the first so many images of each prompt (default: all)",
+    )
+    incomplete: bool = again(Scoring, "incomplete")
+    device: str = again(Scoring, "device")
+    batch_size: int = again(Scoring, "batch_size")
+    require: tuple[str, ...] = again(Scoring, "require")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Features between whose sets the distances are."""
+
+    # Loads it, with device and batch_size.
+    load: Callable[..., Embedder]
+    # Quantities: the Fréchet and the kernel distance.
+    frechet: str
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The two sets of images."""
+
+    # Of the generated ones.
+    folder: Path
+    generated: list[Path]
+    real: list[Path]
+    # Name of the real ones' folder.
+    real_name: str
+
+
+def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
+    """The distances, stored in results.csv when the folder is a run's.
+
+    say: takes notes, one by one. typed: flags of compute_fid.py by name. Raises ValueError for what
+    the user can mend; a wrong argument is found before anything is said.
+    """
+    settings = Distances(**typed)
+    sets = both_sets(settings)
+    read_results(sets.folder)  # a broken table is found before the work
+    inception = Checkpoint.of(settings, "inception_checkpoint", "inception_v3")
+    clip = Checkpoint.of(settings, "clip_checkpoint", "clip_vit_b_32_openai")
+    needs: Needs = {"fid": inception.needed, "clip_fid": clip.needed, "features": {}}
+    possible, missing = available(SCRIPT, needs, settings.require)
+    options = {"device": choose_device(settings.device), "batch_size": settings.batch_size}
+    choices = networks(inception, clip)
+    loaded = [(choices[metric], choices[metric].load(**options)) for metric in possible]
+    for metric, why in missing.items():
+        say(f"{metric} is not computed: {why}")
+    if formats(sets.generated) != formats(sets.real):
+        say(
+            "the two folders have different file formats: their compression alone changes these "
+            "figures"
+        )
+    results = compute(sets, loaded)
+    if (sets.folder / "manifest.json").exists():
+        add_results(sets.folder, results)
+    return results
+
+
+def both_sets(settings: Distances) -> Sets:
+    """The images to compare. Raises ValueError for folders that cannot be used."""
+    folder = settings.gen_folder.resolve()
+    generated = generated_images(folder, settings)
+    real = images_of(settings.real_folder)
+    check("--gen_folder", folder, generated)
+    check("--real_folder", settings.real_folder, real)
+    return Sets(folder, generated, real, settings.real_folder.resolve().name)
+
+
+def compute(sets: Sets, loaded: list[tuple[Network, Embedder]]) -> list[Result]:
+    """Both distances in the features of each network."""
+    embedders = [embedder for _, embedder in loaded]
+    generated = features_of(embedders, sets.generated)
+    real = features_of(embedders, sets.real)
+    results = []
+    for (network, embedder), ours, theirs in zip(loaded, generated, real):
+        variant = f"{embedder.name}_to_{sets.real_name}_n{len(ours)}_n{len(theirs)}"
+        values = {network.frechet: frechet(ours, theirs), network.kernel: kernel(ours, theirs)}
+        for quantity, value in values.items():
+            results.append(
+                Result(
+                    run=sets.folder.name,
+                    method=sets.folder.parent.name,
+                    prompt_index=None,
+                    sample_index=None,
+                    quantity=quantity,
+                    variant=variant,
+                    value=value,
+                )
+            )
+    return results
+
+
+def generated_images(folder: Path, settings: Distances) -> list[Path]:
+    """Images of a run, or of any other folder.
+
+    Raises ValueError for a run that cannot be scored.
+    """
+    store = RunFolder(folder)
+    if store.manifest() is None:
+        if settings.num_samples or settings.incomplete:
+            raise ValueError(
+                f"--num_samples and --incomplete are for run folders; {folder} has no manifest.json"
+            )
+        return images_of(folder)
+    images = store.images()
+    if not settings.incomplete:
+        check_complete(store, images, num_samples=settings.num_samples)
+    if settings.num_samples is None:
+        return list(images.values())
+    return [path for key, path in images.items() if key.sample < settings.num_samples]
+
+
+def images_of(folder: Path) -> list[Path]:
+    """Image files of a folder, by name."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def formats(paths: list[Path]) -> set[str]:
+    """Endings of the files."""
+    return {path.suffix.lower() for path in paths}
+
+
+def check(flag: str, folder: Path, images: list[Path]) -> None:
+    """Raises ValueError for what is no folder, and for too few images."""
+    if not folder.is_dir():
+        raise ValueError(f"{flag} {folder} is no folder")
+    if len(images) < LEAST:
+        raise ValueError(
+            f"{flag} {folder} has {len(images)} images; {LEAST} or more are needed, thousands for "
+            "a stable figure"
+        )
+
+
+def networks(inception: Checkpoint, clip: Checkpoint) -> dict[str, Network]:
+    """Metric -> its network."""
+
+    def load_inception(**options: Any) -> Inception:
+        name = inception.variant("inception_v3_clean")
+        return Inception(inception.path, name=name, **options)
+
+    def load_clip(**options: Any) -> ClipImages:
+        return ClipImages(clip.path, name=clip.variant("clip_vit_b_32_openai"), **options)
+
+    return {
+        "fid": Network(load_inception, "fid", "kid"),
+        "clip_fid": Network(load_clip, "clip_fid", "clip_kid"),
+        "features": Network(OfflineFeatures, "frechet_features", "kernel_features"),
+    }
+
+
+def features_of(embedders: list[Embedder], paths: list[Path]) -> list[torch.Tensor]:
+    """(n, d) for each network. A picture is decoded once."""
+    chunks: list[list[torch.Tensor]] = [[] for _ in embedders]
+    size = embedders[0].batch_size
+    for first in range(0, len(paths), size):
+        images = [Picture(path).image for path in paths[first : first + size]]
+        for embedder, rows in zip(embedders, chunks):
+            rows.append(embedder.features(images))
+    return [torch.cat(rows) for rows in chunks]
+
+
+def build_parser() -> Parser:
+    """All flags."""
+    parser = Parser(SCRIPT, DESCRIPTION)
+    add_flags(parser, Distances)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    typed = build_parser().typed(argv)
+
+    def work() -> None:
+        for row in distances(lambda line: print(line, file=sys.stderr), **typed):
+            print(f"{row.quantity} ({row.variant}): {row.value:.6g}")
+
+    return command(SCRIPT, work)

@@ -1,0 +1,73 @@
+"""A run at a glance: a row a prompt, its training image first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memorization_suite.lazy import Image, ImageOps, Lazy
+from memorization_suite.metrics.pictures import Picture
+from memorization_suite.metrics.references import References
+from memorization_suite.metrics.runs import open_run
+from memorization_suite.runs import Key
+
+ImageDraw = Lazy("PIL.ImageDraw")
+
+SIDE = 96  # of a tile, in pixels
+GAP = 6
+TITLE = 14  # height of a line of text
+BACKGROUND = "white"
+INK = "#5a6274"
+
+
+def run_sheet(path: Path | str, *, prompts: int = 8, samples: int = 4) -> Image.Image:
+    """The first prompts' training image and first images, a row each, as an RGB picture.
+
+    path: a run folder. Where there is no training image, or no image yet, the tile is empty. Raises
+    ValueError for a folder that is no run.
+    """
+    run = open_run(Path(path), incomplete=True, flag="the run folder")
+    references = References(run.gt_folder)
+    columns = range(min(samples, 1 + max(key.sample for key in run.files)))
+    rows = []
+    for row in sorted(run.prompts_scored)[:prompts]:
+        prompt = run.prompts[row]
+        training = references.of(prompt)
+        files = [run.files.get(Key(row, sample)) for sample in columns]
+        pictures = [Picture(file) if file else None for file in files]
+        rows.append((prompt.caption, [training[0] if training else None, *pictures]))
+    return draw(["training image", *(f"sample {sample}" for sample in columns)], rows)
+
+
+def draw(titles: list[str], rows: list[tuple[str, list[Picture | None]]]) -> Image.Image:
+    """Titles over columns of tiles. rows: (caption, a picture or None a column)."""
+    width = GAP + len(titles) * (SIDE + GAP)
+    height = TITLE + SIDE + GAP  # of a row
+    sheet = Image.new("RGB", (width, TITLE + GAP + len(rows) * height), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    lefts = [GAP + column * (SIDE + GAP) for column in range(len(titles))]
+    for left, title in zip(lefts, titles):
+        pen.text((left, 1), title, fill=INK)
+    top = TITLE + GAP
+    for caption, pictures in rows:
+        pen.text((GAP, top), beginning(caption, pen, width - 2 * GAP), fill=INK)
+        for left, picture in zip(lefts, pictures):
+            if picture:
+                sheet.paste(tile(picture.image), (left, top + TITLE))
+        top += height
+    return sheet
+
+
+def tile(image: Image.Image) -> Image.Image:
+    """The picture in a square; small pixels stay sharp."""
+    is_small = max(image.size) <= SIDE
+    resample = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+    return ImageOps.pad(image, (SIDE, SIDE), resample, color=BACKGROUND)
+
+
+def beginning(text: str, pen, width: int) -> str:
+    """As much of a text as fits into so many pixels."""
+    if pen.textlength(text) <= width:
+        return text
+    while text and pen.textlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."

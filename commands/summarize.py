@@ -1,0 +1,140 @@
+"""Tables of finished scores, and differences between runs on equal seeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.runs import unlike
+from memorization_suite.metrics.summary import (
+    Line,
+    interval_text,
+    prompt_means,
+    summarize,
+    text_of,
+)
+from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.table import Result, read_results
+from memorization_suite.runs.text import table_text
+
+SCRIPT = "summarize.py"
+DESCRIPTION = (
+    "Means and intervals of scored runs; with several, differences to the first on equal seeds."
+)
+
+
+@frozen_settings
+class Summarizing(Settings):
+    """The flags of summarize.py."""
+
+    quantities: tuple[str, ...] = flag((), "only these", metavar="NAME")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of some runs. As a text it is the printed tables."""
+
+    # The first run, which the others are compared with.
+    first: Path
+    # Means and intervals of every run.
+    lines: list[Line]
+    # Rows of a table: other runs' differences to the first.
+    differences: list[dict[str, str]]
+    # Why a run has no differences.
+    notes: list[str]
+
+    def __str__(self) -> str:
+        text = text_of(self.lines)
+        if not self.differences:
+            return text
+        name = f"{self.first.parent.name}/{self.first.name}"
+        title = f"difference to {name} on equal prompts and samples"
+        return f"{text}\n\n{title}\n{table_text(self.differences)}"
+
+
+def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summary:
+    """Means and intervals of scored runs, and the others' differences to the first.
+
+    quantities: only these. Raises ValueError for a folder without results.
+    """
+    check_scored(runs)
+    lines = []
+    for run in runs:
+        of_run = summarize(run)
+        lines += [line for line in of_run if not quantities or line.quantity in quantities]
+    first = runs[0]
+    rows = []
+    notes = []
+    for run in runs[1:]:
+        problem = unlike(first, run)
+        if problem:
+            notes.append(f"no differences: {problem}")
+        else:
+            rows += differences(first, run)
+    rows = [row for row in rows if not quantities or row["quantity"] in quantities]
+    return Summary(first, lines, rows, notes)
+
+
+def check_scored(runs: Sequence[Path]) -> None:
+    """Raises ValueError for a folder without results."""
+    for run in runs:
+        if not (run / "results.csv").is_file():
+            raise ValueError(
+                f"{run} has no results.csv: score it first with the compute_*.py scripts"
+            )
+
+
+def differences(first: Path, other: Path) -> list[dict[str, str]]:
+    """Rows of a table: for each quantity that both runs have, (other - first) on the same images.
+
+    Its mean over prompts, and the mean's interval.
+    """
+    before = {row.measurement: row.value for row in read_results(first)}
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in read_results(other):
+        if row.measurement in before and row.prompt_index is not None:
+            change = replace(row, value=row.value - before[row.measurement])
+            groups.setdefault((row.quantity, row.variant), []).append(change)
+    rows = []
+    for (quantity, variant), changes in groups.items():
+        means = list(prompt_means(changes).values())
+        low, high = interval(means)
+        rows.append(
+            {
+                "run": f"{other.parent.name}/{other.name}",
+                "quantity": quantity,
+                "variant": variant,
+                "difference": f"{sum(means) / len(means):+.4f}",
+                "95 % interval": interval_text(low, high, "+"),
+                "pairs": str(len(changes)),
+            }
+        )
+    return rows
+
+
+def build_parser() -> Parser:
+    """All flags."""
+    parser = Parser(SCRIPT, DESCRIPTION)
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folder with a results.csv"
+    )
+    add_flags(parser, Summarizing)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    typed = build_parser().typed(argv)
+    runs = [run.resolve() for run in typed.pop("runs")]
+
+    def work() -> None:
+        summary = summary_of(runs, Summarizing(**typed).quantities)
+        for line in summary.notes:
+            print(line, file=sys.stderr)
+        print(summary)
+
+    return command(SCRIPT, work)

@@ -1,0 +1,73 @@
+"""The plot of scored runs: copy similarity against text alignment, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.commands.summarize import check_scored
+from memorization_suite.metrics.tradeoff import ALIGNMENT, COPY, draw, points
+from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.files import write_bytes, write_csv
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
+
+SCRIPT = "plot_tradeoff.py"
+DESCRIPTION = (
+    "The trade-off of scored runs: copy similarity against text alignment, a line a method, with "
+    "95 % intervals over prompts."
+)
+
+
+@frozen_settings
+class Plotting(Settings):
+    """The flags of plot_tradeoff.py."""
+
+    out: Path = flag(
+        Path("tradeoff.png"), "the figure; its points go into NAME_points.csv beside it"
+    )
+    x: str | None = flag(
+        None,
+        f"copy similarity (default: the first of {', '.join(COPY)} that every run has)",
+        metavar="QUANTITY",
+    )
+    y: str | None = flag(
+        None,
+        f"alignment (default: the first of {', '.join(ALIGNMENT)} that every run has)",
+        metavar="QUANTITY",
+    )
+
+
+def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
+    """Writes the figure and its points. Returns what there is, in a line.
+
+    typed: flags of plot_tradeoff.py by name. Raises ValueError for what the user can mend.
+    """
+    settings = Plotting(**typed)
+    out = settings.out.resolve()
+    check_scored(runs)
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    drawn = points(runs, settings.x, settings.y)
+    write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
+    write_csv(out.with_name(f"{out.stem}_points.csv"), drawn.rows)
+    return f"{out}: {drawn.y} against {drawn.x} of {len(drawn.rows)} runs"
+
+
+def build_parser() -> Parser:
+    """All flags."""
+    parser = Parser(SCRIPT, DESCRIPTION)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="scored run folder")
+    add_flags(parser, Plotting)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    typed = build_parser().typed(argv)
+    runs = [run.resolve() for run in typed.pop("runs")]
+
+    def work() -> None:
+        print(plot_tradeoff(runs, **typed))
+
+    return command(SCRIPT, work)

@@ -1,0 +1,139 @@
+"""The trade-off of scored runs: copy similarity against text alignment, a line a method."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memorization_suite.lazy import Lazy
+from memorization_suite.metrics.summary import ALL, Line, summarize
+from memorization_suite.runs import RunFolder
+
+matplotlib = Lazy("matplotlib")
+pyplot = Lazy("matplotlib.pyplot")
+
+# The first that all runs have.
+COPY = ("sscd", "copy_score")
+ALIGNMENT = ("clip_gen", "subject_probability", "subject_shown")
+GENERAL = ("model_id", "num_inference_steps", "guidance_scale", "seed")
+
+
+@dataclass(frozen=True)
+class Points:
+    """What is drawn."""
+
+    # Names of the quantities.
+    x: str
+    y: str
+    # A row a run: means over prompts with their intervals.
+    rows: list[dict]
+
+
+def points(runs: Sequence[Path], x: str | None = None, y: str | None = None) -> Points:
+    """The runs' points. x, y: quantities, default the first that every run has.
+
+    Raises ValueError when the runs have no such quantities in common.
+    """
+    lines = {run: whole_lines(run) for run in runs}
+    x = pick(lines, (x,) if x else COPY, "copy similarity (--x)")
+    y = pick(lines, (y,) if y else ALIGNMENT, "alignment (--y)")
+    series = series_of(runs)
+    rows = [row(run_lines[x], run_lines[y], series[run]) for run, run_lines in lines.items()]
+    return Points(x, y, rows)
+
+
+def whole_lines(run: Path) -> dict[str, Line]:
+    """Quantity -> its line of all prompts, where it has values."""
+    lines = summarize(run)
+    return {line.quantity: line for line in lines if line.split == ALL and line.n}
+
+
+def row(x: Line, y: Line, series: str) -> dict:
+    """The point of a run."""
+    return {
+        "method": x.method,
+        "series": series,
+        "run": x.run,
+        f"{x.quantity} variant": x.variant,
+        "x": x.mean,
+        "x_low": x.low,
+        "x_high": x.high,
+        f"{y.quantity} variant": y.variant,
+        "y": y.mean,
+        "y_low": y.low,
+        "y_high": y.high,
+    }
+
+
+def series_of(runs: Sequence[Path]) -> dict[Path, str]:
+    """What a run's line is of: its method, and general settings in which the runs differ."""
+    configs = {run: RunFolder(run).config() for run in runs}
+    differing = []
+    for name in GENERAL:
+        if len({repr(config.get(name)) for config in configs.values()}) > 1:
+            differing.append(name)
+    series = {}
+    for run, config in configs.items():
+        values = [f"{name} {config.get(name)}" for name in differing]
+        series[run] = ", ".join([run.parent.name, *values])
+    return series
+
+
+def pick(lines: dict[Path, dict[str, Line]], names: tuple[str, ...], what: str) -> str:
+    """The first quantity that every run has, in one variant. Raises ValueError."""
+    for name in names:
+        variants = {
+            run_lines[name].variant if name in run_lines else None for run_lines in lines.values()
+        }
+        if len(variants) == 1 and None not in variants:
+            return name
+    why = "their variants differ, and such numbers do not compare"
+    for run, run_lines in lines.items():
+        if not any(name in run_lines for name in names):
+            why = f"{run} has none of {', '.join(names)}: score it first"
+            break
+    raise ValueError(f"no {what} that all runs share: {why}")
+
+
+def draw(drawn: Points, kind: str = "png") -> bytes:
+    """The figure as a file of that kind.
+
+    A series keeps one color; its runs are joined in the order of x.
+    """
+    matplotlib.use("Agg")
+    figure, axes = pyplot.subplots(figsize=(8, 6))
+    series = list(dict.fromkeys(row["series"] for row in drawn.rows))
+    colors = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
+    for i, name in enumerate(series):
+        rows = [row for row in drawn.rows if row["series"] == name]
+        rows.sort(key=lambda row: row["x"])
+        axes.errorbar(
+            [row["x"] for row in rows],
+            [row["y"] for row in rows],
+            xerr=bars(rows, "x"),
+            yerr=bars(rows, "y"),
+            marker="o",
+            markersize=4,
+            elinewidth=0.5,
+            label=name.replace("$", r"\$"),
+            color=colors[i % len(colors)],
+        )
+    axes.set(
+        xlabel=f"{drawn.x} (less is less memorized)",
+        ylabel=f"{drawn.y} (more is better)",
+        title="means over prompts, 95 % intervals",
+    )
+    axes.legend(fontsize=7, ncols=2)
+    data = io.BytesIO()
+    figure.savefig(data, format=kind, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+    return data.getvalue()
+
+
+def bars(rows: list[dict], axis: str) -> list[list[float]]:
+    """How far the interval reaches below and above each mean."""
+    below = [max(row[axis] - row[f"{axis}_low"], 0) for row in rows]
+    above = [max(row[f"{axis}_high"] - row[axis], 0) for row in rows]
+    return [below, above]
