@@ -35,7 +35,8 @@ def copy_scores(
     for top in range(2 * SHIFT + 1):
         for left in range(2 * SHIFT + 1):
             moved = padded[..., top : top + SIDE, left : left + SIDE]
-            best = torch.maximum(best, standardized(moved, weight) @ target.T)
+            cosines = standardized(moved, weight) @ target.T
+            best = torch.maximum(best, cosines)
     return best
 
 
@@ -46,5 +47,7 @@ def thumbnails(images: torch.Tensor) -> torch.Tensor:
 
 def standardized(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """(n, 3 * SIDE^2): weighted channel means removed, scaled to unit length."""
-    mean = (x * weight).sum((2, 3), keepdim=True) / weight.sum()
-    return F.normalize(((x - mean) * weight.sqrt()).flatten(1), dim=1)
+    total = (x * weight).sum((2, 3), keepdim=True)
+    mean = total / weight.sum()
+    centered = (x - mean) * weight.sqrt()
+    return F.normalize(centered.flatten(1), dim=1)

@@ -35,7 +35,8 @@ def ls_l2(image: Image.Image, reference: Image.Image, mask: torch.Tensor) -> flo
     """
     weight = upsampled(mask, image)
     pixels = transforms.to_tensor(image)
-    difference = (pixels - transforms.to_tensor(at_size_of(image, reference))) * weight
+    reference_pixels = transforms.to_tensor(at_size_of(image, reference))
+    difference = (pixels - reference_pixels) * weight
     largest = (3 * weight.square().sum()).sqrt()
     return -(difference.norm() / largest).item()
 
@@ -44,8 +45,8 @@ def masked_out(image: Image.Image, mask: torch.Tensor) -> Image.Image:
     """The image with its mean color wherever the upsampled mask is 0.5 or less."""
     mean = tuple(round(value) for value in ImageStat.Stat(image).mean)
     flat = Image.new("RGB", image.size, mean)
-    shown = Image.fromarray((upsampled(mask, image)[0] > 0.5).numpy())
-    return Image.composite(image, flat, shown)
+    shown = upsampled(mask, image)[0] > 0.5
+    return Image.composite(image, flat, Image.fromarray(shown.numpy()))
 
 
 def ls_gated(l2: float, similarity: float, threshold: float = 0.5) -> float:

@@ -44,7 +44,8 @@ class LpipsDiversity:
         layers: list[list[torch.Tensor]] = [[] for _ in self.model.lins]
         with torch.inference_mode():
             for batch in equal_shapes(pixels, self.batch_size):
-                outputs = self.model.net(self.model.scaling_layer(batch.to(self.device)))
+                batch = self.model.scaling_layer(batch.to(self.device))
+                outputs = self.model.net(batch)
                 for layer, head, output in zip(layers, self.model.lins, outputs):
                     layer.append(scaled(output, head.model[-1].weight))
             return [torch.cat(layer) for layer in layers]
@@ -54,9 +55,10 @@ class LpipsDiversity:
         total = torch.zeros(len(images), len(images))
         for layer in self.features(images):
             for i in range(len(images) - 1):
-                row = (layer[i + 1 :] - layer[i]).square().sum(1).cpu()
-                total[i, i + 1 :] += row
-                total[i + 1 :, i] += row
+                others = slice(i + 1, None)
+                row = (layer[others] - layer[i]).square().sum(1).cpu()
+                total[i, others] += row
+                total[others, i] += row
         return total
 
     def score(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -78,5 +80,10 @@ def scaled(output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """torchvision's `features.N.*` into lpips' `sliceK.N.*`. Raises RuntimeError for other keys."""
-    places = {f"features.{key.split('.', 1)[1]}": key for key in net.state_dict()}
-    net.load_state_dict({places[key]: state[key] for key in places.keys() & state.keys()})
+    weights = {}
+    for ours in net.state_dict():
+        _, name = ours.split(".", 1)
+        theirs = f"features.{name}"
+        if theirs in state:
+            weights[ours] = state[theirs]
+    net.load_state_dict(weights)

@@ -49,8 +49,9 @@ def subject_probability(logits: torch.Tensor, subjects: Collection[str]) -> torc
     nothing else. For one subject it is its probability; a caption of two needs both. Raises
     ValueError for a subject the probe does not know.
     """
-    log_shares = logits.log_softmax(1)[:, columns(subjects)] + math.log(len(subjects))
-    return log_shares.mean(1).exp().clamp(max=1)
+    log_probabilities = logits.log_softmax(1)[:, columns(subjects)]
+    log_ratios = log_probabilities + math.log(len(subjects))  # to an even share
+    return log_ratios.mean(1).exp().clamp(max=1)
 
 
 def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:

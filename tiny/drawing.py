@@ -66,21 +66,25 @@ class Plane:
         # In pixels of the canvas, twice as many as it has.
         y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE] / 2.0
         angle = rng.uniform(0, np.pi)
+        cos = np.cos(angle)
+        sin = np.sin(angle)
         self.period = rng.uniform(*period)
         center = rng.uniform(0.2, 0.8, 2) * SIZE
         # From the center of rays and rings.
         self.dx = x - center[0]
         self.dy = y - center[1]
         # Across stripes, and along them.
-        self.u = np.cos(angle) * x + np.sin(angle) * y
-        self.v = -np.sin(angle) * x + np.cos(angle) * y
+        self.u = cos * x + sin * y
+        self.v = -sin * x + cos * y
 
     def pattern(self, kind: str, rng: np.random.Generator) -> np.ndarray:
         """Share of the second color at each place, in [0, 1]."""
         if kind == "plain":
             return np.zeros_like(self.u)
         if kind == "gradient":
-            return (self.u - self.u.min()) / (self.u.max() - self.u.min())
+            low = self.u.min()
+            high = self.u.max()
+            return (self.u - low) / (high - low)
         return self.is_second(kind, rng) * 1.0
 
     def is_second(self, kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -89,16 +93,20 @@ class Plane:
         if kind == "stripes":
             return self.u % self.period < half
         if kind == "checker":
-            return (self.u // half + self.v // half) % 2 == 0
+            squares = self.u // half + self.v // half
+            return squares % 2 == 0
         if kind == "dots":
             across = self.u % self.period - half
             along = self.v % self.period - half
-            return across**2 + along**2 < (self.period / 3.2) ** 2
+            radius = self.period / 3.2
+            return across**2 + along**2 < radius**2
         if kind == "rays":
             half_turns = np.arctan2(self.dy, self.dx) / np.pi
-            return (half_turns * rng.integers(3, 7)) % 1 < 0.5
+            count = rng.integers(3, 7)
+            return (half_turns * count) % 1 < 0.5
         if kind == "rings":
-            return np.hypot(self.dx, self.dy) % self.period < half
+            distance = np.hypot(self.dx, self.dy)
+            return distance % self.period < half
         raise KeyError(kind)
 
 
@@ -126,10 +134,15 @@ def paste(
     ratio = size / max(art.size)
     width = max(1, round(art.width * ratio))
     height = max(1, round(art.height * ratio))
-    left = round((center[0] - width / 2) / grid) * grid
-    top = round((center[1] - height / 2) / grid) * grid
+    x, y = center
+    corner = (on_grid(x - width / 2, grid), on_grid(y - height / 2, grid))
     resized = art.resize((width, height), Image.Resampling.LANCZOS)
-    canvas.alpha_composite(resized, (max(0, left), max(0, top)))
+    canvas.alpha_composite(resized, corner)
+
+
+def on_grid(place: float, grid: int) -> int:
+    """The nearest multiple of `grid`, at least 0."""
+    return max(0, round(place / grid) * grid)
 
 
 def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
