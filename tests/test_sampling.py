@@ -2,10 +2,13 @@
 patches. float32; tolerances are absolute.
 """
 
+import numpy as np
 import pytest
 import torch
 
+from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling import (
+    Batch,
     BelowTimestep,
     Deferred,
     NoisePredictor,
@@ -20,7 +23,15 @@ from memorization_suite.sampling.attention import (
     last_token,
     patched_attention,
 )
-from memorization_suite.sampling.noise import official_noise
+from memorization_suite.sampling.loop import plain_run
+from memorization_suite.sampling.noise import (
+    STREAMS,
+    derived,
+    numpy_stream,
+    official_noise,
+    prompt_seed,
+    stream,
+)
 from tests.reference import han2025
 
 close = torch.testing.assert_close
@@ -270,6 +281,57 @@ def test_official_noise_replays_one_global_stream(dtype):
         torch.equal(drawn, torch.randn((rows, 4, 8, 8), dtype=dtype))
         for rows, drawn in zip((3, 1, 2), ours)
     )
+
+
+def test_streams_of_an_image_are_frozen_and_differ():
+    """What a scheduler draws has been the seed with its last bit turned over."""
+    drawn = [torch.randn(4, generator=stream(6, purpose)).tolist() for purpose in STREAMS]
+    assert len({tuple(values) for values in drawn}) == len(STREAMS)
+    assert drawn[0] == torch.randn(4, generator=torch.Generator().manual_seed(6)).tolist()
+    assert drawn[1] == torch.randn(4, generator=torch.Generator().manual_seed(7)).tolist()
+    assert STREAMS[:2] == ("initial noise", "scheduler") and stream(6).initial_seed() == 6
+    with pytest.raises(ValueError):
+        stream(6, "dice")
+
+
+def test_seeds_are_derived_from_what_they_are_for():
+    assert derived(2, 1, 0) == image_seed(2, 1, 0) and derived(2, 1) == prompt_seed(2, 1)
+    assert len({derived(2), derived(2, 1), derived(2, 1, 1), derived(2, 0, 1), derived(3)}) == 5
+    assert derived(2, 1) == derived(2, 1, 0)  # numpy pads with zeros
+    assert numpy_stream(5).integers(1000) == np.random.default_rng(5).integers(1000)
+
+
+# batches
+def test_a_batch_of_a_prompt_file():
+    """Rows and samples decide the seeds, and images of a prompt form a group."""
+    prompts = [Prompt(4, "a", alternatives=("b",)), Prompt(7, "a")]
+    batch = Batch.of(prompts, 2, seed=2)
+    assert len(batch) == 4 and batch.prompts == ["a"] * 4
+    assert batch.seeds == [image_seed(2, row, k) for row in (4, 7) for k in range(2)]
+    assert batch.prompt_seeds == [prompt_seed(2, row) for row in (4, 4, 7, 7)]
+    assert batch.alternatives == [("b",), ("b",), (), ()]
+    assert [group.tolist() for group in batch.groups()] == [[0, 1], [2, 3]]
+    assert [one.initial_seed() for one in batch.generator] == [seed ^ 1 for seed in batch.seeds]
+
+
+def test_a_batch_of_captions_makes_up_what_is_not_given():
+    batch = Batch.of_captions(["a", "b", "a"], seeds=[5, 6, 7], negative_prompt="c")
+    assert batch.seeds == [5, 6, 7] and batch.negative_prompt == "c"
+    assert batch.prompt_seeds == [prompt_seed(0, row) for row in (0, 1, 0)]
+    assert batch.alternatives == [(), (), ()] and batch.generator is None
+    assert [group.tolist() for group in batch.groups()] == [[0, 2], [1]]
+    assert Batch.of_captions(["a"]).seeds == [image_seed(0, 0, 0)]
+
+
+def test_a_plain_run_leaves_the_scheduler_alone(predictor, noise):
+    """Its own copy is stepped; the rows count."""
+    timesteps = predictor.scheduler.timesteps.clone()
+    seen = []
+    predictor.scheduler.set_timesteps(3)
+    final = plain_run(predictor, noise, 7.0, lambda step, prediction: seen.append(step.index))
+    assert seen == [0, 1, 2] and final.shape == noise.shape and not final.requires_grad
+    assert predictor.unet_evals.tolist() == [6] * 3
+    assert len(predictor.scheduler.timesteps) == 3 and len(timesteps) == 50
 
 
 # attention
