@@ -6,7 +6,7 @@ A split is all prompts, or those of one type.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,14 @@ class Prompts:
     @classmethod
     def of(cls, folder: Path) -> Prompts:
         """Those that the folder's images are of."""
-        references = {int(row["prompt_index"]): row for row in read_csv(folder / "references.csv")}
         of_images = [key.prompt for key in RunFolder(folder).images()]
-        types: dict[int | None, str] = {
-            prompt: references.get(prompt, {}).get("type", "") for prompt in of_images
-        }
-        hashes = {prompt: set(row["sha256"].split()) for prompt, row in references.items()}
+        types: dict[int | None, str] = dict.fromkeys(of_images, "")
+        hashes = {}
+        for row in read_csv(folder / "references.csv"):
+            prompt = int(row["prompt_index"])
+            hashes[prompt] = set(row["sha256"].split())
+            if prompt in types:
+                types[prompt] = row.get("type", "")
         return cls(of_images, types, clusters(hashes))
 
     def splits(self) -> list[str]:
@@ -137,20 +139,20 @@ def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
     if not chosen:
         return Line(*names, total=total)
     values = np.array([row.value for row in chosen])
-    means = prompt_means(chosen)
-    by_cluster: dict[int | None, list[float]] = {}
-    for prompt, value in means.items():
-        by_cluster.setdefault(prompts.clusters.get(prompt, prompt), []).append(value)
-    low, high = interval(list(means.values()))
-    limits = COPY_THRESHOLDS.get(first.quantity, ())
+    by_prompt = prompt_means(chosen)
+    means = list(by_prompt.values())
+    low, high = interval(means)
+    shares = {}
+    for limit in COPY_THRESHOLDS.get(first.quantity, ()):
+        shares[limit] = average(values > limit)
     return Line(
         *names,
-        mean=float(np.mean(list(means.values()))),
+        mean=average(means),
         low=low,
         high=high,
-        distinct=float(np.mean([np.mean(shared) for shared in by_cluster.values()])),
+        distinct=average(cluster_means(by_prompt, prompts.clusters)),
         percentile_95=float(np.percentile(values, 95)),
-        shares={limit: float(np.mean(values > limit)) for limit in limits},
+        shares=shares,
         n=len(chosen),
         total=total,
     )
@@ -161,7 +163,21 @@ def prompt_means(rows: Iterable[Result]) -> dict[int | None, float]:
     values: dict[int | None, list[float]] = {}
     for row in rows:
         values.setdefault(row.prompt_index, []).append(row.value)
-    return {prompt: float(np.mean(numbers)) for prompt, numbers in values.items()}
+    return {prompt: average(numbers) for prompt, numbers in values.items()}
+
+
+def cluster_means(means: dict[int | None, float], clusters: dict[int | None, int]) -> list[float]:
+    """Means over the prompts of each cluster."""
+    values: dict[int | None, list[float]] = {}
+    for prompt, mean in means.items():
+        cluster = clusters.get(prompt, prompt)
+        values.setdefault(cluster, []).append(mean)
+    return [average(numbers) for numbers in values.values()]
+
+
+def average(values: Sequence[float]) -> float:
+    """Their mean."""
+    return float(np.mean(values))
 
 
 def text_of(lines: list[Line]) -> str:
