@@ -1,11 +1,12 @@
 """Every detector on an embedded model's test prompts, memorized against ordinary: AUC and TPR by
 kind of memorization, rows and seconds.
 
-python -m benchmarks.compare_detectors --model_id tiny       # prints the tables; writes
-tiny/evaluation/<model>_detectors.{json,md} Each detector runs alone, so that its seconds are its
-own, and then all together. Also: how well the masks of spatial detectors find the planted region of
-local memorization (intersection over union with it, binarised by Otsu's threshold; AUC over
-pixels). Goes on where it stopped.
+python -m benchmarks.compare_detectors --model_id tiny
+
+Prints the tables and writes tiny/evaluation/<model>_detectors.{json,md}. Each detector runs alone,
+so that its seconds are its own, and then all together. Also: how well the masks of spatial
+detectors find the planted region of local memorization (intersection over union with it, binarized
+by Otsu's threshold; AUC over pixels). Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,94 +18,99 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from memorization_suite.benchmarks.common import model_parser, write_figures
+from memorization_suite.benchmarks.scored_run import load_once, prompt_file
+from memorization_suite.commands.detect import ScoreFolder, detect, plan_detection
 from memorization_suite.detection import build_detector, detectors
-from memorization_suite.metrics.embedded import TINY, Caption, read_captions
+from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import interval
-from memorization_suite.metrics.summary import table_text
-from memorization_suite.pipelines.models import EMBEDDED, load_preset
-from memorization_suite.runs.files import read_csv, write_bytes, write_json
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.text import markdown_table, table_text
 from memorization_suite.sampling.bright_ending import binarise
-from memorization_suite.screening import command
-from memorization_suite.screening.folder import ScoreFolder
 from memorization_suite.screening.summary import summarise
 
 KINDS = ("VM", "TM", "LM")
 
 
-def run(args, name: str, out: Path, *more: str) -> None:
-    """detect_memorization.py with this detector; raises SystemExit with its code when it fails."""
-    argv = [
-        "--model_id",
-        args.model_id,
-        "--detector",
-        name,
-        "-n",
-        str(args.samples),
-        "-b",
-        "4",
-        "--output_path",
-        str(out),
-        "--quiet",
-        *more,
-    ]
-    code = command.main(argv)
-    if code:
-        raise SystemExit(code)
+def run(args: argparse.Namespace, detector: str, out: Path, **flags) -> dict[str, ScoreFolder]:
+    """Scores of one detector, or all of them. Raises ValueError."""
+    planned = plan_detection(
+        model_id=args.model_id,
+        detector=detector,
+        n_samples_per_prompt=args.samples,
+        batch_size=4,
+        output_path=str(out),
+        quiet=True,
+        **flags,
+    )
+    made = detect(planned, load=load_once)
+    print(made.summary)
+    return made.folders
 
 
-def prompt_scores(folder: Path) -> dict[str, dict[int, float]]:
+# --- scores
+
+
+def prompt_scores(folder: ScoreFolder) -> dict[str, dict[int, float]]:
     """Set -> prompt row -> mean over its images."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in ScoreFolder(folder).all_rows("scores"):
-        found.setdefault(row["set"], {}).setdefault(int(row["prompt_index"]), []).append(
-            float(row["score"])
-        )
-    return {
-        name: {row: sum(values) / len(values) for row, values in prompts.items()}
-        for name, prompts in found.items()
-    }
+    scores: dict[str, dict[int, list[float]]] = {}
+    for row in folder.rows("scores"):
+        of_set = scores.setdefault(row["set"], {})
+        of_set.setdefault(int(row["prompt_index"]), []).append(float(row["score"]))
+    means = {}
+    for name, prompts in scores.items():
+        means[name] = {row: sum(values) / len(values) for row, values in prompts.items()}
+    return means
 
 
-def line_of(name: str, folder: Path, captions: list[Caption]) -> dict:
+def mean_of(rows: list[dict[str, str]], column: str) -> float:
+    """Mean of a column."""
+    return float(np.mean([float(row[column]) for row in rows]))
+
+
+def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
     """One detector's figures; `by kind`: AUC of one kind of memorized prompts against all ordinary
     ones.
     """
-    scores, cost = prompt_scores(folder), read_csv(folder / "cost.csv")
+    scores = prompt_scores(folder)
+    cost = folder.rows("cost")
+    memorized = scores["mem"]
     ordinary = list(scores["nonmem"].values())
-    kinds = {
-        kind: summarise(
-            [scores["mem"][caption.row] for caption in captions if caption.kind == kind], ordinary
-        )
-        for kind in KINDS
-    }
+    by_kind = {}
+    for kind in KINDS:
+        of_kind = [memorized[caption.row] for caption in captions if caption.kind == kind]
+        by_kind[kind] = summarise(of_kind, ordinary)
     return {
         "detector": name,
-        **summarise(list(scores["mem"].values()), ordinary),
-        "by kind": kinds,
-        "rows per prompt": float(np.mean([float(row["unet_rows"]) for row in cost])),
-        "seconds per prompt": float(np.mean([float(row["pass_seconds"]) for row in cost])),
+        **summarise(list(memorized.values()), ordinary),
+        "by kind": by_kind,
+        "rows per prompt": mean_of(cost, "unet_rows"),
+        "seconds per prompt": mean_of(cost, "pass_seconds"),
     }
 
 
 def shown(line: dict) -> dict[str, str]:
     """A line as text."""
 
-    def text(found: dict, name: str) -> str:
-        return f"{found[name]:.3f} [{found[name + '_low']:.3f}, {found[name + '_high']:.3f}]"
+    def text(figures: dict, name: str) -> str:
+        low = figures[f"{name}_low"]
+        high = figures[f"{name}_high"]
+        return f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]"
 
+    kinds = line["by kind"].items()
     return {
         "detector": line["detector"],
         "AUC": text(line, "auc"),
         "TPR@1%FPR": text(line, "tpr_at_0.01"),
         "TPR@3%FPR": text(line, "tpr_at_0.03"),
-        **{f"AUC {kind}": text(found, "auc") for kind, found in line["by kind"].items()},
-        **{
-            f"TPR@1% {kind}": f"{found['tpr_at_0.01']:.2f}"
-            for kind, found in line["by kind"].items()
-        },
+        **{f"AUC {kind}": text(figures, "auc") for kind, figures in kinds},
+        **{f"TPR@1% {kind}": f"{figures['tpr_at_0.01']:.2f}" for kind, figures in kinds},
         "rows": f"{line['rows per prompt']:.0f}",
         "s": f"{line['seconds per prompt']:.2f}",
     }
+
+
+# --- masks
 
 
 def overlap(mask: np.ndarray, truth: torch.Tensor) -> dict[str, float]:
@@ -112,78 +118,68 @@ def overlap(mask: np.ndarray, truth: torch.Tensor) -> dict[str, float]:
     large = torch.nn.functional.interpolate(
         torch.from_numpy(mask)[None, None], truth.shape, mode="bilinear"
     )
-    found = binarise(large, "otsu")[0, 0] > 0
+    inside = binarise(large, "otsu")[0, 0] > 0
     return {
-        "IoU": float((found & truth).sum() / (found | truth).sum()),
-        "area": float(found.float().mean()),
+        "IoU": float((inside & truth).sum() / (inside | truth).sum()),
+        "area": float(inside.float().mean()),
         "pixel AUC": float(roc_auc_score(truth.flatten().numpy(), large.flatten().numpy())),
     }
 
 
-def localisation(
-    folder: Path, captions: list[Caption], samples: int
+def localization(
+    folder: ScoreFolder, captions: list[Caption], samples: int
 ) -> dict[str, dict[str, float]]:
     """Mean over local prompts of the means over their images, with 95 % intervals."""
-    values: dict[str, list[float]] = {}
+    means: dict[str, list[float]] = {}
     for caption in captions:
         truth = caption.mask()
-        if truth is not None:
-            each = [
-                overlap(
-                    np.load(
-                        folder / "masks" / f"mem_{caption.row:04d}_{k:02d}.npy", allow_pickle=False
-                    ),
-                    truth,
-                )
-                for k in range(samples)
-            ]
-            for name in each[0]:
-                values.setdefault(name, []).append(float(np.mean([one[name] for one in each])))
-    return {
-        name: dict(zip(("mean", "low", "high"), (float(np.mean(some)), *interval(some))))
-        for name, some in values.items()
-    }
+        if truth is None:
+            continue
+        overlaps = []
+        for sample in range(samples):
+            file = folder.path / "masks" / f"mem_{caption.row:04d}_{sample:02d}.npy"
+            overlaps.append(overlap(np.load(file, allow_pickle=False), truth))
+        for name in overlaps[0]:
+            of_prompt = [values[name] for values in overlaps]
+            means.setdefault(name, []).append(float(np.mean(of_prompt)))
+    figures = {}
+    for name, values in means.items():
+        low, high = interval(values)
+        figures[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
+    return figures
 
 
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A table for the model card."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows]) + "\n"
+def shown_masks(name: str, figures: dict[str, dict[str, float]]) -> dict[str, str]:
+    """A line as text."""
+    line = {"masks of": name}
+    for quantity, values in figures.items():
+        line[quantity] = f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+    return line
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--samples", type=int, default=4, help="images per prompt")
-    parser.add_argument("--out", type=Path, default=Path("build/detection"))
-    args = parser.parse_args()
-    captions = read_captions(TINY / "prompts" / f"{args.model_id}_memorized_test.csv")
+    args = model_parser(__doc__, samples=4, out="build/detection").parse_args()
+    captions = read_captions(prompt_file(args.model_id, "memorized_test"))
     preset = load_preset("auto", args.model_id)[1]
-    known = {name: build_detector(name, **preset.get(name, {})) for name in detectors()}
-    lines, places = [], {}
-    for name, detector in known.items():
+    lines = []
+    places = {}
+    for name in detectors():
+        detector = build_detector(name, **preset.get(name, {}))
         if detector.missing():
             print(f"left out: {name} {detector.missing()}")
             continue
-        run(args, name, args.out / args.model_id)
-        lines.append(line_of(name, args.out / args.model_id / name, captions))
-        if (
-            detector.spatial
-        ):  # for the overlays pictures are made, so that its seconds are not the detector's
-            run(args, name, args.out / f"{args.model_id}_masks", "--save_masks")
-            places[name] = localisation(
-                args.out / f"{args.model_id}_masks" / name, captions, args.samples
-            )
-    run(args, "all", args.out / f"{args.model_id}_all")
-    cost = read_csv(args.out / f"{args.model_id}_all" / "noise_norm" / "cost.csv")
-    together = {
-        name: float(np.mean([float(row[name]) for row in cost]))
-        for name in ("pass_unet_rows", "pass_seconds")
-    }
-    table = [shown(line) for line in sorted(lines, key=lambda line: -line["auc"])]
+        folders = run(args, name, args.out / args.model_id)
+        lines.append(line_of(name, folders[name], captions))
+        if detector.spatial:  # anew, so that the time for pictures is not the detector's
+            folders = run(args, name, args.out / f"{args.model_id}_masks", save_masks=True)
+            places[name] = localization(folders[name], captions, args.samples)
+    folders = run(args, "all", args.out / f"{args.model_id}_all")
+    cost = folders["noise_norm"].rows("cost")
+    together = {name: mean_of(cost, name) for name in ("pass_unet_rows", "pass_seconds")}
+    lines_by_auc = sorted(lines, key=lambda line: -line["auc"])
+    table = [shown(line) for line in lines_by_auc]
+    masks = [shown_masks(name, figures) for name, figures in places.items()]
     print(table_text(table))
     print(
         f"all in one pass: {together['pass_unet_rows']:.0f} rows and "
@@ -191,24 +187,11 @@ def main() -> None:
         f"{sum(line['rows per prompt'] for line in lines):.0f} rows and "
         f"{sum(line['seconds per prompt'] for line in lines):.2f} s"
     )
-    masks = [
-        {
-            "masks of": name,
-            **{
-                quantity: f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-                for quantity, found in own.items()
-            },
-        }
-        for name, own in places.items()
-    ]
     print(table_text(masks))
-    write_json(
-        TINY / "evaluation" / f"{args.model_id}_detectors.json",
+    write_figures(
+        args.figures / f"{args.model_id}_detectors",
         {"detectors": lines, "all in one pass": together, "local masks": places},
-    )
-    write_bytes(
-        TINY / "evaluation" / f"{args.model_id}_detectors.md",
-        (markdown(table) + "\n" + markdown(masks)).encode(),
+        markdown_table(table) + "\n" + markdown_table(masks),
     )
 
 

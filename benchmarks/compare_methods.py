@@ -1,30 +1,30 @@
-"""Every method on an embedded model's test split, on equal seeds, with the model's presets: one
-table.
+"""Every method on an embedded model's test split, on equal seeds, with the model's presets.
 
-python -m benchmarks.compare_methods --model_id tiny        # prints the table; writes
-tiny/evaluation/<model>_methods.{json,md}
-Columns: share of copies and copy score, subject shown (alignment), diversity and realism (quality),
-each with its 95 % interval over prompts; share of copies by kind of memorization; UNet rows and
-seconds per image. Goes on where it stopped.
+python -m benchmarks.compare_methods --model_id tiny
+
+Prints one table and writes tiny/evaluation/<model>_methods.{json,md}. Columns: share of copies and
+copy score, subject shown (alignment), diversity and realism (quality), each with its 95 % interval
+over prompts; share of copies by kind of memorization; UNet rows and seconds per image. Goes on
+where it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import memorization_suite.generation
-from memorization_suite.benchmarks.scored_run import ScoredRun, mean, scored_run
-from memorization_suite.metrics.embedded import TINY, copied, read_captions, score_all
+from memorization_suite.benchmarks.common import model_parser, write_figures
+from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, scored_run
+from memorization_suite.commands.generate import plan
+from memorization_suite.metrics.embedded import copied
 from memorization_suite.metrics.intervals import interval
-from memorization_suite.metrics.summary import table_text
 from memorization_suite.mitigation import methods
-from memorization_suite.pipelines.models import EMBEDDED, load_preset
-from memorization_suite.runs import Key
-from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.run_folder import Key
+from memorization_suite.runs.text import markdown_table, table_text
 
-KINDS = {"VM A": ("VM", "A"), "VM B": ("VM", "B"), "TM": ("TM", ""), "LM": ("LM", "")}
+KINDS = ("VM A", "VM B", "TM", "LM")
+METRICS = ("copy", "alignment", "diversity", "quality")
 QUANTITIES = {
     "copy score": "copy_score",
     "subject shown": "subject_shown",
@@ -35,9 +35,10 @@ QUANTITIES = {
 
 @dataclass
 class Figure:
-    """Mean over prompts of their means, with its 95 % interval over prompts."""
+    """Mean over prompts of their means."""
 
     mean: float
+    # Its 95 % interval over prompts.
     low: float
     high: float
 
@@ -47,82 +48,61 @@ def figure(values: dict[Key, float]) -> Figure | None:
     prompts: dict[int, list[float]] = {}
     for key, value in values.items():
         prompts.setdefault(key.prompt, []).append(value)
-    means = [sum(some) / len(some) for some in prompts.values()]
+    means = [sum(of_prompt) / len(of_prompt) for of_prompt in prompts.values()]
     return Figure(sum(means) / len(means), *interval(means)) if means else None
 
 
-def settings_of(model_id: str, name: str) -> list[str]:
-    """Flags of a method that the command needs beside the preset; guidance alone gets the
-    batch-wise method's step.
-    """
+def flags_of(model_id: str, name: str) -> dict[str, Any]:
+    """Flags that a method needs beside the preset: guidance alone gets the batch-wise step."""
     preset = load_preset("auto", model_id)[1]
     if name == "static_transition" and name not in preset:
-        return ["--cfg_step", str(preset["batch_wise"]["apply_cfg_step"])]
-    return []
+        return {"cfg_step": preset["batch_wise"]["apply_cfg_step"]}
+    return {}
 
 
 def cannot_run(model_id: str, name: str) -> str:
-    """Why the method cannot run with the model's preset, for example for want of a file; empty when
-    it can.
-    """
+    """Why the method cannot run with the preset, e.g. for want of a file; empty if it can."""
     try:
-        memorization_suite.generation.plan_of(
-            ["--model_id", model_id, "--method", name, *settings_of(model_id, name)]
-        )
+        plan(model_id=model_id, method=name, **flags_of(model_id, name))
     except ValueError as error:
         return str(error)
     return ""
 
 
-def line_of(name: str, run: ScoredRun, values: dict[str, dict[Key, float]]) -> dict:
+def line_of(name: str, run: ScoredRun) -> dict:
     """One method's figures."""
-    copies = {key: float(copied(score)) for key, score in values["copy_score"].items()}
-
-    def by_kind(found: dict[Key, float]) -> dict[str, float | None]:
-        captions = run.captions
-        return {
-            name: mean(
-                value
-                for key, value in found.items()
-                if captions[key.prompt].kind == kind and group in ("", captions[key.prompt].group)
-            )
-            for name, (kind, group) in KINDS.items()
-        }
-
-    figures = {
-        "copies": figure(copies),
-        **{title: figure(values.get(quantity, {})) for title, quantity in QUANTITIES.items()},
-    }
+    copies = {key: float(copied(value)) for key, value in run.values("copy_score").items()}
+    figures = {"copies": figure(copies)}
+    for title, quantity in QUANTITIES.items():
+        figures[title] = figure(run.values(quantity))
     return {
         "method": name,
         "folder": run.folder.path.name,
-        **{title: vars(found) if found else None for title, found in figures.items()},
-        "copies by kind": by_kind(copies),
-        "subject by kind": by_kind(values["subject_shown"]),
+        **{title: value and asdict(value) for title, value in figures.items()},
+        "copies by kind": {kind: run.copies(is_kind(kind)) for kind in KINDS},
+        "subject by kind": {kind: run.shown(is_kind(kind)) for kind in KINDS},
         "UNet rows": run.column("unet_evals"),
         "seconds": run.column("seconds"),
     }
 
 
 def shown(line: dict, plain: dict) -> dict[str, str]:
-    """A line as text; a method whose copies are not fewer than without any, beyond the interval, is
-    marked.
+    """A line as text.
+
+    A method is marked whose copies are not fewer than without any, beyond the interval.
     """
 
     def text(title: str, scale: float = 1.0, form: str = ".2f") -> str:
-        found = line[title]
-        return (
-            "-"
-            if found is None
-            else f"{scale * found['mean']:{form}} [{scale * found['low']:{form}}, "
-            f"{scale * found['high']:{form}}]"
-        )
+        values = line[title]
+        if values is None:
+            return "-"
+        mean, low, high = (f"{scale * values[name]:{form}}" for name in ("mean", "low", "high"))
+        return f"{mean} [{low}, {high}]"
 
     no_effect = line is not plain and line["copies"]["high"] >= plain["copies"]["low"]
-    by_kind = {
-        kind: "-" if value is None else f"{100 * value:.0f}"
-        for kind, value in line["copies by kind"].items()
-    }
+    by_kind = {}
+    for kind, value in line["copies by kind"].items():
+        by_kind[kind] = "-" if value is None else f"{100 * value:.0f}"
     return {
         "method": line["method"] + (" (*)" if no_effect else ""),
         "copies %": text("copies", 100, ".0f"),
@@ -136,48 +116,36 @@ def shown(line: dict, plain: dict) -> dict[str, str]:
     }
 
 
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A table for the README and the model card."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows]) + "\n"
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
+    parser = model_parser(__doc__, samples=2, out="build/comparison")
     parser.add_argument(
         "--methods", nargs="+", help="only these, beside no_mitigation (default: all)"
     )
-    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
     parser.add_argument("--end", type=int, help="row after the last prompt (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("build/comparison"))
     args = parser.parse_args()
-    prompts = TINY / "prompts" / f"{args.model_id}_memorized_test.csv"
-    names, lines = (
-        ["no_mitigation", *(name for name in args.methods or methods() if name != "no_mitigation")],
-        [],
-    )
-    for name in names:
-        if problem := cannot_run(args.model_id, name):
+    lines = []
+    for name in dict.fromkeys(["no_mitigation", *(args.methods or methods())]):
+        problem = cannot_run(args.model_id, name)
+        if problem:
             print(f"left out: {name}: {problem}")
             continue
         run = scored_run(
             args.model_id,
             "memorized_test",
             args.out,
-            ["--method", name, "--quiet", *settings_of(args.model_id, name)],
             samples=args.samples,
-            end=args.end or len(read_captions(prompts)),
+            metrics=METRICS,
+            method=name,
+            end=args.end,
+            quiet=True,
+            **flags_of(args.model_id, name),
         )
-        lines.append(line_of(name, run, score_all(run.folder.path, prompts, args.samples)))
+        lines.append(line_of(name, run))
     table = [shown(line, lines[0]) for line in lines]
     print(table_text(table))
     print("(*) copies not fewer than without a mitigation: the 95 % intervals overlap")
-    write_json(TINY / "evaluation" / f"{args.model_id}_methods.json", lines)
-    write_bytes(TINY / "evaluation" / f"{args.model_id}_methods.md", markdown(table).encode())
+    write_figures(args.figures / f"{args.model_id}_methods", lines, markdown_table(table))
 
 
 if __name__ == "__main__":

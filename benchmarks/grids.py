@@ -1,26 +1,26 @@
-"""Settings that are tried for every method on an embedded model's tuning split. Magnitudes are
-multiples of an ordinary caption's.
-"""
+"""Settings that are tried for every method on an embedded model's tuning split."""
 
 from __future__ import annotations
 
 import itertools
 
 
-def product(**values) -> list[dict]:
+def product(**values: list) -> list[dict]:
     """Every combination."""
     return [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
 
 
-def grids(model_id: str, level: float, last_off: int = 4) -> dict[str, list[dict]]:
-    """Method -> settings. level: mean first-step magnitude of ordinary captions, epsilon units.
-    Files are beside the model's presets.
+def grids(level: float) -> dict[str, list[dict]]:
+    """Method -> settings.
+
+    level: mean first-step magnitude of ordinary captions, epsilon units; targets are multiples of
+    it. Files are named relative to the model's folder.
     """
     targets = [round(factor * level, 2) for factor in (0.4, 0.6, 0.8, 1.0)]
     embedding = {"optim_lr": [0.05], "optim_iters": [20]}
     return {
         "batch_wise": product(
-            rho=[5.0, 10.0], gamma=[3.0, 5.0, 8.0], adj_iters=[4], apply_cfg_step=[last_off]
+            rho=[5.0, 10.0], gamma=[3.0, 5.0, 8.0], adj_iters=[4], apply_cfg_step=[4]
         ),
         "per_sample": product(lr=[0.05], target_loss=targets, optim_iters=[100]),
         "static_transition": product(cfg_step=[4, 9, 14]),

@@ -1,73 +1,64 @@
 """The paper's two methods beside delayed guidance alone, on equal noise: copies, subjects and
 first-step magnitude by kind of memorization.
 
-python -m benchmarks.initial_noise --model_id tiny        # prints the table; writes
-tiny/evaluation/<model>_initial_noise.{json,md} Guidance alone starts at the batch-wise method's
-step; per-sample targets are those of benchmarks/grids.py.
+python -m benchmarks.initial_noise --model_id tiny
+
+Prints the table and writes tiny/evaluation/<model>_initial_noise.{json,md}. Guidance alone starts
+at the batch-wise method's step; per-sample targets are those of benchmarks/grids.py.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import Any
 
-import torch
-
-from memorization_suite.benchmarks.compare_methods import KINDS, markdown
-from memorization_suite.benchmarks.evaluate_tiny import magnitudes
+from memorization_suite.benchmarks.common import model_parser, write_figures
+from memorization_suite.benchmarks.compare_methods import KINDS
+from memorization_suite.benchmarks.evaluate_tiny import ordinary_magnitude
 from memorization_suite.benchmarks.grids import grids
-from memorization_suite.benchmarks.scored_run import ScoredRun, mean, scored_run
-from memorization_suite.metrics.embedded import TINY, copied, read_captions
-from memorization_suite.metrics.summary import table_text
-from memorization_suite.pipelines.loading import load_pipeline
-from memorization_suite.pipelines.models import EMBEDDED, load_preset
-from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.benchmarks.scored_run import (
+    ScoredRun,
+    Test,
+    everything,
+    is_kind,
+    load_once,
+    mean,
+    scored_run,
+)
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.text import markdown_table, table_text
 
 
-def settings(model_id: str, level: float) -> dict[str, list[str]]:
-    """Title -> flags."""
-    step = str(load_preset("auto", model_id)[1]["batch_wise"]["apply_cfg_step"])
-    targets = [one["target_loss"] for one in grids(model_id, level)["per_sample"]]
-    return {
-        "no mitigation": [],
-        f"guidance after step {step} alone": ["--method", "static_transition", "--cfg_step", step],
-        "batch-wise": ["--method", "batch_wise"],
-        **{
-            f"per-sample, target {target:g}": [
-                "--method",
-                "per_sample",
-                "--target_loss",
-                str(target),
-            ]
-            for target in reversed(targets)
-        },
+def settings(model_id: str, level: float) -> dict[str, dict[str, Any]]:
+    """Title -> flags. level: mean magnitude of ordinary captions."""
+    step = load_preset("auto", model_id)[1]["batch_wise"]["apply_cfg_step"]
+    found: dict[str, dict[str, Any]] = {
+        "no mitigation": {},
+        f"guidance after step {step} alone": {"method": "static_transition", "cfg_step": step},
+        "batch-wise": {"method": "batch_wise"},
     }
+    for values in reversed(grids(level)["per_sample"]):
+        target = values["target_loss"]
+        found[f"per-sample, target {target:g}"] = {"method": "per_sample", "target_loss": target}
+    return found
 
 
 def line_of(title: str, run: ScoredRun, pipe) -> dict:
-    """Figures of one run, whole and by kind: share of copies, share of images with their subject,
-    mean magnitude where sampling started.
-    """
-    found = run.magnitudes(pipe)
+    """Figures of one run, whole and by kind."""
+    magnitudes = run.magnitudes(pipe)
 
-    def figures(kind: str, group: str) -> dict[str, float | None]:
-        keys = [
-            key
-            for key in run.rows
-            if run.captions[key.prompt].kind.startswith(kind)
-            and group in ("", run.captions[key.prompt].group)
-        ]
+    def figures(wanted: Test) -> dict[str, float | None]:
+        """Share of copies, share of images with their subject, mean magnitude at the start."""
         return {
-            "copies": mean(copied(run.copy_score[key]) for key in keys),
-            "subject shown": mean(run.subject_shown[key] for key in keys),
-            "magnitude": mean(found[key] for key in keys),
+            "copies": run.copies(wanted),
+            "subject shown": run.shown(wanted),
+            "magnitude": mean(run.of(magnitudes, wanted).values()),
         }
 
     return {
         "method": title,
         "UNet rows": run.column("unet_evals"),
-        "all": figures("", ""),
-        **{name: figures(kind, group) for name, (kind, group) in KINDS.items()},
+        "all": figures(everything),
+        **{name: figures(is_kind(name)) for name in KINDS},
     }
 
 
@@ -75,12 +66,10 @@ def shown(line: dict) -> dict[str, str]:
     """A line as text: copies / subject / magnitude."""
 
     def text(part: dict) -> str:
-        return (
-            "-"
-            if part["copies"] is None
-            else f"{100 * part['copies']:.0f} / {100 * part['subject shown']:.0f} / "
-            f"{part['magnitude']:.2f}"
-        )
+        if part["copies"] is None:
+            return "-"
+        shares = f"{100 * part['copies']:.0f} / {100 * part['subject shown']:.0f}"
+        return f"{shares} / {part['magnitude']:.2f}"
 
     return {
         "copies % / subject % / magnitude": line["method"],
@@ -91,39 +80,25 @@ def shown(line: dict) -> dict[str, str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
-    parser.add_argument("--out", type=Path, default=Path("build/initial_noise"))
+    parser = model_parser(__doc__, samples=2, out="build/initial_noise")
     args = parser.parse_args()
-    pipe = load_pipeline(args.model_id)
-    level = float(
-        torch.mean(
-            magnitudes(
-                pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv")
-            )
+    pipe = load_once(args.model_id)
+    level = ordinary_magnitude(pipe, args.model_id)
+    lines = []
+    for title, flags in settings(args.model_id, level).items():
+        run = scored_run(
+            args.model_id,
+            "memorized_test",
+            args.out,
+            samples=args.samples,
+            save_latents=True,
+            quiet=True,
+            **flags,
         )
-    )
-    lines = [
-        line_of(
-            title,
-            scored_run(
-                args.model_id,
-                "memorized_test",
-                args.out,
-                [*flags, "--save_latents", "--quiet"],
-                samples=args.samples,
-            ),
-            pipe,
-        )
-        for title, flags in settings(args.model_id, level).items()
-    ]
+        lines.append(line_of(title, run, pipe))
     table = [shown(line) for line in lines]
     print(table_text(table))
-    write_json(TINY / "evaluation" / f"{args.model_id}_initial_noise.json", lines)
-    write_bytes(TINY / "evaluation" / f"{args.model_id}_initial_noise.md", markdown(table).encode())
+    write_figures(args.figures / f"{args.model_id}_initial_noise", lines, markdown_table(table))
 
 
 if __name__ == "__main__":

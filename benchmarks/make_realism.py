@@ -5,13 +5,15 @@ python -m benchmarks.make_realism        # writes tiny/realism.safetensors and p
 real pictures from broken ones
 """
 
-import argparse
+from __future__ import annotations
+
 from pathlib import Path
 
 import torch
 from PIL import ImageFilter
 from safetensors.torch import save_file
 
+from memorization_suite.benchmarks.common import parser
 from memorization_suite.benchmarks.train_probe import compose
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
@@ -19,52 +21,51 @@ from memorization_suite.metrics.realism import REAL, realism
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.world import WORDS, World, art_names, rng_of
 
-SEED, REAL_PICTURES, AXES = 23, 1000, 48
+SEED = 23
+REAL_PICTURES = 1000
+AXES = 48
 
 
 def pictures(world: World, count: int, seed: int) -> torch.Tensor:
     """Half of them softened, as a small decoder does. (n, 3, 32, 32)."""
-    found = []
+    made = []
     for i in range(count):
         rng = rng_of(seed, i)
         picture = compose(world, WORDS[i % len(WORDS)], int(rng.integers(9)), rng)
-        found.append(picture.filter(ImageFilter.GaussianBlur(0.5)) if i % 2 else picture)
-    return to_tensor(found)
+        made.append(picture.filter(ImageFilter.GaussianBlur(0.5)) if i % 2 else picture)
+    return to_tensor(made)
 
 
 def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
     """The same pictures, made unreal in ways a failing sampler does."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=generator)
-    scrambled = (
-        images.unfold(2, 8, 8)
-        .unfold(3, 8, 8)
-        .flatten(2, 3)[:, :, torch.randperm(16, generator=generator)]
-    )
-    tiles = (
-        scrambled.reshape(len(images), 3, 4, 4, 8, 8)
-        .permute(0, 1, 2, 4, 3, 5)
-        .reshape(images.shape)
-    )
     small = torch.nn.functional.interpolate(images, (8, 8), mode="area")
-    coarse = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1)
+    coarse = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic")
     return {
         "noise of 0.2": (images + 0.2 * noise).clamp(0, 1),
-        "scrambled": tiles,
-        "8 pixels": coarse,
+        "scrambled": scrambled(images, generator),
+        "8 pixels": coarse.clamp(0, 1),
         "pure noise": (0.5 + 0.25 * noise).clamp(0, 1),
         "one colour": images.mean((2, 3), keepdim=True).expand_as(images),
     }
 
 
+def scrambled(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The 16 tiles of every picture in another order, the same for all. images: (n, 3, 32, 32)."""
+    tiles = images.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)
+    tiles = tiles[:, :, torch.randperm(16, generator=generator)]
+    rows = tiles.reshape(len(images), 3, 4, 4, 8, 8).permute(0, 1, 2, 4, 3, 5)
+    return rows.reshape(images.shape)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    """The command line."""
+    flags = parser(__doc__)
+    flags.add_argument(
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
-    args = parser.parse_args()
+    args = flags.parse_args()
     world = World(emoji.load(emoji.fetch(args.work), art_names()))
     features = image_features(pictures(world, REAL_PICTURES, SEED))
     mean = features.mean(0)

@@ -4,131 +4,142 @@ measurements share.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-import memorization_suite.generation
-from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions, score_run
+from memorization_suite.commands.generate import generate, plan
+from memorization_suite.commands.score import score
+from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions
+from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.magnitudes import start_magnitudes
-from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.table import Result
+
+# Kinds of memorization -> the prompt file's type and group; "": any group.
+KINDS = {
+    "VM": ("VM", ""),
+    "VM A": ("VM", "A"),
+    "VM B": ("VM", "B"),
+    "TM": ("TM", ""),
+    "LM": ("LM", ""),
+}
+Test = Callable[[Caption], bool]
+
+load_once = functools.lru_cache(maxsize=1)(loading.load_pipeline)
+
+
+def everything(caption: Caption) -> bool:
+    """A test that all captions pass."""
+    return True
+
+
+def is_kind(name: str) -> Test:
+    """A test of captions: is it of this kind, one of KINDS?"""
+    kind, group = KINDS[name]
+    return lambda caption: caption.kind == kind and group in ("", caption.group)
 
 
 @dataclass
 class ScoredRun:
-    """A finished run. Scores and rows of images.csv by image; copy_score has memorized captions
-    only.
-    """
+    """A finished run of an embedded model."""
 
     folder: RunFolder
     captions: list[Caption]
-    copy_score: dict[Key, float]
-    subject_shown: dict[Key, float]
+    # Quantity -> score of each image that has one; copy_score: images of memorized captions.
+    scores: dict[str, dict[Key, float]]
+    # Rows of images.csv.
     rows: dict[Key, dict[str, str]]
 
-    def copies(self, wanted: Callable[[Caption], bool] = lambda caption: True) -> float | None:
+    def values(self, quantity: str, wanted: Test = everything) -> dict[Key, float]:
+        """Scores of the images of the wanted captions."""
+        return self.of(self.scores.get(quantity, {}), wanted)
+
+    def of(self, values: dict[Key, Any], wanted: Test) -> dict[Key, Any]:
+        """Of any values, those of images of the wanted captions."""
+        return {key: value for key, value in values.items() if wanted(self.captions[key.prompt])}
+
+    def copies(self, wanted: Test = everything) -> float | None:
         """Share of copies among the images of the wanted captions; None without any."""
-        return mean(
-            copied(score)
-            for key, score in self.copy_score.items()
-            if wanted(self.captions[key.prompt])
-        )
+        return mean(copied(value) for value in self.values("copy_score", wanted).values())
 
-    def shown(self, wanted: Callable[[Caption], bool] = lambda caption: True) -> float | None:
+    def shown(self, wanted: Test = everything) -> float | None:
         """Share of images that show their subject."""
-        return mean(
-            value for key, value in self.subject_shown.items() if wanted(self.captions[key.prompt])
-        )
+        return mean(self.values("subject_shown", wanted).values())
 
-    def column(
-        self, name: str, wanted: Callable[[Caption], bool] = lambda caption: True
-    ) -> float | None:
+    def column(self, name: str, wanted: Test = everything) -> float | None:
         """Mean of a column of images.csv."""
-        return mean(
-            float(row[name]) for key, row in self.rows.items() if wanted(self.captions[key.prompt])
-        )
+        return mean(row[name] for row in self.of(self.rows, wanted).values())
 
     def magnitudes(self, pipe) -> dict[Key, float]:
-        """First-step magnitudes where sampling started; the run was made with --save_latents and
-        the model's own scheduler.
+        """First-step magnitudes where sampling started.
+
+        The run was made with --save_latents and the model's own scheduler.
         """
-        latents = torch.stack(
-            [load_file(self.folder.latents_path(key))["adjusted"] for key in self.rows]
-        )
-        values = start_magnitudes(pipe, [row["prompt"] for row in self.rows.values()], latents)
+        files = [self.folder.latents_path(key) for key in self.rows]
+        latents = torch.stack([load_file(file)["adjusted"] for file in files])
+        captions = [row["prompt"] for row in self.rows.values()]
+        values = start_magnitudes(pipe, captions, latents)
         return dict(zip(self.rows, values.tolist()))
 
 
-def mean(values) -> float | None:
+def mean(values: Iterable[float | str]) -> float | None:
     """Mean, or None of nothing."""
-    found = [float(value) for value in values]
-    return statistics.mean(found) if found else None
+    numbers = [float(value) for value in values]
+    return statistics.mean(numbers) if numbers else None
+
+
+def prompt_file(model_id: str, split: str) -> Path:
+    """An embedded model's prompts. split: `memorized_test` and the like."""
+    return TINY / "prompts" / f"{model_id}_{split}.csv"
 
 
 def scored_run(
     model_id: str,
     split: str,
     out: Path,
-    flags: list[str],
     *,
     samples: int,
-    batch: int = 8,
-    start: int = 0,
-    end: int | None = None,
+    metrics: tuple[str, ...] = ("copy", "alignment"),
+    **flags: Any,
 ) -> ScoredRun:
-    """Generates (or goes on) and scores rows start..end-1. split: `memorized_test` and the like.
-    Exits with the command's code when it fails.
+    """Generates (or goes on) and scores. split: of `prompt_file`; flags: of generate_images.py.
+
+    Raises ValueError.
     """
-    path = TINY / "prompts" / f"{model_id}_{split}.csv"
-    captions = read_captions(path)[:end]
-    argv = [
-        "--model_id",
-        model_id,
-        "--prompts",
-        str(path),
-        "--output_path",
-        str(out / f"{model_id}_{split}_s{samples}_b{batch}"),
-        "-b",
-        str(batch),
-        "--n_samples_per_prompt",
-        str(samples),
-        "--start",
-        str(start),
-        "--end",
-        str(len(captions)),
-        *flags,
-    ]
-    print(f"$ python generate_images.py {' '.join(argv)}", file=sys.stderr, flush=True)
-    code = memorization_suite.generation.main(argv)
-    if code:
-        sys.exit(code)
-    folder = RunFolder(memorization_suite.generation.plan_of(argv).folder)
-    found = [
-        row
-        for row in score_run(folder.path, path, samples)
-        if row.prompt_index in range(start, len(captions))
-    ]
-    copy_score, subject_shown = (
-        {
-            Key(row.prompt_index, row.sample_index): row.value
-            for row in found
-            if row.quantity == quantity
-        }
-        for quantity in ("copy_score", "subject_shown")
+    path = prompt_file(model_id, split)
+    captions = read_captions(path)[: flags.get("end")]
+    flags = {"batch_size": 8} | flags | {"end": len(captions)}
+    planned = plan(
+        model_id=model_id,
+        prompts=str(path),
+        output_path=str(out / f"{model_id}_{split}_s{samples}_b{flags['batch_size']}"),
+        n_samples_per_prompt=samples,
+        **flags,
     )
-    rows = {
-        Key(int(row["prompt_index"]), int(row["sample_index"])): row
-        for row in read_csv(folder.path / "images.csv")
-    }
-    wanted = {
-        key: row
-        for key, row in rows.items()
-        if key.prompt in range(start, len(captions)) and key.sample < samples
-    }
-    return ScoredRun(folder, captions, copy_score, subject_shown, wanted)
+    print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
+    run = generate(planned, load=load_once)
+    print(run.summary)
+    table = score(run, metrics, num_samples=samples, quiet=True)
+    wanted = {*planned.wanted(planned.prompts)}
+    rows = {key: row for key, row in run.folder.costs().items() if key in wanted}
+    return ScoredRun(run.folder, captions, by_quantity(table.results, wanted), rows)
+
+
+def by_quantity(results: list[Result], wanted: set[Key]) -> dict[str, dict[Key, float]]:
+    """Quantity -> score of each wanted image."""
+    scores: dict[str, dict[Key, float]] = {}
+    for row in results:
+        if row.prompt_index is None or row.sample_index is None:
+            continue
+        key = Key(row.prompt_index, row.sample_index)
+        if key in wanted:
+            scores.setdefault(row.quantity, {})[key] = row.value
+    return scores

@@ -1,11 +1,11 @@
 """Chooses the embedded model's presets on its tuning split, by a fixed rule.
 
-python -m benchmarks.tune_presets --model_id tiny        # prints every setting tried and writes
-presets.toml into the model's folder
+python -m benchmarks.tune_presets --model_id tiny
 
-Rule: the setting whose share of images that show the caption's subject, less its share of copies,
-is largest; ties: the first in benchmarks/grids.py. Targets are multiples of the ordinary captions'
-mean magnitude on the tuning split.
+Prints every setting tried and writes presets.toml into the model's folder. Rule: the setting whose
+share of images that show the caption's subject, less its share of copies, is largest; ties: the
+first in benchmarks/grids.py. Targets are multiples of the ordinary captions' mean magnitude on the
+tuning split.
 """
 
 from __future__ import annotations
@@ -13,40 +13,44 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from memorization_suite.benchmarks.evaluate_tiny import magnitudes
+from memorization_suite.benchmarks.common import model_parser
+from memorization_suite.benchmarks.evaluate_tiny import ordinary_magnitude
 from memorization_suite.benchmarks.grids import grids
-from memorization_suite.benchmarks.scored_run import scored_run
-from memorization_suite.metrics.embedded import TINY, read_captions
-from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.benchmarks.scored_run import load_once, scored_run
 from memorization_suite.pipelines.models import EMBEDDED, load_preset
 from memorization_suite.runs.files import write_bytes, write_json
 
 GENERAL = {"image_length": 32, "scheduler": "keep"}
+# Tables that name a file; they are in the presets if it is there.
 FILES = {
     "nemo": {"neurons": "./neurons.json"},
     "stability": {"statistics": "./stability_7.5.json"},
-}  # named if they are there
+}
 
 
-def try_setting(args, method: str, settings: dict) -> dict:
+def is_file(value: Any) -> bool:
+    """Whether a setting names a file in the model's folder."""
+    return isinstance(value, str) and value.startswith("./")
+
+
+def try_setting(args: argparse.Namespace, method: str, settings: dict[str, Any]) -> dict:
     """Copies and subjects over the tuning split. Files are named relative to the model's folder."""
     folder = EMBEDDED[args.model_id]
-    values = {
-        name: str(folder / value) if isinstance(value, str) and value.startswith("./") else value
-        for name, value in settings.items()
-    }
-    typed = [
-        text for name, value in (GENERAL | values).items() for text in (f"--{name}", str(value))
-    ]
+    flags = {}
+    for name, value in settings.items():
+        flags[name] = str(folder / value) if is_file(value) else value
     run = scored_run(
         args.model_id,
         "memorized_tuning",
         args.out,
-        ["--preset", "none", "--method", method, "--quiet", *typed],
         samples=args.samples,
+        preset="none",
+        method=method,
+        quiet=True,
+        **GENERAL,
+        **flags,
     )
     return {
         "method": method,
@@ -62,92 +66,100 @@ def choose(tried: list[dict]) -> dict:
     return max(tried, key=lambda line: line["subject shown"] - line["copies"])
 
 
+# --- the preset file
+
+
 def toml(tables: dict[str, dict]) -> str:
     """Tables of numbers and texts."""
 
-    def lines(table):
+    def lines(table: dict) -> str:
         return "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in table.items())
 
     return "\n".join(f"[{name}]\n{lines(table)}" for name, table in tables.items())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
-    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
-    parser.add_argument(
-        "--methods", nargs="+", help="only these; the other presets stay (default: all)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("build/tuning"))
-    args = parser.parse_args()
-    pipe = load_pipeline(args.model_id)
-    level = float(
-        torch.mean(
-            magnitudes(
-                pipe, read_captions(TINY / "prompts" / f"{args.model_id}_ordinary_tuning.csv")
-            )
-        )
-    )
-    tried = {"no_mitigation": [try_setting(args, "no_mitigation", {})]}
-    file = TINY / "evaluation" / f"{args.model_id}_tuning.json"
-    names = args.methods or list(grids(args.model_id, level))
-    chosen = {
-        name: table
-        for name, table in load_preset("auto", args.model_id)[1].items()
-        if name not in names
-    }
-    for method, settings in grids(args.model_id, level).items():
-        if method not in names:
-            continue
-        if missing := missing_file(args.model_id, settings):
-            print(f"{method}: left out, there is no {missing}")
-            continue
-        tried[method] = [try_setting(args, method, one) for one in settings]
-        best = choose(tried[method])
-        chosen[method] = {name: best[name] for name in settings[0]}
-        for line in tried[method]:
-            print(line, flush=True)
-    file.parent.mkdir(exist_ok=True)
-    before = json.loads(file.read_text()) if file.exists() and args.methods else {}
-    write_json(file, before | tried)
-    header = (
-        "# Written by benchmarks/tune_presets.py from the tuning split; ordinary captions "
-        f"have a mean magnitude of {level:.3f}.\n"
-    )
-    chosen |= {
-        name: table for name, table in FILES.items() if not missing_file(args.model_id, [table])
-    }
-    tables = {"generate": GENERAL} | {
-        name: relative(table, args.model_id)
-        for name, table in sorted(chosen.items())
-        if name != "generate"
-    }
-    write_bytes(EMBEDDED[args.model_id] / "presets.toml", (header + toml(tables)).encode())
-    print(toml(tables))
-
-
 def missing_file(model_id: str, settings: list[dict]) -> str | None:
     """The first file that the settings name and that is not there."""
-    names = [
-        value
-        for one in settings
-        for value in one.values()
-        if isinstance(value, str) and value.startswith("./")
-    ]
-    return next((name for name in names if not (EMBEDDED[model_id] / name).is_file()), None)
+    for values in settings:
+        for value in filter(is_file, values.values()):
+            if not (EMBEDDED[model_id] / value).is_file():
+                return value
+    return None
 
 
 def relative(table: dict, model_id: str) -> dict:
     """File names as they stand in a preset: relative to the model's folder."""
-    start = f"{EMBEDDED[model_id]}/"
-    return {
-        name: f"./{value.removeprefix(start)}"
-        if isinstance(value, str) and value.startswith(start)
-        else value
-        for name, value in table.items()
-    }
+    folder = f"{EMBEDDED[model_id]}/"
+    made = {}
+    for name, value in table.items():
+        if isinstance(value, str) and value.startswith(folder):
+            value = f"./{value.removeprefix(folder)}"
+        made[name] = value
+    return made
+
+
+def write_presets(model_id: str, chosen: dict[str, dict], level: float) -> None:
+    """presets.toml of the model, also printed."""
+    for name, table in FILES.items():
+        if not missing_file(model_id, [table]):
+            chosen[name] = table
+    tables = {"generate": GENERAL}
+    for name, table in sorted(chosen.items()):
+        if name != "generate":
+            tables[name] = relative(table, model_id)
+    header = (
+        "# Written by benchmarks/tune_presets.py from the tuning split; ordinary captions "
+        f"have a mean magnitude of {level:.3f}.\n"
+    )
+    text = toml(tables)
+    write_bytes(EMBEDDED[model_id] / "presets.toml", (header + text).encode())
+    print(text)
+
+
+# --- trying
+
+
+def try_all(args: argparse.Namespace, settings: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Method -> a line a setting, for the methods whose files are there."""
+    tried = {"no_mitigation": [try_setting(args, "no_mitigation", {})]}
+    for method, grid in settings.items():
+        missing = missing_file(args.model_id, grid)
+        if missing:
+            print(f"{method}: left out, there is no {missing}")
+            continue
+        tried[method] = [try_setting(args, method, values) for values in grid]
+        for line in tried[method]:
+            print(line, flush=True)
+    return tried
+
+
+def write_tried(file: Path, tried: dict[str, list[dict]], *, more: bool) -> None:
+    """What was tried, as JSON. more: beside what the file has of other methods."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(file.read_text()) if more and file.exists() else {}
+    write_json(file, before | tried)
+
+
+def main() -> None:
+    """The command line."""
+    parser = model_parser(__doc__, samples=2, out="build/tuning")
+    parser.add_argument(
+        "--methods", nargs="+", help="only these; the other presets stay (default: all)"
+    )
+    args = parser.parse_args()
+    level = ordinary_magnitude(load_once(args.model_id), args.model_id)
+    settings = grids(level)
+    names = args.methods or list(settings)
+    settings = {name: grid for name, grid in settings.items() if name in names}
+    tried = try_all(args, settings)
+    write_tried(args.figures / f"{args.model_id}_tuning.json", tried, more=bool(args.methods))
+    before = load_preset("auto", args.model_id)[1]
+    chosen = {name: table for name, table in before.items() if name not in names}
+    for method, grid in settings.items():
+        if method in tried:
+            best = choose(tried[method])
+            chosen[method] = {name: best[name] for name in grid[0]}
+    write_presets(args.model_id, chosen, level)
 
 
 if __name__ == "__main__":

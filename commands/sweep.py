@@ -45,7 +45,7 @@ class Entry:
 # --- planning ---
 
 
-def plan_sweep(file: Path, out: Path, /, **typed: Any) -> list[Entry]:
+def plan_sweep(file: Path | str, out: Path | str, /, **typed: Any) -> list[Entry]:
     """Every run, once, below `out`. No model is loaded.
 
     typed: flags of generate_images.py by name, which win over the file's. A run lies in
@@ -55,11 +55,11 @@ def plan_sweep(file: Path, out: Path, /, **typed: Any) -> list[Entry]:
     for name in ("output_path", "overwrite"):
         if name in typed:
             raise ValueError(f"--{name} is no flag of a sweep (--help lists all)")
-    runs = read_sweep(file, typed)
+    runs = read_sweep(Path(file), typed)
     varying = folder_flags(runs)
     entries: dict[Path, Entry] = {}
     for number, run in enumerate(runs, 1):
-        above = out / "_".join(folder_part(name, run) for name in varying)
+        above = Path(out) / "_".join(folder_part(name, run) for name in varying)
         with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
             planned = plan(**run.settings, **typed, output_path=str(above))
         entry = Entry(run.label, planned)
@@ -106,12 +106,17 @@ def error_of(what: str) -> Iterator[None]:
 
 
 def sweep(
-    entries: list[Entry], out: Path, *, title: str = "", scores: bool = True, again: bool = False
+    entries: list[Entry],
+    out: Path | str,
+    *,
+    title: str = "",
+    scores: bool = True,
+    again: bool = False,
 ) -> Page | None:
     """Makes what is missing, scores it, and writes out/report.html; None without scores.
 
-    again: score also what was scored before. Raises ValueError for what the user can mend, OSError
-    when a run failed.
+    title: of the page. again: score also what was scored before. Raises ValueError for what the
+    user can mend, OSError when a run failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -121,6 +126,7 @@ def sweep(
     make_images(entries)
     if not scores:
         return None
+    out = Path(out)
     score_images(entries, out / "scored.json", again=again)
     folders = [entry.plan.folder for entry in entries]
     return report(folders, out / "report.html", title=title or f"Sweep {out.name}")
@@ -136,7 +142,7 @@ def make_images(entries: list[Entry]) -> None:
 
 
 def score_images(entries: list[Entry], record: Path, *, again: bool) -> None:
-    """Scores the runs whose images were not scored yet; says once which metrics are left out.
+    """Scores the runs whose images were not scored yet; says once what there is to note.
 
     record: a file that keeps, for each run, when the images were finished that were scored.
     """
@@ -155,10 +161,9 @@ def score_images(entries: list[Entry], record: Path, *, again: bool) -> None:
             table = score(
                 folder, prompts=settings.prompts, device=settings.device, quiet=settings.quiet
             )
-        for metric, why in table.left_out.items():
-            line = f"{metric} is not computed: {why}"
-            if line not in said:
-                print(line, file=sys.stderr)
-            said.add(line)
+        for note in table.notes:
+            if note not in said:
+                print(note, file=sys.stderr)
+            said.add(note)
         scored[str(folder)] = finished
         write_json(record, scored)

@@ -1,15 +1,15 @@
 """Reads a sweep file: which runs it asks for, as flags by name.
 
-    [common]                        # flags of every run
-    model_id = "tiny"
-    n_samples_per_prompt = 2
+[common]                        # flags of every run
+model_id = "tiny"
+n_samples_per_prompt = 2
 
-    [[run]]                         # one run
-    method = "no_mitigation"
+[[run]]                         # one run
+method = "no_mitigation"
 
-    [[run]]                         # lists: one run for every combination
-    method = "batch_wise"
-    gamma = [0, 3, 5]
+[[run]]                         # lists: one run for every combination
+method = "batch_wise"
+gamma = [0, 3, 5]
 """
 
 from __future__ import annotations

@@ -12,3 +12,10 @@ def table_text(rows: list[dict[str, str]]) -> str:
         cells = [row[name].ljust(widths[name]) for name in columns]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """The same for a Markdown file, with every column."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

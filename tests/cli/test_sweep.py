@@ -3,15 +3,15 @@ is loaded.
 """
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
+import memorization_suite.commands.sweep
 import memorization_suite.pipelines.loading
-import memorization_suite.sweeping.command
-from memorization_suite.sweeping.command import main
-from memorization_suite.sweeping.plan import plan_sweep, read_sweep
+from memorization_suite.commands.sweep import plan_sweep
+from memorization_suite.commands.sweep_file import read_sweep
+from memorization_suite.sweep import main
 from tests.cli.helpers import images
 
 
@@ -99,8 +99,10 @@ def test_a_sweep_equals_its_commands_and_loads_one_model(file, tmp_path, loads, 
 
 def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
     runs = swept(file, tmp_path, "--no_scores")
-    gone, kept = runs["no_mitigation/g7_seed2"], runs["batch_wise/g7_rho50_gamma1_M2_step1_seed2"]
-    whole, stamp = images(gone), (kept / "manifest.json").stat().st_mtime_ns
+    gone = runs["no_mitigation/g7_seed2"]
+    kept = runs["batch_wise/g7_rho50_gamma1_M2_step1_seed2"]
+    whole = images(gone)
+    stamp = (kept / "manifest.json").stat().st_mtime_ns
     (gone / "img_0000_01.png").unlink()
     assert not (tmp_path / "out" / "report.html").exists()
     swept(file, tmp_path)
@@ -110,7 +112,9 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
         and len(loads) == 2
     )
     monkeypatch.setattr(
-        memorization_suite.sweeping.command, "run_script", lambda *args: pytest.fail("scored again")
+        memorization_suite.commands.sweep,
+        "score",
+        lambda *args, **typed: pytest.fail("scored again"),
     )
     swept(file, tmp_path)
     with pytest.raises(pytest.fail.Exception, match="scored again"):
@@ -125,7 +129,7 @@ def test_a_dry_run_prints_commands(file, tmp_path, no_model, capsys):
         tmp_path / "out"
     ).exists()
     assert (
-        all("--seed" in line for line in lines)
+        all("--seed=7" in line for line in lines)
         and "--batch_wise" in lines[1]
         and "--per_sample" not in " ".join(lines[1])
     )
@@ -137,7 +141,7 @@ def test_settings_that_no_folder_name_tells_get_folders(file, tmp_path):
         .replace("num_inference_steps = 4", "num_inference_steps = [4, 5]")
         .replace("[[run]]\n[[run]]", "[[run]]")
     )
-    entries = plan_sweep(file, tmp_path / "out", [])
+    entries = plan_sweep(file, tmp_path / "out")
     assert len({entry.plan.folder for entry in entries}) == 4
     assert {entry.plan.folder.parents[1].name for entry in entries} == {
         "num_inference_steps4",
@@ -149,7 +153,7 @@ def test_a_typed_flag_wins_over_a_list_and_its_folder(file, tmp_path):
     file.write_text(
         file.read_text().replace("num_inference_steps = 4", "num_inference_steps = [4, 5]")
     )
-    entries = plan_sweep(file, tmp_path / "out", ["--num_inference_steps", "3"])
+    entries = plan_sweep(file, tmp_path / "out", num_inference_steps=3)
     assert [entry.plan.settings.num_inference_steps for entry in entries] == [3] * 3 and all(
         e.plan.folder.parents[1].name == "out" for e in entries
     )
@@ -157,7 +161,8 @@ def test_a_typed_flag_wins_over_a_list_and_its_folder(file, tmp_path):
 
 
 def test_a_sweep_of_moved_prompts(file, tmp_path, loads, prompt_file, monkeypatch):
-    moved, again = tmp_path / "moved.txt", tmp_path / "again.txt"
+    moved = tmp_path / "moved.txt"
+    again = tmp_path / "again.txt"
     moved.write_bytes(Path(prompt_file).read_bytes())
     file.write_text(file.read_text().replace(prompt_file, str(moved)))
     swept(file, tmp_path, "--no_scores")
@@ -168,15 +173,16 @@ def test_a_sweep_of_moved_prompts(file, tmp_path, loads, prompt_file, monkeypatc
 
 def test_equal_runs_are_one(file, tmp_path):
     file.write_text(file.read_text().replace("[0.7, 1]", "[1, 1.0, 2]"))
-    assert len(plan_sweep(file, tmp_path / "out", [])) == 3
+    assert len(plan_sweep(file, tmp_path / "out")) == 3
 
 
 def test_the_last_list_changes_fastest(file):
     file.write_text("[common]\nseed = [1, 2]\n[[run]]\nrho = [5, 6]\ngamma = 1\n")
-    assert [name for name, _ in read_sweep(file)] == [
+    runs = read_sweep(file)
+    assert [run.label for run in runs] == [
         f"seed={seed} rho={rho} gamma=1" for seed in (1, 2) for rho in (5, 6)
     ]
-    assert [settings["seed"] for _, settings in read_sweep(file)] == [1, 1, 2, 2]
+    assert [run.settings["seed"] for run in runs] == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_the_last_list_changes_fastest(file):
         ("gamma =", "gama =", "sets 'gama'"),
         ("end = 2", "end = {a = 1}", "sets end to"),
         ("end = 2", "output_path = 'x'", "'output_path', which is no flag"),
-        ("[0.7, 1]", "'x'", "invalid float"),
+        ("[0.7, 1]", "'x'", "must be of type float, not 'x'"),
         ("end = 2", "end = 99", "run 1 of 3"),
         (
             "[0.7, 1]",
@@ -214,32 +220,67 @@ def test_refusals(file, tmp_path, no_model, capsys, before, after, told):
     )
 
 
-def test_a_missing_file_and_a_wrong_flag(tmp_path, file, no_model, capsys, monkeypatch):
+def test_a_missing_file_and_what_is_no_sweep_file(tmp_path, file, no_model, capsys, monkeypatch):
     assert main([str(tmp_path / "none.toml")]) == 2 and "cannot be read" in capsys.readouterr().err
-    swept(file, tmp_path, "--gama", "3", code=2)
-    assert "unrecognized arguments: --gama" in capsys.readouterr().err
-    swept(file, tmp_path, "--list_methods", code=2)
-    assert main(["--end", "8", str(file)]) == 2
-    assert (
-        "no flag of a sweep" in (error := capsys.readouterr().err)
-        and "FILE.toml comes first" in error
-    )
+    assert main(["8", "--quiet"]) == 2 and "FILE.toml comes first" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     swept(file, tmp_path, code=2)
     assert "one process" in capsys.readouterr().err
 
 
-def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monkeypatch, capsys):
-    def fail(*args):
-        print("no space left", file=sys.stderr)
-        return 1
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--gama", "3"], "unrecognized arguments: --gama 3; did you mean --gamma?"),
+        (["--list_methods"], "unrecognized arguments: --list_methods"),
+        (["--overwrite"], "unrecognized arguments: --overwrite"),
+        (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_flags(typed, told, file, tmp_path, no_model, capsys):
+    with pytest.raises(SystemExit) as leave:
+        swept(file, tmp_path, *typed)
+    error = capsys.readouterr().err
+    assert leave.value.code == 2 and told in error and error.count("\n") == 1
 
-    monkeypatch.setattr(memorization_suite.sweeping.command, "run_script", fail)
+
+def test_flags_that_are_the_sweeps_own(file, tmp_path):
+    for typed in ({"overwrite": True}, {"output_path": "x"}):
+        with pytest.raises(ValueError, match="is no flag of a sweep"):
+            plan_sweep(file, tmp_path / "out", **typed)
+
+
+def test_a_false_switch_of_a_method_is_false(file, tmp_path):
+    file.write_text(
+        file.read_text()
+        .replace("[[run]]\n[[run]]", "[[run]]")
+        .replace('"adj_init_noise"', '"cross_attention"')
+        .replace("batch_wise = true", "cross_attn_mask = [true, false]")
+        .replace("gamma = [0.7, 1]\napply_cfg_step = 1", "bos_scale = 2")
+    )
+    entries = plan_sweep(file, tmp_path / "out")
+    assert [entry.plan.mitigation.cross_attn_mask for entry in entries] == [True, False]
+    assert [word in entries[1].command for word in ("--cross_attn_mask=0", "--per_sample")] == [
+        True,
+        False,
+    ]
+
+
+def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monkeypatch, capsys):
+    def fail(*args, **typed):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(memorization_suite.commands.sweep, "score", fail)
     swept(file, tmp_path, code=1)
-    assert "no space left" in (error := capsys.readouterr().err) and "was not scored" in error
+    error = capsys.readouterr().err
+    assert "was not scored: no space left. What is finished stays" in error
 
 
 def test_a_run_that_fails_stops_the_sweep(file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("generation.main", lambda argv, load: 1)
+    def fail(*args, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(memorization_suite.commands.sweep, "generate", fail)
     swept(file, tmp_path, code=1)
-    assert "run 1 of 3" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "run 1 of 3 (common settings alone) was not made: no space left" in error

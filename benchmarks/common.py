@@ -1,0 +1,49 @@
+"""What the benchmarks share: flags, where figures go, timing."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.metrics.embedded import TINY
+from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.runs.files import write_bytes, write_json
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help is the script's docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def model_parser(doc: str | None, *, samples: int, out: str) -> argparse.ArgumentParser:
+    """The flags of a measurement on an embedded model. out: default folder of its runs."""
+    made = parser(doc)
+    made.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
+    made.add_argument("--samples", type=int, default=samples, help="images per prompt")
+    made.add_argument("--out", type=Path, default=Path(out), help="folder of the runs")
+    made.add_argument(
+        "--figures", type=Path, default=TINY / "evaluation", help="folder of the figures"
+    )
+    return made
+
+
+def write_figures(path: Path, values: Any, text: str) -> None:
+    """path.json with the numbers and path.md with the table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_name(f"{path.name}.json"), values)
+    write_bytes(path.with_name(f"{path.name}.md"), text.encode())
+
+
+def best_of(repeats: int, work: Callable[[], object]) -> float:
+    """Least wall time of several calls, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
