@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from memorization_suite import ROOT
 from memorization_suite.commands.generate import Plan, plan
 from memorization_suite.generate_images import build_parser, main
 from memorization_suite.runs.run_folder import Key
 
-__all__ = ["ROOT"]
 CAPTIONS = [
     "a red square above a blue circle",
     "the great wave",

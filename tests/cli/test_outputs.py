@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from memorization_suite import ROOT
 from memorization_suite.commands.generate import Generation
 from memorization_suite.generate_images import build_parser
 from memorization_suite.mitigation import methods
@@ -24,7 +25,6 @@ from tests.cli.helpers import (
     CAPTIONS,
     KEYS,
     PER_SAMPLE,
-    ROOT,
     VARIANTS,
     copied,
     images,

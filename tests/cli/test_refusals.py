@@ -6,10 +6,11 @@ import pytest
 
 import memorization_suite.commands.generate
 import memorization_suite.pipelines.models
+from memorization_suite import ROOT
 from memorization_suite.generate_images import main
 from memorization_suite.mitigation import methods
 from memorization_suite.mitigation.base import flags, value_type
-from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE, ROOT, refused, said
+from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE, refused, said
 
 
 def bad_values(option) -> list[str]:

@@ -1,6 +1,8 @@
 """The same images, however they are asked for."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from memorization_suite import ROOT
 from memorization_suite.commands.image_job import Job
 from memorization_suite.generate_images import main
 from memorization_suite.sampling.noise import image_seed, initial_noise
@@ -163,3 +166,19 @@ def test_another_run_in_the_folder(
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and told in message and "--overwrite" in message
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_batches_and_one_speaks(base, whole, tmp_path):
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [sys.executable, "-m", *launch, "generate_images.py", *base]
+    command += ["--output_path", str(tmp_path)]
+    for told in ("(10 images made, 8 UNet rows", "(nothing to make)"):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1 and told in done.stdout
+        assert done.stderr.count("method no_mitigation, preset none") == 1
+    (folder,) = tmp_path.glob("*/*")
+    assert images(folder) == images(whole())
+    assert [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
+    assert not (folder / ".parts").exists()

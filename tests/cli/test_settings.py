@@ -1,12 +1,15 @@
 """Folder names and presets."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands.generate import Generation
+from memorization_suite.commands.generate import plan as generation_plan
+from memorization_suite.generate_images import build_parser
 from tests.cli import helpers
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE
 
@@ -133,3 +136,77 @@ def test_what_was_used_is_printed_and_stored(generate, preset_model, tmp_path, c
         and "gamma=0.6" in line
         and "guidance_scale=3.5" in line
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "masked"),
+    [
+        ((), 0),
+        (("--masked",), 1),
+        (("--masked", "1"), 1),
+        (("--masked=1",), 1),
+        (("--masked", "true"), 1),
+        (("--masked", "0"), 0),
+        (("--masked=False",), 0),
+    ],
+)
+def test_a_switch_of_a_method(base, typed, masked):
+    """Typed alone or with 0 or 1; folder names and config.json say 0 and 1."""
+    plan = planned(base, "--method", "prss", *typed)
+    assert plan.mitigation.masked is bool(masked)
+    assert plan.identity["method_settings"].get("masked", 0) == masked
+    assert json.dumps(plan.config).count(f'"masked": {masked}') == 1
+
+
+@pytest.mark.parametrize("typed", [(), ("--masked", "0")])
+def test_a_preset_may_set_a_switch(base, tmp_path, typed):
+    (tmp_path / "a.toml").write_text("[prss]\nmasked = 1\n")
+    plan = planned(base, "--method", "prss", "--preset", str(tmp_path / "a.toml"), *typed)
+    assert plan.mitigation.masked is not bool(typed)
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        ((), {}),
+        ((*BATCH_WISE, *FEW_STEPS), {"batch_wise": True, "apply_cfg_step": 1}),
+        (("--method", "prss", "--masked"), {"method": "prss", "masked": True}),
+        (("--method", "prss", "--masked", "0"), {"method": "prss", "masked": 0}),
+        (("--guidance_scale", "3"), {"guidance_scale": 3, "quiet": False}),
+        (
+            ("--method", "batch_wise", "--apply_cfg_step", "-1", "--rho", "1e-2"),
+            {"method": "batch_wise", "apply_cfg_step": -1, "rho": 0.01},
+        ),
+    ],
+)
+def test_flags_by_name_are_what_would_be_typed(base, argv, typed):
+    """The same plan, and the command in config.json asks for it once more."""
+    if "batch_wise" in typed and "method" not in typed:
+        typed = typed | {"method": "adj_init_noise"}
+    known = build_parser([]).typed(base)
+    plan = generation_plan(**(known | typed))
+    assert (plan.folder, plan.identity) == (
+        planned(base, *argv).folder,
+        planned(base, *argv).identity,
+    )
+    words = shlex.split(plan.config["command"])
+    assert words[:2] == ["python", "generate_images.py"]
+    again = helpers.planned(words[2:])
+    assert (again.settings, again.mitigation) == (plan.settings, plan.mitigation)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"methd": "prss"}, "there is no flag 'methd'.*Did you mean method?"),
+        ({"targt_loss": 1.0}, "there is no flag 'targt_loss'.*Did you mean target_loss?"),
+        ({"rho": 5.0}, "no_mitigation does not take --rho"),
+        ({"quiet": 2}, "--quiet 2 is neither 0 nor 1"),
+        ({"seed": 2.5}, "--seed must be of type int, not 2.5"),
+        ({"scheduler": "pndm"}, "--scheduler 'pndm' is not possible; there are ddim, euler, keep"),
+        ({"method": "prss", "masked": "yes"}, "--masked 'yes' is neither 0 nor 1"),
+    ],
+)
+def test_wrong_flags_by_name_are_refused(base, typed, message):
+    with pytest.raises(ValueError, match=message):
+        generation_plan(**(build_parser([]).typed(base) | typed))
