@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.settings import Sampling, default_dtype, fill, split
+from memorization_suite.commands.settings import Sampling, check_out, fill, on_device, split
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines import loading
@@ -20,7 +20,6 @@ from memorization_suite.pipelines.models import (
     resolve_model,
 )
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
-from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import read_csv, write_bytes
 from memorization_suite.runs.settings import again, choice, flag, frozen_settings
 from memorization_suite.sampling.batch import Batch
@@ -136,15 +135,7 @@ def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
             f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
             f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
         )
-    device = choose_device(settings.device)
-    dtype = settings.dtype or default_dtype(device)
-    return replace(settings, device=device, dtype=dtype), prompts
-
-
-def check_out(path: Path) -> None:
-    """Raises ValueError when no file can be written there."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(f"--out {path} is no file name in a folder that exists")
+    return on_device(settings), prompts
 
 
 def record(

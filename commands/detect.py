@@ -12,13 +12,12 @@ from typing import Any
 
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.generate import at_work
-from memorization_suite.commands.settings import Sampling, command_line, default_dtype, fill, split
+from memorization_suite.commands.settings import Sampling, command_line, fill, on_device, split
 from memorization_suite.detection import Detector, build_detector, detectors
 from memorization_suite.lazy import np
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.settings import (
     again,
@@ -223,8 +222,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized)}
     if ordinary:
         sets["nonmem"] = read_local("nonmem_prompts", ordinary)
-    device = choose_device(settings.device)
-    settings = replace(settings, device=device, dtype=settings.dtype or default_dtype(device))
+    settings = on_device(settings)
     return DetectionPlan(settings, usable, left_out, read_sets(settings, sets), typed=typed)
 
 

@@ -18,8 +18,8 @@ from memorization_suite.commands.settings import (
     Sampling,
     check_range,
     command_line,
-    default_dtype,
     fill,
+    on_device,
     split,
 )
 from memorization_suite.detection import detectors
@@ -40,7 +40,6 @@ from memorization_suite.pipelines.models import (
     resolve_model,
 )
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
-from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
@@ -255,9 +254,7 @@ def plan(**typed: Any) -> Plan:
     screen = None
     if settings.screen:
         screen = parse_screen(settings.screen, preset, settings.num_inference_steps)
-    device = choose_device(settings.device)
-    dtype = settings.dtype or default_dtype(device)
-    settings = replace(settings, prompts=prompts_file, device=device, dtype=dtype)
+    settings = on_device(replace(settings, prompts=prompts_file))
     made = Plan(settings, mitigation, prompts, source, screen, typed)
     mitigation.check_run(made.identity)
     return made

@@ -100,24 +100,24 @@ class Job:
             "num_inference_steps": settings.num_inference_steps,
             "guidance_scale": settings.guidance_scale,
         }
-        mitigated = Treatment(self.plan.mitigation, Trace(keys) if settings.trace else None)
+        trace = Trace(keys)
+        watch = trace if settings.trace else None
         if self.plan.screen is None:
-            method = mitigated.mitigation
-            made = self.pipe.sample(batch, noise, method, on_step=mitigated.on_step, **options)
-            return made, mitigated.on_step and mitigated.on_step.rows()
-        plain = Treatment(
-            build_mitigation("no_mitigation"), Trace(keys) if settings.trace else None
-        )
-        treatments = {True: mitigated, False: plain}
+            made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=watch, **options)
+            return made, trace.rows() if settings.trace else None
+        plain_trace = Trace(keys)
+        plain = build_mitigation("no_mitigation")
+        treatments = {
+            True: Treatment(self.plan.mitigation, watch),
+            False: Treatment(plain, plain_trace if settings.trace else None),
+        }
         screen = self.plan.screen
         made, flagged = sample_screened(screen, self.pipe, batch, noise, treatments, options)
         if not settings.trace:
             return made, None
         kinds = {str(key): flag for key, flag in zip(keys, flagged.tolist())}
-        rows: list[dict] = []
-        for kind, how in treatments.items():
-            rows += [row for row in how.on_step.rows() if kinds[row["key"]] == kind]
-        return made, rows
+        rows = [row for row in trace.rows() if kinds[row["key"]]]
+        return made, rows + [row for row in plain_trace.rows() if not kinds[row["key"]]]
 
     def save_images(self, wanted: set[Key], keys: list[Key], pictures, sample: Sample) -> None:
         """The pictures that were asked for, and their latents."""

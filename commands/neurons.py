@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.calibrate import check_out
 from memorization_suite.commands.settings import (
     Model,
     Sampling,
+    check_out,
     check_range,
-    default_dtype,
+    on_device,
     split,
 )
 from memorization_suite.lazy import torch
@@ -25,7 +25,6 @@ from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, resolve_model
 from memorization_suite.prompts.files import read_prompts, sha256_of
-from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.settings import again, choice, flag, frozen_settings, plain_values
 from memorization_suite.sampling import image_seed, initial_noise
 
@@ -111,12 +110,6 @@ class SearchSettings(NoiseMaps):
     end: int | None = choice(None, "row after the last prompt", at_least=1, metavar="ROW")
     overwrite: bool = choice(False, "start over instead of going on")
     quiet: bool = choice(False, "no progress bar")
-
-
-def on_device(settings: Any) -> Any:
-    """The settings with a device that is there, and its dtype. Raises ValueError."""
-    device = choose_device(settings.device)
-    return replace(settings, device=device, dtype=settings.dtype or default_dtype(device))
 
 
 # --- maps of a prompt ---

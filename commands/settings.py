@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.settings import (
     Settings,
     choice,
@@ -63,9 +65,20 @@ class Sampling(Trajectories):
     dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
 
 
-def default_dtype(device: str) -> str:
-    """bf16 on CUDA, as the official script; fp32 elsewhere."""
-    return "bf16" if device.startswith("cuda") else "fp32"
+def on_device(settings: Any) -> Any:
+    """The settings with a device that is there, and the dtype for it. Raises ValueError.
+
+    It is the last check of a plan, since it is the one that imports torch.
+    """
+    device = choose_device(settings.device)
+    dtype = settings.dtype or ("bf16" if device.startswith("cuda") else "fp32")
+    return replace(settings, device=device, dtype=dtype)
+
+
+def check_out(path: Path) -> None:
+    """Raises ValueError when no file can be written there."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"--out {path} is no file name in a folder that exists")
 
 
 def fill(settings: type[Settings], typed: Mapping[str, Any], preset: Mapping[str, Any]) -> Any:

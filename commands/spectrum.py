@@ -94,9 +94,9 @@ class SpectrumSettings(StudySettings):
                 )
         return replace(
             self,
-            at=sorted(set(self.at)),
-            kind=[kind for kind in KINDS if kind in self.kind],
-            operator=[operator for operator in OPERATORS if operator in self.operator],
+            at=tuple(sorted(set(self.at))),
+            kind=tuple(kind for kind in KINDS if kind in self.kind),
+            operator=tuple(name for name in OPERATORS if name in self.operator),
         )
 
 

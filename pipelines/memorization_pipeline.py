@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -81,6 +82,14 @@ class MemorizationPipeline(StableDiffusionPipeline):
     method = build_mitigation("per_sample", target_loss=0.9)
     images = pipe("a prompt", mitigation=method, num_images_per_prompt=4).images
     """
+
+    if TYPE_CHECKING:  # diffusers sets them when it makes or moves the pipeline
+        unet: Any
+        vae: Any
+        tokenizer: Any
+        text_encoder: Any
+        scheduler: Any
+        device: Any
 
     @torch.no_grad()
     def __call__(self, prompt=None, *args, mitigation: Mitigation | None = None, **kwargs):

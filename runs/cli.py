@@ -31,8 +31,8 @@ class Parser(argparse.ArgumentParser):
     """One line for a wrong argument, exit code 2. Flags that were not typed are absent."""
 
     def __init__(self, prog: str, description: str = "", **options: Any):
-        options = {"allow_abbrev": False, "argument_default": argparse.SUPPRESS} | options
-        super().__init__(prog=prog, description=description, **options)
+        options.setdefault("argument_default", argparse.SUPPRESS)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}{self.meant(message)} (--help lists all flags)\n")

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, dataclass_transform
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
 
@@ -101,6 +101,7 @@ def again(owner: type[Settings], name: str, **changes: Any) -> Any:
     return field(default=default, metadata={**option.metadata, "help": text, **changes})
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def frozen_settings(cls):
     """Class decorator: a frozen dataclass. Flags without a short name are called as they are."""
     for annotated, option in vars(cls).items():
