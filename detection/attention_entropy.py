@@ -33,7 +33,9 @@ class AttentionWatcher(Watcher):
     def see(self, name: str, probs: torch.Tensor) -> None:
         """probs: (rows, heads, queries, 77)."""
         text_rows = self.predictor.call.rows_of("text").to(probs.device)
-        self.newest[name] = probs[text_rows].mean((1, 2))
+        # At guidance scales 0 and 1 each half has a call of its own.
+        if text_rows.any():
+            self.newest[name] = probs[text_rows].mean((1, 2))
 
 
 class AttentionEntropyWatcher(AttentionWatcher):

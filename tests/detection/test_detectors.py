@@ -201,6 +201,19 @@ def test_attention_entropy(pipe, prompts, noise, difference):
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_attention_is_seen_where_guidance_needs_one_half(pipe, prompts, noise, scale):
+    """The first step does not depend on the guidance scale. 1e-4."""
+    detector = build_detector("layer_entropy")
+    batch = Batch.of_captions(prompts, pipe=pipe)
+    predictor = pipe.predictor(batch, STEPS)
+    seen = detect(
+        [detector], predictor, noise, batch, scale, lambda latents: pipe.decode(latents, "pt")[0]
+    )
+    guided = run(pipe, [detector], prompts, noise)[0]
+    torch.testing.assert_close(seen.found[0].scores, guided.found[0].scores, rtol=0, atol=1e-4)
+
+
 def test_layer_entropy(pipe, prompts, noise):
     expected = [
         plain.layer_entropy(pipe, prompt, noise[i : i + 1], STEPS, 3)
