@@ -25,6 +25,7 @@ from memorization_suite.detection import build_detector, detectors
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import interval
 from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import markdown_table, table_text
 from memorization_suite.sampling.bright_ending import binarise
 from memorization_suite.screening.summary import summarise
@@ -56,7 +57,8 @@ def prompt_scores(folder: ScoreFolder) -> dict[str, dict[int, float]]:
     scores: dict[str, dict[int, list[float]]] = {}
     for row in folder.rows("scores"):
         of_set = scores.setdefault(row["set"], {})
-        of_set.setdefault(int(row["prompt_index"]), []).append(float(row["score"]))
+        of_prompt = of_set.setdefault(int(row["prompt_index"]), [])
+        of_prompt.append(float(row["score"]))
     means = {}
     for name, prompts in scores.items():
         means[name] = {row: sum(values) / len(values) for row, values in prompts.items()}
@@ -137,8 +139,9 @@ def localization(
             continue
         overlaps = []
         for sample in range(samples):
-            file = folder.path / "masks" / f"mem_{caption.row:04d}_{sample:02d}.npy"
-            overlaps.append(overlap(np.load(file, allow_pickle=False), truth))
+            file = folder.path / "masks" / f"mem_{Key(caption.row, sample)}.npy"
+            mask = np.load(file, allow_pickle=False)
+            overlaps.append(overlap(mask, truth))
         for name in overlaps[0]:
             of_prompt = [values[name] for values in overlaps]
             means.setdefault(name, []).append(float(np.mean(of_prompt)))

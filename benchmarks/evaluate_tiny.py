@@ -99,10 +99,14 @@ def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
     high = magnitudes(pipe, memorized).mean(1)
     table = {"ordinary": {"mean": round(low.mean().item(), 3)}}
     for name in KINDS:
-        of_kind = high[torch.tensor([is_kind(name)(caption) for caption in memorized])]
+        wanted = is_kind(name)
+        chosen = torch.tensor([wanted(caption) for caption in memorized])
+        of_kind = high[chosen]
         labels = [1] * len(of_kind) + [0] * len(low)
-        auc = roc_auc_score(labels, torch.cat([of_kind, low]).tolist())
-        table[name] = {"mean": round(of_kind.mean().item(), 3), "AUC": round(float(auc), 4)}
+        values = torch.cat([of_kind, low])
+        auc = float(roc_auc_score(labels, values.tolist()))
+        mean = of_kind.mean().item()
+        table[name] = {"mean": round(mean, 3), "AUC": round(auc, 4)}
     return table
 
 
@@ -132,11 +136,12 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
         scores = run.values("copy_score", is_b)
         copies[start] = {key: copied(value) for key, value in scores.items()}
         shown[start] = run.shown(is_b)
-    escape = {key: first_escape([copies[start][key] for start in STARTS]) for key in copies[0]}
+    steps = []
     by_prompt: dict[int, set] = {}
-    for key, step in escape.items():
+    for key in copies[0]:
+        step = first_escape([copies[start][key] for start in STARTS])
+        steps.append(step)
         by_prompt.setdefault(key.prompt, set()).add(step)
-    steps = list(escape.values())
     return {
         "share of copies": {start: share(copies[start].values()) for start in STARTS},
         "subject shown": {start: round(shown[start], 3) for start in STARTS},

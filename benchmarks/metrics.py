@@ -70,13 +70,18 @@ class Setup:
 # --- SSCD and CLIP
 
 
+def files_of(run: Run, prompt: Prompt) -> list[Path]:
+    """The images of a prompt."""
+    return [path for key, path in run.files.items() if key.prompt == prompt.row]
+
+
 def plain_sscd_clip(run: Run, references: list[Path], sscd: SSCD, clip: ClipScore) -> None:
     """Each image against each reference of its prompt, one at a time; the caption and the
     reference's CLIP score anew for each prompt.
     """
     parts = (clip.model, clip.transform, clip.tokenizer)
     for prompt in run.prompts:
-        images = [Image.open(path) for key, path in run.files.items() if key.prompt == prompt.row]
+        images = [Image.open(path) for path in files_of(run, prompt)]
         pictures = [Image.open(path) for path in references]
         similarities = []
         for image in images:
@@ -101,9 +106,7 @@ def batched_plain_sscd_clip(run: Run, references: list[Path], sscd: SSCD, clip: 
     for prompt in run.prompts:
         descriptors = [descriptor(Image.open(path)) for path in references]
         similarities = []
-        for key, path in run.files.items():
-            if key.prompt != prompt.row:
-                continue
+        for path in files_of(run, prompt):
             image = Image.open(path)
             of_image = descriptor(image)
             similarities.append([plain.cosine(of_image, other) for other in descriptors])

@@ -72,10 +72,14 @@ def choose(tried: list[dict]) -> dict:
 def toml(tables: dict[str, dict]) -> str:
     """Tables of numbers and texts."""
 
-    def lines(table: dict) -> str:
-        return "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in table.items())
-
-    return "\n".join(f"[{name}]\n{lines(table)}" for name, table in tables.items())
+    texts = []
+    for name, table in tables.items():
+        lines = [f"[{name}]\n"]
+        for key, value in table.items():
+            text = repr(value).replace("'", '"')
+            lines.append(f"{key} = {text}\n")
+        texts.append("".join(lines))
+    return "\n".join(texts)
 
 
 def missing_file(model_id: str, settings: list[dict]) -> str | None:

@@ -59,7 +59,8 @@ def plan_sweep(file: Path | str, out: Path | str, /, **typed: Any) -> list[Entry
     varying = folder_flags(runs)
     entries: dict[Path, Entry] = {}
     for number, run in enumerate(runs, 1):
-        above = Path(out) / "_".join(folder_part(name, run) for name in varying)
+        parts = [folder_part(name, run) for name in varying]
+        above = Path(out) / "_".join(parts)
         with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
             planned = plan(**run.settings, **typed, output_path=str(above))
         entry = Entry(run.label, planned)
@@ -74,14 +75,20 @@ def plan_sweep(file: Path | str, out: Path | str, /, **typed: Any) -> list[Entry
 
 def folder_flags(runs: list[Combination]) -> list[str]:
     """General flags that vary, and that a run folder's name does not tell."""
-    names = sorted(set(flag_names(Generation)).difference(NEED_NO_FOLDER))
-    return [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
+    varying = []
+    for name in sorted(set(flag_names(Generation)).difference(NEED_NO_FOLDER)):
+        values = {repr(run.settings.get(name)) for run in runs}
+        if len(values) > 1:
+            varying.append(name)
+    return varying
 
 
 def folder_part(name: str, run: Combination) -> str:
     """A flag and its value as part of a folder's name: of a path the last part."""
-    value = str(run.settings.get(name, "default")).rstrip("/").rsplit("/", 1)[-1]
-    return name + (re.sub(r"[^\w.-]", "-", value).lstrip(".") or "-")
+    value = str(run.settings.get(name, "default"))
+    last = value.rstrip("/").rsplit("/", 1)[-1]
+    possible = re.sub(r"[^\w.-]", "-", last).lstrip(".")
+    return name + (possible or "-")
 
 
 def what_is_made(planned: Plan) -> tuple:
@@ -152,7 +159,8 @@ def score_images(entries: list[Entry], record: Path, *, again: bool) -> None:
     said: set[str] = set()
     for number, entry in enumerate(entries, 1):
         folder = entry.plan.folder
-        finished = (RunFolder(folder).manifest() or {}).get("finished")
+        manifest = RunFolder(folder).manifest() or {}
+        finished = manifest.get("finished")
         if scored.get(str(folder)) == finished and (folder / "results.csv").exists():
             continue
         print(f"[{number}/{len(entries)}] scores of {entry.name}", flush=True)

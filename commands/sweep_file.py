@@ -87,7 +87,8 @@ def check_table(where: str, table: object) -> None:
     """Raises ValueError for a name that is no flag, or a value that no flag can have."""
     if not isinstance(table, dict):
         raise ValueError(f"{where} is no table: write [[run]]")
-    known = {*flag_names(Request), *flag_owners(methods())}.difference(OF_THE_SWEEP)
+    known = {*flag_names(Request), *flag_owners(methods())}
+    known.difference_update(OF_THE_SWEEP)
     for name, value in table.items():
         if name not in known:
             near = closest(name, known)
@@ -96,7 +97,8 @@ def check_table(where: str, table: object) -> None:
                 f"{where} sets {name!r}, which is no flag of {SCRIPT} that a sweep can set{meant}"
             )
         values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(one, (bool, int, float, str)) for one in values):
+        plain = [each for each in values if isinstance(each, (bool, int, float, str))]
+        if not values or len(plain) < len(values):
             raise ValueError(
                 f"{where} sets {name} to {value!r}: it takes a number, a text, true, or a list of "
                 "those"
