@@ -21,7 +21,7 @@ from memorization_suite.pipelines.models import (
 )
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs.files import read_csv, write_bytes
-from memorization_suite.runs.settings import again, choice, flag, frozen_settings
+from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.stability import NORMS, NormRecorder, instability, measure
 
@@ -59,13 +59,13 @@ class Calibration(Sampling):
     n_samples_per_prompt: int = again(Sampling, "n_samples_per_prompt", default=1, preset=False)
     batch_size: int = again(Sampling, "batch_size", preset=False)
     seed: int = again(Sampling, "seed", default=0, text="seed of the noises")
-    preset: str = choice(
+    preset: str = unkeyed(
         "auto",
         "values of the sampler for flags that were not typed (auto: the model's own)",
         metavar="{auto,none,FILE}",
     )
-    quiet: bool = choice(False, "no progress bar")
-    out: Path = choice(dataclasses.MISSING, "file to write, .json", metavar="FILE")
+    quiet: bool = unkeyed(False, "no progress bar")
+    out: Path = unkeyed(dataclasses.MISSING, "file to write, .json", metavar="FILE")
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.settings import (
     again,
-    choice,
     flag,
     flag_names,
     flag_owners,
     frozen_settings,
     identity_of,
     plain_values,
+    unkeyed,
     unknown_name,
 )
 from memorization_suite.runs.store import Row, Store
@@ -59,7 +59,7 @@ class Detection(Sampling):
     )
     seed: int = again(Sampling, "seed", default=0)
     batch_size: int = again(Sampling, "batch_size", preset=False, changes_result=False)
-    nonmem_prompts: str = choice(
+    nonmem_prompts: str = unkeyed(
         "", "ordinary prompts to compare with: a file or hub:NAME:COLUMN[:SPLIT]", metavar="FILE"
     )
     nonmem_count: int = flag(
@@ -70,7 +70,7 @@ class Detection(Sampling):
         preset=False,
         metavar="N",
     )
-    end: int | None = choice(
+    end: int | None = unkeyed(
         None, "row after the last prompt of each set", at_least=1, at_most=10**9, metavar="ROW"
     )
     rng: str = flag(
@@ -79,26 +79,26 @@ class Detection(Sampling):
         choices=("per_image", "official"),
         preset=False,
     )
-    output_path: str = choice("detections", "folder of all detectors' scores", metavar="FOLDER")
+    output_path: str = unkeyed("detections", "folder of all detectors' scores", metavar="FOLDER")
 
 
 @frozen_settings
 class Request(Detection):
     """All that can be asked of detect_memorization.py, but for the flags of the detectors."""
 
-    detector: str = choice(
+    detector: str = unkeyed(
         "noise_norm", "all, or some of those of --list_detectors, joined by commas", metavar="NAME"
     )
-    preset: str = choice(
+    preset: str = unkeyed(
         "auto",
         "values for flags that were not typed (auto: the model's own; none: defaults)",
         metavar="{auto,none,FILE}",
     )
-    save_masks: bool = choice(
+    save_masks: bool = unkeyed(
         False, "also write the masks of spatial detectors, as arrays and over the images"
     )
-    overwrite: bool = choice(False, "start over instead of going on")
-    quiet: bool = choice(False, "no progress bar")
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
 
 
 def prompt_of(row: Row) -> tuple[str, int]:
@@ -160,7 +160,7 @@ class DetectionPlan:
 
     def identity(self, detector: Detector) -> dict:
         """Everything that decides a detector's scores."""
-        settings = detector.settings()
+        settings = detector.named_values()
         return {**self.common_identity, "detector": detector.name, "detector_settings": settings}
 
     def config(self, detector: Detector) -> dict:
@@ -287,7 +287,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     settings = plan.settings
     folders = {detector.name: plan.folder(detector) for detector in plan.detectors}
     for detector in plan.detectors:
-        folders[detector.name].check(plan.identity(detector), overwrite=settings.overwrite)
+        folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
     pipe = (load or loading.load_pipeline)(
         settings.model_id,
         dtype=settings.dtype,

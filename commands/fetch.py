@@ -14,7 +14,7 @@ from memorization_suite.download.check import checksum, examine, read_record
 from memorization_suite.download.place import arrived, get, size_text, work_folder
 from memorization_suite.download.transfer import TransferError
 from memorization_suite.runs.cli import Parser, add_flags, command
-from memorization_suite.runs.settings import Settings, choice, frozen_settings
+from memorization_suite.runs.settings import Settings, frozen_settings, unkeyed
 from memorization_suite.runs.text import table_text
 
 SCRIPT = "download/fetch.py"
@@ -25,20 +25,20 @@ GOES_ON = ("", "; the same command goes on where it stopped")
 class FetchSettings(Settings):
     """The flags of download/fetch.py."""
 
-    list: bool = choice(
+    list: bool = unkeyed(
         False, "print the assets with size, place, state of the checksum and source, and leave"
     )
-    check: bool = choice(
+    check: bool = unkeyed(
         False, "say what is there and whole (default: of all); nothing is fetched or written"
     )
-    root: Path | None = choice(
+    root: Path | None = unkeyed(
         None, "folder below which all have their place (default: the repository)", metavar="DIR"
     )
-    assets: Path | None = choice(
+    assets: Path | None = unkeyed(
         None, "another table, e.g. of mirrors (default: download/assets.toml)", metavar="FILE"
     )
-    overwrite: bool = choice(False, "fetch anew and replace what is there but not whole")
-    quiet: bool = choice(False, "no progress")
+    overwrite: bool = unkeyed(False, "fetch anew and replace what is there but not whole")
+    quiet: bool = unkeyed(False, "no progress")
 
 
 def build_parser() -> Parser:

@@ -44,7 +44,6 @@ from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
     checked,
-    choice,
     flag,
     flag_names,
     flag_owners,
@@ -53,6 +52,7 @@ from memorization_suite.runs.settings import (
     identity_of,
     number_text,
     plain_values,
+    unkeyed,
 )
 
 SCRIPT = "generate_images.py"
@@ -64,8 +64,8 @@ class Generation(Sampling):
     """The general flags. Defaults are the official script's, where that has the flag."""
 
     unet_id: str | None = flag(None, "folder or hub id of another UNet", preset=False)
-    start: int = choice(0, "first prompt, by row", at_least=0, metavar="ROW")
-    end: int | None = choice(None, "row after the last prompt", metavar="ROW")
+    start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     rng: str = flag(
         "per_image",
         "per_image: a seed for each image; official: the official script's one stream, in file "
@@ -73,37 +73,37 @@ class Generation(Sampling):
         choices=("per_image", "official"),
         preset=False,
     )
-    output_path: str = choice("generated_images", "folder of all runs", metavar="FOLDER")
+    output_path: str = unkeyed("generated_images", "folder of all runs", metavar="FOLDER")
 
 
 @frozen_settings
 class Request(Generation):
     """All that can be asked of generate_images.py, but for the flags of the methods."""
 
-    method: str = choice(
+    method: str = unkeyed(
         "no_mitigation",
         f"a name of --list_methods, several joined by +, or {OFFICIAL}; with --help: its flags",
     )
-    batch_wise: bool = choice(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
-    per_sample: bool = choice(False, f"with --method {OFFICIAL}: optimize until --target_loss")
-    preset: str = choice(
+    batch_wise: bool = unkeyed(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
+    per_sample: bool = unkeyed(False, f"with --method {OFFICIAL}: optimize until --target_loss")
+    preset: str = unkeyed(
         "auto",
         "values for flags that were not typed (auto: the model's own; none: official defaults)",
         metavar="{auto,none,FILE}",
     )
-    screen: str | None = choice(
+    screen: str | None = unkeyed(
         None,
         "mitigate only images whose score is above the threshold",
         metavar="DETECTOR:THRESHOLD",
     )
-    save_latents: bool = choice(
+    save_latents: bool = unkeyed(
         False, "also write latents/img_PPPP_SS.safetensors: initial, adjusted, final"
     )
-    trace: bool = choice(
+    trace: bool = unkeyed(
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
-    overwrite: bool = choice(False, "start over instead of going on")
-    quiet: bool = choice(False, "no progress bar")
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Plan:
 
     settings: Request
     mitigation: Mitigation
-    # All of the file; --start and --end choose of them.
+    # Every prompt of the file; `wanted` selects those of --start and --end.
     prompts: list[Prompt]
     # Where the values came from that were not typed.
     preset: str
@@ -123,8 +123,8 @@ class Plan:
     @cached_property
     def folder(self) -> Path:
         """<output_path>/<method>/<settings>_seed<seed>: 7 and 7.0 give the same folder."""
-        screened = self.screen.settings() if self.screen else {}
-        values = {"g": self.settings.guidance_scale, **self.mitigation.settings(), **screened}
+        screened = self.screen.named_values() if self.screen else {}
+        values = {"g": self.settings.guidance_scale, **self.mitigation.named_values(), **screened}
         values["seed"] = self.settings.seed
         name = "_".join(f"{name}{number_text(value)}" for name, value in values.items())
         return Path(self.settings.output_path) / self.mitigation.name / name
@@ -139,7 +139,7 @@ class Plan:
             **general,
             **screened,
             "method": self.mitigation.name,
-            "method_settings": self.mitigation.settings(),
+            "method_settings": self.mitigation.named_values(),
             "prompts_sha256": sha256_of(Path(self.settings.prompts)),
             "device": self.settings.device.split(":")[0],
         }
@@ -185,12 +185,14 @@ class Plan:
 
     def is_finished(self) -> bool:
         """Whether the run ended, and every image that is asked for is there."""
-        folder = RunFolder(self.folder)
-        if not folder.is_finished():
-            return False
+        return RunFolder(self.folder).is_finished() and not self.missing()
+
+    def missing(self) -> set[Key]:
+        """The images that are asked for and that the run folder lacks: where a run goes on."""
         settings = self.settings
-        whole = folder.complete(latents=settings.save_latents, trace=settings.trace)
-        return whole.issuperset(self.wanted(self.prompts))
+        wanted = self.wanted(self.prompts)
+        folder = RunFolder(self.folder)
+        return folder.missing(wanted, latents=settings.save_latents, trace=settings.trace)
 
 
 @dataclass
@@ -312,8 +314,8 @@ def method_values(mitigation: Mitigation) -> dict[str, Any]:
 # --- making ---
 
 
-def generate(made: Plan, *, load: Callable | None = None) -> Run:
-    """Makes what is missing of a run; a finished one loads no model.
+def generate(planned: Plan, *, load: Callable | None = None) -> Run:
+    """Makes the images that a run lacks; a finished one loads no model.
 
     load: in the place of `load_pipeline`, for several runs of one model. Processes started by
     `accelerate launch` share the batches. Raises ValueError for what the user can mend, before the
@@ -322,15 +324,15 @@ def generate(made: Plan, *, load: Callable | None = None) -> Run:
     from accelerate import PartialState
 
     # Per-sample work is uneven, so processes wait long for each other.
-    cpu = made.settings.device == "cpu"
+    cpu = planned.settings.device == "cpu"
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
-    run = Run(made, RunFolder(made.folder), is_main=state.is_main_process)
+    run = Run(planned, RunFolder(planned.folder), is_main=state.is_main_process)
     if run.is_main:
-        run.folder.check(made.identity, overwrite=made.settings.overwrite)
-        describe(made)
-    if made.is_finished() and not made.settings.overwrite:
+        run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
+        describe(planned)
+    if planned.is_finished() and not planned.settings.overwrite:
         if run.is_main:
-            write_json(run.path / "config.json", made.config)  # files may have moved
+            write_json(run.path / "config.json", planned.config)  # files may have moved
     else:
         job = begin(run, state, load or loading.load_pipeline)
         with at_work():
@@ -340,11 +342,11 @@ def generate(made: Plan, *, load: Callable | None = None) -> Run:
     return run
 
 
-def describe(made: Plan) -> None:
+def describe(planned: Plan) -> None:
     """Says on stderr what is used, so that a preset's values are seen."""
-    used = {**made.general(), **made.mitigation.settings()}
+    used = {**planned.general(), **planned.mitigation.named_values()}
     shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
-    print(f"method {made.mitigation.name}, preset {made.preset}: {shown}", file=sys.stderr)
+    print(f"method {planned.mitigation.name}, preset {planned.preset}: {shown}", file=sys.stderr)
 
 
 def begin(run: Run, state, load: Callable) -> Job:

@@ -29,8 +29,8 @@ class Job:
         self.state = state
         self.unet_evals = 0
         self.published = time.monotonic()
-        settings = run.plan.settings
-        self.done = run.folder.complete(latents=settings.save_latents, trace=settings.trace)
+        # What this command has to make.
+        self.missing = run.plan.missing()
 
     def is_mine(self, batch_number: int) -> bool:
         """Whether this process makes the batch."""
@@ -58,7 +58,7 @@ class Job:
             wanted = self.plan.wanted(prompts)
             if not wanted or not self.is_mine(number):
                 continue
-            if not self.done.issuperset(wanted):
+            if self.missing & set(wanted):
                 self.make(prompts, noise)
                 self.publish_now_and_then()
             method = self.plan.mitigation.name
@@ -151,7 +151,7 @@ class Job:
         there = self.folder.done("images")
         self.folder.finish(images=len(there), of=len(self.plan.keys(self.plan.prompts)))
         wanted = self.plan.wanted(self.plan.prompts)
-        self.run.made = [key for key in wanted if key not in self.done]
+        self.run.made = [key for key in wanted if key in self.missing]
         self.run.seconds = seconds
 
 

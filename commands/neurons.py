@@ -25,7 +25,7 @@ from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, resolve_model
 from memorization_suite.prompts.files import read_prompts, sha256_of
-from memorization_suite.runs.settings import again, choice, flag, frozen_settings, plain_values
+from memorization_suite.runs.settings import again, flag, frozen_settings, plain_values, unkeyed
 from memorization_suite.sampling import image_seed, initial_noise
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class NoiseMaps(Model):
         metavar="{0,1}",
     )
     dtype: str = again(Sampling, "dtype")
-    rows: int = choice(64, "UNet rows, or prompts to encode, at once", at_least=1, metavar="N")
+    rows: int = unkeyed(64, "UNet rows, or prompts to encode, at once", at_least=1, metavar="N")
 
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""
@@ -66,12 +66,12 @@ class NoiseMaps(Model):
 class OrdinarySettings(NoiseMaps):
     """The flags of localize_neurons.py statistics."""
 
-    prompts: Path = choice(
+    prompts: Path = unkeyed(
         dataclasses.MISSING,
         "file of ordinary prompts: .csv, .txt or .jsonl",
         metavar="FILE",
     )
-    out: Path = choice(
+    out: Path = unkeyed(
         dataclasses.MISSING, "file to write: statistics, .safetensors", metavar="FILE"
     )
     threshold_prompts: int = flag(
@@ -83,15 +83,15 @@ class OrdinarySettings(NoiseMaps):
 class SearchSettings(NoiseMaps):
     """The flags of localize_neurons.py localize."""
 
-    prompts: Path = choice(
+    prompts: Path = unkeyed(
         dataclasses.MISSING,
         "file of memorized prompts: .csv, .txt or .jsonl",
         metavar="FILE",
     )
-    statistics: Path = choice(
+    statistics: Path = unkeyed(
         dataclasses.MISSING, "file of the subcommand statistics", metavar="FILE"
     )
-    out: Path = choice(dataclasses.MISSING, "file to write: neurons, .json", metavar="FILE")
+    out: Path = unkeyed(dataclasses.MISSING, "file to write: neurons, .json", metavar="FILE")
     threshold: float | None = flag(
         None,
         "similarity above which seeds look memorized (default: that of the statistics)",
@@ -106,10 +106,10 @@ class SearchSettings(NoiseMaps):
         "where neurons are looked for: early: down blocks and the middle, as published; all",
         choices=BLOCKS,
     )
-    start: int = choice(0, "first prompt, by row", at_least=0, metavar="ROW")
-    end: int | None = choice(None, "row after the last prompt", at_least=1, metavar="ROW")
-    overwrite: bool = choice(False, "start over instead of going on")
-    quiet: bool = choice(False, "no progress bar")
+    start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = unkeyed(None, "row after the last prompt", at_least=1, metavar="ROW")
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
 
 
 # --- maps of a prompt ---

@@ -24,7 +24,7 @@ class Screen:
     detector: Detector
     threshold: float
 
-    def settings(self) -> dict:
+    def named_values(self) -> dict:
         """For the folder's name."""
         return {"screen": f"{self.detector.name}{self.threshold:g}"}
 
@@ -32,7 +32,7 @@ class Screen:
         """What decides who is mitigated."""
         return {
             "detector": self.detector.name,
-            "detector_settings": self.detector.settings(),
+            "detector_settings": self.detector.named_values(),
             "threshold": self.threshold,
         }
 

@@ -12,11 +12,11 @@ from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.settings import (
     Settings,
-    choice,
     flag,
     flag_names,
     flags,
     frozen_settings,
+    unkeyed,
     unknown_name,
 )
 
@@ -31,14 +31,14 @@ class Model(Settings):
 
     model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
     scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
-    device: str = choice("", "default: cuda if there is one", metavar="DEVICE")
+    device: str = unkeyed("", "default: cuda if there is one", metavar="DEVICE")
 
 
 @frozen_settings
 class Trajectories(Model):
     """Images of the prompts of a file, from their own noises."""
 
-    prompts: str = choice("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
+    prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
     image_length: int = flag(
         512, "height and width in pixels", at_least=8, at_most=4096, metavar="PIXELS"
     )

@@ -31,7 +31,7 @@ from memorization_suite.detection.spectrum import (
 from memorization_suite.detection.spectrum import spectrum as spectrum_of
 from memorization_suite.lazy import no_grad
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.settings import again, choice, flag, frozen_settings
+from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Row
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 from memorization_suite.sampling.loop import steps
@@ -56,7 +56,7 @@ class SpectrumSettings(StudySettings):
     n_samples_per_prompt: int = again(
         StudySettings, "n_samples_per_prompt", default=1, preset=False, changes_result=False
     )
-    at: tuple[int, ...] = choice((0,), "sampling steps, from 0", metavar="STEP")
+    at: tuple[int, ...] = unkeyed((0,), "sampling steps, from 0", metavar="STEP")
     iterations: int = flag(
         50,
         "length of a Lanczos or Arnoldi run; as many as a latent has values give the whole "
@@ -66,15 +66,15 @@ class SpectrumSettings(StudySettings):
         preset=False,
         metavar="M",
     )
-    kind: tuple[str, ...] = choice(
+    kind: tuple[str, ...] = unkeyed(
         KINDS,
         "Hessian of the text score, of the unconditional one, or of their difference",
         choices=KINDS,
     )
-    operator: tuple[str, ...] = choice(
+    operator: tuple[str, ...] = unkeyed(
         ("lanczos",), "lanczos on (J + J^T) / 2, or arnoldi on J", choices=OPERATORS
     )
-    batch_size: int = choice(
+    batch_size: int = unkeyed(
         4, "vectors that go through the UNet together", alias="-b", at_least=1, metavar="N"
     )
     probes: int = flag(

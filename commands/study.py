@@ -27,10 +27,10 @@ from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.settings import (
     again,
-    choice,
     frozen_settings,
     identity_of,
     plain_values,
+    unkeyed,
 )
 from memorization_suite.runs.store import Store
 from memorization_suite.sampling.batch import Batch
@@ -56,11 +56,11 @@ class StudySettings(Trajectories):
         Trajectories, "guidance_scale", default=7.5, preset=False, text="guidance of the trajectory"
     )
     seed: int = again(Trajectories, "seed", default=0)
-    start: int = choice(0, "first prompt, by row", at_least=0, metavar="ROW")
-    end: int | None = choice(None, "row after the last prompt", metavar="ROW")
-    output_path: str = choice("detections", "folder of the study's folder", metavar="FOLDER")
-    overwrite: bool = choice(False, "start over instead of going on")
-    quiet: bool = choice(False, "no progress bar")
+    start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
+    output_path: str = unkeyed("detections", "folder of the study's folder", metavar="FOLDER")
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
 
     def resolved(self) -> StudySettings:
         """As they are used. Raises ValueError for steps that the sampler does not have."""
@@ -194,7 +194,7 @@ def begin(plan: StudyPlan, folder: StudyFolder, load: Callable | None) -> Memori
     load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
     """
     settings = plan.settings
-    folder.check(plan.identity, overwrite=settings.overwrite)
+    folder.prepare(plan.identity, overwrite=settings.overwrite)
     pipe = (load or loading.load_pipeline)(
         settings.model_id, dtype="fp32", device=settings.device, scheduler=settings.scheduler
     )

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = (HERE.parent / "generate_images.py").is_file()
 ROOT = HERE.parent if CHECKOUT else HERE  # the folder that holds metrics/, prompts/, tiny/, ...
 
-if CHECKOUT:
+if CHECKOUT:  # commands/, metrics/, ... beside this folder are memorization_suite.commands, ...
     __path__.append(str(ROOT))
 
 JOBS = {  # name -> module; imported when it is first used

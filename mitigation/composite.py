@@ -76,10 +76,10 @@ class Composite(Mitigation):
         for method in self.methods:
             method.check_run(identity)
 
-    def settings(self) -> dict:
+    def named_values(self) -> dict:
         used: dict = {}
         for i, method in enumerate(self.methods, 1):
             taken = set(used)
-            for name, value in method.settings().items():
+            for name, value in method.named_values().items():
                 used[f"{name}{i}" if name in taken else name] = value
         return used

@@ -62,7 +62,7 @@ def combine(tables: dict[str, dict], settings: Mapping[str, Any]) -> Mitigation:
 
 
 def method_name(method: str, *, batch_wise: bool = False, per_sample: bool = False) -> str:
-    """The registered name of what was asked for.
+    """The registered name of a method: adj_init_noise with --batch_wise is batch_wise.
 
     Raises ValueError for an unknown one, or for switches that contradict it.
     """

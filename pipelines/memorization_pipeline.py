@@ -42,8 +42,9 @@ def denoise(
 ) -> Sample:
     """Samples latents from noise (n, 4, h, w) of unit variance, in the noise's dtype.
 
-    The scheduler's timesteps are set. on_step(step, prediction) is called before each step is
-    taken; reading a half that was not computed costs UNet rows.
+    The mitigation's hooks run first: patch, edit_embeddings, adjust_initial_noise, guidance; then
+    the loop. The scheduler's timesteps are set. on_step(step, prediction) is called before each
+    step is taken; what it reads of a prediction that was not computed yet costs UNet rows.
     """
     scheduler = predictor.scheduler
     batch.plain_run = lambda watch=None: plain_run(predictor, noise, guidance_scale, watch)

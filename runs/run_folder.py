@@ -1,10 +1,10 @@
-"""The folder of one run of generate_images.py: images by key, what made them, what is missing."""
+"""The folder of one run of generate_images.py: images by key, and the tables of them."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,10 @@ class RunFolder(Store):
         if latents:
             keys = {key for key in keys if self.latents_path(key).exists()}
         return {key for key in keys if self.image_path(key).exists()}
+
+    def missing(self, wanted: Iterable[Key], *, latents: bool, trace: bool) -> set[Key]:
+        """The wanted images that are not whole: what a run has to make."""
+        return set(wanted) - self.complete(latents=latents, trace=trace)
 
     def costs(self) -> dict[Key, dict[str, str]]:
         """Rows of images.csv by image."""

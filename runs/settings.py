@@ -33,7 +33,7 @@ class Settings:
             value = checked(option, getattr(self, option.name))
             object.__setattr__(self, option.name, value)
 
-    def settings(self) -> dict[str, Any]:
+    def named_values(self) -> dict[str, Any]:
         """Short name -> value of what is in use, in the order of the folder's name.
 
         Unset flags are left out, and flags that a set one excludes.
@@ -81,15 +81,19 @@ def flag(
         "file": file,  # a text that names a file, which must exist; "": not given
         "excludes": excludes,  # flags that may not be typed beside it, unused when it is set
         "always_named": always_named,  # False: in the folder's name only when not the default
-        "changes_result": changes_result,  # part of the identity of a run
+        "changes_result": changes_result,  # copied to the identity of a run
         "preset": preset,  # may stand in a preset file
         "metavar": metavar,
     }
     return field(default=default, metadata=metadata)
 
 
-def choice(default: Any, text: str, **more: Any) -> Any:
-    """A flag that changes no result, and that no preset sets: where and how things are done."""
+def unkeyed(default: Any, text: str, **more: Any) -> Any:
+    """A flag that is not copied to the identity of a run, and that no preset sets.
+
+    It says where and how things are done. Where its content decides results (the method, the
+    prompts), the plan adds that to the identity: see `Plan.identity`.
+    """
     return flag(default, text, changes_result=False, preset=False, **more)
 
 
@@ -220,6 +224,8 @@ def converted(option: dataclasses.Field, value: Any) -> Any:
         return bool(value)
     if kind is Path and isinstance(value, (str, Path)):
         return Path(value)
+    if kind is str and isinstance(value, Path):
+        return str(value)
     fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
     if isinstance(value, bool) or not fits:
         raise ValueError(f"--{option.name} must be of type {kind.__name__}, not {value!r}")

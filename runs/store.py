@@ -2,7 +2,8 @@
 
 A store is a folder with an identity (`manifest.json`) and tables (CSV). Work is added in batches:
 their rows lie in `.parts/` until they are put into the tables. Nothing half-written has a final
-name, so whatever has its rows is done, and a run that was stopped goes on with the rest.
+name, so what has its rows (and, of a run, its image) is done, and a stopped run goes on with the
+rest: `RunFolder.missing` says what that is.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ Row = dict[str, str]
 class Store:
     """A folder of results. A subclass names its tables and files.
 
-    tables: name -> what a row is about, which also orders the rows. Rows about the same are
-    replaced together, by the batch that was made last. The last table marks a batch as done.
+    tables: name -> key of a row, which says what it is about and orders the table. Rows of one key
+    are replaced together by those of a later file: first the table, then the parts by their names.
+    The last table marks a batch as done.
     """
 
     files: tuple[str, ...] = ()  # patterns of what is written besides FILES and the tables
@@ -43,8 +45,8 @@ class Store:
 
     # --- identity ---
 
-    def check(self, identity: dict, *, overwrite: bool = False) -> None:
-        """Makes the folder if need be, and changes nothing in it.
+    def prepare(self, identity: dict, *, overwrite: bool = False) -> None:
+        """Makes sure that the folder is there and fits; nothing in it is changed.
 
         identity: everything that decides the results. Raises ValueError when the folder cannot be
         used, or holds another run or other files.
@@ -96,7 +98,7 @@ class Store:
         write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
 
     def manifest(self) -> dict | None:
-        """What is stored of the run, or None. Raises ValueError when it cannot be understood."""
+        """manifest.json, or None where there is none. Raises ValueError for another file."""
         file = self.path / "manifest.json"
         if not file.exists():
             return None

@@ -122,7 +122,7 @@ class NoisePredictor:
         return self.at(x, t).conditional
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
-        """e(x, t) of the named halves in one UNet call; (n, 4, h, w) each, dtype of `to_noise`."""
+        """e(x, t) of the named halves, (n, 4, h, w) each: the one place that calls the UNet."""
         embeds = torch.cat([self.embeds[half] for half in halves])
         rows = torch.cat([x] * len(halves)).to(embeds.dtype)
         self.call.halves = halves

@@ -74,6 +74,6 @@ def test_what_cannot_be_combined_is_refused(name, settings, message):
 
 
 def test_the_folder_names_both_methods_settings():
-    settings = build_mitigation("per_sample+static_transition", cfg_step=4).settings()
+    settings = build_mitigation("per_sample+static_transition", cfg_step=4).named_values()
     assert list(settings) == ["lr", "tl", "oi", "step"]
     assert build_mitigation("per_sample+static_transition").name == "per_sample+static_transition"

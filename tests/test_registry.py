@@ -76,13 +76,13 @@ def test_official_defaults_are_frozen(name, defaults):
 )
 def test_settings_in_folder_names(name, settings, folder):
     """Names, values and order; what does not change the images is left out."""
-    assert list(build_mitigation(name, **settings).settings().items()) == list(folder.items())
+    assert list(build_mitigation(name, **settings).named_values().items()) == list(folder.items())
 
 
 def test_a_whole_number_names_the_same_folder_as_its_float():
     """rho=50 and rho=50.0 are the same run."""
-    assert str(build_mitigation("batch_wise", rho=50).settings()) == str(
-        build_mitigation("batch_wise", rho=50.0).settings()
+    assert str(build_mitigation("batch_wise", rho=50).named_values()) == str(
+        build_mitigation("batch_wise", rho=50.0).named_values()
     )
 
 
@@ -132,8 +132,8 @@ def test_a_new_method_needs_no_list(registered):
 
     assert methods()["toy"] is Toy
     assert (Toy.name, Toy.paper, Toy.cost) == ("toy", "none", "2N + 1")
-    assert build_mitigation("toy").settings() == {"strength": 1.5}
-    assert build_mitigation("toy", strength=2.0, kind="odd", cap=3).settings() == {
+    assert build_mitigation("toy").named_values() == {"strength": 1.5}
+    assert build_mitigation("toy", strength=2.0, kind="odd", cap=3).named_values() == {
         "strength": 2.0,
         "kind": "odd",
         "cap": 3,

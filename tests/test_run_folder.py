@@ -19,7 +19,7 @@ KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]
 
 def opened(path, identity=IDENTITY, **options) -> RunFolder:
     folder = RunFolder(path)
-    folder.check(identity, **options)
+    folder.prepare(identity, **options)
     folder.start(identity, config={"command": "x"}, **options)
     return folder
 
@@ -326,7 +326,7 @@ def test_a_batch_is_done_when_its_last_table_is_there(tmp_path, monkeypatch, giv
 def test_publishing_leaves_a_place_for_other_processes(tmp_path):
     """One may publish while another is about to write its part."""
     notes = Notes(tmp_path)
-    notes.check({})
+    notes.prepare({})
     notes.start({}, config={})
     notes.add("a", notes=[{"number": 1}])
     notes.publish()
@@ -348,14 +348,14 @@ def test_a_store_says_what_it_is(tmp_path):
     notes = Notes(tmp_path)
     for name in ("drawings", "pages.csv", ".parts", ".pages.csv.12.part"):
         (tmp_path / name).mkdir()
-    notes.check({"a": 1})
+    notes.prepare({"a": 1})
     (tmp_path / "other.csv").write_text("")
     with pytest.raises(ValueError, match=r"files that are of no note book \(other.csv\)"):
-        notes.check({"a": 1})
+        notes.prepare({"a": 1})
     (tmp_path / "other.csv").unlink()
     notes.start({"a": 1}, config={})
     with pytest.raises(ValueError, match=r"another note book \(a: 1 there, 2 now\)"):
-        notes.check({"a": 2})
+        notes.prepare({"a": 2})
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "3"])

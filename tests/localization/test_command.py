@@ -132,7 +132,7 @@ def test_the_file_of_neurons(whole, folder, tmp_path):
     (tmp_path / "neurons.json").write_text(whole)
     assert read_neurons(tmp_path / "neurons.json") == found["prompts"]
     made = plan(model_id="tiny", method="nemo", neurons=str(tmp_path / "neurons.json"))
-    assert made.mitigation.settings()["neurons"] in str(made.folder)
+    assert made.mitigation.named_values()["neurons"] in str(made.folder)
 
 
 def test_it_is_a_function(whole, folder, monkeypatch, tmp_path):

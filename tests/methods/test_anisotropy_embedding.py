@@ -170,7 +170,7 @@ def test_too_few_steps_are_refused():
 
 
 def test_defaults_and_folder_name():
-    assert build_mitigation(NAME).settings() == {
+    assert build_mitigation(NAME).named_values() == {
         "tl": 1.5,
         "lr": 0.05,
         "oi": 10,

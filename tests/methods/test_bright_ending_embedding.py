@@ -222,4 +222,4 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_defaults_and_folder_name():
-    assert build_mitigation(NAME).settings() == {"tl": 1.0, "lr": 0.05, "oi": 10}
+    assert build_mitigation(NAME).named_values() == {"tl": 1.0, "lr": 0.05, "oi": 10}

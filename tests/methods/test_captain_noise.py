@@ -121,6 +121,6 @@ def test_a_latent_that_is_not_finite_is_refused(pipe, noise):
 
 def test_names_of_folders():
     """A file stands there as the beginning of its content's hash."""
-    assert list(build_mitigation("captain_noise").settings()) == ["cut"]
-    settings = method(rescale="band").settings()
+    assert list(build_mitigation("captain_noise").named_values()) == ["cut"]
+    settings = method(rescale="band").named_values()
     assert len(settings["ref"]) == 8 and settings["cut"] == 0.1 and settings["rescale"] == "band"

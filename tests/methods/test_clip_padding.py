@@ -219,12 +219,12 @@ def test_values_that_are_too_large_are_refused(settings, message):
 
 
 def test_names_of_folders():
-    assert build_mitigation("clip_padding").settings() == {
+    assert build_mitigation("clip_padding").named_values() == {
         "pad": "exclamation",
         "end": 1,
         "share": 0.0,
     }
     named = build_mitigation(
         "clip_padding", mask_by="attention", official="padded_uncond"
-    ).settings()
+    ).named_values()
     assert named["by"] == "attention" and named["official"] == "padded_uncond"

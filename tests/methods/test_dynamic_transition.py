@@ -113,9 +113,9 @@ def test_rows_are_2n_whether_or_not_there_is_a_transition(pipe, prompts, noise):
 
 
 def test_names_of_folders_and_bad_values():
-    assert build_mitigation("dynamic_transition").settings() == {"w": 0.0}
+    assert build_mitigation("dynamic_transition").named_values() == {"w": 0.0}
     assert build_mitigation(
         "dynamic_transition", fallback_step=5, drop=0.3, w_before=1
-    ).settings() == {"w": 1.0, "fallback": 5, "drop": 0.3}
+    ).named_values() == {"w": 1.0, "fallback": 5, "drop": 0.3}
     with pytest.raises(ValueError, match="--drop 1 is no share below 1"):
         build_mitigation("dynamic_transition", drop=1.0).check(50)

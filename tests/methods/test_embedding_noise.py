@@ -87,6 +87,6 @@ def test_half_precision_embeddings_stay_so_and_are_noised_in_float32(make_pipe, 
 
 
 def test_settings():
-    assert build_mitigation("embedding_noise").settings() == {"lam": 0.1}
+    assert build_mitigation("embedding_noise").named_values() == {"lam": 0.1}
     with pytest.raises(ValueError, match="at least 0"):
         build_mitigation("embedding_noise", rand_noise_lam=-0.1)

@@ -157,7 +157,7 @@ def test_the_folder_is_named_by_the_file_s_content(tmp_path):
     first, second = (saved(tmp_path / name, {"red": {LAYER: [1]}}) for name in ("a.json", "b.json"))
     other = saved(tmp_path / "c.json", {"red": {LAYER: [2]}})
     names = [
-        build_mitigation("nemo", neurons=file).settings()["neurons"]
+        build_mitigation("nemo", neurons=file).named_values()["neurons"]
         for file in (first, second, other)
     ]
     assert names[0] == names[1] != names[2]

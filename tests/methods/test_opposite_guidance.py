@@ -129,4 +129,4 @@ def test_rows_are_2n(pipe, prompts, noise, settings):
     ],
 )
 def test_names_of_folders(settings, folder):
-    assert build_mitigation("opposite_guidance", **settings).settings() == folder
+    assert build_mitigation("opposite_guidance", **settings).named_values() == folder

@@ -341,9 +341,9 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_defaults_and_folder_name():
-    assert build_mitigation(NAME).settings() == {"tl": 1.5, "lr": 0.05, "oi": 10}
+    assert build_mitigation(NAME).named_values() == {"tl": 1.5, "lr": 0.05, "oi": 10}
     as_published = build_mitigation(NAME, official="joint_norm,last_iterate", optim_target_loss=3.0)
-    assert as_published.settings() == {
+    assert as_published.named_values() == {
         "tl": 3.0,
         "lr": 0.05,
         "oi": 10,

@@ -319,8 +319,8 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_defaults_and_folder_name():
-    assert build_mitigation(NAME).settings() == {"ss": 1.0, "L": 3.0, "H": 5.0}
-    assert build_mitigation(NAME, masked=1).settings() == {
+    assert build_mitigation(NAME).named_values() == {"ss": 1.0, "L": 3.0, "H": 5.0}
+    assert build_mitigation(NAME, masked=1).named_values() == {
         "ss": 1.0,
         "L": 3.0,
         "H": 5.0,

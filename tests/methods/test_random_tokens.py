@@ -143,4 +143,4 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_names_of_folders():
-    assert build_mitigation("random_tokens").settings() == {"aug": "rand_word_add", "rep": 4}
+    assert build_mitigation("random_tokens").named_values() == {"aug": "rand_word_add", "rep": 4}

@@ -272,14 +272,16 @@ def test_bad_values_and_names_of_folders():
         build_mitigation("sail", stop_gradient=2).check(50)
     with pytest.raises(ValueError, match="--official 'seed' is not possible"):
         build_mitigation("sail", official="seed")
-    assert build_mitigation("sail").settings() == {
+    assert build_mitigation("sail").named_values() == {
         "lr": 0.05,
         "ms": 10,
         "l_thres": 8.2,
         "alpha": 0.05,
         "re": 8,
     }
-    named = build_mitigation("sail", official="v_as_x0", objective="paper", grad_rows=3).settings()
+    named = build_mitigation(
+        "sail", official="v_as_x0", objective="paper", grad_rows=3
+    ).named_values()
     assert (
         named["official"] == "v_as_x0"
         and named["objective"] == "paper"

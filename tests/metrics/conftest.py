@@ -166,7 +166,7 @@ def make_run(path, prompts, *, seed: int, samples: int = 3) -> RunFolder:
     from memorization_suite.prompts.files import sha256_of
 
     identity = {"prompts_sha256": sha256_of(prompts), "n_samples_per_prompt": samples, "seed": 2}
-    folder.check(identity)
+    folder.prepare(identity)
     folder.start(identity, config={"prompts": str(prompts), "model_id": "somewhere/else"})
     for prompt in range(len(CAPTIONS)):
         for sample in range(samples):
