@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memorization_suite.commands.settings import split
 from memorization_suite.metrics.checkpoints import existing
 from memorization_suite.reporting.gather import find_runs, gather, score_rows
 from memorization_suite.reporting.page import Limits, render
@@ -57,6 +58,7 @@ def report(folders: Iterable[Path | str], out: Path | str, **typed: Any) -> Page
     folders: of runs, or with run folders below them; others are shown beside the first run. typed:
     flags of make_report.py by name. Raises ValueError for what the user can mend.
     """
+    split(typed, Reporting)
     settings = Reporting(**typed)
     out = Path(out)
     check_page(out)
