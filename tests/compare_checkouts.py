@@ -159,48 +159,56 @@ def run(root: Path, out: Path, model: str, group: str) -> None:
     (folder / f"{group}_stderr.txt").write_text(done.stderr)
 
 
-def plain(value: object, root: Path) -> object:
-    """A value of a JSON file without times and places."""
+def plain(value: object, places: list[Path]) -> object:
+    """A value of a JSON or CSV file without times and places."""
     if isinstance(value, dict):
-        return {name: plain(one, root) for name, one in value.items() if name not in TIMES}
+        return {name: plain(one, places) for name, one in value.items() if name not in TIMES}
     if isinstance(value, list):
-        return [plain(one, root) for one in value]
-    return value.replace(str(root), "ROOT") if isinstance(value, str) else value
+        return [plain(one, places) for one in value]
+    return without(value, places) if isinstance(value, str) else value
 
 
-def content(path: Path, root: Path) -> object:
+def without(text: str, places: list[Path]) -> str:
+    """The text with the same word for every place of this side."""
+    for place in places:
+        text = text.replace(str(place), "PLACE")
+    return text
+
+
+def content(path: Path, places: list[Path]) -> object:
     """What a file says, comparable between checkouts."""
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+            return plain(list(csv.DictReader(file)), places)
     if path.suffix == ".json":
-        return plain(json.loads(path.read_text(encoding="utf-8")), root)
+        return plain(json.loads(path.read_text(encoding="utf-8")), places)
     if path.suffix in (".txt", ".html"):
-        text = path.read_text(encoding="utf-8").replace(str(root), "ROOT")
+        text = without(path.read_text(encoding="utf-8"), places)
         if path.suffix == ".html":  # seconds an image stand in a cell of their own
             text = re.sub(r'<span class="value">\d+\.\d\d</span>|<td[^>]*>\d+\.\d\d<', "TIME", text)
         return TIME.sub("TIME", text)
     return path.read_bytes()
 
 
-def compare(old: Path, new: Path, old_root: Path, new_root: Path) -> list[str]:
-    """A line for each file that is not the same on both sides."""
+def compare(old: tuple[Path, Path], new: tuple[Path, Path]) -> list[str]:
+    """A line for each file that is not the same. old, new: (what was made, the checkout)."""
     ignored = re.compile(r".*_stderr\.txt|scored\.json")
     files = {
-        path.relative_to(side)
-        for side in (old, new)
-        for path in side.rglob("*")
+        path.relative_to(out)
+        for out, _ in (old, new)
+        for path in out.rglob("*")
         if path.is_file() and not ignored.fullmatch(path.name)
     }
-    found = []
+    differing = []
     for file in sorted(files):
-        if not (old / file).exists() or not (new / file).exists():
-            found.append(f"{file}: only in {'new' if (new / file).exists() else 'old'}")
-        elif content(old / file, old_root) != content(new / file, new_root):
-            found.append(f"{file}: differs")
-    print(f"{len(files)} files compared, {len(found)} differ")
-    return found
+        before = old[0] / file
+        after = new[0] / file
+        if not before.exists() or not after.exists():
+            differing.append(f"{file}: only in {'new' if after.exists() else 'old'}")
+        elif content(before, list(old)) != content(after, list(new)):
+            differing.append(f"{file}: differs")
+    print(f"{len(files)} files compared, {len(differing)} differ")
+    return differing
 
 
 def main() -> int:
@@ -223,8 +231,8 @@ def main() -> int:
         for model in args.models:
             for group in args.only:
                 run(root, out, model, group)
-    sides = [args.out.resolve() / side for side in roots]
-    differences = compare(*sides, *roots.values())
+    sides = [(args.out.resolve() / side, root) for side, root in roots.items()]
+    differences = compare(*sides)
     print("\n".join(differences))
     return 1 if differences else 0
 
