@@ -58,9 +58,9 @@ for module in pkgutil.iter_modules(memorization_suite.__path__, "memorization_su
             importlib.import_module(inner.name)
 names = collections.defaultdict(list)
 for name, module in list(sys.modules.items()):
-    file = getattr(module, "__file__", None)
-    if file and str(pathlib.Path(file).resolve()).startswith(root):
-        names[str(pathlib.Path(file).resolve())].append(name)
+    file = str(pathlib.Path(getattr(module, "__file__", None) or "/").resolve())
+    if file.startswith(root) and "site-packages" not in file:  # .venv may lie in the checkout
+        names[file].append(name)
 print(json.dumps(names))
 """
     names = printed(code, tmp_path, (ROOT,))
