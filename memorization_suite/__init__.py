@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from memorization_suite.mitigation.registry import build_mitigation
     from memorization_suite.pipelines.memorization_pipeline import MemorizationPipeline
 
+if __name__ != "memorization_suite":  # the checkout's folders lie on __path__, this one too
+    raise ImportError(f"{__name__} is memorization_suite: import it by that name")
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = (HERE.parent / "generate_images.py").is_file()
 ROOT = HERE.parent if CHECKOUT else HERE  # the folder that holds metrics/, prompts/, tiny/, ...

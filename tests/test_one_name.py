@@ -87,6 +87,11 @@ print(json.dumps(told))
         assert f"memorization_suite.{name} here" in message
 
 
+def test_the_name_itself_is_loaded_once(tmp_path):
+    done = run("-c", "import memorization_suite.memorization_suite", cwd=tmp_path, path=(ROOT,))
+    assert done.returncode and "memorization_suite: import it by that name" in done.stderr
+
+
 def test_the_name_works_uninstalled_from_anywhere(tmp_path):
     code = "import json, memorization_suite as s; print(json.dumps([s.__file__, str(s.ROOT)]))"
     file, root = printed(code, tmp_path, (ROOT,))
