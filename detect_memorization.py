@@ -13,7 +13,7 @@ from memorization_suite.commands.detect import SCRIPT, Request, detect, plan_det
 from memorization_suite.commands.evaluate import EvaluationSettings, evaluate
 from memorization_suite.commands.spectrum import SpectrumSettings, spectrum
 from memorization_suite.commands.tokens import TokenSettings, tokens
-from memorization_suite.detection import detectors
+from memorization_suite.detection import DETECTORS
 from memorization_suite.runs.cli import (
     NOTHING_SAID,
     RESUMES,
@@ -44,8 +44,8 @@ def build_parser(argv: list[str]) -> Parser:
     add_flags(parser, Request)
     text = "print every detector and leave"
     parser.add_argument("--list_detectors", action="store_true", help=text)
-    shown = asked_for(argv, "--detector", detectors())
-    add_owned_flags(parser, detectors(), shown, "detector")
+    shown = asked_for(argv, "--detector", DETECTORS)
+    add_owned_flags(parser, DETECTORS, shown, "detector")
     return parser
 
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         return subcommand(argv[0], argv[1:])
     typed = build_parser(argv).typed(argv)
     if typed.pop("list_detectors", False):
-        print(listing(detectors()))
+        print(listing(DETECTORS))
         return 0
 
     def work() -> None:

@@ -8,7 +8,7 @@ See --help, --method NAME --help, --list_methods and the README.
 import sys
 
 from memorization_suite.commands.generate import SCRIPT, Request, generate, plan
-from memorization_suite.mitigation.registry import methods
+from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.cli import (
     RESUMES,
     Parser,
@@ -27,8 +27,8 @@ def build_parser(argv: list[str]) -> Parser:
     parser = Parser(SCRIPT, "Images for the prompts of a file, with one mitigation or none.")
     add_flags(parser, Request)
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
-    shown = asked_for(argv, "--method", methods(), switches=("--batch_wise", "--per_sample"))
-    add_owned_flags(parser, methods(), shown, "method")
+    shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))
+    add_owned_flags(parser, METHODS, shown, "method")
     return parser
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     typed = build_parser(argv).typed(argv)
     if typed.pop("list_methods", False):
-        print(listing(methods()))
+        print(listing(METHODS))
         return 0
 
     def work() -> None:

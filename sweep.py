@@ -11,7 +11,7 @@ from pathlib import Path
 from memorization_suite.commands.generate import Request
 from memorization_suite.commands.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweep_file import OF_THE_SWEEP
-from memorization_suite.mitigation.registry import methods
+from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.cli import (
     RESUMES,
     Parser,
@@ -51,8 +51,8 @@ def build_parser(argv: list[str]) -> Parser:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     every_run = parser.add_argument_group("flags of generate_images.py, for every run")
     add_flags(every_run, Request, without=OF_THE_SWEEP)
-    shown = asked_for(argv, "--method", methods(), switches=("--batch_wise", "--per_sample"))
-    add_owned_flags(parser, methods(), shown, "method")
+    shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))
+    add_owned_flags(parser, METHODS, shown, "method")
     return parser
 
 

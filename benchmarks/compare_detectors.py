@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from memorization_suite.benchmarks.common import model_parser, write_figures
 from memorization_suite.benchmarks.scored_run import load_once, prompt_file
 from memorization_suite.commands.detect import ScoreFolder, detect, plan_detection
-from memorization_suite.detection import build_detector, detectors
+from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import interval
 from memorization_suite.pipelines.models import load_preset
@@ -167,7 +167,7 @@ def main() -> None:
     preset = load_preset("auto", args.model_id)[1]
     lines = []
     places = {}
-    for name in detectors():
+    for name in DETECTORS:
         detector = build_detector(name, **preset.get(name, {}))
         if detector.missing():
             print(f"left out: {name} {detector.missing()}")

@@ -18,7 +18,7 @@ from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, scored_
 from memorization_suite.commands.generate import plan
 from memorization_suite.metrics.embedded import copied
 from memorization_suite.metrics.intervals import interval
-from memorization_suite.mitigation import methods
+from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import markdown_table, table_text
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--end", type=int, help="row after the last prompt (default: all)")
     args = parser.parse_args()
     lines = []
-    for name in dict.fromkeys(["no_mitigation", *(args.methods or methods())]):
+    for name in dict.fromkeys(["no_mitigation", *(args.methods or METHODS)]):
         problem = cannot_run(args.model_id, name)
         if problem:
             print(f"left out: {name}: {problem}")

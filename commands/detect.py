@@ -13,7 +13,7 @@ from typing import Any
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.generate import at_work
 from memorization_suite.commands.settings import Sampling, command_line, fill, on_device, split
-from memorization_suite.detection import Detector, build_detector, detectors
+from memorization_suite.detection import DETECTORS, Detector, build_detector
 from memorization_suite.lazy import np
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
@@ -207,7 +207,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     What is not given comes from the model's preset, else it is the default. No model is loaded.
     Raises ValueError that says what was given, what is possible and what to type.
     """
-    general, detector_flags = split(typed, Request, flag_owners(detectors()))
+    general, detector_flags = split(typed, Request, flag_owners(DETECTORS))
     asked = Request(**general)
     resolve_model(asked.model_id)
     _, preset = load_preset(asked.preset, asked.model_id)
@@ -232,7 +232,7 @@ def choose(names: str, typed: Mapping[str, Any], preset: Mapping[str, dict]) -> 
     names: as of --detector. Raises ValueError for what does not exist, and, unless all are asked
     for, for a detector that lacks what it cannot run without.
     """
-    known = detectors()
+    known = DETECTORS
     chosen = list(known) if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in known:
@@ -250,7 +250,7 @@ def choose(names: str, typed: Mapping[str, Any], preset: Mapping[str, dict]) -> 
 
 def check_owners(names: str, chosen: Collection[str], typed: Mapping[str, Any]) -> None:
     """Raises ValueError for a typed flag that none of the chosen detectors has."""
-    owners = flag_owners(detectors())
+    owners = flag_owners(DETECTORS)
     for option in typed:
         having = [name for name, _ in owners[option]]
         if not set(having) & set(chosen):

@@ -22,14 +22,14 @@ from memorization_suite.commands.settings import (
     on_device,
     split,
 )
-from memorization_suite.detection import detectors
+from memorization_suite.detection import DETECTORS
 from memorization_suite.download.assets import hint
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.mitigation.registry import (
+    METHODS,
     OFFICIAL,
     choose_mitigation,
     method_name,
-    methods,
 )
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import (
@@ -241,7 +241,7 @@ def plan(**typed: Any) -> Plan:
     What is not given comes from the model's preset, else it is the official default. No model is
     loaded. Raises ValueError that says what was given, what is possible and what to type.
     """
-    general, method_flags = split(typed, Request, flag_owners(methods()))
+    general, method_flags = split(typed, Request, flag_owners(METHODS))
     model_id = general.get("model_id", Request.model_id)
     resolve_model(model_id)
     check_unet(general.get("unet_id"))
@@ -272,7 +272,7 @@ def method_of(settings: Request) -> str:
 def check_preset(source: str, preset: dict) -> None:
     """Raises ValueError for a table or flag that does not exist, or a value that it cannot have."""
     for name, table in preset.items():
-        known = name in ("generate", *methods(), *detectors())
+        known = name in ("generate", *METHODS, *DETECTORS)
         if not isinstance(table, dict) or not known:
             raise ValueError(
                 f"the preset {source} has {name!r}, which is neither the table 'generate' nor one "

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.generate import SCRIPT, Request
-from memorization_suite.mitigation.registry import methods
+from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
@@ -87,7 +87,7 @@ def check_table(where: str, table: object) -> None:
     """Raises ValueError for a name that is no flag, or a value that no flag can have."""
     if not isinstance(table, dict):
         raise ValueError(f"{where} is no table: write [[run]]")
-    known = {*flag_names(Request), *flag_owners(methods())}
+    known = {*flag_names(Request), *flag_owners(METHODS)}
     known.difference_update(OF_THE_SWEEP)
     for name, value in table.items():
         if name not in known:

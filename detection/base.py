@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
 from typing import ClassVar
 
-import memorization_suite.detection
 from memorization_suite.lazy import torch
-from memorization_suite.runs.settings import Settings, build, frozen_settings
+from memorization_suite.runs.registry import Registry
+from memorization_suite.runs.settings import Settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.attention import See
 
@@ -94,38 +91,15 @@ class Detector(Settings):
             )
 
 
-DETECTORS: dict[str, type[Detector]] = {}
+DETECTORS: Registry[Detector] = Registry("detector", "detection")
 
 
 def register(name: str, *, paper: str, cost: str):
-    """Class decorator: makes frozen settings of the detector and lists it under `name`."""
+    """Class decorator: makes frozen settings of the detector and lists it under `name`.
 
-    def decorate(cls):
-        if name in DETECTORS:
-            raise ValueError(
-                f"two detectors are called {name!r}: {DETECTORS[name].__module__} and "
-                f"{cls.__module__}"
-            )
-        cls.name = name
-        cls.paper = paper
-        cls.cost = cost
-        DETECTORS[name] = frozen_settings(cls)
-        return DETECTORS[name]
-
-    return decorate
-
-
-@cache
-def load_all() -> None:
-    """Imports every module of the folder; importing registers its detectors."""
-    for module in pkgutil.iter_modules(memorization_suite.detection.__path__):
-        importlib.import_module(f"memorization_suite.detection.{module.name}")
-
-
-def detectors() -> dict[str, type[Detector]]:
-    """All detectors by name."""
-    load_all()
-    return dict(sorted(DETECTORS.items()))
+    cost: UNet rows per image when it runs alone, N steps.
+    """
+    return DETECTORS.register(name, paper=paper, cost=cost)
 
 
 def build_detector(name: str, **settings) -> Detector:
@@ -133,4 +107,4 @@ def build_detector(name: str, **settings) -> Detector:
 
     Raises ValueError for an unknown name, an unknown setting or a value out of range.
     """
-    return build(detectors(), "detector", name, settings)
+    return DETECTORS.build(name, **settings)

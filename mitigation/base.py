@@ -7,14 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from memorization_suite.lazy import torch
-from memorization_suite.runs.settings import (
-    Settings,
-    flag,
-    flags,
-    frozen_settings,
-    quirks,
-    value_type,
-)
+from memorization_suite.runs.registry import Registry
+from memorization_suite.runs.settings import Settings, flag, flags, quirks, value_type
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 
 __all__ = [
@@ -104,21 +98,12 @@ def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
         )
 
 
-METHODS: dict[str, type[Mitigation]] = {}
+METHODS: Registry[Mitigation] = Registry("method", "mitigation")
 
 
 def register(name: str, *, paper: str, cost: str = Mitigation.cost):
-    """Class decorator: makes a frozen dataclass of the method and lists it under `name`."""
+    """Class decorator: makes a frozen dataclass of the method and lists it under `name`.
 
-    def decorate(cls):
-        if name in METHODS:
-            raise ValueError(
-                f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}"
-            )
-        cls.name = name
-        cls.paper = paper
-        cls.cost = cost
-        METHODS[name] = frozen_settings(cls)
-        return METHODS[name]
-
-    return decorate
+    cost: UNet rows per image, N steps.
+    """
+    return METHODS.register(name, paper=paper, cost=cost)

@@ -1,33 +1,16 @@
-"""Methods by name: every module in this folder is looked at, there is no list to edit."""
+"""Methods by name, alone or several at once, as the command line and presets ask for them."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-import memorization_suite.mitigation
 from memorization_suite.mitigation.base import METHODS, Mitigation, flags
 from memorization_suite.mitigation.composite import Composite
-from memorization_suite.runs.settings import build, flag_names, flag_owners, unknown_name
+from memorization_suite.runs.settings import flag_names, flag_owners, unknown_name
 
 OFFICIAL = "adj_init_noise"  # the official script's one method, with --batch_wise or --per_sample
 MODES = ("batch_wise", "per_sample")
-
-
-@cache
-def load_all() -> None:
-    """Imports every module of the folder; importing registers its methods."""
-    for module in pkgutil.iter_modules(memorization_suite.mitigation.__path__):
-        importlib.import_module(f"memorization_suite.mitigation.{module.name}")
-
-
-def methods() -> dict[str, type[Mitigation]]:
-    """All methods by name."""
-    load_all()
-    return dict(sorted(METHODS.items()))
 
 
 def build_mitigation(name: str, **settings: Any) -> Mitigation:
@@ -39,7 +22,7 @@ def build_mitigation(name: str, **settings: Any) -> Mitigation:
     """
     if "+" in name:
         return combine({part: {} for part in name.split("+")}, settings)
-    return build(methods(), "method", name, settings)
+    return METHODS.build(name, **settings)
 
 
 def combine(tables: dict[str, dict], settings: Mapping[str, Any]) -> Mitigation:
@@ -47,9 +30,10 @@ def combine(tables: dict[str, dict], settings: Mapping[str, Any]) -> Mitigation:
 
     Raises ValueError.
     """
-    known = methods()
     for setting, value in settings.items():
-        owners = [name for name in tables if name in known and setting in flag_names(known[name])]
+        owners = [
+            name for name in tables if name in METHODS and setting in flag_names(METHODS[name])
+        ]
         if len(owners) != 1:
             which = "none of them takes it"
             if owners:
@@ -77,8 +61,8 @@ def method_name(method: str, *, batch_wise: bool = False, per_sample: bool = Fal
         raise ValueError(f"--{modes[0]} goes with --method {OFFICIAL}, not with --method {method}")
     parts = method.split("+")
     for part in parts:
-        if part not in methods():
-            known = [OFFICIAL, *methods()]
+        if part not in METHODS:
+            known = [OFFICIAL, *METHODS]
             raise unknown_name("method", part, known, " (--list_methods tells more)")
     if len(set(parts)) < len(parts):
         raise ValueError(f"--method {method} names a method twice")
@@ -93,11 +77,11 @@ def choose_mitigation(
     name: as of `method_name`. Raises ValueError.
     """
     parts = name.split("+")
-    own = {option.name: option for part in parts for option in flags(methods()[part])}
+    own = {option.name: option for part in parts for option in flags(METHODS[part])}
     replaced: set[str] = set()  # flags that the preset may not set, since another was typed
     for flag in typed:
         if flag not in own:
-            owners = ", ".join(method for method, _ in flag_owners(methods())[flag])
+            owners = ", ".join(method for method, _ in flag_owners(METHODS)[flag])
             raise ValueError(f"--method {name} does not take --{flag} (a flag of {owners})")
         for other in own[flag].metadata["excludes"]:
             if other in typed:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memorization_suite.mitigation import build_mitigation, methods
+from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.pipelines import denoise
 from memorization_suite.sampling import Batch, NoisePredictor
 from tests.methods import helpers
@@ -66,7 +66,7 @@ def rows_close(ours, theirs, tolerance=1e-4):
 
 
 # every method
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_three_equals_three_batches_of_one(pipe, prompts, noise, name):
     """Latents and the method's numbers to 1e-4, UNet rows exactly."""
     seeds = [11, 12, 13]
@@ -87,7 +87,7 @@ def test_a_batch_of_three_equals_three_batches_of_one(pipe, prompts, noise, name
             close(values[i : i + 1].float(), alone.numbers[column].float(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_sampling_changes_nothing_it_was_given(pipe, prompts, noise, name):
     """Noise, UNet parameters, their requires_grad and gradients, and attention processors are as
     before; a second run is equal.
@@ -102,7 +102,7 @@ def test_sampling_changes_nothing_it_was_given(pipe, prompts, noise, name):
     assert torch.equal(first.final, second.final)
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_euler_v_model_runs_with_every_method(euler_pipe, prompts, noise, name):
     made = sample(euler_pipe, prompts, noise, quick(name))
     assert torch.isfinite(made.final).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from memorization_suite.mitigation import build_mitigation, methods
+from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.pipelines import MemorizationPipeline
 from memorization_suite.sampling import Batch, initial_noise
 from tests.methods.helpers import sample
@@ -122,7 +122,7 @@ def test_our_own_folder_loads(make_pipe, prompts, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("kind", "prediction_type"), [("ddim", "epsilon"), ("euler", "v_prediction")]

@@ -22,12 +22,12 @@ from memorization_suite.commands import distances, fetch, score, summarize, trad
 from memorization_suite.commands import generate as generation
 from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
-from memorization_suite.detection import detectors
+from memorization_suite.detection import DETECTORS
 from memorization_suite.download.assets import read_assets
 from memorization_suite.metrics.change import Change
 from memorization_suite.metrics.copies import Copies
 from memorization_suite.metrics.preference import Preference
-from memorization_suite.mitigation import methods
+from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
 from memorization_suite.pipelines.models import EMBEDDED
 
@@ -116,7 +116,7 @@ def test_the_notebook_cell_runs(tmp_path, monkeypatch):
 
 
 def test_the_table_names_every_method_and_its_flags():
-    for name, method in methods().items():
+    for name, method in METHODS.items():
         line = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
         assert all(f"--{option.name}" in line for option in flags(method)), line
 
@@ -153,16 +153,16 @@ def test_sweep_files_are_sweeps(tmp_path):
 
 
 def test_the_table_names_every_detector():
-    assert {name for name in detectors() if f"\n| `{name}` |" in README} == set(detectors())
+    assert {name for name in DETECTORS if f"\n| `{name}` |" in README} == set(DETECTORS)
 
 
 def test_sweeps_exist_and_name_known_methods_and_flags():
     for path in (ROOT / "sweeps").glob("*.sh"):
         text = path.read_text()
-        known = {f"--{option.name}" for method in methods().values() for option in flags(method)}
+        known = {f"--{option.name}" for method in METHODS.values() for option in flags(method)}
         used = re.findall(r"^(?:for .*)?(?:generate --method|each) (\w+) (--\w+)?", text, re.M)
         assert all(
-            method in methods() and (not option or option in known) for method, option in used
+            method in METHODS and (not option or option in known) for method, option in used
         ), path
         assert (
             path.name == "common.sh"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.mitigation
-from memorization_suite.mitigation import Mitigation, build_mitigation, methods
-from memorization_suite.mitigation.base import METHODS, flag, flags, register
-from memorization_suite.mitigation.registry import load_all
+from memorization_suite.mitigation import METHODS, Mitigation, build_mitigation
+from memorization_suite.mitigation.base import flag, flags, register
 from memorization_suite.runs.cli import listing
 
 FOLDER = Path(memorization_suite.mitigation.__file__).parent
@@ -21,14 +20,14 @@ def test_every_file_that_registers_is_found():
     written = sum(
         path.read_text(encoding="utf-8").count("\n@register(") for path in FOLDER.glob("*.py")
     )
-    assert written == len(methods())
-    assert {"no_mitigation", "batch_wise", "per_sample", "static_transition"} <= set(methods())
-    assert list(methods()) == sorted(methods())
+    assert written == len(METHODS)
+    assert {"no_mitigation", "batch_wise", "per_sample", "static_transition"} <= set(METHODS)
+    assert list(METHODS) == sorted(METHODS)
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_describes_itself(name):
-    cls = methods()[name]
+    cls = METHODS[name]
     assert cls.name == name
     assert cls.paper and cls.cost and cls.__doc__
     assert all(option.metadata["help"] for option in flags(cls))
@@ -36,7 +35,7 @@ def test_every_method_describes_itself(name):
     assert all(shorts) and len(set(shorts)) == len(shorts)
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_settings_of_a_method_cannot_change_later(name):
     method = build_mitigation(name)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -114,11 +113,10 @@ def test_wrong_settings_are_refused(name, settings, message):
 @pytest.fixture
 def registered():
     """The table of methods is as before after the test."""
-    methods()
-    before = dict(METHODS)
+    METHODS.load()
+    before = dict(METHODS.entries)
     yield METHODS
-    METHODS.clear()
-    METHODS.update(before)
+    METHODS.entries = before
 
 
 def test_a_new_method_needs_no_list(registered):
@@ -130,7 +128,7 @@ def test_a_new_method_needs_no_list(registered):
         kind: str = flag("plain", "which kind", always_named=False)
         cap: int | None = flag(None, "cap")
 
-    assert methods()["toy"] is Toy
+    assert METHODS["toy"] is Toy
     assert (Toy.name, Toy.paper, Toy.cost) == ("toy", "none", "2N + 1")
     assert build_mitigation("toy").named_values() == {"strength": 1.5}
     assert build_mitigation("toy", strength=2.0, kind="odd", cap=3).named_values() == {
@@ -164,12 +162,12 @@ class HalvedNoise(Mitigation):
         "__path__",
         [*memorization_suite.mitigation.__path__, str(tmp_path)],
     )
-    load_all.cache_clear()
+    monkeypatch.setattr(METHODS, "is_loaded", False)
     assert (
-        "halved_noise" in methods()
+        "halved_noise" in METHODS
         and build_mitigation("halved_noise", noise_factor=0.25).noise_factor == 0.25
     )
-    listed = listing(methods())
+    listed = listing(METHODS)
     assert "halved_noise" in listed and "--noise_factor" in listed
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from memorization_suite import ROOT
 from memorization_suite.commands.generate import Generation
 from memorization_suite.generate_images import build_parser
-from memorization_suite.mitigation import methods
+from memorization_suite.mitigation import METHODS
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names, flag_owners, flags
 from memorization_suite.sampling.noise import image_seed, initial_noise
@@ -202,11 +202,11 @@ def test_list_methods_and_help_are_light_and_complete():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and not done.stderr, done.stderr
     listed, plain, whole = done.stdout.split("=" * 9)
-    for name, cls in methods().items():
+    for name, cls in METHODS.items():
         assert f"{name}\n    paper: {cls.paper}" in listed
         assert name in whole or not flags(cls)
-    assert all(f"--{flag} " in listed and f"--{flag}" in whole for flag in flag_owners(methods()))
-    assert not any(f"--{flag} " in plain for flag in flag_owners(methods()))
+    assert all(f"--{flag} " in listed and f"--{flag}" in whole for flag in flag_owners(METHODS))
+    assert not any(f"--{flag} " in plain for flag in flag_owners(METHODS))
     assert all(f"--{name}" in plain for name in flag_names(Generation))
 
 

@@ -8,7 +8,7 @@ import memorization_suite.commands.generate
 import memorization_suite.pipelines.models
 from memorization_suite import ROOT
 from memorization_suite.generate_images import main
-from memorization_suite.mitigation import methods
+from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags, value_type
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE, refused, said
 
@@ -50,7 +50,7 @@ GENERAL = {
 NUMBERS = [((), name, value) for name, values in GENERAL.items() for value in values]
 NUMBERS += [
     (("--method", name), option.name, value)
-    for name, cls in methods().items()
+    for name, cls in METHODS.items()
     for option in flags(cls)
     for value in bad_values(option)
 ]

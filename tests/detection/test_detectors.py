@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memorization_suite.detection import Watcher, build_detector, detectors
+from memorization_suite.detection import DETECTORS, Watcher, build_detector
 from memorization_suite.detection.base import register
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
@@ -70,13 +70,13 @@ def run(pipe, chosen, prompts, noise, **known):
     return seen, predictor
 
 
-@pytest.mark.parametrize("name", detectors())
+@pytest.mark.parametrize("name", DETECTORS)
 def test_rows_are_as_stated(pipe, prompts, noise, name):
     seen, predictor = run(pipe, [built(name)], prompts, noise)
     assert seen.found[0].rows.tolist() == predictor.unet_evals.tolist() == [ROWS[name]] * 3
 
 
-@pytest.mark.parametrize("name", sorted(set(detectors()) - set(OF_PROMPTS)))
+@pytest.mark.parametrize("name", sorted(set(DETECTORS) - set(OF_PROMPTS)))
 @pytest.mark.parametrize("kind", [("ddim", "epsilon"), ("euler", "v_prediction")], ids="-".join)
 def test_a_batch_of_three_equals_three_batches_of_one(make_pipe, prompts, noise, kind, name):
     """To 1e-4 of the score."""
@@ -94,7 +94,7 @@ def test_one_trajectory_for_all_gives_the_scores_and_rows_of_one_each(pipe, prom
     """And costs the longest trajectory plus what the others add: 2N, 2 of the sharpness, 2 of the
     anisotropy.
     """
-    chosen = [built(name) for name in detectors()]
+    chosen = [built(name) for name in DETECTORS]
     seen, predictor = run(pipe, chosen, prompts, noise, prompt_seeds=[1, 1, 1])
     assert predictor.unet_evals.tolist() == [2 * STEPS + 2 + 2] * 3
     for detector, watched in zip(chosen, seen.found):
@@ -126,7 +126,7 @@ def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
     )
 
 
-@pytest.mark.parametrize("name", detectors())
+@pytest.mark.parametrize("name", DETECTORS)
 def test_nothing_is_left_behind(pipe, prompts, noise, name):
     processors = dict(pipe.unet.attn_processors)
     run(pipe, [built(name)], prompts, noise)
@@ -136,7 +136,7 @@ def test_nothing_is_left_behind(pipe, prompts, noise, name):
 
 
 def test_masks_have_the_latents_size(pipe, prompts, noise):
-    for name in detectors():
+    for name in DETECTORS:
         detector = built(name)
         if detector.spatial:
             masks = run(pipe, [detector], prompts, noise)[0].found[0].masks

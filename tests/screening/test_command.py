@@ -13,7 +13,7 @@ import memorization_suite.pipelines.loading
 from memorization_suite.commands import detect as detection
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.detect_memorization import main
-from memorization_suite.detection import detectors
+from memorization_suite.detection import DETECTORS
 from memorization_suite.pipelines.models import fingerprint
 from memorization_suite.prompts import files as prompt_files
 from memorization_suite.runs.files import read_csv, write_json
@@ -264,7 +264,7 @@ def test_masks_lie_beside_the_scores(detect, tmp_path):
 
 def test_all_leaves_out_what_lacks_a_file_and_says_so(detect, tmp_path, capsys):
     detect(tmp_path, "--detector", "all", "--end", "1")
-    assert {path.name for path in tmp_path.iterdir()} == set(detectors()) - {"stability"}
+    assert {path.name for path in tmp_path.iterdir()} == set(DETECTORS) - {"stability"}
     assert "left out of all: stability needs --statistics FILE" in capsys.readouterr().err
 
 
@@ -331,7 +331,7 @@ def test_a_hub_data_set_is_sampled_once_and_kept(detect, tmp_path, monkeypatch, 
 def test_lists_every_detector(capsys):
     assert main(["--list_detectors"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in detectors()) and "--statistics" in out
+    assert all(name in out for name in DETECTORS) and "--statistics" in out
 
 
 def test_help_shows_the_flags_of_the_detector_that_is_typed(capsys):
