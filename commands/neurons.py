@@ -17,10 +17,14 @@ from memorization_suite.commands.settings import (
     split,
 )
 from memorization_suite.lazy import torch
-from memorization_suite.localization.activations import activations, mean_and_std
-from memorization_suite.localization.search import Maps, PromptSearch, Statistics, localize
-from memorization_suite.localization.similarity import kernel_size, pair_similarities
-from memorization_suite.localization.store import NeuronFile, read_statistics, write_statistics
+from memorization_suite.mitigation.nemo.measures import (
+    activations,
+    kernel_size,
+    mean_and_std,
+    pair_similarities,
+)
+from memorization_suite.mitigation.nemo.search import Maps, PromptSearch, Statistics, localize
+from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics, write_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, resolve_model

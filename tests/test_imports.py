@@ -20,7 +20,6 @@ ALLOWED = {  # package -> packages that it may import, besides itself and what n
     "detection": {"runs", "sampling"},
     "pipelines": {"sampling", "mitigation"},
     "screening": {"pipelines", "prompts", "runs"},
-    "localization": {"mitigation", "runs", "sampling"},
     "metrics": {"download", "prompts", "runs"},
     "reporting": {"metrics", "runs"},
 }

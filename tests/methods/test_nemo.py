@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.mitigation.neurons import scaled_values, value_factors
+from memorization_suite.mitigation.nemo.method import scaled_values, value_factors
 from tests.methods.helpers import relative, sample
 from tests.reference import hintersdorf2024 as reference
 

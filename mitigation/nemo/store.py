@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.lazy import torch
-from memorization_suite.localization.search import PromptSearch, Statistics
+from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
 from memorization_suite.runs.files import write_bytes, write_json
 from memorization_suite.runs.store import Row, Store, differences
 

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from memorization_suite.commands import neurons
 from memorization_suite.commands.generate import plan
-from memorization_suite.localization.store import read_statistics, write_statistics
 from memorization_suite.localize_neurons import main
-from memorization_suite.mitigation.neurons import read_neurons
+from memorization_suite.mitigation.nemo.method import read_neurons
+from memorization_suite.mitigation.nemo.store import read_statistics, write_statistics
 from memorization_suite.pipelines import loading
-from tests.localization.conftest import MEMORIZED, ORDINARY, load
+from tests.nemo.conftest import MEMORIZED, ORDINARY, load
 
 SECOND = "Crown Comics Volume 114"
 FEW = ("--model_id", "tiny", "--scheduler", "keep", "--seeds", "2", "--device", "cpu")

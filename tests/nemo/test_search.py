@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from memorization_suite.commands.neurons import NoiseMaps, make_maps, ordinary_statistics
-from memorization_suite.localization.activations import activations, mean_and_std
-from memorization_suite.localization.search import (
+from memorization_suite.mitigation.nemo.measures import (
+    activations,
+    kernel_size,
+    mean_and_std,
+    pair_similarities,
+    scaled_maps,
+    similarity,
+)
+from memorization_suite.mitigation.nemo.search import (
     Statistics,
     by_layer,
     drop,
@@ -19,13 +26,7 @@ from memorization_suite.localization.search import (
     localize,
     selections,
 )
-from memorization_suite.localization.similarity import (
-    kernel_size,
-    pair_similarities,
-    scaled_maps,
-    similarity,
-)
-from tests.localization.conftest import MEMORIZED, ORDINARY
+from tests.nemo.conftest import MEMORIZED, ORDINARY
 from tests.reference import hintersdorf2024 as reference
 
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memorization_suite.lazy import no_grad, torch
-from memorization_suite.localization.activations import activations
-from memorization_suite.localization.similarity import pair_similarities, scaled_maps, similarity
-from memorization_suite.mitigation.neurons import Neurons, scaled_values, value_factors
+from memorization_suite.mitigation.nemo.measures import (
+    activations,
+    pair_similarities,
+    scaled_maps,
+    similarity,
+)
+from memorization_suite.mitigation.nemo.method import Neurons, scaled_values, value_factors
 from memorization_suite.mitigation.spikes import names_in
 from memorization_suite.sampling import NoisePredictor
 
