@@ -22,12 +22,12 @@ from memorization_suite.benchmarks.common import model_parser, write_figures
 from memorization_suite.benchmarks.scored_run import load_once, prompt_file
 from memorization_suite.commands.detect import ScoreFolder, detect, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
+from memorization_suite.detection.bright_ending import binarise
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import interval
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import markdown_table, table_text
-from memorization_suite.sampling.bright_ending import binarise
 from memorization_suite.screening.summary import summarise
 
 KINDS = ("VM", "TM", "LM")

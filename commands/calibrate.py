@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.settings import Sampling, check_out, fill, on_device, split
+from memorization_suite.detection.stability import NORMS, NormRecorder, instability, measure
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines import loading
@@ -23,7 +24,6 @@ from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs.files import read_csv, write_bytes
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.sampling.batch import Batch
-from memorization_suite.sampling.stability import NORMS, NormRecorder, instability, measure
 
 if TYPE_CHECKING:
     from memorization_suite.pipelines import MemorizationPipeline
@@ -141,7 +141,7 @@ def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
 def record(
     pipe: MemorizationPipeline, prompts: list[Prompt], settings: Calibration
 ) -> dict[str, torch.Tensor]:
-    """Norms of each image at each step, (images, N), see `sampling.stability`."""
+    """Norms of each image at each step, (images, N), see `detection.stability`."""
     from tqdm import tqdm
 
     parts = []

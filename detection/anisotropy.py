@@ -6,10 +6,40 @@ Asthana and Belagiannis, ICLR 2026.
 from __future__ import annotations
 
 from memorization_suite.detection.base import Detector, Watcher, register
-from memorization_suite.lazy import torch
+from memorization_suite.lazy import F, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.anisotropy import LATE, anisotropy
+from memorization_suite.sampling.noise_predictor import HALVES
+
+LATE = -3  # index of the late timestep: t = 41 of DDIM's 50
+
+
+def mean_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosine of the channel vectors at each pixel, mean over pixels; a zero vector counts as 0.
+
+    a, b: (n, c, h, w) -> (n,) float32.
+    """
+    cosine = F.cosine_similarity(a.float(), b.float(), dim=1)
+    return cosine.flatten(1).mean(1)
+
+
+def anisotropy(
+    first: Prediction, late: Prediction, norm_weight: float, cosine_weight: float
+) -> torch.Tensor:
+    """norm_weight ||g(T)|| + cosine_weight cos(e(x, late, ""), g(late)), (n,); larger: memorized.
+
+    g(t) = e(x, t, c) - e(x, t, ""). first, late: predictions on the same x, the initial noise as
+    the UNet reads it, at the first timestep T and at the third last one. The score of the
+    unconditional half and the guidance both point against their noise predictions, so the cosine
+    is the paper's.
+
+    Differs from the official code: epsilon units for every model, where it mixes epsilon (SD 1) and
+    scores (SD 2).
+    """
+    late.need(*HALVES)
+    norm = first.magnitude()
+    cosine = mean_cosine(late.uncond, late.conditional)
+    return norm_weight * norm + cosine_weight * cosine
 
 
 class AnisotropyWatcher(Watcher):

@@ -1,18 +1,180 @@
 """How far a trajectory's updates are from those of ordinary prompts.
 
-Huang et al., "Broken Memories", KDD 2026.
+All norms are of latents as the UNet reads them (z of unit variance), so that DDIM's and Euler's
+agree. *Source:* Huang et al., "Broken Memories", KDD 2026.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.detection.base import Detector, Watcher, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
-from memorization_suite.sampling import Prediction, Step
+from memorization_suite.sampling import Prediction, Step, alpha_sigma
 from memorization_suite.sampling.noise_predictor import row_norm
-from memorization_suite.sampling.stability import instability, read_statistics
+
+SCHEMA = 1
+# Of step i: ||z_{i+1} - z_i||, ||z_{i+1}||, ||z0_hat at step i||.
+NORMS = ("update", "latent", "clean")
+
+
+def clean_estimate(pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
+    """z0_hat = (z - sigma e) / alpha, float32. noise: e as it is stepped with, (n, 4, h, w)."""
+    alpha, sigma = alpha_sigma(pred.predictor.scheduler, pred.t)
+    return (pred.x.float() - sigma * noise.float()) / alpha
+
+
+class NormRecorder:
+    """Collects the norms of a run whose guidance is a scale: on_step at every step, then finish."""
+
+    def __init__(self) -> None:
+        self.norms: dict[str, list[torch.Tensor]] = {name: [] for name in NORMS}
+        self.last: torch.Tensor | None = None
+
+    def on_step(self, step: Step, pred: Prediction) -> None:
+        """Once per step, after the schedule has set step.applied."""
+        self.move_to(pred.x)
+        noise = pred.guided(step.applied)
+        self.norms["clean"].append(row_norm(clean_estimate(pred, noise)))
+
+    def move_to(self, z: torch.Tensor) -> None:
+        """z: where the last step led."""
+        if self.last is not None:
+            self.norms["update"].append(row_norm(z.float() - self.last))
+            self.norms["latent"].append(row_norm(z))
+        self.last = z.float()
+
+    def finish(self, final: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Each norm at each step, (n, N) float32 on the CPU.
+
+        final: the last latents; no noise is left in them, so that z is the latents.
+        """
+        self.move_to(final)
+        return {name: torch.stack(values, 1).cpu() for name, values in self.norms.items()}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Norms of the trajectories of ordinary prompts, each at each step (N,)."""
+
+    mean: dict[str, torch.Tensor]
+    sd: dict[str, torch.Tensor]
+    # What a run must share: settings as the command line calls them, and the sampler's own facts.
+    made_with: dict[str, Any]
+    # For people.
+    made_from: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.mean["update"])
+
+    def deviation(self, name: str, index: int, norm: torch.Tensor) -> torch.Tensor:
+        """(norm - mean) / sd at this step, shape of norm."""
+        return (norm - float(self.mean[name][index])) / float(self.sd[name][index])
+
+    def clamped(self, name: str, index: int, norm: torch.Tensor, gamma: float) -> torch.Tensor:
+        """The norms put into [mean - gamma sd, mean + gamma sd] of this step."""
+        mean = float(self.mean[name][index])
+        reach = gamma * float(self.sd[name][index])
+        return norm.clamp(max(mean - reach, 0.0), mean + reach)
+
+    def check(self, **here: Any) -> None:
+        """Raises ValueError when a setting that is known here and there differs.
+
+        What the file does not know is not compared.
+        """
+        made_with = {"num_inference_steps": self.num_steps} | self.made_with
+        for name, value in here.items():
+            there = made_with.get(name, value)
+            if there != value and not may_be_the_same(name, there, value):
+                raise ValueError(
+                    f"the statistics are of another kind of run: {name} is {there} there, {value} "
+                    "here "
+                    "(python calibrate.py stability makes them with this run's settings)"
+                )
+
+    def as_text(self) -> str:
+        """JSON, a line for each entry; `read_statistics` reads it."""
+        stored = {
+            "kind": "stability",
+            "schema": SCHEMA,
+            "made_with": self.made_with,
+            "made_from": self.made_from,
+            "mean": {name: self.mean[name].tolist() for name in NORMS},
+            "sd": {name: self.sd[name].tolist() for name in NORMS},
+        }
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in stored.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def may_be_the_same(name: str, there: Any, here: Any) -> bool:
+    """Whether two values that differ may mean one: the model's own scheduler may be the named."""
+    return name == "scheduler" and "keep" in (there, here)
+
+
+def measure(
+    norms: dict[str, torch.Tensor], made_with: dict[str, Any], made_from: dict[str, Any]
+) -> Statistics:
+    """Statistics of norms (images, N).
+
+    sd is with images - 1, and never below a millionth of the mean. Raises ValueError for fewer than
+    two images.
+    """
+    images = len(norms["update"])
+    finite = all(torch.isfinite(values).all() for values in norms.values())
+    if images < 2 or not finite:
+        raise ValueError(f"statistics need finite norms of at least two images, not of {images}")
+    mean = {name: norms[name].double().mean(0) for name in NORMS}
+    sd = {name: norms[name].double().std(0).maximum(1e-6 * mean[name]) for name in NORMS}
+    return Statistics(mean, sd, made_with, made_from)
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Statistics as saved. Raises ValueError for a file that has none."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if (stored["kind"], stored["schema"]) != ("stability", SCHEMA):
+            raise ValueError(f"it is {stored['kind']} of schema {stored['schema']}")
+        mean = as_tensors(stored["mean"])
+        sd = as_tensors(stored["sd"])
+        check_numbers(mean, sd)
+        return Statistics(mean, sd, dict(stored["made_with"]), dict(stored["made_from"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} has no statistics of a trajectory's norms ({error}): python calibrate.py "
+            "stability makes such a file"
+        ) from error
+
+
+def as_tensors(stored: dict[str, list[float]]) -> dict[str, torch.Tensor]:
+    """Each norm's values (N,), float64. Raises KeyError, TypeError or ValueError."""
+    return {name: torch.tensor(stored[name], dtype=torch.float64) for name in NORMS}
+
+
+def check_numbers(mean: dict[str, torch.Tensor], sd: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError for numbers that are no mean and standard deviation of N steps."""
+    steps = mean["update"].shape
+    for values in (*mean.values(), *sd.values()):
+        if values.ndim != 1 or values.shape != steps or not torch.isfinite(values).all():
+            raise ValueError("its numbers make no sense")
+    if any((values <= 0).any() for values in sd.values()):
+        raise ValueError("its numbers make no sense")
+
+
+def instability(statistics: Statistics, update: torch.Tensor) -> torch.Tensor:
+    """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, (n,); larger is more memorized.
+
+    update: (n, steps), no more than the file has.
+    """
+    steps = range(update.shape[1])
+    each = [statistics.deviation("update", i, update[:, i]).abs() for i in steps]
+    return torch.stack(each, 1).amax(1)
+
 
 NO_FILE = (
     "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from memorization_suite.detection.anisotropy import LATE, anisotropy
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
-from memorization_suite.sampling.anisotropy import LATE, anisotropy
 
 
 @register(

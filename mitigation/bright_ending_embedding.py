@@ -5,11 +5,11 @@ Chen et al., ICLR 2025 (Bright Ending).
 
 from __future__ import annotations
 
+from memorization_suite.detection.bright_ending import BINARISE, binarise, look_ahead, masked_norm
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
-from memorization_suite.sampling.bright_ending import BINARISE, binarise, look_ahead, masked_norm
 
 
 @register(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
-from memorization_suite.mitigation.dynamic_transition import DynamicTransition, check_drop
+from memorization_suite.mitigation.dynamic_transition import (
+    DynamicTransition,
+    FirstMinimum,
+    check_drop,
+)
 from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, BelowTimestep, GuidanceSchedule
-from memorization_suite.sampling.transition import FirstMinimum
 
 
 @register("opposite_guidance", paper="Jain et al., CVPR 2025", cost="2N")

@@ -9,12 +9,12 @@ import copy
 import inspect
 from pathlib import Path
 
+from memorization_suite.detection.stability import Statistics, clean_estimate, read_statistics
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
 from memorization_suite.sampling.loop import input_scale
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, stretch
-from memorization_suite.sampling.stability import Statistics, clean_estimate, read_statistics
 
 NO_FILE = (
     "--statistics is not given: it names a file with the norms of ordinary prompts, made by "

@@ -9,8 +9,8 @@ import pytest
 import memorization_suite.pipelines.loading
 from memorization_suite.calibrate import main
 from memorization_suite.commands.calibrate import stability
+from memorization_suite.detection.stability import NORMS, read_statistics
 from memorization_suite.generate_images import main as generate
-from memorization_suite.sampling.stability import NORMS, read_statistics
 
 
 @pytest.fixture(scope="module")

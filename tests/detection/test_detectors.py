@@ -10,10 +10,10 @@ import torch
 
 from memorization_suite.detection import DETECTORS, Watcher, build_detector
 from memorization_suite.detection.base import register
+from memorization_suite.detection.stability import NormRecorder, measure
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling import Batch
-from memorization_suite.sampling.stability import NormRecorder, measure
 from tests.reference import detectors as plain
 
 STEPS, SCALE = 5, 7.5

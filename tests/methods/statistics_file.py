@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from memorization_suite.sampling.stability import Statistics
+from memorization_suite.detection.stability import Statistics
 from tests.methods.pictures import FOLDER
 
 MEAN = {"update": 45.0, "latent": 100.0, "clean": 150.0}

@@ -5,9 +5,9 @@ float32.
 import pytest
 import torch
 
+from memorization_suite.detection.anisotropy import anisotropy, mean_cosine
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.anisotropy import anisotropy, mean_cosine
 from tests.methods.helpers import relative, sample
 from tests.reference import asthana2026, wen2024
 

@@ -5,16 +5,16 @@ float32.
 import pytest
 import torch
 
-from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import last_token
-from memorization_suite.sampling.bright_ending import (
-    BrightEnding,
+from memorization_suite.detection.bright_ending import (
+    EndTokenAttention,
     binarise,
     grid,
     look_ahead,
     masked_norm,
 )
+from memorization_suite.mitigation import build_mitigation
+from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.attention import last_token
 from memorization_suite.sampling.loop import plain_run
 from tests.methods.helpers import sample
 from tests.reference import chen2025
@@ -80,7 +80,7 @@ def test_the_first_run_changes_nothing(pipe, prompts, noise):
     predictor = NoisePredictor(
         pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
     )
-    before, ending = dict(pipe.unet.attn_processors), BrightEnding(predictor, [5, 5, 5])
+    before, ending = dict(pipe.unet.attn_processors), EndTokenAttention(predictor, [5, 5, 5])
     with torch.no_grad(), ending.last_step(3) as on_step:
         looked = plain_run(predictor, noise, 7.0, on_step)
     expected = sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3)
@@ -107,7 +107,7 @@ def see_all(queries, probs, ends, height=4, width=4):
 
     predictor = NoisePredictor(Unet(), None, torch.zeros(2, 7, 8), torch.zeros(2, 7, 8))
     predictor.call.halves, predictor.call.images = ("uncond", "text"), torch.arange(2)
-    ending = BrightEnding(predictor, ends)
+    ending = EndTokenAttention(predictor, ends)
     for name, number, one in zip("abcdef", queries, probs):
         ending.see(name, one.expand(4, 2, number, 7))
     return ending.mask(height, width)

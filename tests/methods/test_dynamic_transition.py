@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
+from memorization_suite.mitigation.dynamic_transition import FirstMinimum
 from memorization_suite.sampling import Step
-from memorization_suite.sampling.transition import FirstMinimum
 from tests.methods.helpers import relative, sample
 from tests.reference import jain2025
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling.stability import (
+from memorization_suite.detection.stability import (
     NORMS,
     NormRecorder,
     Statistics,
@@ -17,6 +16,7 @@ from memorization_suite.sampling.stability import (
     measure,
     read_statistics,
 )
+from memorization_suite.mitigation import build_mitigation
 from tests.methods.helpers import relative, sample
 from tests.methods.statistics_file import MEAN, SD, statistics_file
 from tests.reference import huang2026
