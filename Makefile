@@ -46,14 +46,14 @@ train-tiny: setup
 # Presets from the tuning split, then the figures of the model card and the README from the test split; some hours. EMBEDDED=tiny-v for the other model.
 EMBEDDED ?= tiny
 evaluate-tiny: setup
-	$(BIN)/python calibrate.py stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 \
+	$(BIN)/python detect_memorization.py calibrate stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 \
 		--out tiny/weights/$(EMBEDDED)/stability.json
-	$(BIN)/python calibrate.py stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 --guidance_scale 7.5 \
+	$(BIN)/python detect_memorization.py calibrate stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 --guidance_scale 7.5 \
 		--out tiny/weights/$(EMBEDDED)/stability_7.5.json
 	mkdir -p build
-	$(BIN)/python localize_neurons.py statistics --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv \
+	$(BIN)/python mitigation/nemo/localize_neurons.py statistics --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv \
 		--out build/$(EMBEDDED)_statistics.safetensors
-	$(BIN)/python localize_neurons.py localize --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_memorized_test.csv --blocks all \
+	$(BIN)/python mitigation/nemo/localize_neurons.py localize --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_memorized_test.csv --blocks all \
 		--statistics build/$(EMBEDDED)_statistics.safetensors --seeds 4 --threshold 0.15 --out tiny/weights/$(EMBEDDED)/neurons.json
 	$(BIN)/python -m benchmarks.tune_presets --model_id $(EMBEDDED)
 	$(BIN)/python -m benchmarks.evaluate_tiny --model_id $(EMBEDDED)

@@ -2,13 +2,19 @@
 
 python detect_memorization.py --model_id tiny --detector noise_norm
 python detect_memorization.py evaluate detections/*
+python detect_memorization.py calibrate threshold detections/noise_norm
 
 See --help, --detector NAME --help, --list_detectors and the README.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from memorization_suite.commands.calibrate import Calibration, Threshold, stability, threshold
 from memorization_suite.commands.detect import SCRIPT, Request, detect, plan_detection
 from memorization_suite.commands.evaluate import EvaluationSettings, evaluate
 from memorization_suite.commands.spectrum import SpectrumSettings, spectrum
@@ -16,6 +22,7 @@ from memorization_suite.commands.tokens import TokenSettings, tokens
 from memorization_suite.detection import DETECTORS
 from memorization_suite.runs.cli import (
     NOTHING_SAID,
+    NOTHING_WRITTEN,
     RESUMES,
     Parser,
     add_flags,
@@ -26,12 +33,111 @@ from memorization_suite.runs.cli import (
 )
 from memorization_suite.runs.settings import flags
 
-SUBCOMMANDS = {
-    "evaluate": (evaluate, EvaluationSettings),
-    "spectrum": (spectrum, SpectrumSettings),
-    "tokens": (tokens, TokenSettings),
-}
 SCORE_FILES = ("files", "memorized", "ordinary")
+CALIBRATIONS = {
+    "stability": "norms of ordinary prompts' trajectories, for --method stability_regions",
+    "threshold": "Threshold of a detector for generate_images.py --screen, from its scores of "
+    "ordinary prompts.",
+}
+
+
+# --- subcommands ---
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A job with flags of its own."""
+
+    # Its result is printed.
+    job: Callable[..., Any]
+    # What --help says of it.
+    about: str
+    # Adds its flags to a parser.
+    add_flags: Callable[[Parser], None]
+    # What a fault leaves behind, and the flag that helps when the memory does not suffice: see
+    # `runs.cli.command`.
+    after: tuple[str, str] = RESUMES
+    smaller: str = "--batch_size"
+
+
+def add_evaluation(parser: Parser) -> None:
+    """Score files, without a flag or again and again in pairs of two flags; and the flags."""
+    texts = {option.name: option.metadata["help"] for option in flags(EvaluationSettings)}
+    files, *pair = SCORE_FILES
+    place = "FILE_OR_FOLDER"
+    parser.add_argument(files, nargs="*", type=Path, metavar=place, help=texts[files])
+    for name in pair:
+        parser.add_argument(
+            f"--{name}", action="append", type=Path, metavar="FILE", help=texts[name]
+        )
+    add_flags(parser, EvaluationSettings, without=SCORE_FILES)
+
+
+def add_calibrations(parser: Parser) -> None:
+    """A parser for each kind of reference values."""
+    kinds = parser.add_subparsers(
+        dest="kind", required=True, metavar=f"{{{','.join(CALIBRATIONS)}}}"
+    )
+    parsers = {
+        name: kinds.add_parser(name, help=text, description=text)
+        for name, text in CALIBRATIONS.items()
+    }
+    add_flags(parsers["stability"], Calibration)
+    parsers["threshold"].add_argument(
+        "scores",
+        type=Path,
+        help="a detector's folder or scores.csv, made by detect_memorization.py with "
+        "--nonmem_prompts",
+    )
+    parsers["threshold"].add_argument(
+        "--fpr",
+        type=float,
+        help="largest share of ordinary images that may lie above it (default 0.01)",
+    )
+
+
+def calibrate(kind: str, **typed: Any) -> Threshold | str:
+    """The threshold, or what was written. Raises ValueError for what the user can mend, OSError."""
+    return threshold(**typed) if kind == "threshold" else stability(**typed).summary
+
+
+SUBCOMMANDS = {
+    "evaluate": Subcommand(evaluate, EvaluationSettings.about, add_evaluation, after=NOTHING_SAID),
+    "spectrum": Subcommand(
+        spectrum, SpectrumSettings.about, partial(add_flags, settings=SpectrumSettings)
+    ),
+    "tokens": Subcommand(
+        tokens, TokenSettings.about, partial(add_flags, settings=TokenSettings), smaller="-n"
+    ),
+    "calibrate": Subcommand(
+        calibrate,
+        "Reference values from ordinary prompts.",
+        add_calibrations,
+        after=NOTHING_WRITTEN,
+    ),
+}
+
+
+def build_subparser(name: str) -> Parser:
+    """The flags of a subcommand."""
+    parser = Parser(f"{SCRIPT} {name}", SUBCOMMANDS[name].about)
+    SUBCOMMANDS[name].add_flags(parser)
+    return parser
+
+
+def run_subcommand(name: str, argv: list[str]) -> int:
+    """`main` of a subcommand."""
+    chosen = SUBCOMMANDS[name]
+    parser = build_subparser(name)
+    typed = parser.typed(argv)
+
+    def work() -> None:
+        print(chosen.job(**typed))
+
+    return command(parser.prog, work, after=chosen.after, smaller=chosen.smaller)
+
+
+# --- the command ---
 
 
 def build_parser(argv: list[str]) -> Parser:
@@ -49,33 +155,11 @@ def build_parser(argv: list[str]) -> Parser:
     return parser
 
 
-def build_subparser(name: str) -> Parser:
-    """The flags of a subcommand."""
-    _, settings = SUBCOMMANDS[name]
-    parser = Parser(f"{SCRIPT} {name}", settings.about)
-    if name == "evaluate":
-        add_score_files(parser)
-    add_flags(parser, settings, without=SCORE_FILES)
-    return parser
-
-
-def add_score_files(parser: Parser) -> None:
-    """Score files: without a flag, or again and again in pairs of two flags."""
-    texts = {option.name: option.metadata["help"] for option in flags(EvaluationSettings)}
-    files, *pair = SCORE_FILES
-    place = "FILE_OR_FOLDER"
-    parser.add_argument(files, nargs="*", type=Path, metavar=place, help=texts[files])
-    for name in pair:
-        parser.add_argument(
-            f"--{name}", action="append", type=Path, metavar="FILE", help=texts[name]
-        )
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SUBCOMMANDS:
-        return subcommand(argv[0], argv[1:])
+        return run_subcommand(argv[0], argv[1:])
     typed = build_parser(argv).typed(argv)
     if typed.pop("list_detectors", False):
         print(listing(DETECTORS))
@@ -85,16 +169,6 @@ def main(argv: list[str] | None = None) -> int:
         print(detect(plan_detection(**typed)).summary)
 
     return command(SCRIPT, work, after=RESUMES)
-
-
-def subcommand(name: str, argv: list[str]) -> int:
-    """The same of a subcommand."""
-    parser = build_subparser(name)
-    typed = parser.typed(argv)
-    job, _ = SUBCOMMANDS[name]
-    after = NOTHING_SAID if name == "evaluate" else RESUMES
-    smaller = "-n" if name == "tokens" else "--batch_size"
-    return command(parser.prog, lambda: print(job(**typed)), after=after, smaller=smaller)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from memorization_suite.commands.settings import (
     Model,
@@ -29,12 +29,21 @@ from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, resolve_model
 from memorization_suite.prompts.files import read_prompts, sha256_of
-from memorization_suite.runs.settings import again, flag, frozen_settings, plain_values, unkeyed
+from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.settings import (
+    Settings,
+    again,
+    flag,
+    frozen_settings,
+    plain_values,
+    unkeyed,
+)
 from memorization_suite.sampling import image_seed, initial_noise
 
 if TYPE_CHECKING:
     from memorization_suite.pipelines import MemorizationPipeline
 
+SCRIPT = "mitigation/nemo/localize_neurons.py"
 # Of the timestep grid whose first entries are used.
 STEPS = 50
 
@@ -66,18 +75,19 @@ class NoiseMaps(Model):
         return {name: getattr(self, name) for name in names}
 
 
+def file_flag(text: str) -> Any:
+    """A path that must be typed."""
+    return unkeyed(dataclasses.MISSING, text, metavar="FILE")
+
+
 @frozen_settings
 class OrdinarySettings(NoiseMaps):
     """The flags of localize_neurons.py statistics."""
 
-    prompts: Path = unkeyed(
-        dataclasses.MISSING,
-        "file of ordinary prompts: .csv, .txt or .jsonl",
-        metavar="FILE",
-    )
-    out: Path = unkeyed(
-        dataclasses.MISSING, "file to write: statistics, .safetensors", metavar="FILE"
-    )
+    about: ClassVar[str] = "activations of ordinary prompts, and how alike their seeds are"
+
+    prompts: Path = file_flag("file of ordinary prompts: .csv, .txt or .jsonl")
+    out: Path = file_flag("file to write: statistics, .safetensors")
     threshold_prompts: int = flag(
         1000, "prompts for the threshold, the first ones; 0: none", at_least=0, metavar="N"
     )
@@ -87,15 +97,11 @@ class OrdinarySettings(NoiseMaps):
 class SearchSettings(NoiseMaps):
     """The flags of localize_neurons.py localize."""
 
-    prompts: Path = unkeyed(
-        dataclasses.MISSING,
-        "file of memorized prompts: .csv, .txt or .jsonl",
-        metavar="FILE",
-    )
-    statistics: Path = unkeyed(
-        dataclasses.MISSING, "file of the subcommand statistics", metavar="FILE"
-    )
-    out: Path = unkeyed(dataclasses.MISSING, "file to write: neurons, .json", metavar="FILE")
+    about: ClassVar[str] = "neurons of memorized prompts"
+
+    prompts: Path = file_flag("file of memorized prompts: .csv, .txt or .jsonl")
+    statistics: Path = file_flag("file of the subcommand statistics")
+    out: Path = file_flag("file to write: neurons, .json")
     threshold: float | None = flag(
         None,
         "similarity above which seeds look memorized (default: that of the statistics)",
@@ -114,6 +120,14 @@ class SearchSettings(NoiseMaps):
     end: int | None = unkeyed(None, "row after the last prompt", at_least=1, metavar="ROW")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, "no progress bar")
+
+
+def asked(kind: type[Settings], typed: dict[str, Any]) -> Any:
+    """The settings that were typed, of a model that is there. Raises ValueError."""
+    split(typed, kind)
+    settings = kind(**typed)
+    resolve_model(settings.model_id)
+    return settings
 
 
 # --- maps of a prompt ---
@@ -184,9 +198,7 @@ def ordinary(**typed: Any) -> Ordinary:
     typed: flags of localize_neurons.py statistics by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    split(typed, OrdinarySettings)
-    settings = OrdinarySettings(**typed)
-    resolve_model(settings.model_id)
+    settings = asked(OrdinarySettings, typed)
     captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
     if len(captions) < 2:
         raise ValueError(
@@ -252,17 +264,13 @@ def search(**typed: Any) -> NeuronSearch:
     typed: flags of localize_neurons.py localize by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    split(typed, SearchSettings)
-    settings = SearchSettings(**typed)
-    resolve_model(settings.model_id)
+    settings = asked(SearchSettings, typed)
     prompts = read_prompts(settings.prompts)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = [prompt.caption for prompt in prompts[settings.start : end]]
     check_out(settings.out)
-    statistics, made_with = read_statistics(settings.statistics)
     model = fingerprint(settings.model_id)
-    check_statistics(settings, made_with, model)
-    statistics = with_threshold(statistics, settings)
+    statistics = statistics_for(settings, model)
     settings = on_device(settings)
     file = NeuronFile(settings.out, model, search_identity(settings, statistics.threshold))
     file.open(overwrite=settings.overwrite)
@@ -271,29 +279,26 @@ def search(**typed: Any) -> NeuronSearch:
     return NeuronSearch(settings.out, {caption: file.searches[caption] for caption in captions})
 
 
-def check_statistics(settings: SearchSettings, made_with: dict, model: str) -> None:
-    """Raises ValueError for statistics of another model, or whose threshold is of other maps."""
+def statistics_for(settings: SearchSettings, model: str) -> Statistics:
+    """The file's statistics, with the threshold that was typed if one was.
+
+    Raises ValueError for those of another model, a threshold of other maps, and none at all.
+    """
     path = settings.statistics
+    statistics, made_with = read_statistics(path)
     if made_with.get("model") != model:
         raise ValueError(f"{path} is of another model: {made_with.get('model')} there, {model} now")
     if settings.threshold is not None:
-        return
+        return replace(statistics, threshold=settings.threshold)
     for name in ("t_index", "scheduler"):
         if made_with.get(name) != getattr(settings, name):
             raise ValueError(
                 f"{path} has the threshold of --{name} {made_with.get(name)}: "
                 "use that, or give --threshold"
             )
-
-
-def with_threshold(statistics: Statistics, settings: SearchSettings) -> Statistics:
-    """The statistics with the threshold that was typed, if one was. Raises ValueError for none."""
-    threshold = statistics.threshold if settings.threshold is None else settings.threshold
-    if math.isnan(threshold):
-        raise ValueError(
-            f"{settings.statistics} has no similarity threshold: give one with --threshold"
-        )
-    return replace(statistics, threshold=threshold)
+    if math.isnan(statistics.threshold):
+        raise ValueError(f"{path} has no similarity threshold: give one with --threshold")
+    return statistics
 
 
 def search_identity(settings: SearchSettings, threshold: float) -> dict[str, Any]:
@@ -320,3 +325,27 @@ def search_all(
     for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
         maps = make_maps(pipe, caption, settings, settings.scaling_factor)
         file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
+
+
+# --- the command line ---
+
+
+JOBS = {"statistics": (ordinary, OrdinarySettings), "localize": (search, SearchSettings)}
+
+
+def build_parser() -> Parser:
+    """One parser for each subcommand."""
+    parser = Parser(
+        SCRIPT, "Finds the neurons that memorized prompts need (NeMo), for --method nemo."
+    )
+    jobs = parser.add_subparsers(dest="job", required=True, metavar=f"{{{','.join(JOBS)}}}")
+    for name, (_, settings) in JOBS.items():
+        add_flags(jobs.add_parser(name, help=settings.about), settings)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault."""
+    typed = build_parser().typed(argv)
+    job, _ = JOBS[typed.pop("job")]
+    return command(SCRIPT, lambda: print(job(**typed).summary), after=RESUMES, smaller="--rows")

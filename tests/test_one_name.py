@@ -136,6 +136,7 @@ def clone(tmp_path_factory) -> Path:
         "generate_images.py",
         "detect_memorization.py",
         "calibrate.py",
+        "mitigation/nemo/localize_neurons.py",
         "metrics/summarize.py",
         "metrics/compute_fid.py",
         "download/fetch.py",
@@ -171,5 +172,6 @@ def test_what_is_installed_is_what_there_is():
     setup = setup["tool"]["setuptools"]
     folders = {"memorization_suite": "memorization_suite"}
     folders |= {f"memorization_suite.{name}": name for name in PACKAGES}
+    folders["memorization_suite.mitigation.nemo"] = "mitigation/nemo"
     assert sorted(setup["packages"]) == setup["packages"] == sorted(folders)
     assert setup["package-dir"] == folders

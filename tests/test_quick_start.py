@@ -37,10 +37,18 @@ DOORS = {  # command -> (what it needs, a flag with a slip, the flag that was me
     "detect_memorization.py tokens": ((), "--seeed", "--seed"),
     "sweep.py": (("a.toml",), "--dry_rn", "--dry_run"),
     "make_report.py": (("run",), "--tilte", "--title"),
-    "calibrate.py threshold": (("scores.csv",), "--fprr", "--fpr"),
-    "calibrate.py stability": (("--prompts", "a", "--out", "b"), "--seeed", "--seed"),
-    "localize_neurons.py statistics": (("--prompts", "a", "--out", "b"), "--seeed", "--seed"),
-    "localize_neurons.py localize": (
+    "detect_memorization.py calibrate threshold": (("scores.csv",), "--fprr", "--fpr"),
+    "detect_memorization.py calibrate stability": (
+        ("--prompts", "a", "--out", "b"),
+        "--seeed",
+        "--seed",
+    ),
+    "mitigation/nemo/localize_neurons.py statistics": (
+        ("--prompts", "a", "--out", "b"),
+        "--seeed",
+        "--seed",
+    ),
+    "mitigation/nemo/localize_neurons.py localize": (
         ("--prompts", "a", "--out", "b", "--statistics", "c"),
         "--seeed",
         "--seed",
@@ -53,11 +61,14 @@ DOORS = {  # command -> (what it needs, a flag with a slip, the flag that was me
     "metrics/summarize.py": (("run",), "--quantites", "--quantities"),
     "download/fetch.py": ((), "--lisst", "--list"),
 }
+GROUPS = ("detect_memorization.py calibrate", "mitigation/nemo/localize_neurons.py")
+FORMER = ("calibrate.py", "localize_neurons.py")  # say in a line what to type now
 SCRIPTS = [
     path
-    for pattern in ("*.py", "metrics/*.py", "download/*.py")
+    for pattern in ("*.py", "metrics/*.py", "download/*.py", "mitigation/nemo/*.py")
     for path in ROOT.glob(pattern)
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    if path.relative_to(ROOT).as_posix() not in FORMER
+    and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
 
 
@@ -99,11 +110,18 @@ def test_every_command_is_looked_at():
     }
 
 
-@pytest.mark.parametrize("command", sorted({*DOORS, "calibrate.py", "localize_neurons.py"}))
+@pytest.mark.parametrize("command", sorted({*DOORS, *GROUPS}))
 def test_help_is_quick(started, command):
     done = started(command, "--help")
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", FORMER)
+def test_a_former_command_is_as_quick(started, command):
+    done = started(command, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: ")
+    assert done.stderr.count("\n") == 1 and "now it is: python " in done.stderr
 
 
 @pytest.mark.parametrize("command", DOORS)
@@ -167,7 +185,9 @@ def test_readers_of_results_are_quick(started, tmp_path):
     scores.parent.mkdir()
     rows = [f"nonmem,{k},x,0,{k / 10}\n" for k in range(100)]
     scores.write_text("set,prompt_index,prompt,sample_index,score\n" + "".join(rows))
-    done = started("calibrate.py", "threshold", str(scores.parent), "--fpr", "0.05")
+    done = started(
+        "detect_memorization.py calibrate threshold", str(scores.parent), "--fpr", "0.05"
+    )
     assert done.returncode == 0 and done.stdout.endswith("--screen noise_norm:9.4\n"), done.stderr
     done = started("metrics/summarize.py", str(tmp_path / "nowhere"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

@@ -11,14 +11,12 @@ import pytest
 
 import memorization_suite
 from memorization_suite import (
-    calibrate,
     detect_memorization,
     generate_images,
-    localize_neurons,
     make_report,
     sweep,
 )
-from memorization_suite.commands import distances, fetch, score, summarize, tradeoff
+from memorization_suite.commands import distances, fetch, neurons, score, summarize, tradeoff
 from memorization_suite.commands import generate as generation
 from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
@@ -51,8 +49,7 @@ def parser_of(argv: list[str]):
     """(the parser of a command, the arguments that are left for it)."""
     script, *rest = argv
     plain = {
-        "calibrate.py": calibrate,
-        "localize_neurons.py": localize_neurons,
+        "mitigation/nemo/localize_neurons.py": neurons,
         "make_report.py": make_report,
         "metrics/compute_fid.py": distances,
         "metrics/summarize.py": summarize,

@@ -1,5 +1,5 @@
-"""calibrate.py stability: the file, what it is of, and that a run with it is accepted or
-refused.
+"""`detect_memorization.py calibrate stability`: the file, what it is of, and that a run with it is
+accepted or refused.
 """
 
 import json
@@ -7,8 +7,8 @@ import json
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.calibrate import main
 from memorization_suite.commands.calibrate import stability
+from memorization_suite.detect_memorization import main
 from memorization_suite.detection.stability import NORMS, read_statistics
 from memorization_suite.generate_images import main as generate
 
@@ -16,6 +16,7 @@ from memorization_suite.generate_images import main as generate
 @pytest.fixture(scope="module")
 def flags(random_sd_folder, prompt_file) -> list[str]:
     return [
+        "calibrate",
         "stability",
         "--model_id",
         random_sd_folder,
@@ -87,7 +88,14 @@ def test_a_preset_sets_the_sampler_and_nothing_else(tmp_path, random_sd_folder, 
     (tmp_path / "preset.toml").write_text(
         "[generate]\nn_samples_per_prompt = 4\nimage_length = 12\n"
     )
-    argv = ["stability", "--model_id", random_sd_folder, "--prompts", str(tmp_path / "one.txt")]
+    argv = [
+        "calibrate",
+        "stability",
+        "--model_id",
+        random_sd_folder,
+        "--prompts",
+        str(tmp_path / "one.txt"),
+    ]
     argv += ["--out", str(tmp_path / "a.json"), "--preset", str(tmp_path / "preset.toml")]
     assert main(argv) == 2
     assert "--image_length 12 must be a multiple of 8" in capsys.readouterr().err
@@ -145,7 +153,8 @@ def test_wrong_arguments_are_refused(flags, tmp_path, capsys, no_model, more, to
         code = leave.code
     out, error = capsys.readouterr()
     assert code == 2 and not out
-    assert error.startswith("calibrate.py: ") and error.count("\n") == 1 and told in error
+    assert error.startswith("detect_memorization.py calibrate: ")
+    assert error.count("\n") == 1 and told in error
     assert not list(tmp_path.iterdir())
 
 
@@ -163,7 +172,7 @@ def test_one_image_is_not_enough(flags, tmp_path, capsys, no_model):
 )
 def test_the_parser_leaves_with_2(argv, capsys):
     with pytest.raises(SystemExit) as leave:
-        main(argv)
+        main(["calibrate", *argv])
     assert leave.value.code == 2 and "Traceback" not in capsys.readouterr().err
 
 

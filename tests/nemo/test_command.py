@@ -7,9 +7,10 @@ import json
 import pytest
 from safetensors.torch import save_file
 
+from memorization_suite import localize_neurons
 from memorization_suite.commands import neurons
 from memorization_suite.commands.generate import plan
-from memorization_suite.localize_neurons import main
+from memorization_suite.commands.neurons import main
 from memorization_suite.mitigation.nemo.method import read_neurons
 from memorization_suite.mitigation.nemo.store import read_statistics, write_statistics
 from memorization_suite.pipelines import loading
@@ -149,6 +150,18 @@ def test_it_is_a_function(whole, folder, monkeypatch, tmp_path):
     assert made.path.read_text() == whole
     with pytest.raises(ValueError, match="there is no flag 'noises'"):
         neurons.search(**typed, noises=3)
+
+
+def test_the_former_command_does_the_same(folder, monkeypatch, tmp_path, capsys):
+    """And says in a line what to type now."""
+    monkeypatch.setattr(loading, "load_pipeline", load)
+    for k, command in enumerate((main, localize_neurons.main)):
+        argv = ["statistics", *FEW, "--prompts", str(folder / "ordinary.txt")]
+        assert command([*argv, "--out", str(tmp_path / str(k))]) == 0
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "0").read_bytes()
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and line.endswith(f"--out {tmp_path / '1'}\n")
+    assert "python mitigation/nemo/localize_neurons.py statistics --model_id tiny" in line
 
 
 @pytest.fixture
