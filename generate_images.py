@@ -24,7 +24,8 @@ SMALLER = "--batch_size or --n_samples_per_prompt"
 
 def build_parser(argv: list[str]) -> Parser:
     """The general flags, and those of all methods; --help shows the method's that was typed."""
-    parser = Parser(SCRIPT, "Images for the prompts of a file, with one mitigation or none.")
+    about = "Images for the prompts of a file, with one mitigation or none."
+    parser = Parser(SCRIPT, about, argv=argv)
     add_flags(parser, Request)
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
     shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))

@@ -28,7 +28,7 @@ EPILOG = "A stopped sweep goes on; a finished run is not made or scored again."
 
 def build_parser(argv: list[str]) -> Parser:
     """The flags of a sweep, and those of generate_images.py for every run."""
-    parser = Parser(SCRIPT, DESCRIPTION, epilog=EPILOG)
+    parser = Parser(SCRIPT, DESCRIPTION, epilog=EPILOG, argv=argv)
     parser.add_argument(
         "file",
         type=Path,

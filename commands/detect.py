@@ -19,6 +19,7 @@ from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.settings import (
     again,
     flag,
@@ -161,7 +162,13 @@ class DetectionPlan:
     def identity(self, detector: Detector) -> dict:
         """Everything that decides a detector's scores."""
         settings = detector.named_values()
-        return {**self.common_identity, "detector": detector.name, "detector_settings": settings}
+        plugins = plugins_of(type(detector))
+        return {
+            **self.common_identity,
+            **({"plugins": plugins} if plugins else {}),
+            "detector": detector.name,
+            "detector_settings": settings,
+        }
 
     def config(self, detector: Detector) -> dict:
         """All arguments and the command, for people."""

@@ -22,7 +22,7 @@ from memorization_suite.commands.settings import (
     on_device,
     split,
 )
-from memorization_suite.detection import DETECTORS
+from memorization_suite.detection import DETECTORS, Detector
 from memorization_suite.download.assets import hint
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.mitigation.registry import (
@@ -41,6 +41,7 @@ from memorization_suite.pipelines.models import (
 )
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
     checked,
@@ -135,9 +136,11 @@ class Plan:
         general = identity_of(self.settings)
         general["model_id"] = fingerprint(self.settings.model_id)
         screened = {"screen": self.screen.identity()} if self.screen else {}
+        plugins = plugins_of(*map(type, self.parts()))
         return {
             **general,
             **screened,
+            **({"plugins": plugins} if plugins else {}),
             "method": self.mitigation.name,
             "method_settings": self.mitigation.named_values(),
             "prompts_sha256": sha256_of(Path(self.settings.prompts)),
@@ -158,6 +161,11 @@ class Plan:
             "save_latents": self.settings.save_latents,
             "trace": self.settings.trace,
         }
+
+    def parts(self) -> list[Mitigation | Detector]:
+        """The methods, and the detector that screens."""
+        screening = [self.screen.detector] if self.screen else []
+        return [*getattr(self.mitigation, "methods", [self.mitigation]), *screening]
 
     def general(self) -> dict[str, Any]:
         """The general flags, whether typed or not."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
     Settings,
     flag,
@@ -107,7 +108,7 @@ def split(typed: Mapping[str, Any], settings: type[Settings], more: Collection[s
 
 def command_line(script: str, typed: Mapping[str, Any], settings: type[Settings]) -> str:
     """What one would type to ask for the same. settings: of the flags that are no method's."""
-    words = ["python", *script.split()]
+    words = ["python", *script.split(), *plugin_flags()]
     switches = flag_names(settings)
     for name, value in typed.items():
         if value is True:

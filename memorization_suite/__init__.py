@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from memorization_suite.commands.report import report
     from memorization_suite.commands.score import score
     from memorization_suite.mitigation.registry import build_mitigation
-    from memorization_suite.pipelines.memorization_pipeline import MemorizationPipeline
+    from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
+    from memorization_suite.runs.plugins import load_plugin
 
 if __name__ != "memorization_suite":  # the checkout's folders lie on __path__, this one too
     raise ImportError(f"{__name__} is memorization_suite: import it by that name")
@@ -40,11 +41,12 @@ JOBS = {  # name -> module; imported when it is first used
     "detect": "commands.detect",
     "score": "commands.score",
     "report": "commands.report",
+    "load_plugin": "runs.plugins",
     "build_mitigation": "mitigation.registry",
-    "MemorizationPipeline": "pipelines.memorization_pipeline",
+    "MemorizationPipeline": "pipelines.stable_diffusion.pipeline",
 }
 __all__ = ["ROOT", "MemorizationPipeline", "build_mitigation", "detect", "generate", "plan"]
-__all__ += ["plan_detection", "report", "score"]
+__all__ += ["load_plugin", "plan_detection", "report", "score"]
 
 
 def __getattr__(name: str):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from memorization_suite.runs.plugins import load_installed, load_plugin
 from memorization_suite.runs.settings import (
     Settings,
     closest,
@@ -28,11 +30,34 @@ NOTHING_SAID = ("", "")
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a wrong argument, exit code 2. Flags that were not typed are absent."""
+    """One line for a wrong argument, exit code 2. Flags that were not typed are absent.
 
-    def __init__(self, prog: str, description: str = "", **options: Any):
+    Every command has --plugin. Where flags come from a registry, argv is what was typed: its
+    plugins are loaded before the flags are added.
+    """
+
+    def __init__(
+        self, prog: str, description: str = "", *, argv: list[str] | None = None, **options: Any
+    ):
         options.setdefault("argument_default", argparse.SUPPRESS)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+        self.add_argument(
+            "--plugin",
+            action=Load,
+            metavar="FILE.py",
+            help="a file that registers methods, detectors and the like; may be repeated",
+        )
+        if argv is not None:
+            self.load_plugins(values_after(argv, "--plugin"))
+
+    def load_plugins(self, files: Iterable[str]) -> None:
+        """Loads the installed plugins and these; a fault is one line, exit code 2."""
+        try:
+            load_installed()
+            for file in files:
+                load_plugin(file)
+        except ValueError as error:
+            self.exit(2, f"{self.prog}: {error}\n")
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}{self.meant(message)} (--help lists all flags)\n")
@@ -55,6 +80,13 @@ class Parser(argparse.ArgumentParser):
     def typed(self, argv: list[str] | None = None) -> dict[str, Any]:
         """Name -> value of what was typed, and defaults of flags that are no settings."""
         return vars(self.parse_args(argv))
+
+
+class Load(argparse.Action):
+    """Loads the plugin that was typed; no value is left for the settings."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.load_plugins([values])
 
 
 def command(
@@ -167,11 +199,16 @@ def asked_for(
     their flags.
     """
     names = [switch.removeprefix("--") for switch in switches if switch in argv]
-    for word, following in zip(argv, [*argv[1:], ""]):
-        if word == flag or word.startswith(f"{flag}="):
-            value = following if word == flag else word.split("=", 1)[1]
-            names += list(known) if value == "all" else re.split("[+,]", value)
+    for value in values_after(argv, flag):
+        names += list(known) if value == "all" else re.split("[+,]", value)
     return [name for name in known if name in names]
+
+
+def values_after(argv: list[str], flag: str) -> list[str]:
+    """What was typed as `--flag VALUE` or `--flag=VALUE`, as often as it was."""
+    values = [following for word, following in itertools.pairwise(argv) if word == flag]
+    begin = f"{flag}="
+    return values + [word.removeprefix(begin) for word in argv if word.startswith(begin)]
 
 
 def owned_text(owner: str, option: dataclasses.Field, shown: Collection[str]) -> str:

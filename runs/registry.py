@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from memorization_suite.runs.plugins import SUITE, TABLES, load_installed
 from memorization_suite.runs.settings import Settings, build, frozen_settings
 
-SUITE = "memorization_suite"
 Entry = TypeVar("Entry", bound=Settings)
 
 
@@ -18,15 +18,18 @@ class Registry(Mapping[str, "type[Entry]"], Generic[Entry]):
     """The classes of one kind, in the order of their names.
 
     The modules of the kind's folder register their classes by decorator when they are imported,
-    which is when the registry is first read; a plugin does the same. So the folder's come first.
+    which is when the registry is first read; a plugin (`runs/plugins.py`) does the same. The
+    folder's come first.
     """
 
-    def __init__(self, kind: str, folder: str):
-        # What an entry is called in messages.
+    def __init__(self, kind: str, folder: str, plural: str = ""):
+        # What an entry is called in messages, and several of them.
         self.kind = kind
+        self.plural = plural or f"{kind}s"
         # Name of the package, below the suite's, that holds the modules.
         self.folder = folder
         self.entries: dict[str, type[Entry]] = {}
+        TABLES.append(self.entries)
         self.is_loaded = False
 
     def register(self, name: str, **facts: Any) -> Callable[[type], type[Entry]]:
@@ -40,7 +43,7 @@ class Registry(Mapping[str, "type[Entry]"], Generic[Entry]):
                 self.load()
             if name in self.entries:
                 raise ValueError(
-                    f"two {self.kind}s are called {name!r}: {place_of(self.entries[name])} and "
+                    f"two {self.plural} are called {name!r}: {place_of(self.entries[name])} and "
                     f"{place_of(cls)}"
                 )
             for fact, value in {"name": name, **facts}.items():
@@ -51,7 +54,11 @@ class Registry(Mapping[str, "type[Entry]"], Generic[Entry]):
         return decorate
 
     def load(self) -> None:
-        """Imports every module of the folder, once."""
+        """Imports what installed packages offer, and every module of the folder, once.
+
+        Raises ValueError that names a package whose plugin is faulty.
+        """
+        load_installed()
         if self.is_loaded:
             return
         self.is_loaded = True

@@ -3,12 +3,16 @@ thread, so that results repeat.
 """
 
 import copy
+import sys
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from memorization_suite.detection import DETECTORS
+from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.runs.plugins import PLUGINS, TABLES
 from memorization_suite.tiny.models import (
     build_scheduler,
     build_text_encoder,
@@ -124,3 +128,18 @@ def random_v_folder(tmp_path_factory, make_pipe) -> str:
     folder = tmp_path_factory.mktemp("random_sd_v")
     make_pipe("euler", "v_prediction", cls=StableDiffusionPipeline).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def registries():
+    """What is registered and which plugins are loaded is as before after the test."""
+    for registry in (METHODS, DETECTORS):
+        registry.load()
+    places = [*TABLES, PLUGINS]
+    before = [dict(place) for place in places]
+    yield
+    for place, entries in zip(places, before):
+        place.clear()
+        place.update(entries)
+    for module in [name for name in sys.modules if name.startswith("plugin:")]:
+        del sys.modules[module]
