@@ -146,6 +146,7 @@ def build_parser(argv: list[str]) -> Parser:
         SCRIPT,
         "A memorization score for every image of a prompt set; larger means more memorized. "
         f"Subcommands with flags of their own: {', '.join(SUBCOMMANDS)}.",
+        argv=argv,
     )
     add_flags(parser, Request)
     text = "print every detector and leave"
