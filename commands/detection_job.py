@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from memorization_suite.commands.detect import DetectionPlan, ScoreFolder
-    from memorization_suite.detection.trajectory import Watched
+    from memorization_suite.detection.trajectory import DetectorResult
     from memorization_suite.pipelines import MemorizationPipeline
 
 
@@ -63,22 +63,21 @@ class Job:
         batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
         batch.pipe = self.pipe
         predictor = self.pipe.predictor(batch, settings.num_inference_steps)
-        seen = trajectory.detect(
+        made = trajectory.detect(
             missing,
             predictor,
             self.noise(batch, len(prompts)),
             batch=batch,
             guidance_scale=settings.guidance_scale,
-            decode=lambda latents: self.pipe.decode(latents, "pt")[0],
             want_images=settings.save_masks and any(detector.spatial for detector in missing),
         )
         seconds = (time.perf_counter() - start) / len(prompts)
-        for detector, watched in zip(missing, seen.found):
+        for detector, result in zip(missing, made.results):
             folder = self.folders[detector.name]
-            if settings.save_masks and watched.masks is not None:
-                self.save_masks(folder, name, prompts, watched.masks, seen.images)
-            cost = self.cost_rows(name, prompts, watched.rows, predictor.unet_evals, seconds)
-            scores = self.score_rows(name, prompts, watched)
+            if settings.save_masks and result.masks is not None:
+                self.save_masks(folder, name, prompts, result.masks, made.images)
+            cost = self.cost_rows(name, prompts, result.rows, predictor.unet_evals, seconds)
+            scores = self.score_rows(name, prompts, result)
             folder.add(f"{name}_{prompts[0].row:06d}", cost=cost, scores=scores)
 
     def noise(self, batch: Batch, prompts: int) -> torch.Tensor:
@@ -99,7 +98,7 @@ class Job:
         samples = range(self.plan.settings.n_samples_per_prompt)
         return [(prompt, k) for prompt in prompts for k in samples]
 
-    def score_rows(self, name: str, prompts: list[Prompt], watched: Watched) -> list[dict]:
+    def score_rows(self, name: str, prompts: list[Prompt], result: DetectorResult) -> list[dict]:
         """Rows of scores.csv for a batch."""
         return [
             {
@@ -109,7 +108,7 @@ class Job:
                 "sample_index": k,
                 "score": f"{score:.7g}",
             }
-            for (prompt, k), score in zip(self.keys(prompts), watched.scores.tolist())
+            for (prompt, k), score in zip(self.keys(prompts), result.scores.tolist())
         ]
 
     def cost_rows(self, name: str, prompts: list[Prompt], alone, shared, seconds) -> list[dict]:

@@ -90,9 +90,8 @@ def sample_screened(
         noise,
         undrawn(batch, pipe=pipe),
         options["guidance_scale"],
-        lambda latents: pipe.decode(latents, "pt")[0],
     )
-    scores = seen.found[0].scores
+    scores = seen.results[0].scores
     flagged = scores > screen.threshold  # nan is not above
     runs: dict[bool, Sample] = {}
     for kind in (True, False):

@@ -5,7 +5,7 @@ Asthana and Belagiannis, ICLR 2026.
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import F, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
@@ -42,18 +42,13 @@ def anisotropy(
     return norm_weight * norm + cosine_weight * cosine
 
 
-class AnisotropyWatcher(Watcher):
-    """Both terms on the initial noise."""
-
-    score: torch.Tensor
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        late = self.predictor.at(prediction.x, self.predictor.scheduler.timesteps[LATE])
-        settings = self.detector
-        self.score = anisotropy(prediction, late, settings.norm_weight, settings.cosine_weight)
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        return self.score
+def check_late_step(name: str, total: int) -> None:
+    """Raises ValueError when the sampler has no third last timestep. name: who looks at it."""
+    if total < -LATE:
+        raise ValueError(
+            f"{name} looks at the third last timestep, so {total} steps are too few: at least "
+            f"{-LATE}"
+        )
 
 
 @register("anisotropy", paper="Asthana and Belagiannis, ICLR 2026", cost="4")
@@ -64,7 +59,6 @@ class Anisotropy(Detector):
     Source: weights of SD 1.4.
     """
 
-    watcher = AnisotropyWatcher
     norm_weight: float = flag(
         1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0
     )
@@ -73,9 +67,9 @@ class Anisotropy(Detector):
     def steps(self, total: int) -> int:
         return 1
 
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        late = look.predictor.at(prediction.x, look.predictor.scheduler.timesteps[LATE])
+        look.keep(score=anisotropy(prediction, late, self.norm_weight, self.cosine_weight))
+
     def check(self, total: int) -> None:
-        if total < -LATE:
-            raise ValueError(
-                f"anisotropy looks at the third last timestep, so {total} steps are too few: at "
-                f"least {-LATE}"
-            )
+        check_late_step(self.name, total)

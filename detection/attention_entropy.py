@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from functools import reduce
+
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
@@ -14,81 +16,16 @@ def entropy(attention: torch.Tensor) -> torch.Tensor:
     return -torch.special.xlogy(attention, attention).sum(-1)
 
 
-class AttentionWatcher(Watcher):
-    """Keeps each layer's newest attention of the text rows, mean over heads and queries."""
+def keeps_text_rows(look: Look, layers: list[str]) -> dict[str, See]:
+    """Keeps `attention` of each layer's text rows, mean over heads and queries, (n, 77)."""
 
-    # Layer -> (n, 77).
-    newest: dict[str, torch.Tensor]
-
-    def begin(self) -> None:
-        self.newest = {}
-
-    def layers(self) -> list[str]:
-        """Names of the layers that are looked at."""
-        return attention_names(self.predictor.unet)
-
-    def attention(self, index: int) -> dict[str, See]:
-        return dict.fromkeys(self.layers(), self.see)
-
-    def see(self, name: str, probs: torch.Tensor) -> None:
-        """probs: (rows, heads, queries, 77)."""
-        text_rows = self.predictor.call.rows_of("text").to(probs.device)
+    def see(layer: str, probs: torch.Tensor) -> None:
+        text_rows = look.predictor.call.rows_of("text").to(probs.device)
         # At guidance scales 0 and 1 each half has a call of its own.
         if text_rows.any():
-            self.newest[name] = probs[text_rows].mean((1, 2))
+            look.keep(attention=probs[text_rows].mean((1, 2)))
 
-
-class AttentionEntropyWatcher(AttentionWatcher):
-    """Ren's D, see `AttentionEntropy`."""
-
-    def begin(self) -> None:
-        super().begin()
-        # Steps that are averaged, the last ones.
-        self.tail = self.detector.tail(self.total)
-
-    def attention(self, index: int) -> dict[str, See]:
-        if index == 0 or self.is_in_tail(index):
-            return super().attention(index)
-        return {}
-
-    def is_in_tail(self, index: int) -> bool:
-        """Whether the step with this index is averaged."""
-        return index >= self.total - self.tail
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        if not self.attention(step.index):
-            return
-        # Mean over all layers, (n, 77).
-        attention = torch.stack(list(self.newest.values())).mean(0).cpu()
-        if step.index == 0:
-            # The end token and the padding after it.
-            ends = torch.tensor(last_tokens(self.batch))
-            self.summary = torch.arange(attention.shape[1]) >= ends[:, None]
-            self.first = entropy(attention * self.summary)
-            self.score = torch.zeros(len(attention))
-        if self.is_in_tail(step.index):
-            change = entropy(attention * self.summary) - self.first
-            if self.detector.difference == "absolute":
-                change = change.abs()
-            self.score += (entropy(attention) + change) / self.tail
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        return self.score
-
-
-class LayerEntropyWatcher(AttentionWatcher):
-    """Ren's E, see `LayerEntropy`."""
-
-    def layers(self) -> list[str]:
-        names = attention_names(self.predictor.unet)
-        return [names[min(self.detector.layer, len(names) - 1)]]
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        (attention,) = self.newest.values()
-        self.score = entropy(attention)
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        return self.score
+    return dict.fromkeys(layers, see)
 
 
 @register("attention_entropy", paper="Ren et al., ECCV 2024, D", cost="2N")
@@ -100,17 +37,38 @@ class AttentionEntropy(Detector):
     tokens: the end token and the padding.
     """
 
-    watcher = AttentionEntropyWatcher
     difference: str = flag(
         "absolute", "change of the summary tokens' entropy", choices=("absolute", "signed")
     )
 
-    def steps(self, total: int) -> int:
-        return total
+    def attention(self, look: Look, index: int) -> dict[str, See]:
+        if 0 < index < look.total - self.tail(look.total):
+            return {}
+        return keeps_text_rows(look, attention_names(look.predictor.unet))
 
     def tail(self, total: int) -> int:
-        """The last fifth, at least one step."""
+        """How many steps are averaged: the last fifth, at least one."""
         return max(total // 5, 1)
+
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        layers = look.series.pop("attention", [])
+        if not layers:
+            return
+        attention = torch.stack(layers).mean(0).cpu()
+        ends = torch.tensor(last_tokens(look.batch))
+        is_summary = torch.arange(attention.shape[1]) >= ends[:, None]
+        of_summary = entropy(attention * is_summary)
+        if step.index == 0:
+            look.keep(first=of_summary)
+        tail = self.tail(look.total)
+        if step.index >= look.total - tail:
+            change = of_summary - look.series["first"][0]
+            if self.difference == "absolute":
+                change = change.abs()
+            look.keep(share=(entropy(attention) + change) / tail)
+
+    def finish(self, look: Look) -> torch.Tensor:
+        return reduce(torch.add, look.series["share"])
 
 
 @register(
@@ -122,7 +80,6 @@ class LayerEntropy(Detector):
     Source: layer 3 in the order of calls, down_blocks.1.attentions.1 of SD 1.
     """
 
-    watcher = LayerEntropyWatcher
     layer: int = flag(
         3,
         "cross-attention layer in the order of calls; a smaller UNet's last one if it has fewer",
@@ -131,3 +88,11 @@ class LayerEntropy(Detector):
 
     def steps(self, total: int) -> int:
         return 1
+
+    def attention(self, look: Look, index: int) -> dict[str, See]:
+        layers = attention_names(look.predictor.unet)
+        return keeps_text_rows(look, [layers[min(self.layer, len(layers) - 1)]])
+
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        (attention,) = look.series["attention"]
+        look.keep(score=entropy(attention))

@@ -1,8 +1,12 @@
-"""What a detector is: it watches a guided trajectory, or its start, and scores every image."""
+"""What a detector is: it looks at a guided trajectory, or its start, and scores every image."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from memorization_suite.lazy import torch
 from memorization_suite.runs.registry import Registry
@@ -11,70 +15,76 @@ from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.attention import See
 
 
-class Watcher:
-    """One detector's look at one batch. Methods are called in this order.
+@dataclass
+class Look:
+    """A detector's look at one batch: what it may use, and what it keeps until it scores."""
 
-    Images never see each other unless a score is about a prompt.
-    """
+    # For evaluations of the detector's own, which are counted.
+    predictor: NoisePredictor
+    batch: Batch
+    # Steps of the sampler.
+    total: int
+    # UNet rows of those evaluations, of each image (n,).
+    rows: torch.Tensor
+    # What was kept: name -> its values, the first step's first.
+    series: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    # When the trajectory has ended: the last latents.
+    final: torch.Tensor = field(init=False)
+    # Then too: (n, 3, H, W) in [0, 1], if the detector asked for them.
+    images: torch.Tensor = field(init=False)
 
-    def __init__(self, detector, predictor: NoisePredictor, batch: Batch, total: int):
-        # Its settings.
-        self.detector = detector
-        # For evaluations of its own, which are counted.
-        self.predictor = predictor
-        self.batch = batch
-        # Steps of the sampler.
-        self.total = total
-        self.begin()
+    def keep(self, **values: Any) -> None:
+        """Appends each value to the series of its name."""
+        for name, value in values.items():
+            self.series[name].append(value)
 
-    def begin(self) -> None:
-        """Prepares what the watcher collects."""
-
-    def attention(self, index: int) -> dict[str, See]:
-        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in
-        the trajectory's UNet call of this step.
-        """
-        return {}
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        """Once per watched step.
-
-        prediction.x is what the UNet read, of unit variance at the first step.
-        """
-
-    def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
-        """Scores (n,), larger is more memorized.
-
-        final: last latents. images: (n, 3, H, W) in [0, 1], if the detector asked for them.
-        """
-        raise NotImplementedError
-
-    def masks(self) -> torch.Tensor | None:
-        """Where the memorized part is, for detectors that tell.
-
-        (n, h, w) of the latents' size and at least 0.
-        """
-        return None
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """What is evaluated inside the block counts as the detector's own."""
+        before = self.predictor.unet_evals.clone()
+        yield
+        self.rows += self.predictor.unet_evals - before
 
 
 class Detector(Settings):
-    """A detector's settings; `watch` starts one of its watchers on a batch."""
+    """A detector's settings, and what it does with a batch: the methods that take a look.
+
+    They are called in this order. Images never see each other unless a score is about a prompt.
+    """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     cost: ClassVar[str]  # UNet rows per image when it runs alone, N steps
-    watcher: ClassVar[type[Watcher]]
     needs_final: ClassVar[bool] = False  # the last latents, so the trajectory goes to its end
     needs_images: ClassVar[bool] = False  # the pictures too
     spatial: ClassVar[bool] = False  # does it have masks?
 
     def steps(self, total: int) -> int:
-        """How many predictions of the trajectory it looks at: 0 none, `total` all of them."""
-        return 0
+        """How many predictions of the trajectory it looks at, from the first: all of them."""
+        return total
 
-    def watch(self, predictor: NoisePredictor, batch: Batch, total: int) -> Watcher:
-        """A watcher for one batch."""
-        return self.watcher(self, predictor, batch, total)
+    def attention(self, look: Look, index: int) -> dict[str, See]:
+        """Cross-attention module -> what to do with its probabilities (rows, heads, queries, 77) in
+        the trajectory's UNet call of this step.
+        """
+        return {}
+
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        """Once per step that it looks at.
+
+        prediction.x is what the UNet read, of unit variance at the first step.
+        """
+
+    def finish(self, look: Look) -> torch.Tensor:
+        """Scores (n,), larger is more memorized: the mean over the steps' `score`."""
+        return torch.stack(look.series["score"]).mean(0)
+
+    def masks(self, look: Look) -> torch.Tensor | None:
+        """Where the memorized part is, for detectors that tell.
+
+        (n, h, w) of the latents' size and at least 0.
+        """
+        return None
 
     def missing(self) -> str:
         """What the detector cannot run without and was not given, as the end of a sentence.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import F, cv2, np, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
@@ -185,33 +185,10 @@ def bright(mask: torch.Tensor, how: str, quantile: float) -> torch.Tensor:
     return torch.from_numpy(binary).reshape(mask.shape).to(mask.device) > 0
 
 
-class BrightEndingWatcher(Watcher):
-    """Keeps each step's squares, summed over channels, until the mask is there."""
-
-    # The roots of those squares, (n, 1, h, w) of each step.
-    roots: list[torch.Tensor]
-    mask: torch.Tensor
-
-    def begin(self) -> None:
-        self.roots = []
-        self.ending = EndTokenAttention(self.predictor, last_tokens(self.batch))
-
-    def attention(self, index: int) -> dict[str, See]:
-        return dict.fromkeys(self.ending.names, self.ending.see) if index == self.total - 1 else {}
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        self.roots.append(prediction.conditional.square().sum(1, keepdim=True).sqrt())
-        if step.index == self.total - 1:
-            height, width = prediction.x.shape[-2:]
-            self.mask = self.ending.mask(height, width)
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        mask = binarise(self.mask, self.detector.mask_binarise, self.detector.mask_quantile)
-        return torch.stack([masked_norm(root, mask) for root in self.roots]).mean(0)
-
-    def masks(self) -> torch.Tensor:
-        """The soft mask: attention probabilities."""
-        return self.mask[:, 0]
+def check_quantile(quantile: float) -> None:
+    """Raises ValueError when no pixel is that bright."""
+    if quantile >= 1:
+        raise ValueError(f"--mask_quantile {quantile:g} leaves no bright pixel; it is below 1")
 
 
 @register("bright_ending", paper="Chen et al., ICLR 2025", cost="2N")
@@ -223,7 +200,6 @@ class BrightEnding(Detector):
     the squares per pixel are kept.
     """
 
-    watcher = BrightEndingWatcher
     spatial = True
     mask_binarise: str = flag(
         "none",
@@ -235,12 +211,30 @@ class BrightEnding(Detector):
         0.9, "with quantile: share of the pixels that are dark", short="q", above=0.0
     )
 
-    def steps(self, total: int) -> int:
-        return total
+    def attention(self, look: Look, index: int) -> dict[str, See]:
+        if index < look.total - 1:
+            return {}
+        ending = EndTokenAttention(look.predictor, last_tokens(look.batch))
+        look.keep(ending=ending)
+        return dict.fromkeys(ending.names, ending.see)
+
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        # Squares, summed over channels, are enough to keep until the mask is there.
+        look.keep(root=prediction.conditional.square().sum(1, keepdim=True).sqrt())
+
+    def finish(self, look: Look) -> torch.Tensor:
+        mask = binarise(self.soft_mask(look), self.mask_binarise, self.mask_quantile)
+        return torch.stack([masked_norm(root, mask) for root in look.series["root"]]).mean(0)
+
+    def masks(self, look: Look) -> torch.Tensor:
+        """Attention probabilities."""
+        return self.soft_mask(look)[:, 0]
+
+    def soft_mask(self, look: Look) -> torch.Tensor:
+        """The same, (n, 1, h, w)."""
+        (ending,) = look.series["ending"]
+        height, width = look.final.shape[-2:]
+        return ending.mask(height, width)
 
     def check(self, total: int) -> None:
-        super().check(total)
-        if self.mask_quantile >= 1:
-            raise ValueError(
-                f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1"
-            )
+        check_quantile(self.mask_quantile)

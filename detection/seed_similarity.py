@@ -5,7 +5,7 @@ Carlini et al. 2023 and a thumbnail correlation.
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import F, torch
 from memorization_suite.runs.settings import flag
 
@@ -39,20 +39,22 @@ def thumbnail_similarity(images: torch.Tensor, side: int = 32) -> torch.Tensor:
     return flat @ flat.T
 
 
-class AmongSeeds(Watcher):
+class AmongSeeds(Detector):
     """Each image's mean over the prompt's others.
 
     A single image has nothing to be compared with and scores nan.
     """
 
+    needs_images = True
+
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         """(n, n), larger is more alike."""
         raise NotImplementedError
 
-    def finish(self, final: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
-        assert images is not None  # needs_images
+    def finish(self, look: Look) -> torch.Tensor:
+        images = look.images
         scores = torch.full((len(images),), torch.nan)
-        for group in self.batch.groups():
+        for group in look.batch.groups():
             if len(group) > 1:
                 similarity = self.similarity(images[group.to(images.device)])
                 others = similarity.cpu().fill_diagonal_(0)
@@ -60,41 +62,22 @@ class AmongSeeds(Watcher):
         return scores
 
 
-class TileDistanceWatcher(AmongSeeds):
-    """Minus the tile distance."""
-
-    def similarity(self, images: torch.Tensor) -> torch.Tensor:
-        return -tile_distance(images, self.detector.tiles)
-
-
-class SeedSimilarityWatcher(AmongSeeds):
-    """Correlation of thumbnails."""
-
-    def similarity(self, images: torch.Tensor) -> torch.Tensor:
-        return thumbnail_similarity(images)
-
-
 @register("tile_distance", paper="Carlini et al., USENIX Security 2023", cost="2N")
-class TileDistance(Detector):
+class TileDistance(AmongSeeds):
     """Minus the largest distance of corresponding tiles, mean over the prompt's other images.
 
     Source: tiles of 128 pixels of 512, so 4 by 4.
     """
 
-    watcher = TileDistanceWatcher
-    needs_images = True
     tiles: int = flag(4, "tiles along a side", at_least=1)
 
-    def steps(self, total: int) -> int:
-        return total
+    def similarity(self, images: torch.Tensor) -> torch.Tensor:
+        return -tile_distance(images, self.tiles)
 
 
 @register("seed_similarity", paper="ours: correlation of 32-pixel thumbnails", cost="2N")
-class SeedSimilarity(Detector):
+class SeedSimilarity(AmongSeeds):
     """Correlation with the prompt's other images."""
 
-    watcher = SeedSimilarityWatcher
-    needs_images = True
-
-    def steps(self, total: int) -> int:
-        return total
+    def similarity(self, images: torch.Tensor) -> torch.Tensor:
+        return thumbnail_similarity(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import NoisePredictor, Prediction, Step, alpha_sigma
@@ -31,31 +31,6 @@ def difference_along_itself(
     return change * per_image(row_norm(v)) / h
 
 
-class SharpnessWatcher(Watcher):
-    """Mean over the watched steps of ||H s||, see `Sharpness`."""
-
-    norms: list[torch.Tensor]
-
-    def begin(self) -> None:
-        self.norms = []
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        t = prediction.t
-        if self.detector.product == "forward":
-            x = prediction.x.float()
-            product = directional(self.predictor, x, t, prediction.conditional)
-        else:
-            h = self.detector.step_length
-            product = difference_along_itself(self.predictor, prediction, h)
-        # s = -e / sigma twice: in H and in s.
-        _, sigma = alpha_sigma(self.predictor.scheduler, t)
-        norm = row_norm(product) / sigma**2
-        self.norms.append(norm.square() if self.detector.power == 2 else norm)
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        return torch.stack(self.norms).mean(0)
-
-
 @register("sharpness", paper="Jeon et al., ICML 2025", cost="4K, K = --num_steps")
 class Sharpness(Detector):
     """||H s||: s and H are the differences of the conditional and the unconditional score and of
@@ -68,7 +43,6 @@ class Sharpness(Detector):
     sigma.
     """
 
-    watcher = SharpnessWatcher
     num_steps: int = flag(1, "steps that are averaged, from the first", at_least=1)
     product: str = flag(
         "forward",
@@ -82,3 +56,14 @@ class Sharpness(Detector):
 
     def steps(self, total: int) -> int:
         return self.num_steps
+
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        if self.product == "forward":
+            v = prediction.conditional
+            product = directional(look.predictor, prediction.x.float(), prediction.t, v)
+        else:
+            product = difference_along_itself(look.predictor, prediction, self.step_length)
+        # s = -e / sigma twice: in H and in s.
+        _, sigma = alpha_sigma(look.predictor.scheduler, prediction.t)
+        norm = row_norm(product) / sigma**2
+        look.keep(score=norm.square() if self.power == 2 else norm)

@@ -7,11 +7,13 @@ agree. *Source:* Huang et al., "Broken Memories", KDD 2026.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.detection.base import Detector, Watcher, register
+from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step, alpha_sigma
@@ -20,6 +22,10 @@ from memorization_suite.sampling.noise_predictor import row_norm
 SCHEMA = 1
 # Of step i: ||z_{i+1} - z_i||, ||z_{i+1}||, ||z0_hat at step i||.
 NORMS = ("update", "latent", "clean")
+NO_FILE = (
+    "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "
+    "stability --guidance_scale 7.5 ... with the settings of this run"
+)
 
 
 def clean_estimate(pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
@@ -28,33 +34,43 @@ def clean_estimate(pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
     return (pred.x.float() - sigma * noise.float()) / alpha
 
 
+def updates(z: list[torch.Tensor]) -> torch.Tensor:
+    """||z_{i+1} - z_i|| of each step, (n, N). z: where the steps led, N + 1 of (n, 4, h, w).
+
+    No noise is left in the last latents, so that z is the latents.
+    """
+    return torch.stack([row_norm(after - before) for before, after in pairwise(z)], 1)
+
+
 class NormRecorder:
     """Collects the norms of a run whose guidance is a scale: on_step at every step, then finish."""
 
     def __init__(self) -> None:
-        self.norms: dict[str, list[torch.Tensor]] = {name: [] for name in NORMS}
-        self.last: torch.Tensor | None = None
+        self.z: list[torch.Tensor] = []
+        self.clean: list[torch.Tensor] = []
 
     def on_step(self, step: Step, pred: Prediction) -> None:
         """Once per step, after the schedule has set step.applied."""
-        self.move_to(pred.x)
-        noise = pred.guided(step.applied)
-        self.norms["clean"].append(row_norm(clean_estimate(pred, noise)))
-
-    def move_to(self, z: torch.Tensor) -> None:
-        """z: where the last step led."""
-        if self.last is not None:
-            self.norms["update"].append(row_norm(z.float() - self.last))
-            self.norms["latent"].append(row_norm(z))
-        self.last = z.float()
+        self.z.append(pred.x.float())
+        self.clean.append(row_norm(clean_estimate(pred, pred.guided(step.applied))))
 
     def finish(self, final: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Each norm at each step, (n, N) float32 on the CPU.
+        """Each norm at each step, (n, N) float32 on the CPU. final: the last latents."""
+        z = [*self.z, final.float()]
+        return {
+            "update": updates(z).cpu(),
+            "latent": torch.stack([row_norm(after) for after in z[1:]], 1).cpu(),
+            "clean": torch.stack(self.clean, 1).cpu(),
+        }
 
-        final: the last latents; no noise is left in them, so that z is the latents.
-        """
-        self.move_to(final)
-        return {name: torch.stack(values, 1).cpu() for name, values in self.norms.items()}
+
+def sampler_facts(scheduler, latent_shape: Sequence[int]) -> dict[str, Any]:
+    """What a run and its statistics can compare of the sampler, whose timesteps are set."""
+    return {
+        "scheduler_class": type(scheduler).__name__,
+        "timesteps": [round(float(t), 3) for t in scheduler.timesteps],
+        "latent_shape": list(latent_shape),
+    }
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,14 @@ class Statistics:
                     "here "
                     "(python calibrate.py stability makes them with this run's settings)"
                 )
+
+    def check_step(self, step: Step, pred: Prediction) -> None:
+        """Raises ValueError when the run that makes this step is of another kind."""
+        self.check(
+            num_inference_steps=step.num_steps,
+            guidance_scale=step.guidance_scale,
+            **sampler_facts(pred.predictor.scheduler, pred.x.shape[1:]),
+        )
 
     def as_text(self) -> str:
         """JSON, a line for each entry; `read_statistics` reads it."""
@@ -176,55 +200,12 @@ def instability(statistics: Statistics, update: torch.Tensor) -> torch.Tensor:
     return torch.stack(each, 1).amax(1)
 
 
-NO_FILE = (
-    "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "
-    "stability --guidance_scale 7.5 ... with the settings of this run"
-)
-
-
-class StabilityWatcher(Watcher):
-    """Norms of the latents' updates, of unit variance as the UNet reads them."""
-
-    norms: list[torch.Tensor]
-    # Where the last step led.
-    last: torch.Tensor | None
-
-    def begin(self) -> None:
-        self.norms = []
-        self.last = None
-        self.statistics = read_statistics(Path(self.detector.statistics))
-
-    def on_step(self, step: Step, prediction: Prediction) -> None:
-        if step.index == 0:
-            scheduler = self.predictor.scheduler
-            self.statistics.check(
-                num_inference_steps=step.num_steps,
-                guidance_scale=step.guidance_scale,
-                scheduler_class=type(scheduler).__name__,
-                timesteps=[round(float(t), 3) for t in scheduler.timesteps],
-                latent_shape=list(prediction.x.shape[1:]),
-            )
-        self.move_to(prediction.x.float())
-
-    def move_to(self, z: torch.Tensor) -> None:
-        """z: where the last step led, float32."""
-        if self.last is not None:
-            self.norms.append(row_norm(z - self.last))
-        self.last = z
-
-    def finish(self, final: torch.Tensor, images) -> torch.Tensor:
-        # No noise is left in the last latents, so that they are of the UNet's scale.
-        self.move_to(final.float())
-        return instability(self.statistics, torch.stack(self.norms, 1))
-
-
 @register("stability", paper="Huang et al., KDD 2026", cost="2N")
 class Stability(Detector):
     """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, mean and sd of this step over
     ordinary prompts.
     """
 
-    watcher = StabilityWatcher
     needs_final = True
     statistics: str = flag(
         "",
@@ -233,8 +214,16 @@ class Stability(Detector):
         file=True,
     )
 
-    def steps(self, total: int) -> int:
-        return total
+    def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
+        if step.index == 0:
+            statistics = read_statistics(Path(self.statistics))
+            statistics.check_step(step, prediction)
+            look.keep(statistics=statistics)
+        look.keep(z=prediction.x.float())
+
+    def finish(self, look: Look) -> torch.Tensor:
+        (statistics,) = look.series["statistics"]
+        return instability(statistics, updates([*look.series["z"], look.final.float()]))
 
     def missing(self) -> str:
         return "" if self.statistics else NO_FILE

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from memorization_suite.detection.base import Detector, Watcher
+from memorization_suite.detection.base import Detector, Look
 from memorization_suite.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.attention import See, open_attention
@@ -14,8 +15,8 @@ from memorization_suite.sampling.loop import steps
 
 
 @dataclass
-class Watched:
-    """What one detector found in a batch."""
+class DetectorResult:
+    """One detector's scores of a batch."""
 
     # (n,).
     scores: torch.Tensor
@@ -26,11 +27,11 @@ class Watched:
 
 
 @dataclass
-class Seen:
-    """What all detectors found in a batch."""
+class TrajectoryResult:
+    """What a batch's trajectory gave."""
 
-    # A detector each.
-    found: list[Watched]
+    # One a detector.
+    results: list[DetectorResult]
     # (n, 3, H, W) in [0, 1], if they were made.
     images: torch.Tensor | None
     # Step 0's prediction, if it was made as sampling makes it: without open attention, whose
@@ -38,42 +39,33 @@ class Seen:
     first: Prediction | None
 
 
-@dataclass
-class Look:
-    """A detector at work on a batch."""
+class Watch:
+    """All detectors at work on one batch, a look each."""
 
-    detector: Detector
-    watcher: Watcher
-    # Predictions of the trajectory that it looks at, from the first.
-    length: int
-    # UNet rows of its own evaluations, of each image (n,).
-    rows: torch.Tensor
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """What is evaluated inside the block counts as this detector's own."""
-        before = self.watcher.predictor.unet_evals.clone()
-        yield
-        self.rows += self.watcher.predictor.unet_evals - before
-
-
-class OpenSteps:
-    """Opens the UNet's cross-attention to the watchers, step by step."""
-
-    def __init__(self, unet, looks: Sequence[Look]):
-        self.unet = unet
-        self.looks = looks
-        # Module -> who wants to see its probabilities in the next step.
+    def __init__(self, detectors: Sequence[Detector], predictor: NoisePredictor, batch: Batch):
+        self.unet = predictor.unet
+        self.total = len(predictor.scheduler.timesteps)
+        self.detectors = detectors
+        self.looks = [
+            Look(predictor, batch, self.total, rows=torch.zeros_like(predictor.unet_evals))
+            for _ in detectors
+        ]
+        self.first: Prediction | None = None
+        # Cross-attention module -> who wants to see its probabilities in the next step.
         self.sees: dict[str, list[See]] = {}
         self.opened = ExitStack()
 
+    def pairs(self, index: int) -> list[tuple[Detector, Look]]:
+        """Those that look at this step."""
+        pairs = zip(self.detectors, self.looks)
+        return [(detector, look) for detector, look in pairs if index < detector.steps(self.total)]
+
     def open(self, index: int) -> None:
-        """Opens what is wanted in this step."""
-        self.sees = {}
-        for look in self.looks:
-            wanted = look.watcher.attention(index) if index < look.length else {}
-            for name, see in wanted.items():
-                self.sees.setdefault(name, []).append(see)
+        """Opens the attention that is wanted in this step."""
+        self.sees = defaultdict(list)
+        for detector, look in self.pairs(index):
+            for name, see in detector.attention(look, index).items():
+                self.sees[name].append(see)
         if self.sees:
             self.opened.enter_context(open_attention(self.unet, list(self.sees), see=self.show))
 
@@ -86,6 +78,30 @@ class OpenSteps:
         """The UNet is as before."""
         self.opened.close()
 
+    def on_step(self, step: Step, prediction: Prediction) -> None:
+        """Shows a step to all who look at it."""
+        prediction.need("uncond", "text")
+        self.close()
+        if step.index == 0 and not self.sees:
+            self.first = prediction
+        for detector, look in self.pairs(step.index):
+            with look.counted():
+                detector.on_step(look, step, prediction)
+        self.open(step.index + 1)
+
+    def results(self, final: torch.Tensor, images: torch.Tensor | None) -> list[DetectorResult]:
+        """What each detector makes of it, when the trajectory has ended."""
+        results = []
+        for detector, look in zip(self.detectors, self.looks):
+            look.final = final
+            if detector.needs_images and images is not None:
+                look.images = images
+            with look.counted():
+                scores = detector.finish(look).float().cpu()
+            watched = self.total if detector.needs_images else detector.steps(self.total)
+            results.append(DetectorResult(scores, look.rows + 2 * watched, detector.masks(look)))
+        return results
+
 
 @no_grad
 def detect(
@@ -94,62 +110,28 @@ def detect(
     noise: torch.Tensor,
     batch: Batch,
     guidance_scale: float,
-    decode: Callable[[torch.Tensor], torch.Tensor],
     *,
     want_images: bool = False,
-) -> Seen:
+) -> TrajectoryResult:
     """Scores of every detector from one trajectory, no longer than the longest that one needs.
 
-    The scheduler's timesteps are set. noise: (n, 4, h, w) of unit variance. decode: latents ->
-    images (n, 3, H, W) in [0, 1]; the images are made and returned when a detector needs them or
-    want_images says so.
+    The scheduler's timesteps are set. noise: (n, 4, h, w) of unit variance. batch.pipe decodes the
+    images, which are made and returned when a detector needs them or want_images says so.
     """
-    scheduler = predictor.scheduler
-    total = len(scheduler.timesteps)
-    looks = []
-    for detector in detectors:
-        watcher = detector.watch(predictor, batch, total)
-        rows = torch.zeros_like(predictor.unet_evals)
-        looks.append(Look(detector, watcher, detector.steps(total), rows))
-    longest = max(look.length for look in looks)
     decoded = want_images or any(detector.needs_images for detector in detectors)
     whole = decoded or any(detector.needs_final for detector in detectors)
-    attention = OpenSteps(predictor.unet, looks)
-    first: list[Prediction] = []
-
-    def on_step(step: Step, prediction: Prediction) -> None:
-        prediction.need("uncond", "text")
-        attention.close()
-        if step.index == 0 and not attention.sees:
-            first.append(prediction)
-        for look in looks:
-            if step.index < look.length:
-                with look.counted():
-                    look.watcher.on_step(step, prediction)
-        attention.open(step.index + 1)
-
-    final = noise * scheduler.init_noise_sigma
-    if longest or whole:
-        with closing(attention):
-            attention.open(0)
-            final = steps(
-                predictor,
-                final,
-                batch,
-                GuidanceSchedule(),
-                guidance_scale,
-                on_step=on_step,
-                watched=None if whole else longest,
-            )
-    images = decode(final) if decoded else None
-    found = [finished(look, final, images, total) for look in looks]
-    return Seen(found, images, first[0] if first else None)
-
-
-def finished(look: Look, final: torch.Tensor, images: torch.Tensor | None, total: int) -> Watched:
-    """What a detector found, when the trajectory has ended. total: steps of the sampler."""
-    needs_images = look.detector.needs_images
-    with look.counted():
-        scores = look.watcher.finish(final, images if needs_images else None).float().cpu()
-    rows = look.rows + 2 * (total if needs_images else look.length)
-    return Watched(scores, rows, look.watcher.masks())
+    watch = Watch(detectors, predictor, batch)
+    longest = max(detector.steps(watch.total) for detector in detectors)
+    with closing(watch):
+        watch.open(0)
+        final = steps(
+            predictor,
+            noise * predictor.scheduler.init_noise_sigma,
+            batch,
+            GuidanceSchedule(),
+            guidance_scale,
+            on_step=watch.on_step,
+            watched=None if whole else longest,
+        )
+    images = batch.pipe.decode(final, "pt")[0] if decoded else None
+    return TrajectoryResult(watch.results(final, images), images, watch.first)

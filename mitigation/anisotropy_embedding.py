@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from memorization_suite.detection.anisotropy import LATE, anisotropy
+from memorization_suite.detection.anisotropy import LATE, Anisotropy, anisotropy, check_late_step
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 
 
@@ -26,14 +27,17 @@ class AnisotropyEmbedding(EmbeddingSearch):
     """
 
     optim_target_loss: float = flag(1.5, "target of the weighted sum; not published", short="tl")
-    norm_weight: float = flag(
-        1.0,
-        "g1: weight of the magnitude at the first timestep, epsilon units",
+    norm_weight: float = again(
+        Anisotropy,
+        "norm_weight",
+        text="g1: weight of the magnitude at the first timestep, epsilon units",
         short="g1",
-        at_least=0.0,
     )
-    cosine_weight: float = flag(
-        2.0, "g2: weight of the mean cosine at the third last timestep", short="g2", at_least=0.0
+    cosine_weight: float = again(
+        Anisotropy,
+        "cosine_weight",
+        text="g2: weight of the mean cosine at the third last timestep",
+        short="g2",
     )
 
     def edit_embeddings(
@@ -47,8 +51,4 @@ class AnisotropyEmbedding(EmbeddingSearch):
         return self.optimize(predictor, batch, Objective(x, times, loss))
 
     def check(self, num_steps: int) -> None:
-        if num_steps < -LATE:
-            raise ValueError(
-                f"anisotropy_embedding looks at the third last timestep, so {num_steps} steps are "
-                f"too few: at least {-LATE}"
-            )
+        check_late_step(self.name, num_steps)

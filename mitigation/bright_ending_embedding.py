@@ -5,10 +5,17 @@ Chen et al., ICLR 2025 (Bright Ending).
 
 from __future__ import annotations
 
-from memorization_suite.detection.bright_ending import BINARISE, binarise, look_ahead, masked_norm
+from memorization_suite.detection.bright_ending import (
+    BrightEnding,
+    binarise,
+    check_quantile,
+    look_ahead,
+    masked_norm,
+)
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 
 
@@ -35,18 +42,16 @@ class BrightEndingEmbedding(EmbeddingSearch):
     optim_target_loss: float = flag(
         1.0, "target of the masked magnitude, epsilon units", short="tl", above=0.0
     )
-    mask_binarise: str = flag(
-        "none",
-        "the mask: none (attention probabilities), otsu or quantile (0 and 1)",
-        short="mask",
-        choices=BINARISE,
+    mask_binarise: str = again(
+        BrightEnding,
+        "mask_binarise",
+        text="the mask: none (attention probabilities), otsu or quantile (0 and 1)",
         always_named=False,
     )
-    mask_quantile: float = flag(
-        0.9,
-        "with --mask_binarise quantile: share of the pixels that are dark",
-        short="q",
-        above=0.0,
+    mask_quantile: float = again(
+        BrightEnding,
+        "mask_quantile",
+        text="with --mask_binarise quantile: share of the pixels that are dark",
         always_named=False,
     )
     official: str = quirks("joint_norm", "last_iterate")
@@ -70,7 +75,4 @@ class BrightEndingEmbedding(EmbeddingSearch):
         return self.optimize(predictor, batch, Objective(x, [t], loss), self.official)
 
     def check(self, num_steps: int) -> None:
-        if self.mask_quantile >= 1:
-            raise ValueError(
-                f"--mask_quantile {self.mask_quantile:g} leaves no bright pixel; it is below 1"
-            )
+        check_quantile(self.mask_quantile)

@@ -9,9 +9,15 @@ import copy
 import inspect
 from pathlib import Path
 
-from memorization_suite.detection.stability import Statistics, clean_estimate, read_statistics
+from memorization_suite.detection.stability import (
+    Stability,
+    Statistics,
+    clean_estimate,
+    read_statistics,
+)
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
 from memorization_suite.sampling.loop import input_scale
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, stretch
@@ -40,14 +46,7 @@ class InsideRegions(GuidanceSchedule):
 
     def begin(self, step: Step, pred: Prediction) -> None:
         """Step 0. Raises ValueError when the statistics are of another kind of run."""
-        scheduler = pred.predictor.scheduler
-        self.statistics.check(
-            num_inference_steps=step.num_steps,
-            guidance_scale=step.guidance_scale,
-            scheduler_class=type(scheduler).__name__,
-            timesteps=[round(float(t), 3) for t in scheduler.timesteps],
-            latent_shape=list(pred.x.shape[1:]),
-        )
+        self.statistics.check_step(step, pred)
         n = len(pred.x)
         device = pred.x.device
         self.largest = torch.zeros(n, device=device)
@@ -146,12 +145,7 @@ class StabilityRegions(Mitigation):
     latents (paper: SD 1.4, PNDM).
     """
 
-    statistics: str = flag(
-        "",
-        "file with the norms of ordinary prompts, made by calibrate.py stability",
-        short="stats",
-        file=True,
-    )
+    statistics: str = again(Stability, "statistics", short="stats")
     gamma_sd: float = flag(
         3.0, "half width of the region, in standard deviations", short="sd", above=0.0
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memorization_suite.detection import DETECTORS, Watcher, build_detector
+from memorization_suite.detection import DETECTORS, Detector, build_detector
 from memorization_suite.detection.base import register
 from memorization_suite.detection.stability import NormRecorder, measure
 from memorization_suite.detection.trajectory import detect
@@ -64,16 +64,13 @@ def run(pipe, chosen, prompts, noise, **known):
     """(what detect() saw, the predictor). known: of the batch."""
     batch = Batch.of_captions(prompts, pipe=pipe, **known)
     predictor = pipe.predictor(batch, STEPS)
-    seen = detect(
-        chosen, predictor, noise, batch, SCALE, lambda latents: pipe.decode(latents, "pt")[0]
-    )
-    return seen, predictor
+    return detect(chosen, predictor, noise, batch, SCALE), predictor
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_rows_are_as_stated(pipe, prompts, noise, name):
     seen, predictor = run(pipe, [built(name)], prompts, noise)
-    assert seen.found[0].rows.tolist() == predictor.unet_evals.tolist() == [ROWS[name]] * 3
+    assert seen.results[0].rows.tolist() == predictor.unet_evals.tolist() == [ROWS[name]] * 3
 
 
 @pytest.mark.parametrize("name", sorted(set(DETECTORS) - set(OF_PROMPTS)))
@@ -81,9 +78,9 @@ def test_rows_are_as_stated(pipe, prompts, noise, name):
 def test_a_batch_of_three_equals_three_batches_of_one(make_pipe, prompts, noise, kind, name):
     """To 1e-4 of the score."""
     pipe, detector = make_pipe(*kind), built(name, kind[0])
-    together = run(pipe, [detector], prompts, noise)[0].found[0].scores
+    together = run(pipe, [detector], prompts, noise)[0].results[0].scores
     alone = [
-        run(pipe, [detector], prompts[i : i + 1], noise[i : i + 1])[0].found[0].scores
+        run(pipe, [detector], prompts[i : i + 1], noise[i : i + 1])[0].results[0].scores
         for i in range(3)
     ]
     assert torch.isfinite(together).all()
@@ -97,8 +94,8 @@ def test_one_trajectory_for_all_gives_the_scores_and_rows_of_one_each(pipe, prom
     chosen = [built(name) for name in DETECTORS]
     seen, predictor = run(pipe, chosen, prompts, noise, prompt_seeds=[1, 1, 1])
     assert predictor.unet_evals.tolist() == [2 * STEPS + 2 + 2] * 3
-    for detector, watched in zip(chosen, seen.found):
-        alone = run(pipe, [detector], prompts, noise, prompt_seeds=[1, 1, 1])[0].found[0]
+    for detector, watched in zip(chosen, seen.results):
+        alone = run(pipe, [detector], prompts, noise, prompt_seeds=[1, 1, 1])[0].results[0]
         torch.testing.assert_close(watched.scores, alone.scores, rtol=1e-3, atol=1e-4)
         assert torch.equal(watched.rows, alone.rows)
 
@@ -106,14 +103,12 @@ def test_one_trajectory_for_all_gives_the_scores_and_rows_of_one_each(pipe, prom
 def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
     """Its last latents are those of plain guidance, so masks and images belong together."""
 
-    class Last(Watcher):
-        def finish(self, final, images):
-            return final.flatten(1).norm(dim=1)
+    class Last(Detector):
+        needs_final = True
 
-    detector = build_detector("seed_similarity")
-    object.__setattr__(
-        detector, "watch", lambda predictor, batch, total: Last(detector, predictor, batch, total)
-    )
+        def finish(self, look):
+            return look.final.flatten(1).norm(dim=1)
+
     expected = pipe.sample(
         Batch.of_captions(prompts),
         noise,
@@ -122,7 +117,7 @@ def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
         guidance_scale=SCALE,
     ).final
     torch.testing.assert_close(
-        run(pipe, [detector], prompts, noise)[0].found[0].scores, expected.flatten(1).norm(dim=1)
+        run(pipe, [Last()], prompts, noise)[0].results[0].scores, expected.flatten(1).norm(dim=1)
     )
 
 
@@ -139,7 +134,7 @@ def test_masks_have_the_latents_size(pipe, prompts, noise):
     for name in DETECTORS:
         detector = built(name)
         if detector.spatial:
-            masks = run(pipe, [detector], prompts, noise)[0].found[0].masks
+            masks = run(pipe, [detector], prompts, noise)[0].results[0].masks
             assert masks.shape == (3, 8, 8) and (masks >= 0).all()
 
 
@@ -170,14 +165,14 @@ def test_noise_norm(pipe, prompts, noise, count):
     expected = [plain.noise_norm(steps, count) for steps in trajectory(pipe, prompts, noise)]
     detector = build_detector("noise_norm", num_steps=count)
     torch.testing.assert_close(
-        run(pipe, [detector], prompts, noise)[0].found[0].scores,
+        run(pipe, [detector], prompts, noise)[0].results[0].scores,
         torch.tensor(expected),
         rtol=1e-4,
         atol=0,
     )
     if count == STEPS:
         torch.testing.assert_close(
-            run(pipe, [build_detector("noise_norm_all")], prompts, noise)[0].found[0].scores,
+            run(pipe, [build_detector("noise_norm_all")], prompts, noise)[0].results[0].scores,
             torch.tensor(expected),
             rtol=1e-4,
             atol=0,
@@ -195,7 +190,7 @@ def test_attention_entropy(pipe, prompts, noise, difference):
     ]
     scores = (
         run(pipe, [build_detector("attention_entropy", difference=difference)], prompts, noise)[0]
-        .found[0]
+        .results[0]
         .scores
     )
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=0, atol=1e-4)
@@ -207,11 +202,9 @@ def test_attention_is_seen_where_guidance_needs_one_half(pipe, prompts, noise, s
     detector = build_detector("layer_entropy")
     batch = Batch.of_captions(prompts, pipe=pipe)
     predictor = pipe.predictor(batch, STEPS)
-    seen = detect(
-        [detector], predictor, noise, batch, scale, lambda latents: pipe.decode(latents, "pt")[0]
-    )
+    seen = detect([detector], predictor, noise, batch, scale)
     guided = run(pipe, [detector], prompts, noise)[0]
-    torch.testing.assert_close(seen.found[0].scores, guided.found[0].scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.results[0].scores, guided.results[0].scores, rtol=0, atol=1e-4)
 
 
 def test_layer_entropy(pipe, prompts, noise):
@@ -220,7 +213,7 @@ def test_layer_entropy(pipe, prompts, noise):
         for i, prompt in enumerate(prompts)
     ]
     torch.testing.assert_close(
-        run(pipe, [build_detector("layer_entropy")], prompts, noise)[0].found[0].scores,
+        run(pipe, [build_detector("layer_entropy")], prompts, noise)[0].results[0].scores,
         torch.tensor(expected),
         rtol=0,
         atol=1e-4,
@@ -234,7 +227,7 @@ def test_bright_ending_in_one_pass_equals_the_two_pass_procedure(pipe, prompts, 
         for i, prompt in enumerate(prompts)
     ]
     torch.testing.assert_close(
-        run(pipe, [build_detector("bright_ending")], prompts, noise)[0].found[0].scores,
+        run(pipe, [build_detector("bright_ending")], prompts, noise)[0].results[0].scores,
         torch.tensor(expected),
         rtol=1e-4,
         atol=0,
@@ -247,7 +240,7 @@ def test_anisotropy(pipe, prompts, noise):
         for i, prompt in enumerate(prompts)
     ]
     torch.testing.assert_close(
-        run(pipe, [build_detector("anisotropy")], prompts, noise)[0].found[0].scores,
+        run(pipe, [build_detector("anisotropy")], prompts, noise)[0].results[0].scores,
         torch.tensor(expected),
         rtol=1e-4,
         atol=1e-4,
@@ -279,7 +272,7 @@ def test_alike_images_score_higher(pipe, prompts, noise, name):
             noise,
             prompt_seeds=[1, 1, 2, 2, 3],
         )[0]
-        .found[0]
+        .results[0]
         .scores
     )
     assert scores[0] == pytest.approx(1.0 if name == "seed_similarity" else 0.0, abs=1e-4)
@@ -311,7 +304,7 @@ def test_stability(pipe, prompts, noise):
                 )
             )
         )
-    scores = run(pipe, [built("stability")], prompts, noise)[0].found[0].scores
+    scores = run(pipe, [built("stability")], prompts, noise)[0].results[0].scores
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-3, atol=1e-3)
 
 
