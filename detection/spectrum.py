@@ -187,89 +187,81 @@ def following(
     return q, torch.where(ended, 0.0, length)
 
 
-def arnoldi(
-    product: Product,
-    start: torch.Tensor,
-    iterations: int,
-    generators: list[torch.Generator],
-    first: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Hessenberg matrices of the operator in the Krylov spaces of the rows of `start`.
+@dataclass
+class Start:
+    """Where Krylov spaces begin, a row each."""
 
-    (r, m, m), m = min(iterations, d). start: unit vectors (r, d) float64. first: the product with
-    them, where known. generators: one a row.
+    # Unit vectors, (r, d) float64.
+    vectors: torch.Tensor
+    # The operator's products with them.
+    products: torch.Tensor
+    # For vectors beyond a space that is invariant.
+    generators: list[torch.Generator]
+
+
+def arnoldi(product: Product, start: Start, iterations: int) -> torch.Tensor:
+    """Hessenberg matrices of the operator in the Krylov spaces, (r, m, m), m = min(iterations, d).
 
     Every new vector is orthogonalized against all before it, so for a symmetric operator this is
     Lanczos with full reorthogonalization and the matrix is tridiagonal to rounding.
     """
-    r, d = start.shape
+    r, d = start.vectors.shape
     m = min(iterations, d)
-    basis = start.new_zeros(r, m, d)
-    hessenberg = start.new_zeros(r, m, m)
-    scale = start.new_zeros(r)
-    q = start
+    basis = start.vectors.new_zeros(r, m, d)
+    hessenberg = start.vectors.new_zeros(r, m, m)
+    scale = start.vectors.new_zeros(r)
+    q = start.vectors
     for k in range(m):
         basis[:, k] = q
-        w = first if k == 0 and first is not None else product(q)
+        w = product(q) if k else start.products
         scale = torch.maximum(scale, torch.linalg.vector_norm(w, dim=1))
         w, hessenberg[:, : k + 1, k] = orthogonalize(w, basis[:, : k + 1])
         if k + 1 < m:
-            q, hessenberg[:, k + 1, k] = following(w, basis[:, : k + 1], scale, generators)
+            q, hessenberg[:, k + 1, k] = following(w, basis[:, : k + 1], scale, start.generators)
     return hessenberg
 
 
-def lanczos(
-    product: Product,
-    start: torch.Tensor,
-    iterations: int,
-    generators: list[torch.Generator],
-    first: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Tridiagonal matrices of a symmetric operator, (r, m, m), m = min(iterations, d).
-
-    Full reorthogonalization. Arguments as of `arnoldi`.
-    """
-    hessenberg = arnoldi(product, start, iterations, generators, first)
+def tridiagonal(hessenberg: torch.Tensor) -> torch.Tensor:
+    """What Lanczos gives: the matrices of a symmetric operator without their rounding."""
     diagonal = hessenberg.diagonal(0, 1, 2)
     beside = hessenberg.diagonal(-1, 1, 2)
     return torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
 
 
-def ritz(tridiagonal: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def without_broken(matrices: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The matrices with zeros where one is not finite, and which are, (n,)."""
+    values = array(matrices)
+    broken = ~np.isfinite(values).all((1, 2))
+    return np.where(broken[:, None, None], 0.0, values), broken
+
+
+def ritz(symmetric: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Ritz values, ascending, and their weights in the start vector, which add up to one.
 
     (n, m) each, nan where the matrix is not finite.
     """
-    matrices = tridiagonal.cpu().numpy()
-    finite = np.isfinite(matrices).all((1, 2))
-    values, vectors = np.linalg.eigh(np.where(finite[:, None, None], matrices, 0.0))
-    values[~finite] = np.nan
+    matrices, broken = without_broken(symmetric)
+    values, vectors = np.linalg.eigh(matrices)
+    values[broken] = np.nan
     return values, vectors[:, 0, :] ** 2
 
 
 def ritz_real(hessenberg: torch.Tensor) -> np.ndarray:
     """Real parts of the Ritz values, ascending, (n, m); nan where the matrix is not finite."""
-    matrices = hessenberg.cpu().numpy()
-    finite = np.isfinite(matrices).all((1, 2))
-    eigenvalues = np.linalg.eigvals(np.where(finite[:, None, None], matrices, 0.0))
-    values = np.sort(eigenvalues.real, 1)
-    values[~finite] = np.nan
+    matrices, broken = without_broken(hessenberg)
+    values = np.sort(np.linalg.eigvals(matrices).real, 1)
+    values[broken] = np.nan
     return values
 
 
-def not_negative(values: np.ndarray) -> np.ndarray:
-    """How many are at least 0, (n, m) -> (n,) float; nan where there are nan."""
-    count = (values >= 0).sum(1).astype(float)
-    return np.where(np.isfinite(values).all(1), count, np.nan)
+def not_negative(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """The weight of those that are at least 0, (n, m) -> (n,) float; nan where there are nan.
 
-
-def quadrature(values: np.ndarray, weights: np.ndarray, dimension: int) -> np.ndarray:
-    """Each probe's estimate of how many of all eigenvalues are at least 0, (r,).
-
-    Source: stochastic Lanczos quadrature.
+    Without weights how many they are; with those of Ritz values the share of all eigenvalues, by
+    stochastic Lanczos quadrature.
     """
-    estimate = dimension * (weights * (values >= 0)).sum(1)
-    return np.where(np.isfinite(values).all(1), estimate, np.nan)
+    weight = (weights * (values >= 0)).sum(1)
+    return np.where(np.isfinite(values).all(1), weight, np.nan)
 
 
 @dataclass
@@ -307,34 +299,35 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
             f"{method!r} with {iterations} iterations is not possible; there are "
             f"{', '.join(OPERATORS)} with at least 1"
         )
-    if method == "arnoldi":
-        values, estimate, error = by_arnoldi(operator, probes, iterations)
-    else:
-        values, estimate, error = by_lanczos(operator, probes, iterations)
+    by_method = by_arnoldi if method == "arnoldi" else by_lanczos
+    values, estimate, error = by_method(operator, probes, iterations)
     count = not_negative(values)
     exact = iterations >= probes.vectors.shape[2]
     if exact:
         estimate = count
         error = 0 * count
-    trace, trace_error = arrays(probes.trace())
-    (asymmetry,) = arrays((probes.asymmetry(),))
-    return Spectrum(exact, values, count, estimate, error, trace, trace_error, asymmetry)
+    trace, trace_error = probes.trace()
+    return Spectrum(
+        exact=exact,
+        eigenvalues=values,
+        nonnegative=count,
+        estimate=estimate,
+        estimate_error=error,
+        trace=array(trace),
+        trace_error=array(trace_error),
+        asymmetry=array(probes.asymmetry()),
+    )
 
 
-def by_arnoldi(
-    operator: Operator, probes: Probes, iterations: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_arnoldi(operator: Operator, probes: Probes, iterations: int) -> tuple[np.ndarray, ...]:
     """Real parts of J's Ritz values (n, m), and nan in the place of an estimate and its error."""
-    generators = [stream(seed, "krylov start") for seed in probes.seeds]
-    start = probes.vectors[0]
-    hessenberg = arnoldi(operator.times, start, iterations, generators, probes.products[0])
-    unknown = np.full(len(start), np.nan)
-    return ritz_real(hessenberg), unknown, unknown
+    start = Start(probes.vectors[0], probes.products[0], krylov_streams(probes.seeds))
+    values = ritz_real(arnoldi(operator.times, start, iterations))
+    unknown = np.full(len(values), np.nan)
+    return values, unknown, unknown
 
 
-def by_lanczos(
-    operator: Operator, probes: Probes, iterations: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_lanczos(operator: Operator, probes: Probes, iterations: int) -> tuple[np.ndarray, ...]:
     """Ritz values of (J + J^T) / 2, (n, m), the estimated count and its standard error, (n,)."""
 
     def symmetric(v: torch.Tensor) -> torch.Tensor:
@@ -343,15 +336,22 @@ def by_lanczos(
     many, n, d = probes.vectors.shape
     if iterations >= d:
         many = 1  # all eigenvalues: there is nothing to estimate
-    start = probes.vectors[:many].flatten(0, 1)
-    first = ((probes.products + probes.transposed) / 2)[:many].flatten(0, 1)
-    generators = [stream(seed, "krylov start") for _ in range(many) for seed in probes.seeds]
-    values, weights = ritz(lanczos(symmetric, start, iterations, generators, first))
-    estimates = torch.from_numpy(quadrature(values, weights, d).reshape(many, n))
-    estimate, error = arrays(mean_and_error(estimates))
-    return values[:n], estimate, error
+    start = Start(
+        vectors=probes.vectors[:many].flatten(0, 1),
+        products=((probes.products + probes.transposed) / 2)[:many].flatten(0, 1),
+        generators=krylov_streams(probes.seeds * many),
+    )
+    values, weights = ritz(tridiagonal(arnoldi(symmetric, start, iterations)))
+    estimates = torch.from_numpy(d * not_negative(values, weights)).reshape(many, n)
+    estimate, error = mean_and_error(estimates)
+    return values[:n], array(estimate), array(error)
 
 
-def arrays(tensors: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]:
-    """On the CPU, for numpy."""
-    return tuple(tensor.cpu().numpy() for tensor in tensors)
+def krylov_streams(seeds: list[int]) -> list[torch.Generator]:
+    """One a seed."""
+    return [stream(seed, "krylov start") for seed in seeds]
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor for numpy."""
+    return tensor.cpu().numpy()

@@ -12,12 +12,13 @@ from memorization_suite.detection.sharpness import directional
 from memorization_suite.detection.spectrum import (
     KINDS,
     ScoreJacobian,
+    Start,
     arnoldi,
-    lanczos,
     probe,
     ritz,
     ritz_real,
     spectrum,
+    tridiagonal,
 )
 from memorization_suite.sampling import NoisePredictor, alpha_sigma
 from tests.detection.mixture import DIMENSION, LATENT, exact_hessian, make_predictor
@@ -280,13 +281,13 @@ def test_the_basis_stays_orthogonal():
     """
     matrices = random_matrices(1, 60) + torch.diag(torch.logspace(0, 6, 60, dtype=torch.float64))
     operator = Matrices(matrices)
-    start = probe(operator, 1, [0], 60).vectors[0]
-    hessenberg = arnoldi(operator.times, start, 60, [torch.Generator()])
+    vectors = probe(operator, 1, [0], 60).vectors[0]
+    start = Start(vectors, operator.times(vectors), [torch.Generator()])
+    hessenberg = arnoldi(operator.times, start, 60)
     assert (hessenberg - hessenberg.mT).abs().max() < 1e-13 * matrices.abs().max() * 60
-    tridiagonal = lanczos(operator.times, start, 60, [torch.Generator()])
-    assert np.allclose(ritz(tridiagonal)[0], ritz_real(hessenberg), rtol=1e-9) and torch.equal(
-        tridiagonal, tridiagonal.mT
-    )
+    by_lanczos = tridiagonal(hessenberg)
+    assert np.allclose(ritz(by_lanczos)[0], ritz_real(hessenberg), rtol=1e-9)
+    assert torch.equal(by_lanczos, by_lanczos.mT)
 
 
 def test_the_estimated_count_lies_within_its_error():
