@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.settings import Sampling, check_out, fill, on_device, split
-from memorization_suite.detection.stability import NORMS, NormRecorder, instability, measure
+from memorization_suite.detection.stability import (
+    NORMS,
+    NormRecorder,
+    instability,
+    measure,
+    sampler_facts,
+)
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines import loading
@@ -96,9 +102,7 @@ def stability(**typed: Any) -> Stability:
     OSError. *Source:* Huang et al., KDD 2026.
     """
     settings, prompts = plan_sampling(typed)
-    images = len(prompts) * settings.n_samples_per_prompt
-    made_with = {"model_id": fingerprint(settings.model_id)}
-    made_with |= {name: getattr(settings, name) for name in SHARED}
+    model = fingerprint(settings.model_id)
     pipe = loading.load_pipeline(
         settings.model_id,
         unet_id=settings.unet_id,
@@ -107,17 +111,21 @@ def stability(**typed: Any) -> Stability:
         scheduler=settings.scheduler,
     )
     norms = record(pipe, prompts, settings)
+    made_with = {
+        "model_id": model,
+        **{name: getattr(settings, name) for name in SHARED},
+        **sampler_facts(pipe.scheduler, pipe.latent_shape(settings.image_length)),
+    }
     made_from = {
         "prompts_sha256": sha256_of(Path(settings.prompts)),
         "prompts": len(prompts),
         "n_samples_per_prompt": settings.n_samples_per_prompt,
-        "images": images,
+        "images": len(norms["update"]),
         "seed": settings.seed,
     }
-    made = measure(norms, made_with | sampler_facts(pipe, settings.image_length), made_from)
+    made = measure(norms, made_with, made_from)
     write_bytes(settings.out, made.as_text().encode())
-    scores = instability(made, norms["update"]).tolist()
-    return Stability(settings.out, made.num_steps, scores)
+    return Stability(settings.out, made.num_steps, instability(made, norms["update"]).tolist())
 
 
 def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
@@ -148,35 +156,19 @@ def record(
     with tqdm(total=len(prompts), unit="prompt", disable=settings.quiet) as bar:
         for start in range(0, len(prompts), settings.batch_size):
             group = prompts[start : start + settings.batch_size]
-            parts.append(norms_of(pipe, group, settings))
+            batch = Batch.of(group, settings.n_samples_per_prompt, settings.seed)
+            recorder = NormRecorder()
+            sample = pipe.sample(
+                batch,
+                pipe.initial_noise(batch, settings.image_length),
+                build_mitigation("no_mitigation"),
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                on_step=recorder.on_step,
+            )
+            parts.append(recorder.finish(sample.final))
             bar.update(len(group))
     return {name: torch.cat([part[name] for part in parts]) for name in NORMS}
-
-
-def norms_of(
-    pipe: MemorizationPipeline, prompts: list[Prompt], settings: Calibration
-) -> dict[str, torch.Tensor]:
-    """Those of one batch."""
-    batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
-    recorder = NormRecorder()
-    sample = pipe.sample(
-        batch,
-        pipe.initial_noise(batch, settings.image_length),
-        build_mitigation("no_mitigation"),
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        on_step=recorder.on_step,
-    )
-    return recorder.finish(sample.final)
-
-
-def sampler_facts(pipe: MemorizationPipeline, image_length: int) -> dict[str, Any]:
-    """What a run can compare while it samples. The pipeline has sampled."""
-    return {
-        "scheduler_class": type(pipe.scheduler).__name__,
-        "timesteps": [round(float(t), 3) for t in pipe.scheduler.timesteps],
-        "latent_shape": list(pipe.latent_shape(image_length)),
-    }
 
 
 # --- threshold ---
