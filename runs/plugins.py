@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -57,7 +57,7 @@ def load_plugin(path: Path | str) -> Plugin:
     load_installed()
     file = Path(path)
     content = read(file)
-    sha256 = hash_of([content])
+    sha256 = hashlib.sha256(content).hexdigest()
     known = PLUGINS.get(file.stem)
     if known and known.sha256 == sha256:
         return known
@@ -72,6 +72,7 @@ def load_plugin(path: Path | str) -> Plugin:
     with all_or_nothing(f"the plugin {file}", module, instead="leave --plugin out"):
         run(module, file, content)
     if foreign() == before:
+        del sys.modules[module]
         raise ValueError(
             f"the plugin {file} registers nothing: it takes a class with a decorator of the suite, "
             f"for example {SUITE}.mitigation.base.register (README, Plugins)"
@@ -102,7 +103,7 @@ def load_entry(entry: EntryPoint) -> Plugin:
     with all_or_nothing(what, top, instead=f"pip uninstall {package}"):
         importlib.import_module(entry.module)
     files = python_files(sys.modules[top])
-    sha256 = hash_of(file.read_bytes() for file in files)
+    sha256 = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return Plugin(entry.name, files[0], sha256=sha256, module=top, installed=True)
 
 
@@ -202,8 +203,3 @@ def python_files(module: ModuleType) -> list[Path]:
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
     below = sorted(file for folder in folders for file in folder.rglob("*.py"))
     return below or [Path(str(module.__file__))]
-
-
-def hash_of(contents: Iterable[bytes]) -> str:
-    """The sha256 of several files' contents."""
-    return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -132,14 +132,21 @@ def random_v_folder(tmp_path_factory, make_pipe) -> str:
 
 @pytest.fixture
 def registries():
-    """What is registered and which plugins are loaded is as before after the test."""
+    """What is registered and which plugins are loaded is as before after the test.
+
+    Yields what makes it so at once: the next command is then as in a new process.
+    """
     for registry in (METHODS, DETECTORS):
         registry.load()
     places = [*TABLES, PLUGINS]
     before = [dict(place) for place in places]
-    yield
-    for place, entries in zip(places, before):
-        place.clear()
-        place.update(entries)
-    for module in [name for name in sys.modules if name.startswith("plugin:")]:
-        del sys.modules[module]
+
+    def restore() -> None:
+        for place, entries in zip(places, before):
+            place.clear()
+            place.update(entries)
+        for module in [name for name in sys.modules if name.startswith("plugin:")]:
+            del sys.modules[module]
+
+    yield restore
+    restore()

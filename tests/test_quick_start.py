@@ -114,7 +114,7 @@ def test_every_command_is_looked_at():
 def test_help_is_quick(started, command):
     done = started(command, "--help")
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert done.stdout.startswith("usage: ") and "--plugin FILE.py" in done.stdout
 
 
 @pytest.mark.parametrize("command", FORMER)
