@@ -5,6 +5,7 @@ the code says.
 import argparse
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -153,19 +154,29 @@ def test_the_table_names_every_detector():
     assert {name for name in DETECTORS if f"\n| `{name}` |" in README} == set(DETECTORS)
 
 
-def test_sweeps_exist_and_name_known_methods_and_flags():
-    for path in (ROOT / "sweeps").glob("*.sh"):
-        text = path.read_text()
-        known = {f"--{option.name}" for method in METHODS.values() for option in flags(method)}
-        used = re.findall(r"^(?:for .*)?(?:generate --method|each) (\w+) (--\w+)?", text, re.M)
-        assert all(
-            method in METHODS and (not option or option in known) for method, option in used
-        ), path
-        assert (
-            path.name == "common.sh"
-            or '. "$(dirname "$0")/common.sh"' in text
-            and f"{path.name}" in README
-        )
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda path: path.stem
+)
+@WITH_WEIGHTS
+def test_every_sweep_is_planned(path, tmp_path):
+    """On an embedded model; the values of a family of models stand in a file of that family."""
+    name = path.stem.removesuffix("_sd1").removesuffix("_sd2")
+    assert f"sweeps/{name}.toml" in README or re.search(rf"# also .*\b{name}\b", README)
+    model = "tiny-v" if path.stem.endswith("_sd2") else "tiny"
+    runs = read_sweep(path)
+    assert len(plan_sweep(path, tmp_path, model_id=model)) == len(runs)
+    assert name == "example" or runs[0].settings["method"] == "no_mitigation"
+
+
+def test_the_shell_sweep_makes_the_runs_of_the_files():
+    """The loops' values are those of the sweep files, and bash understands them."""
+    script = ROOT / "examples" / "sweep.sh"
+    loops = re.findall(r"for (\w+) in ([\d. ]+); do generate", script.read_text())
+    values = {name: {float(value) for value in text.split()} for name, text in loops}
+    for loop, flag in (("rho", "rho"), ("gamma", "gamma"), ("target", "target_loss")):
+        runs = read_sweep(ROOT / "sweeps" / f"{flag}.toml")
+        assert values[loop] == {run.settings[flag] for run in runs if flag in run.settings}
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
 
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "train-tiny"])
