@@ -30,9 +30,10 @@ from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs.files import read_csv, write_bytes
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.sample import noise_of, sample
 
 if TYPE_CHECKING:
-    from memorization_suite.pipelines import MemorizationPipeline
+    from memorization_suite.sampling import Denoiser
 
 # What a run must share with a calibration, in the file's order.
 SHARED = (
@@ -103,18 +104,19 @@ def stability(**typed: Any) -> Stability:
     """
     settings, prompts = plan_sampling(typed)
     model = fingerprint(settings.model_id)
-    pipe = loading.load_pipeline(
+    model = loading.load_pipeline(
         settings.model_id,
         unet_id=settings.unet_id,
         dtype=settings.dtype,
         device=settings.device,
         scheduler=settings.scheduler,
     )
-    norms = record(pipe, prompts, settings)
+    norms = record(model, prompts, settings)
+    side = settings.image_length
     made_with = {
         "model_id": model,
         **{name: getattr(settings, name) for name in SHARED},
-        **sampler_facts(pipe.scheduler, pipe.latent_shape(settings.image_length)),
+        **sampler_facts(model, model.latent_shape(side, side)),
     }
     made_from = {
         "prompts_sha256": sha256_of(Path(settings.prompts)),
@@ -147,7 +149,7 @@ def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
 
 
 def record(
-    pipe: MemorizationPipeline, prompts: list[Prompt], settings: Calibration
+    model: Denoiser, prompts: list[Prompt], settings: Calibration
 ) -> dict[str, torch.Tensor]:
     """Norms of each image at each step, (images, N), see `detection.stability`."""
     from tqdm import tqdm
@@ -158,15 +160,16 @@ def record(
             group = prompts[start : start + settings.batch_size]
             batch = Batch.of(group, settings.n_samples_per_prompt, settings.seed)
             recorder = NormRecorder()
-            sample = pipe.sample(
+            made = sample(
+                model,
                 batch,
-                pipe.initial_noise(batch, settings.image_length),
+                noise_of(model, batch, settings.image_length),
                 build_mitigation("no_mitigation"),
                 num_inference_steps=settings.num_inference_steps,
                 guidance_scale=settings.guidance_scale,
                 on_step=recorder.on_step,
             )
-            parts.append(recorder.finish(sample.final))
+            parts.append(recorder.finish(made.final))
             bar.update(len(group))
     return {name: torch.cat([part[name] for part in parts]) for name in NORMS}
 

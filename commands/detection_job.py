@@ -11,24 +11,23 @@ from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.noise import official_noise
+from memorization_suite.sampling.sample import noise_of, predictor_of
 
 if TYPE_CHECKING:
     import torch
 
     from memorization_suite.commands.detect import DetectionPlan, ScoreFolder
     from memorization_suite.detection.trajectory import DetectorResult
-    from memorization_suite.pipelines import MemorizationPipeline
+    from memorization_suite.sampling import Denoiser
 
 
 class Job:
     """All batches of all sets; detectors that still miss a batch share its trajectory."""
 
-    def __init__(
-        self, plan: DetectionPlan, folders: dict[str, ScoreFolder], pipe: MemorizationPipeline
-    ):
+    def __init__(self, plan: DetectionPlan, folders: dict[str, ScoreFolder], model: Denoiser):
         self.plan = plan
         self.folders = folders
-        self.pipe = pipe
+        self.model = model
         self.done = {name: folder.done("scores") for name, folder in folders.items()}
 
     def go(self) -> None:
@@ -61,8 +60,7 @@ class Job:
         start = time.perf_counter()
         settings = self.plan.settings
         batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
-        batch.pipe = self.pipe
-        predictor = self.pipe.predictor(batch, settings.num_inference_steps)
+        predictor = predictor_of(self.model, batch, settings.num_inference_steps)
         made = trajectory.detect(
             missing,
             predictor,
@@ -86,11 +84,11 @@ class Job:
         """
         settings = self.plan.settings
         if settings.rng == "per_image":
-            return self.pipe.initial_noise(batch, settings.image_length)
-        shape = self.pipe.latent_shape(settings.image_length)
+            return noise_of(self.model, batch, settings.image_length)
+        shape = self.model.latent_shape(settings.image_length, settings.image_length)
         rows = [settings.n_samples_per_prompt]
-        dtype = self.pipe.unet.dtype
-        drawn = next(official_noise(settings.seed, rows, shape, dtype, self.pipe.device))
+        draws = official_noise(settings.seed, rows, shape, self.model.dtype, self.model.device)
+        drawn = next(draws)
         return drawn.repeat(prompts, 1, 1, 1)
 
     def keys(self, prompts: list[Prompt]) -> list[tuple[Prompt, int]]:

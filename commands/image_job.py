@@ -11,21 +11,22 @@ from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.noise import official_noise
+from memorization_suite.sampling.sample import Sample, noise_of, sample, to_pictures
 
 if TYPE_CHECKING:
     from memorization_suite.commands.generate import Run
-    from memorization_suite.pipelines import MemorizationPipeline, Sample
 
 
 class Job:
     """Generates what is missing in a run folder."""
 
-    def __init__(self, run: Run, pipe: MemorizationPipeline, state):
+    def __init__(self, run: Run, model: Denoiser, state):
         self.run = run
         self.plan = run.plan
         self.folder = run.folder
-        self.pipe = pipe
+        self.model = model
         self.state = state
         self.unet_evals = 0
         self.published = time.monotonic()
@@ -71,9 +72,9 @@ class Job:
         if settings.rng == "per_image":
             return [None] * len(prompts_per_batch)
         rows = [count * settings.n_samples_per_prompt for count in prompts_per_batch]
-        shape = self.pipe.latent_shape(settings.image_length)
-        dtype = self.pipe.unet.dtype
-        return official_noise(settings.seed, rows, shape, dtype, self.pipe.device.type)
+        shape = self.model.latent_shape(settings.image_length, settings.image_length)
+        device = self.model.device.type
+        return official_noise(settings.seed, rows, shape, self.model.dtype, device)
 
     def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> None:
         """One batch: sample, decode, save. What was not asked for is made and dropped."""
@@ -82,15 +83,15 @@ class Job:
         start = time.perf_counter()
         batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
         if noise is None:
-            noise = self.pipe.initial_noise(batch, settings.image_length)
-        sample, traced = self.sample(batch, noise.to(self.pipe.device, self.pipe.unet.dtype), keys)
-        pictures, _ = self.pipe.decode(sample.final)
-        self.unet_evals += int(sample.unet_evals.sum())
+            noise = noise_of(self.model, batch, settings.image_length)
+        made, traced = self.sample(batch, noise.to(self.model.device, self.model.dtype), keys)
+        pictures = to_pictures(self.model.decode(made.final))
+        self.unet_evals += int(made.unet_evals.sum())
         seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         seconds = (time.perf_counter() - start) / len(keys)
-        rows = image_rows(keys, batch.prompts, seeds, sample, seconds)
+        rows = image_rows(keys, batch.prompts, seeds, made, seconds)
         wanted = set(self.plan.wanted(prompts))
-        self.save_images(wanted, keys, pictures, sample)
+        self.save_images(wanted, keys, pictures, made)
         self.save_rows(wanted, rows, traced)
 
     def sample(self, batch: Batch, noise: torch.Tensor, keys: list[Key]):
@@ -103,7 +104,8 @@ class Job:
         trace = Trace(keys)
         watch = trace if settings.trace else None
         if self.plan.screen is None:
-            made = self.pipe.sample(batch, noise, self.plan.mitigation, on_step=watch, **options)
+            method = self.plan.mitigation
+            made = sample(self.model, batch, noise, method, on_step=watch, **options)
             return made, trace.rows() if settings.trace else None
         plain_trace = Trace(keys)
         plain = build_mitigation("no_mitigation")
@@ -112,7 +114,7 @@ class Job:
             False: Treatment(plain, plain_trace if settings.trace else None),
         }
         screen = self.plan.screen
-        made, flagged = sample_screened(screen, self.pipe, batch, noise, treatments, options)
+        made, flagged = sample_screened(screen, self.model, batch, noise, treatments, options)
         if not settings.trace:
             return made, None
         kinds = {str(key): flag for key, flag in zip(keys, flagged.tolist())}

@@ -41,7 +41,7 @@ from memorization_suite.runs.settings import (
 from memorization_suite.sampling import image_seed, initial_noise
 
 if TYPE_CHECKING:
-    from memorization_suite.pipelines import MemorizationPipeline
+    from memorization_suite.sampling import Denoiser
 
 SCRIPT = "mitigation/nemo/localize_neurons.py"
 # Of the timestep grid whose first entries are used.
@@ -133,32 +133,27 @@ def asked(kind: type[Settings], typed: dict[str, Any]) -> Any:
 # --- maps of a prompt ---
 
 
-def make_maps(
-    pipe: MemorizationPipeline, caption: str, settings: NoiseMaps, factor: float = 0.0
-) -> Maps:
+def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float = 0.0) -> Maps:
     """Noise maps of one prompt. factor: what the values of blocked neurons are multiplied by.
 
     Raises ValueError for a model whose maps are too small.
     """
-    side = pipe.unet.config.sample_size
-    kernel_size(side)
-    scheduler = pipe.scheduler
-    scheduler.set_timesteps(STEPS, device=pipe.device)
+    shape = model.latent_shape(model.native_size, model.native_size)
+    kernel_size(shape[-1])
+    model.set_timesteps(STEPS)
     seeds = [image_seed(settings.seed, 0, j) for j in range(settings.seeds)]
-    noise = initial_noise(seeds, (pipe.unet.config.in_channels, side, side)).to(pipe.device)
-    latents = noise * scheduler.init_noise_sigma
+    latents = initial_noise(seeds, shape).to(model.device) * model.initial_scale
     return Maps(
-        pipe.unet,
-        scheduler,
-        pipe.encode([caption]),
-        x=scheduler.scale_model_input(latents, scheduler.timesteps[0]),
-        t=scheduler.timesteps[settings.t_index],
+        model,
+        model.encode([caption]),
+        x=model.scale_input(latents, model.timesteps[0]),
+        t=model.timesteps[settings.t_index],
         factor=factor,
         rows=settings.rows,
     )
 
 
-def load(settings: NoiseMaps) -> MemorizationPipeline:
+def load(settings: NoiseMaps) -> Denoiser:
     """The model. Raises ValueError."""
     return loading.load_pipeline(
         settings.model_id,
@@ -211,15 +206,15 @@ def ordinary(**typed: Any) -> Ordinary:
         "prompts_sha256": sha256_of(settings.prompts),
         "prompts": len(captions),
     }
-    pipe = load(settings)
+    model = load(settings)
     for_threshold = captions[: settings.threshold_prompts]
-    statistics, pairs = ordinary_statistics(pipe, captions, for_threshold, settings)
+    statistics, pairs = ordinary_statistics(model, captions, for_threshold, settings)
     write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
     return Ordinary(settings.out, len(captions), statistics.threshold, pairs)
 
 
 def ordinary_statistics(
-    pipe: MemorizationPipeline, captions: list[str], for_threshold: list[str], settings: NoiseMaps
+    model: Denoiser, captions: list[str], for_threshold: list[str], settings: NoiseMaps
 ) -> tuple[Statistics, int]:
     """Statistics of ordinary prompts, and from how many pairs of seeds the threshold is.
 
@@ -228,11 +223,11 @@ def ordinary_statistics(
     """
     starts = range(0, len(captions), settings.rows)
     parts = (captions[start : start + settings.rows] for start in starts)
-    mean, std = mean_and_std(activations(pipe.unet, pipe.encode(part)) for part in parts)
+    mean, std = mean_and_std(activations(model, model.encode(part).tokens) for part in parts)
     upper = torch.ones(settings.seeds, settings.seeds).triu(1).bool()
     values = [torch.empty(0)]
     for caption in for_threshold:
-        maps = make_maps(pipe, caption, settings).of([[]])[0]
+        maps = make_maps(model, caption, settings).of([[]])[0]
         values.append(pair_similarities(maps)[upper])
     pairs = torch.cat(values)
     threshold = float(pairs.mean() + pairs.std()) if len(pairs) > 1 else math.nan
@@ -318,12 +313,12 @@ def search_all(
     """Searches prompt after prompt; each is kept in the file at once."""
     from tqdm import tqdm
 
-    pipe = load(settings)
+    model = load(settings)
     file.start(plain_values(settings))
     missing = [caption for caption in dict.fromkeys(captions) if caption not in file.searches]
     at_once = max(1, settings.rows // settings.seeds)
     for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
-        maps = make_maps(pipe, caption, settings, settings.scaling_factor)
+        maps = make_maps(model, caption, settings, settings.scaling_factor)
         file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
 
 

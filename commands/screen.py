@@ -10,10 +10,10 @@ from memorization_suite.detection import Detector, build_detector
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation
-from memorization_suite.sampling import Batch
+from memorization_suite.sampling import Batch, Denoiser
+from memorization_suite.sampling.sample import Sample, predictor_of, sample
 
 if TYPE_CHECKING:
-    from memorization_suite.pipelines import MemorizationPipeline, Sample
     from memorization_suite.sampling.loop import OnStep
 
 
@@ -70,7 +70,7 @@ def parse_screen(text: str, preset: dict, steps: int) -> Screen:
 
 def sample_screened(
     screen: Screen,
-    pipe: MemorizationPipeline,
+    model: Denoiser,
     batch: Batch,
     noise: torch.Tensor,
     treatments: dict[bool, Treatment],
@@ -83,12 +83,12 @@ def sample_screened(
     bool. An unflagged image costs the rows that the detector adds; a first-step score's prediction
     serves as step 0, so that it adds none.
     """
-    predictor = pipe.predictor(batch, options["num_inference_steps"])
+    predictor = predictor_of(model, batch, options["num_inference_steps"])
     seen = detect(
         [screen.detector],
         predictor,
         noise,
-        undrawn(batch, pipe=pipe),
+        undrawn(batch),
         options["guidance_scale"],
     )
     scores = seen.results[0].scores
@@ -98,17 +98,17 @@ def sample_screened(
         if (flagged == kind).any():
             fresh = undrawn(batch, first=None if kind else seen.first)
             how = treatments[kind]
-            runs[kind] = pipe.sample(fresh, noise, how.mitigation, on_step=how.on_step, **options)
+            runs[kind] = sample(model, fresh, noise, how.mitigation, on_step=how.on_step, **options)
     mitigated = runs[True] if True in runs else runs[False]
     plain = runs[False] if False in runs else runs[True]
-    sample = merge(flagged, mitigated, plain)
+    merged = merge(flagged, mitigated, plain)
     total = predictor.unet_evals
     for run in runs.values():
         total = total + run.unet_evals
     numbers = {"screen_score": scores, "mitigated": flagged.float()}
     if flagged.any():
-        numbers |= sample.numbers
-    return replace(sample, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
+        numbers |= merged.numbers
+    return replace(merged, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
 
 
 def undrawn(batch: Batch, **changes: Any) -> Batch:

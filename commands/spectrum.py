@@ -40,7 +40,7 @@ from memorization_suite.screening.spectrum_plots import best_count, counts, hist
 if TYPE_CHECKING:
     import torch
 
-    from memorization_suite.pipelines import MemorizationPipeline
+    from memorization_suite.sampling import Denoiser
 
 
 @frozen_settings
@@ -154,8 +154,8 @@ class Spectra(StudyJob):
 
     settings: SpectrumSettings
 
-    def __init__(self, plan: StudyPlan, folder: SpectrumFolder, pipe: MemorizationPipeline):
-        super().__init__(plan, folder, pipe)
+    def __init__(self, plan: StudyPlan, folder: SpectrumFolder, model: Denoiser):
+        super().__init__(plan, folder, model)
         self.types = {prompt.row: prompt.type for prompt in plan.prompts}
         self.done = folder.done("summary")
 
@@ -263,7 +263,7 @@ def visited(
         if step.index in at:
             looks.append((step.index, step.t, prediction.x.float()))
 
-    latents = noise * predictor.scheduler.init_noise_sigma
+    latents = noise * predictor.model.initial_scale
     guidance = GuidanceSchedule()
     last = max(at) + 1
     steps(predictor, latents, batch, guidance, guidance_scale, on_step=on_step, watched=last)

@@ -34,13 +34,13 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.store import Store
 from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.sample import noise_of, predictor_of
 from memorization_suite.screening.prompt_sets import captions_hash, prompt_sources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from memorization_suite.pipelines import MemorizationPipeline
-    from memorization_suite.sampling import NoisePredictor
+    from memorization_suite.sampling import Denoiser, NoisePredictor
 
 
 @frozen_settings
@@ -151,11 +151,11 @@ def plan_study(kind: type[StudySettings], typed: dict[str, Any]) -> StudyPlan:
 class StudyJob:
     """Makes what a study's folder lacks, a prompt at a time."""
 
-    def __init__(self, plan: StudyPlan, folder: StudyFolder, pipe: MemorizationPipeline):
+    def __init__(self, plan: StudyPlan, folder: StudyFolder, model: Denoiser):
         self.plan = plan
         self.settings = plan.settings
         self.folder = folder
-        self.pipe = pipe
+        self.model = model
 
     def is_done(self, prompt: Prompt) -> bool:
         """Whether everything that is asked of the prompt is in the tables."""
@@ -184,22 +184,22 @@ class StudyJob:
         """
         settings = self.settings
         batch = Batch.of([prompt], settings.n_samples_per_prompt, settings.seed)
-        predictor = self.pipe.predictor(batch, settings.num_inference_steps)
-        return batch, predictor, self.pipe.initial_noise(batch, settings.image_length)
+        predictor = predictor_of(self.model, batch, settings.num_inference_steps)
+        return batch, predictor, noise_of(self.model, batch, settings.image_length)
 
 
-def begin(plan: StudyPlan, folder: StudyFolder, load: Callable | None) -> MemorizationPipeline:
+def begin(plan: StudyPlan, folder: StudyFolder, load: Callable | None) -> Denoiser:
     """The pipeline, float32, once the folder is found usable; the folder is changed last.
 
     load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
     """
     settings = plan.settings
     folder.prepare(plan.identity, overwrite=settings.overwrite)
-    pipe = (load or loading.load_pipeline)(
+    model = (load or loading.load_pipeline)(
         settings.model_id, dtype="fp32", device=settings.device, scheduler=settings.scheduler
     )
     torch.backends.cudnn.allow_tf32 = False  # convolutions keep float32's digits
     folder.start(plan.identity, overwrite=settings.overwrite, config=plan.config)
     # What an earlier run left in parts must not be overwritten by other rows of the same prompts.
     folder.publish()
-    return pipe
+    return model

@@ -19,7 +19,7 @@ from memorization_suite.commands.study import (
     begin,
     plan_study,
 )
-from memorization_suite.detection.tokens import OFFICIAL, token_significance, token_texts
+from memorization_suite.detection.tokens import OFFICIAL, token_significance
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.settings import again, flag, frozen_settings
 from memorization_suite.screening.figures import empty_figure, one_line
@@ -27,7 +27,7 @@ from memorization_suite.screening.figures import empty_figure, one_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from memorization_suite.pipelines import MemorizationPipeline
+    from memorization_suite.sampling import Denoiser
 
 
 @frozen_settings
@@ -92,8 +92,8 @@ class Tokens(StudyJob):
 
     settings: TokenSettings
 
-    def __init__(self, plan: StudyPlan, folder: TokenFolder, pipe: MemorizationPipeline):
-        super().__init__(plan, folder, pipe)
+    def __init__(self, plan: StudyPlan, folder: TokenFolder, model: Denoiser):
+        super().__init__(plan, folder, model)
         self.done = folder.done("tokens")
 
     def is_done(self, prompt: Prompt) -> bool:
@@ -125,7 +125,7 @@ class Tokens(StudyJob):
             num_steps=settings.num_steps,
             official=settings.official,
         ).mean(0)
-        texts = token_texts(self.pipe.tokenizer, prompt.caption)
+        texts = self.model.token_texts(prompt.caption)
         return texts, scores[1 : 1 + len(texts)].tolist()
 
 

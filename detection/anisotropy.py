@@ -68,7 +68,7 @@ class Anisotropy(Detector):
         return 1
 
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
-        late = look.predictor.at(prediction.x, look.predictor.scheduler.timesteps[LATE])
+        late = look.predictor.at(prediction.x, look.predictor.model.timesteps[LATE])
         look.keep(score=anisotropy(prediction, late, self.norm_weight, self.cosine_weight))
 
     def check(self, total: int) -> None:

@@ -8,7 +8,7 @@ from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.attention import See, attention_names, last_tokens
+from memorization_suite.sampling.denoiser import See
 
 
 def entropy(attention: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class AttentionEntropy(Detector):
     def attention(self, look: Look, index: int) -> dict[str, See]:
         if 0 < index < look.total - self.tail(look.total):
             return {}
-        return keeps_text_rows(look, attention_names(look.predictor.unet))
+        return keeps_text_rows(look, look.predictor.model.attention_names())
 
     def tail(self, total: int) -> int:
         """How many steps are averaged: the last fifth, at least one."""
@@ -55,7 +55,7 @@ class AttentionEntropy(Detector):
         if not layers:
             return
         attention = torch.stack(layers).mean(0).cpu()
-        ends = torch.tensor(last_tokens(look.batch))
+        ends = torch.tensor(look.batch.end_tokens(look.predictor.model))
         is_summary = torch.arange(attention.shape[1]) >= ends[:, None]
         of_summary = entropy(attention * is_summary)
         if step.index == 0:
@@ -90,7 +90,7 @@ class LayerEntropy(Detector):
         return 1
 
     def attention(self, look: Look, index: int) -> dict[str, See]:
-        layers = attention_names(look.predictor.unet)
+        layers = look.predictor.model.attention_names()
         return keeps_text_rows(look, [layers[min(self.layer, len(layers) - 1)]])
 
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:

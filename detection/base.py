@@ -12,7 +12,7 @@ from memorization_suite.lazy import torch
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
-from memorization_suite.sampling.attention import See
+from memorization_suite.sampling.denoiser import See
 
 
 @dataclass

@@ -13,12 +13,7 @@ from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import F, cv2, np, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
-from memorization_suite.sampling.attention import (
-    See,
-    attention_names,
-    last_tokens,
-    open_attention,
-)
+from memorization_suite.sampling.denoiser import See
 from memorization_suite.sampling.loop import OnStep
 from memorization_suite.sampling.noise_predictor import above_zero, row_norm
 
@@ -37,10 +32,10 @@ class EndTokenAttention:
 
     def __init__(self, predictor: NoisePredictor, ends: list[int]):
         self.predictor = predictor
-        # Position of each image's end token, see `last_tokens`.
+        # Position of each image's end token.
         self.ends = ends
         # The modules whose probabilities `see` has to be shown.
-        self.names = attention_names(predictor.unet, contains="down_blocks")
+        self.names = predictor.model.attention_names(["down"])
         # Queries of the finest layers so far.
         self.queries = 0
         # Attention to the end token in each of them, (n, queries).
@@ -90,7 +85,7 @@ class EndTokenAttention:
         with ExitStack() as opened:
 
             def look() -> None:
-                attention = open_attention(self.predictor.unet, self.names, see=self.see)
+                attention = self.predictor.model.open_attention(self.names, see=self.see)
                 opened.enter_context(attention)
 
             def on_step(step: Step, prediction: Prediction) -> None:
@@ -122,16 +117,13 @@ def grid(queries: int, height: int, width: int) -> tuple[int, int]:
 def look_ahead(predictor: NoisePredictor, batch: Batch) -> tuple[torch.Tensor, Prediction]:
     """Masks (n, 1, h, w) of a plain run on the batch's own noise, and its prediction at step 0.
 
-    It costs what a run costs. Raises ValueError without a tokenizer.
+    It costs what a run costs. Raises ValueError for a batch that is not being sampled.
     """
-    if batch.pipe is None or batch.plain_run is None:
-        raise ValueError(
-            "a Bright Ending mask needs the tokenizer to find the end token and a first run: "
-            "sample with a pipeline"
-        )
-    ending = EndTokenAttention(predictor, last_tokens(batch))
+    if batch.plain_run is None:
+        raise ValueError("a Bright Ending mask needs a first run: sample with a pipeline")
+    ending = EndTokenAttention(predictor, batch.end_tokens(predictor.model))
     first: list[Prediction] = []
-    with ending.last_step(len(predictor.scheduler.timesteps)) as on_step:
+    with ending.last_step(len(predictor.model.timesteps)) as on_step:
 
         def watch(step: Step, prediction: Prediction) -> None:
             if step.index == 0:
@@ -214,7 +206,7 @@ class BrightEnding(Detector):
     def attention(self, look: Look, index: int) -> dict[str, See]:
         if index < look.total - 1:
             return {}
-        ending = EndTokenAttention(look.predictor, last_tokens(look.batch))
+        ending = EndTokenAttention(look.predictor, look.batch.end_tokens(look.predictor.model))
         look.keep(ending=ending)
         return dict.fromkeys(ending.names, ending.see)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
-from memorization_suite.sampling import NoisePredictor, Prediction, Step, alpha_sigma
+from memorization_suite.sampling import NoisePredictor, Prediction, Step
 from memorization_suite.sampling.gradients import forward_product
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, unit
 
@@ -64,6 +64,6 @@ class Sharpness(Detector):
         else:
             product = difference_along_itself(look.predictor, prediction, self.step_length)
         # s = -e / sigma twice: in H and in s.
-        _, sigma = alpha_sigma(look.predictor.scheduler, prediction.t)
+        _, sigma = look.predictor.model.alpha_sigma(prediction.t)
         norm = row_norm(product) / sigma**2
         look.keep(score=norm.square() if self.power == 2 else norm)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from memorization_suite.lazy import no_grad, np, torch
-from memorization_suite.sampling import NoisePredictor, alpha_sigma
-from memorization_suite.sampling.gradients import forward_product, frozen
+from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling.gradients import forward_product
 from memorization_suite.sampling.noise import stream
 
 KINDS = ("text", "uncond", "difference")
@@ -53,7 +53,7 @@ class ScoreJacobian:
         self.t = t
         self.kind = kind
         self.at_once = at_once
-        _, self.sigma = alpha_sigma(predictor.scheduler, t)
+        _, self.sigma = predictor.model.alpha_sigma(t)
 
     def score(self, x: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """s(x) of these images, (k, 4, h, w) float32."""
@@ -95,7 +95,7 @@ class ScoreJacobian:
         self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
     ) -> torch.Tensor:
         """J^T v of these images."""
-        with torch.enable_grad(), frozen(self.predictor.unet):
+        with torch.enable_grad(), self.predictor.model.frozen():
             x = x.requires_grad_()
             return torch.autograd.grad(self.score(x, images), x, v)[0]
 

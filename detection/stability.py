@@ -16,7 +16,7 @@ from typing import Any
 from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.lazy import torch
 from memorization_suite.runs.settings import flag
-from memorization_suite.sampling import Prediction, Step, alpha_sigma
+from memorization_suite.sampling import Denoiser, Prediction, Step
 from memorization_suite.sampling.noise_predictor import row_norm
 
 SCHEMA = 1
@@ -30,7 +30,7 @@ NO_FILE = (
 
 def clean_estimate(pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
     """z0_hat = (z - sigma e) / alpha, float32. noise: e as it is stepped with, (n, 4, h, w)."""
-    alpha, sigma = alpha_sigma(pred.predictor.scheduler, pred.t)
+    alpha, sigma = pred.predictor.model.alpha_sigma(pred.t)
     return (pred.x.float() - sigma * noise.float()) / alpha
 
 
@@ -64,11 +64,11 @@ class NormRecorder:
         }
 
 
-def sampler_facts(scheduler, latent_shape: Sequence[int]) -> dict[str, Any]:
+def sampler_facts(model: Denoiser, latent_shape: Sequence[int]) -> dict[str, Any]:
     """What a run and its statistics can compare of the sampler, whose timesteps are set."""
     return {
-        "scheduler_class": type(scheduler).__name__,
-        "timesteps": [round(float(t), 3) for t in scheduler.timesteps],
+        "scheduler_class": model.sampler,
+        "timesteps": [round(float(t), 3) for t in model.timesteps],
         "latent_shape": list(latent_shape),
     }
 
@@ -119,7 +119,7 @@ class Statistics:
         self.check(
             num_inference_steps=step.num_steps,
             guidance_scale=step.guidance_scale,
-            **sampler_facts(pred.predictor.scheduler, pred.x.shape[1:]),
+            **sampler_facts(pred.predictor.model, pred.x.shape[1:]),
         )
 
     def as_text(self) -> str:

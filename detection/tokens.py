@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from memorization_suite.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
-from memorization_suite.sampling.gradients import frozen
 from memorization_suite.sampling.loop import steps
 from memorization_suite.sampling.noise_predictor import row_norm
 
@@ -45,11 +44,11 @@ class Significance(GuidanceSchedule):
         Two UNet rows an image, which the step uses too, and a backward pass through the text half.
         """
         predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
-        dtype = predictor.embeds["text"].dtype
-        c = predictor.embeds["text"].detach().float().requires_grad_()
+        dtype = predictor.tokens("text").dtype
+        c = predictor.tokens("text").detach().float().requires_grad_()
         prediction.need("uncond")
-        with torch.enable_grad(), frozen(predictor.unet):
-            predictor.embeds["text"] = c.to(dtype)
+        with torch.enable_grad(), predictor.model.frozen():
+            predictor.set_tokens("text", c.to(dtype))
             text = predictor.at(prediction.x, prediction.t).text
             magnitude = row_norm(text.float() - prediction.uncond.float())
             if self.swapped is not None:
@@ -77,7 +76,7 @@ def token_significance(
 
     (n, tokens) float32, begin token included. Each image for itself, along its guided trajectory; a
     prompt's score is the mean over its images. noise: (n, 4, h, w) of unit variance; the
-    scheduler's timesteps are set.
+    model's timesteps are set.
 
     official="swapped" repeats the official code: the two embeddings change places, so that guidance
     is reversed; the norm is joint over a prompt's images (groups: their indices, by default one
@@ -85,8 +84,7 @@ def token_significance(
 
     Raises ValueError for another quirk or a number of steps that the sampler does not have.
     """
-    scheduler = predictor.scheduler
-    total = len(scheduler.timesteps)
+    total = len(predictor.model.timesteps)
     watched = total if num_steps is None else num_steps
     if not 1 <= watched <= total:
         raise ValueError(f"num_steps {watched} is not possible: the sampler has {total} steps")
@@ -98,7 +96,7 @@ def token_significance(
     guidance = Significance(watched, swapped)
     steps(
         predictor,
-        noise * scheduler.init_noise_sigma,
+        noise * predictor.model.initial_scale,
         Batch.of_captions([""] * len(noise)),
         guidance,
         guidance_scale,
@@ -106,15 +104,3 @@ def token_significance(
         watched=watched,
     )
     return torch.stack(guidance.norms).mean(0)
-
-
-def token_texts(tokenizer, prompt: str) -> list[str]:
-    """The prompt's tokens as they read, without begin and end token and cut to the tokenizer's
-    length; parts of a character by their name.
-    """
-    ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids[1:-1]
-    texts = []
-    for token, name in zip(ids, tokenizer.convert_ids_to_tokens(ids)):
-        text = tokenizer.decode([token]).strip()
-        texts.append(text if text and "\ufffd" not in text else name.removesuffix("</w>"))
-    return texts

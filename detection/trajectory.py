@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from memorization_suite.detection.base import Detector, Look
 from memorization_suite.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
-from memorization_suite.sampling.attention import See, open_attention
+from memorization_suite.sampling.denoiser import See
 from memorization_suite.sampling.loop import steps
 
 
@@ -43,8 +43,8 @@ class Watch:
     """All detectors at work on one batch, a look each."""
 
     def __init__(self, detectors: Sequence[Detector], predictor: NoisePredictor, batch: Batch):
-        self.unet = predictor.unet
-        self.total = len(predictor.scheduler.timesteps)
+        self.model = predictor.model
+        self.total = len(self.model.timesteps)
         self.detectors = detectors
         self.looks = [
             Look(predictor, batch, self.total, rows=torch.zeros_like(predictor.unet_evals))
@@ -67,7 +67,8 @@ class Watch:
             for name, see in detector.attention(look, index).items():
                 self.sees[name].append(see)
         if self.sees:
-            self.opened.enter_context(open_attention(self.unet, list(self.sees), see=self.show))
+            opened = self.model.open_attention(list(self.sees), see=self.show)
+            self.opened.enter_context(opened)
 
     def show(self, name: str, probs: torch.Tensor) -> None:
         """Shows a module's probabilities to all who want to see them."""
@@ -75,7 +76,7 @@ class Watch:
             see(name, probs)
 
     def close(self) -> None:
-        """The UNet is as before."""
+        """The network is as before."""
         self.opened.close()
 
     def on_step(self, step: Step, prediction: Prediction) -> None:
@@ -115,8 +116,8 @@ def detect(
 ) -> TrajectoryResult:
     """Scores of every detector from one trajectory, no longer than the longest that one needs.
 
-    The scheduler's timesteps are set. noise: (n, 4, h, w) of unit variance. batch.pipe decodes the
-    images, which are made and returned when a detector needs them or want_images says so.
+    The model's timesteps are set. noise: (n, 4, h, w) of unit variance. Images are made and
+    returned when a detector needs them or want_images says so.
     """
     decoded = want_images or any(detector.needs_images for detector in detectors)
     whole = decoded or any(detector.needs_final for detector in detectors)
@@ -126,12 +127,12 @@ def detect(
         watch.open(0)
         final = steps(
             predictor,
-            noise * predictor.scheduler.init_noise_sigma,
+            noise * predictor.model.initial_scale,
             batch,
             GuidanceSchedule(),
             guidance_scale,
             on_step=watch.on_step,
             watched=None if whole else longest,
         )
-    images = batch.pipe.decode(final, "pt")[0] if decoded else None
+    images = predictor.model.decode(final) if decoded else None
     return TrajectoryResult(watch.results(final, images), images, watch.first)

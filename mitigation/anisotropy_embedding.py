@@ -47,7 +47,7 @@ class AnisotropyEmbedding(EmbeddingSearch):
             first, late = predictions
             return anisotropy(first, late, self.norm_weight, self.cosine_weight)
 
-        times = [t, predictor.scheduler.timesteps[LATE]]
+        times = [t, predictor.model.timesteps[LATE]]
         return self.optimize(predictor, batch, Objective(x, times, loss))
 
     def check(self, num_steps: int) -> None:

@@ -5,9 +5,9 @@ Zhang, Hinojosa, Ghanem 2025 (CAPTAIN).
 
 from __future__ import annotations
 
-from memorization_suite.lazy import Image, ImageOps, no_grad, np, torch
+from memorization_suite.lazy import Image, ImageOps, np, torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 from memorization_suite.sampling.noise_predictor import row_norm, stretch
 
 
@@ -74,19 +74,18 @@ class CaptainNoise(Mitigation):
         if not low.any():
             return Adjustment(x, {"moved": torch.zeros(len(x))})
         band = low_pass(x, low)
-        structure = low_pass(self.latent(batch.pipe, x), low).expand_as(x)
+        structure = low_pass(self.latent(predictor.model, x), low).expand_as(x)
         if self.rescale == "band":
             structure = as_long_as(band, structure)
         mixed = as_long_as(x, x - band + structure)
         return Adjustment(mixed, {"moved": row_norm(mixed - x)})
 
-    @no_grad
-    def latent(self, pipe, x: torch.Tensor) -> torch.Tensor:
+    def latent(self, model: Denoiser, x: torch.Tensor) -> torch.Tensor:
         """x_r, (1, 4, h, w) float32, of the shape of x.
 
         Raises ValueError for a file that is no image or whose latent is not finite.
         """
-        height, width = (side * pipe.vae_scale_factor for side in x.shape[-2:])
+        height, width = (side * model.downsampling for side in x.shape[-2:])
         try:
             with Image.open(self.reference) as opened:
                 picture = ImageOps.fit(
@@ -95,8 +94,7 @@ class CaptainNoise(Mitigation):
         except OSError as error:
             raise ValueError(f"--reference: {self.reference} cannot be read as an image") from error
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-        encoded = pipe.vae.encode(pixels.to(x.device, pipe.vae.dtype))
-        latent = encoded.latent_dist.mode().float() * pipe.vae.config.scaling_factor
+        latent = model.encode_images(pixels)
         if not latent.isfinite().all():
             raise ValueError(
                 f"--reference: the VAE's latent of {self.reference} is not finite; --dtype fp32 "

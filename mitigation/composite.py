@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from memorization_suite.mitigation.base import HOOKS, Adjustment, Mitigation
-from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.sampling import Adjustment, Batch, GuidanceSchedule, NoisePredictor
+from memorization_suite.sampling.hooks import HOOKS
 
 
 def overrides(method: Mitigation, hook: str) -> bool:

@@ -7,8 +7,7 @@ import math
 
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import attention_names, last_tokens, open_attention
+from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 
 
 @register("cross_attention", paper="Ren et al., ECCV 2024", cost="2N")
@@ -45,22 +44,19 @@ class CrossAttention(Mitigation):
     )
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
-        lengths = self.lengths(batch) if self.cross_attn_mask else None
+        model = predictor.model
+        lengths = self.lengths(model, batch) if self.cross_attn_mask else None
 
         def edit(name: str, logits: torch.Tensor) -> torch.Tensor:
             factor, shift = self.factor_and_shift(predictor, lengths, logits.shape[-1])
             return logits * factor.to(logits.device) + shift.to(logits.device)
 
-        return open_attention(predictor.unet, attention_names(predictor.unet), edit=edit)
+        return model.open_attention(model.attention_names(), edit=edit)
 
-    def lengths(self, batch: Batch) -> torch.Tensor:
-        """Tokens that an image's rows attend to, (n,). Raises ValueError without a tokenizer."""
-        if batch.pipe is None:
-            raise ValueError(
-                "cross_attention needs the tokenizer to find the padding: sample with a pipeline, "
-                "or use --cross_attn_mask 0"
-            )
-        return torch.tensor([end + 1 - self.mask_length_minis1 for end in last_tokens(batch)])
+    def lengths(self, model: Denoiser, batch: Batch) -> torch.Tensor:
+        """Tokens that an image's rows attend to, (n,)."""
+        ends = batch.end_tokens(model)
+        return torch.tensor([end + 1 - self.mask_length_minis1 for end in ends])
 
     def factor_and_shift(
         self, predictor: NoisePredictor, lengths: torch.Tensor | None, tokens: int

@@ -37,10 +37,10 @@ class EmbeddingNoise(Mitigation):
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        shape = (len(HALVES), *predictor.embeds["text"].shape[1:])
+        shape = (len(HALVES), *predictor.tokens("text").shape[1:])
         noise = torch.stack([normal(seed, shape) for seed in batch.seeds])
         for i, half in enumerate(HALVES):
-            embeds = predictor.embeds[half]
+            embeds = predictor.tokens(half)
             noised = embeds.float() + self.rand_noise_lam * noise[:, i].to(embeds.device)
-            predictor.embeds[half] = noised.to(embeds.dtype)
+            predictor.set_tokens(half, noised.to(embeds.dtype))
         return {}

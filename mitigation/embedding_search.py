@@ -10,7 +10,7 @@ from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag
 from memorization_suite.runs.settings import frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
-from memorization_suite.sampling.gradients import Iterates, Parts, frozen
+from memorization_suite.sampling.gradients import Iterates, Parts
 from memorization_suite.sampling.noise_predictor import HALVES
 
 # Of predictions at the objective's timesteps, and of which images (k,) they are -> (k,).
@@ -21,7 +21,7 @@ Loss = Callable[[list[Prediction], "torch.Tensor"], "torch.Tensor"]
 class Objective:
     """What is lowered for each image."""
 
-    # Where the UNet is evaluated, (n, 4, h, w) as it reads it.
+    # Where the network is evaluated, (n, 4, h, w) as it reads it.
     x: torch.Tensor
     # And when: the first timestep of sampling, then others that the loss looks at.
     times: list
@@ -61,7 +61,7 @@ class Search:
 
         # Embeddings of the images as they came; of each group the rows that stay as they are, and
         # the best of those that are optimized.
-        self.start = predictor.embeds["text"]
+        self.start = predictor.tokens("text")
         embeds = self.start[torch.stack([group[0] for group in self.groups])].float()
         fixed, optimized = embeds.tensor_split([0 if self.decay_begin else 1], dim=1)
         self.fixed = fixed.clone()
@@ -120,7 +120,7 @@ class Search:
     def predictions(self, images: torch.Tensor, embeds: torch.Tensor) -> list[Prediction]:
         """Predictions of these images at the objective's timesteps with other embeddings."""
         predictor = self.predictor.select(images)
-        predictor.embeds["text"] = embeds.to(self.start.dtype)
+        predictor.set_tokens("text", embeds.to(self.start.dtype))
         predictions = [predictor.at(self.objective.x[images], t) for t in self.objective.times]
         for prediction, first in zip(predictions, self.first):
             prediction.halves["uncond"] = first.uncond[images]
@@ -149,7 +149,7 @@ class Search:
         changed = self.updates.bool() & ~self.failed
         for g in changed.nonzero().flatten().tolist():
             embeds[self.groups[g]] = torch.cat([self.fixed[g], self.best[g]]).to(embeds.dtype)
-        self.predictor.embeds["text"] = embeds
+        self.predictor.set_tokens("text", embeds)
 
         last = self.predictor.at(self.objective.x, self.objective.times[0])
         last.halves = {"uncond": first.uncond, "text": self.text}
@@ -227,7 +227,7 @@ class EmbeddingSearch(Mitigation):
         search = Search(self, predictor, batch, objective, official)
         active = search.active
         parts = Parts(self.grad_rows or len(search.groups))
-        with frozen(predictor.unet):
+        with predictor.model.frozen():
             for update in range(self.optim_iters + 1):
                 if not len(active) or not self.optim_iters:
                     break

@@ -52,8 +52,8 @@ class Repulsive(GuidanceSchedule):
         self.orthogonal = orthogonal
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:
-        embeds = pred.predictor.embeds
-        embeds[HALF] = embeds["text"]
+        conditioning = pred.predictor.conditioning
+        conditioning[HALF] = conditioning["text"]
         pred.need("uncond", "text", HALF)
         uncond = pred.uncond.float()
         attraction = pred.halves[HALF].float() - uncond
@@ -104,7 +104,7 @@ class Guard(Mitigation):
             with attenuated:
                 yield
         finally:
-            predictor.embeds.pop(HALF, None)
+            predictor.conditioning.pop(HALF, None)
 
 
 @register("ca_attenuation", paper="Zhao et al., ICML 2026 (attenuation alone)", cost="2N")

@@ -7,7 +7,7 @@ from functools import partial
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.gradients import Iterates, Parts, frozen
+from memorization_suite.sampling.gradients import Iterates, Parts
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 
@@ -139,7 +139,7 @@ class PerSample(Mitigation):
         search = Search(self, predictor, x, t)
         active = torch.arange(len(x))
         parts = Parts(self.grad_rows or len(x))
-        with frozen(predictor.unet):
+        with predictor.model.frozen():
             for update in range(self.optim_iters + 1):
                 last = update == self.optim_iters
                 evaluate = partial(search.evaluate, differentiate=not last)

@@ -37,11 +37,11 @@ class PromptSearch:
         # How many alternatives were looked at.
         self.tried = torch.zeros(n, dtype=torch.long)
 
-        # The caption that each image took (0: the original), with its magnitude, its embedding and
-        # its prediction.
+        # The caption that each image took (0: the original), with its magnitude, its conditioning
+        # and its prediction.
         self.alternative = torch.zeros(n, dtype=torch.long)
         self.magnitude = self.first_magnitude.clone()
-        self.embeds = chosen.predictor.embeds["text"].clone()
+        self.conditioning = chosen.predictor.conditioning["text"]
         self.chosen = chosen
 
     def run(self) -> None:
@@ -58,8 +58,8 @@ class PromptSearch:
         """Tries the alternative with index j for some of the images."""
         predictor = self.chosen.predictor.select(rows)
         captions = [self.batch.alternatives[i][j] for i in rows.tolist()]
-        embeds = self.batch.pipe.encode(captions)
-        predictor.embeds["text"] = embeds
+        conditioning = predictor.model.encode(captions)
+        predictor.conditioning["text"] = conditioning
         prediction = predictor.at(self.chosen.x[rows], self.chosen.t)
         prediction.halves["uncond"] = self.chosen.uncond[rows]
         magnitude = measure(prediction, None if self.masks is None else self.masks[rows])
@@ -69,7 +69,8 @@ class PromptSearch:
         where = rows[better]
         self.alternative[where] = j + 1
         self.magnitude[where] = magnitude[better]
-        self.embeds[where] = embeds[better]
+        taken = better.nonzero().flatten()
+        self.conditioning = self.conditioning.with_rows(where, conditioning[taken])
         self.chosen.halves["text"][where] = prediction.text[better]
 
     def numbers(self) -> dict[str, torch.Tensor]:
@@ -193,7 +194,8 @@ class Prss(Mitigation):
         chosen.halves = first.halves | {"text": first.text.clone(), "original": first.text}
         search = PromptSearch(batch, chosen, masks, target=self.l_target_ss)
         search.run()
-        predictor.embeds |= {"text": search.embeds, "original": predictor.embeds["text"]}
+        original = predictor.conditioning["text"]
+        predictor.conditioning |= {"text": search.conditioning, "original": original}
         batch.state["prss"] = search
         batch.first = chosen
         return search.numbers()

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from memorization_suite.lazy import np, torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
-from memorization_suite.sampling import Batch
+from memorization_suite.sampling import Batch, Denoiser
 from memorization_suite.sampling.noise import numpy_stream
-
-# Of CLIP's tokens the official code draws from the first 49400.
-CLIP_VOCABULARY = 49408
-CLIP_DRAWN = 49400
-
-
-def drawn_tokens(tokenizer) -> Sequence[int]:
-    """Ids that a random token is drawn from.
-
-    0..49399 of CLIP's own vocabulary, all but the special ones of another.
-    """
-    if len(tokenizer) == CLIP_VOCABULARY:
-        return range(CLIP_DRAWN)
-    return sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
 
 
 def insert_word(prompt: str, word: str, rng: np.random.Generator) -> str:
@@ -64,25 +48,26 @@ class RandomTokens(Mitigation):
     )
 
     def edit_prompts(self, batch: Batch) -> list[str]:
-        tokenizer = batch.pipe.tokenizer
+        model = batch.pipe
+        if model is None:
+            raise ValueError("random_tokens needs the model's vocabulary: sample with a model")
         seeds = batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds
         edited = []
         lost = []
         for prompt, seed in zip(batch.prompts, seeds):
-            text = self.augmented(prompt, tokenizer, numpy_stream(seed))
-            length = len(tokenizer(text, verbose=False).input_ids)
+            text = self.augmented(prompt, model, numpy_stream(seed))
             edited.append(text)
-            lost.append(max(length - tokenizer.model_max_length, 0))
+            lost.append(max(model.token_count(text) - model.max_tokens, 0))
         batch.numbers["tokens_lost"] = torch.tensor(lost)
         return edited
 
-    def augmented(self, prompt: str, tokenizer, rng: np.random.Generator) -> str:
+    def augmented(self, prompt: str, model: Denoiser, rng: np.random.Generator) -> str:
         """The prompt with `repeat_num` insertions."""
-        tokens = drawn_tokens(tokenizer)
+        tokens = model.vocabulary()
         words = prompt.split(" ")
         for _ in range(self.repeat_num):
             if self.augment == "rand_word_add":
-                word = tokenizer.decode([tokens[int(rng.integers(len(tokens)))]])
+                word = model.spell(tokens[int(rng.integers(len(tokens)))])
             elif self.augment == "rand_numb_add":
                 word = str(rng.integers(100000))
             else:

@@ -12,11 +12,9 @@ from memorization_suite.sampling import (
     Batch,
     NoisePredictor,
     Prediction,
-    alpha_sigma,
     initial_noise,
 )
-from memorization_suite.sampling.gradients import Iterates, Parts, frozen
-from memorization_suite.sampling.loop import input_scale
+from memorization_suite.sampling.gradients import Iterates, Parts
 from memorization_suite.sampling.noise import derived, stream
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm, unit
 
@@ -273,9 +271,9 @@ class Sail(Mitigation):
 
         It is at x, under `fixed_direction` at start with the gradient handed to x.
         """
-        _, sigma = alpha_sigma(predictor.scheduler, t)
+        _, sigma = predictor.model.alpha_sigma(t)
         factor = 1.0
-        if "v_as_x0" in self.official and not predictor.is_epsilon:
+        if "v_as_x0" in self.official and predictor.model.predicts == "v":
             factor = -1 / sigma  # e = (x - alpha v) / sigma, read so
         at = x
         if "fixed_direction" in self.official:
@@ -298,7 +296,7 @@ class Sail(Mitigation):
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:
-        with frozen(predictor.unet):
+        with predictor.model.frozen():
             if "same_candidates" in self.official:
                 state = self.fill_from_pools(predictor, x, t, batch)
             else:
@@ -382,5 +380,5 @@ def as_read(noise: torch.Tensor, predictor: NoisePredictor, like: torch.Tensor, 
 
     Euler's is a quarter of a percent shorter.
     """
-    scheduler = predictor.scheduler
-    return noise.to(like) * float(scheduler.init_noise_sigma) / input_scale(scheduler, t)
+    model = predictor.model
+    return noise.to(like) * float(model.initial_scale) / model.input_scale(t)

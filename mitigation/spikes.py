@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 
 from memorization_suite.lazy import torch
-from memorization_suite.sampling import NoisePredictor
-from memorization_suite.sampling.attention import attention_names, open_attention
+from memorization_suite.sampling import Denoiser, NoisePredictor
+from memorization_suite.sampling.denoiser import PARTS
 from memorization_suite.sampling.noise_predictor import per_image
 
 BLOCKS = ("early", "all")  # down blocks and the middle; every cross-attention
 
 
-def names_in(unet, blocks: str) -> list[str]:
+def names_in(model: Denoiser, blocks: str) -> list[str]:
     """Names of the cross-attentions in these blocks, in the order of their calls."""
-    return [name for name in attention_names(unet) if blocks == "all" or not name.startswith("up")]
+    return model.attention_names(PARTS if blocks == "all" else ("down", "mid"))
 
 
 def spikes(logits: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -53,4 +53,4 @@ def attenuated_spikes(
         chosen = spikes(logits.detach(), threshold) & per_image(rows.to(logits.device))
         return torch.where(chosen, logits * attenuation, logits)
 
-    return open_attention(predictor.unet, names_in(predictor.unet, blocks), edit=edit)
+    return predictor.model.open_attention(names_in(predictor.model, blocks), edit=edit)

@@ -5,8 +5,6 @@ Huang et al., "Broken Memories", KDD 2026.
 
 from __future__ import annotations
 
-import copy
-import inspect
 from pathlib import Path
 
 from memorization_suite.detection.stability import (
@@ -18,8 +16,7 @@ from memorization_suite.detection.stability import (
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.runs.settings import again
-from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step, alpha_sigma
-from memorization_suite.sampling.loop import input_scale
+from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, stretch
 
 NO_FILE = (
@@ -58,7 +55,7 @@ class InsideRegions(GuidanceSchedule):
         if step.index == 0:
             self.begin(step, pred)
         noise = super().combine(step, pred)
-        self.scheduler = pred.predictor.scheduler
+        self.model = pred.predictor.model
         self.z = pred.x.float()
         delta = self.look_ahead(pred, noise) - self.z
         deviation = self.statistics.deviation("update", step.index, row_norm(delta)).abs()
@@ -77,23 +74,20 @@ class InsideRegions(GuidanceSchedule):
     def look_ahead(self, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
         """z after the step that this noise would give, float32.
 
-        The scheduler's own state is left alone.
+        The sampler's own state is left alone.
         """
-        scheduler = copy.deepcopy(self.scheduler)
-        draws = {}
-        if "generator" in inspect.signature(scheduler.step).parameters:
-            draws["generator"] = torch.Generator().manual_seed(0)
-        latents = self.z * input_scale(scheduler, pred.t)
-        output = pred.predictor.to_model_output(noise.float(), self.z, pred.t)
-        after = scheduler.step(output, pred.t, latents, return_dict=False, **draws)[0]
-        return after.float() / input_scale(scheduler, pred.t)
+        model = self.model.fork()
+        latents = self.z * model.input_scale(pred.t)
+        output = model.to_output(noise.float(), self.z, pred.t)
+        after = model.step(output, pred.t, latents, torch.Generator().manual_seed(0))
+        return after.float() / model.input_scale(pred.t)
 
     def rescaled(self, step: Step, pred: Prediction, noise: torch.Tensor) -> torch.Tensor:
         """The noise whose z0_hat is the given one's at the reference length, float32.
 
         Zero stays zero.
         """
-        alpha, sigma = alpha_sigma(self.scheduler, pred.t)
+        alpha, sigma = self.model.alpha_sigma(pred.t)
         clean = clean_estimate(pred, noise)
         reference = float(self.statistics.mean["clean"][step.index])
         factor = stretch(reference, row_norm(clean))
@@ -102,7 +96,7 @@ class InsideRegions(GuidanceSchedule):
     def after_step(self, step: Step, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         if not self.severe.any():
             return after
-        scale = input_scale(self.scheduler, step.t)
+        scale = self.model.input_scale(step.t)
         delta = after.float() / scale - self.z
         z = self.z + self.clamped("update", step, delta)
         latents = self.clamped("latent", step, z) * scale

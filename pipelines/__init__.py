@@ -1,4 +1,4 @@
-"""The StableDiffusionPipeline subclass, and loading models by name or folder."""
+"""Model families, a file or folder each, and loading models by name or folder."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 from memorization_suite import one_name
 
 if TYPE_CHECKING:
-    from memorization_suite.pipelines.memorization_pipeline import (
-        MemorizationPipeline,
-        Sample,
-        denoise,
-    )
+    from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
 
-__all__ = ["MemorizationPipeline", "Sample", "denoise"]
+__all__ = ["MemorizationPipeline"]
 
 
 def __getattr__(name: str):
     """Imports diffusers when it is first needed: --help and argument errors need not wait."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.memorization_pipeline"), name)
+    module = importlib.import_module(f"{__name__}.stable_diffusion.pipeline")
+    return getattr(module, name)
 
 
 one_name(__name__)

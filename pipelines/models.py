@@ -8,14 +8,16 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from memorization_suite import ROOT
+from memorization_suite.pipelines.family import FAMILIES, Family
 
 EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
 PRESETS = ROOT / "pipelines" / "presets"
-# Parts of a Stable Diffusion pipeline, and what kinds of files they are made of.
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+INDEX = "model_index.json"
+# What kinds of files a model's parts are made of.
 PART_FILES = (".json", ".txt", ".safetensors", ".bin")
 
 
@@ -43,17 +45,27 @@ def resolve_model(model_id: str) -> str:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ValueError when the folder lacks what a Stable Diffusion pipeline needs."""
-    index = folder / "model_index.json"
+    """Raises ValueError when the folder lacks what a model of its family needs."""
     try:
-        listed = dict(json.loads(index.read_text(encoding="utf-8")))
+        listed = dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{folder} is no diffusers model: it has no readable model_index.json"
         ) from error
-    missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
+    family = family_of(listed)
+    missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
-        raise ValueError(f"{folder} is no Stable Diffusion model: it has no {', '.join(missing)}")
+        raise ValueError(f"{folder} is no {family.title} model: it has no {', '.join(missing)}")
+
+
+def family_of(index: Mapping) -> Family:
+    """The family of a model by its model_index.json; Stable Diffusion, if none claims it.
+
+    That one then says what does not fit.
+    """
+    name = index.get("_class_name")
+    claiming = (family for family in FAMILIES.values() if name in family.pipelines)
+    return next(claiming, FAMILIES["stable_diffusion"])()
 
 
 def check_unet(unet_id: str | None) -> None:
@@ -79,7 +91,7 @@ def fingerprint(model_id: str) -> str:
         return model_id
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        lies_beside = path.parent == folder and path.name != "model_index.json"
+        lies_beside = path.parent == folder and path.name != INDEX
         if lies_beside or path.suffix not in PART_FILES:
             continue
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())

@@ -10,6 +10,7 @@ from memorization_suite.lazy import torch
 from memorization_suite.sampling.noise import image_seed, prompt_seed, stream
 
 if TYPE_CHECKING:
+    from memorization_suite.sampling.denoiser import Denoiser
     from memorization_suite.sampling.guidance import Step
     from memorization_suite.sampling.noise_predictor import Prediction
 
@@ -31,8 +32,8 @@ class Batch:
     negative_prompt: str = ""
     # For schedulers that draw noise at every step; one, or one an image.
     generator: Any = None
-    # Tokenizer, text_encoder, vae and `encode`.
-    pipe: Any = None
+    # What they are sampled with, for the hook edit_prompts.
+    pipe: Denoiser | None = None
     # Samples the batch with plain guidance from the noise as drawn, for methods that look before
     # they act; its UNet rows count.
     plain_run: PlainRun | None = None
@@ -78,3 +79,12 @@ class Batch:
         for i, seed in enumerate(self.prompt_seeds):
             members.setdefault(seed, []).append(i)
         return [torch.tensor(indices) for indices in members.values()]
+
+    def texts(self) -> list[str]:
+        """What is encoded for each image: the prompts, or what a method made of them."""
+        return self.encoded or self.prompts
+
+    def end_tokens(self, model: Denoiser) -> list[int]:
+        """Position of the end token in each image's encoded text."""
+        positions = {text: model.token_span(text).stop for text in set(self.texts())}
+        return [positions[text] for text in self.texts()]

@@ -1,25 +1,13 @@
-"""Noise prediction in epsilon units, whatever the UNet was trained to predict."""
+"""Noise prediction in epsilon units, whatever the network was trained to predict."""
 
 from __future__ import annotations
 
 import copy
 
-from memorization_suite.lazy import np, torch
+from memorization_suite.lazy import torch
+from memorization_suite.sampling.denoiser import Conditioning, Denoiser
 
 HALVES = ("uncond", "text")
-
-
-def alpha_sigma(scheduler, t) -> tuple[float, float]:
-    """alpha and sigma at timestep t, alpha^2 + sigma^2 = 1.
-
-    Euler's timesteps may be fractional: sigma / alpha is interpolated linearly in t, as that
-    scheduler does.
-    """
-    alphas_cumprod = scheduler.alphas_cumprod.cpu().double().numpy()
-    ratios = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
-    ratio = float(np.interp(float(t), np.arange(len(ratios)), ratios))
-    alpha = (1 + ratio**2) ** -0.5
-    return alpha, ratio * alpha
 
 
 def row_norm(x: torch.Tensor) -> torch.Tensor:
@@ -52,9 +40,9 @@ def above_zero(length: torch.Tensor) -> torch.Tensor:
 
 
 class Call:
-    """What the rows of the UNet call that is running now are, for attention processors and hooks.
+    """What the rows of the network's running call are, for attention processors and hooks.
 
-    The UNet's batch holds the images once per half: row k is image images[k % len(images)] of half
+    Its batch holds the images once per half: row k is image images[k % len(images)] of half
     halves[k // len(images)].
     """
 
@@ -75,34 +63,31 @@ class Call:
 class NoisePredictor:
     """Predicted noise e(x, t) for a batch of images; row i of every argument belongs to image i.
 
-    x is what the UNet reads: of unit variance at the first timestep, for every scheduler. It may be
-    float32 while the UNet is not: it is cast on the way in.
+    x is what the network reads: of unit variance at the first timestep, for every sampler. It may
+    be float32 while the network is not: it is cast on the way in.
 
-    prompt_embeds, negative_prompt_embeds: (n, tokens, dim). skip_unused_half=False always runs both
-    halves in one call, as the official code does.
+    skip_unused_half=False always runs both halves in one call, as the official code does.
     """
 
     def __init__(
         self,
-        unet,
-        scheduler,
-        prompt_embeds: torch.Tensor,
-        negative_prompt_embeds: torch.Tensor,
+        model: Denoiser,
+        text: Conditioning,
+        uncond: Conditioning,
         *,
         skip_unused_half: bool = True,
     ):
-        n = len(prompt_embeds)
-        self.unet = unet
-        self.scheduler = scheduler
+        n = len(text)
+        self.model = model
         self.skip_unused_half = skip_unused_half
-        # Half -> (n, tokens, dim). A method may add other halves.
-        self.embeds = {"uncond": negative_prompt_embeds, "text": prompt_embeds}
+        # Half -> what the network is told. A method may add other halves.
+        self.conditioning = {"uncond": uncond, "text": text}
         # Which images of the batch these are.
         self.images = torch.arange(n)
-        # What the UNet is running; shared with all selections.
+        # What the network is running; shared with all selections.
         self.call = Call()
-        # Rows that passed through the UNet, of each image of the batch; shared with all selections.
-        # Plain guidance costs two a step.
+        # Rows that passed through the network, of each image of the batch; shared with all
+        # selections. Plain guidance costs two a step.
         self.unet_evals = torch.zeros(n, dtype=torch.long)
 
     def select(self, rows: torch.Tensor) -> NoisePredictor:
@@ -110,8 +95,16 @@ class NoisePredictor:
         rows = rows.cpu()
         part = copy.copy(self)
         part.images = self.images[rows]
-        part.embeds = {half: embeds[rows.to(embeds.device)] for half, embeds in self.embeds.items()}
+        part.conditioning = {half: told[rows] for half, told in self.conditioning.items()}
         return part
+
+    def tokens(self, half: str) -> torch.Tensor:
+        """Token embeddings of a half, (n, tokens, dim)."""
+        return self.conditioning[half].tokens
+
+    def set_tokens(self, half: str, tokens: torch.Tensor) -> None:
+        """Replaces the token embeddings of a half; what else the network is told stays."""
+        self.conditioning[half] = self.conditioning[half].with_tokens(tokens)
 
     def at(self, x: torch.Tensor, t) -> Prediction:
         """The prediction at (x, t); nothing is computed yet. x: (n, 4, h, w)."""
@@ -122,44 +115,14 @@ class NoisePredictor:
         return self.at(x, t).conditional
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
-        """e(x, t) of the named halves, (n, 4, h, w) each: the one place that calls the UNet."""
-        embeds = torch.cat([self.embeds[half] for half in halves])
-        rows = torch.cat([x] * len(halves)).to(embeds.dtype)
+        """e(x, t) of the named halves in one call of the network, (n, 4, h, w) each."""
+        told = Conditioning.join([self.conditioning[half] for half in halves])
+        rows = torch.cat([x] * len(halves)).to(told.tokens.dtype)
         self.call.halves = halves
         self.call.images = self.images
-        model_output = self.unet(rows, t, encoder_hidden_states=embeds, return_dict=False)[0]
+        output = self.model.predict(rows, t, told)
         self.unet_evals.index_add_(0, self.images, torch.full_like(self.images, len(halves)))
-        return list(self.to_noise(model_output, rows, t).chunk(len(halves)))
-
-    def to_noise(self, model_output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
-        """Epsilon from what the UNet predicts, v or epsilon itself.
-
-        With v = alpha e - sigma x0 and x = alpha x0 + sigma e: e = alpha v + sigma x. That is
-        float32, since rounding the sum would drown alpha v (alpha is 0.07 at first).
-        """
-        if self.is_epsilon:
-            return model_output
-        alpha, sigma = alpha_sigma(self.scheduler, t)
-        return alpha * model_output.float() + sigma * x.float()
-
-    def to_model_output(self, noise_pred: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
-        """Inverse of `to_noise`: what `scheduler.step` expects."""
-        if self.is_epsilon:
-            return noise_pred
-        alpha, sigma = alpha_sigma(self.scheduler, t)
-        v = (noise_pred.float() - sigma * x.float()) / alpha
-        return v.to(x.dtype)
-
-    @property
-    def is_epsilon(self) -> bool:
-        """Raises ValueError for prediction types other than epsilon and v_prediction."""
-        kind = self.scheduler.config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"the scheduler's prediction_type is {kind!r}; supported are 'epsilon' and "
-                "'v_prediction'"
-            )
-        return kind == "epsilon"
+        return list(self.model.to_noise(output, rows, t).chunk(len(halves)))
 
 
 class Prediction:
@@ -172,7 +135,7 @@ class Prediction:
         self.halves: dict[str, torch.Tensor] = {}
 
     def need(self, *names: str) -> None:
-        """Computes what is missing of the named halves in one UNet call."""
+        """Computes what is missing of the named halves in one call of the network."""
         wanted = names
         if not self.predictor.skip_unused_half:
             wanted = tuple(dict.fromkeys((*HALVES, *names)))

@@ -18,7 +18,7 @@ class Shift(Mitigation):
     name = "shift"
 
     def edit_embeddings(self, predictor, x, t, batch):
-        predictor.embeds["text"] = predictor.embeds["text"] * 0.5
+        predictor.set_tokens("text", predictor.tokens("text") * 0.5)
         return {"iterations": torch.ones(len(batch))}
 
 

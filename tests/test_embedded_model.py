@@ -10,8 +10,8 @@ import torch
 from memorization_suite.benchmarks.evaluate_tiny import STARTS, first_escape, magnitudes
 from memorization_suite.benchmarks.tune_presets import choose, toml
 from memorization_suite.examples import demo
-from memorization_suite.metrics.copy_score import copy_scores
-from memorization_suite.metrics.embedded import TINY, copied, read_captions
+from memorization_suite.metrics.copy_score import copied, copy_scores
+from memorization_suite.metrics.embedded import TINY, read_captions
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
@@ -62,7 +62,7 @@ def share_of_copies(model, method: str) -> float:
         initial_noise(seeds, (4, 16, 16)),
     )
     made = sample(pipe, prompts, noise, build_mitigation(method, **settings), 25)
-    images = to_tensor(pipe.decode(made.final)[0]).reshape(len(captions), 2, 3, 32, 32)
+    images = pipe.decode(made.final).reshape(len(captions), 2, 3, 32, 32)
     scores = torch.stack(
         [
             copy_scores(pair, caption.references(), caption.mask()).amax(1)

@@ -90,9 +90,9 @@ def test_imports_point_one_way(path):
 
 WRONG = {
     "sampling/x.py": "import memorization_suite.mitigation",
-    "runs/x.py": "def f():\n    from memorization_suite.pipelines import denoise",
+    "runs/x.py": "def f():\n    from memorization_suite.pipelines import loading",
     "tiny/x.py": "from memorization_suite.sampling.noise import image_seed",
-    "mitigation/x.py": "from memorization_suite.pipelines import denoise",
+    "mitigation/x.py": "from memorization_suite.pipelines import loading",
     "detection/x.py": "from memorization_suite import mitigation",
     "pipelines/x.py": "import memorization_suite.metrics",
     "metrics/x.py": "from memorization_suite.sampling import noise",
@@ -104,7 +104,7 @@ WRONG = {
 RIGHT = {
     "mitigation/x.py": "from memorization_suite.mitigation.base import flag\nimport torch",
     "mitigation/y.py": "from memorization_suite.sampling import Step",
-    "pipelines/x.py": "from . import memorization_pipeline",
+    "pipelines/x.py": "from . import loading",
     "metrics/x.py": "from memorization_suite import ROOT, runs",
     "generate.py": "import memorization_suite.pipelines, memorization_suite.metrics",
     "benchmarks/x.py": "from tests.house import figures",

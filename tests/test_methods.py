@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import METHODS, build_mitigation
-from memorization_suite.pipelines import denoise
 from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling.sample import denoise
+from memorization_suite.sampling.sample import sample as sample_batch
 from tests.methods import helpers
 from tests.methods.pictures import reference_image
 from tests.methods.statistics_file import statistics_file
+from tests.models import predictor_for, predictor_of
 
 close = torch.testing.assert_close
 QUICK = {
@@ -36,13 +38,7 @@ def quick(name: str):
 
 
 def make_predictor(pipe, prompts, unet=None, **settings) -> NoisePredictor:
-    return NoisePredictor(
-        unet or pipe.unet,
-        pipe.scheduler,
-        pipe.encode(prompts),
-        pipe.encode([""] * len(prompts)),
-        **settings,
-    )
+    return predictor_for(pipe, prompts, unet=unet, **settings)
 
 
 def adjust(method, predictor, noise, t=981):
@@ -197,7 +193,8 @@ def test_per_sample_rows_are_counted_per_image(pipe, prompts, noise):
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0])
 def test_unguided_runs_cost_one_row_per_step(pipe, prompts, noise, guidance_scale):
-    made = pipe.sample(
+    made = sample_batch(
+        pipe,
         Batch.of_captions(prompts),
         noise,
         build_mitigation("no_mitigation"),
@@ -270,7 +267,7 @@ class Poisoned(torch.nn.Module):
 @pytest.mark.parametrize("name", ["batch_wise", "per_sample"])
 def test_an_image_with_non_finite_magnitude_keeps_its_noise(pipe, prompts, noise, name, after):
     """It is flagged; the others are as without it, also in a whole run (1e-4)."""
-    poisoned = Poisoned(pipe.unet, pipe.encode(prompts[2:]), after)
+    poisoned = Poisoned(pipe.unet, pipe.encode(prompts[2:]).tokens, after)
     clean, _ = adjust(quick(name), make_predictor(pipe, prompts), noise)
     made, _ = adjust(quick(name), make_predictor(pipe, prompts, poisoned), noise)
     assert made.numbers["failed"].tolist() == [False, False, True]
@@ -288,7 +285,7 @@ def test_embeddings_carry_no_graph(pipe, prompts):
     """Gradients are taken with respect to the latents alone; a graph would keep the text encoder's
     activations, and the UNet's, for nothing.
     """
-    assert not pipe.encode(prompts).requires_grad
+    assert not pipe.encode(prompts).tokens.requires_grad
 
 
 class Bowl(torch.nn.Module):
@@ -317,7 +314,7 @@ def test_the_cap_keeps_the_best_iterate(pipe):
     assert where.tolist() == [2, 2]
     made, first = adjust(
         build_mitigation("per_sample", lr=0.6, target_loss=1e-3, optim_iters=4),
-        NoisePredictor(Bowl(), pipe.scheduler, torch.ones(2, 77, 8), torch.zeros(2, 77, 8)),
+        predictor_of(Bowl(), pipe.scheduler, torch.ones(2, 77, 8), torch.zeros(2, 77, 8)),
         x,
     )
     for kept in (

@@ -11,12 +11,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
 from memorization_suite.commands.score import score
-from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
-from memorization_suite.metrics.embedded import TINY, copied, read_captions, subjects_of
+from memorization_suite.metrics.copy_score import THRESHOLD, CopyScore, copied, copy_scores
+from memorization_suite.metrics.embedded import TINY, read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.offline import PROBE, CopyScore
-from memorization_suite.metrics.subject import probe, subject_logits, subject_shown
+from memorization_suite.metrics.subject import VARIANT, probe, subject_logits, subject_shown
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results, read_results
 
@@ -141,9 +140,9 @@ def test_masked_regions_of_other_prompts_are_no_copies():
 
 
 @pytest.mark.parametrize(
-    ("score", "verdict"), [(THRESHOLD, False), (THRESHOLD + 1e-6, True), (1.0, True), (-1.0, False)]
+    ("score", "verdict"), [(THRESHOLD, True), (THRESHOLD - 1e-6, False), (1.0, True), (-1.0, False)]
 )
-def test_a_copy_scores_above_the_threshold(score, verdict):
+def test_a_copy_scores_at_least_the_threshold(score, verdict):
     assert copied(score) is verdict
 
 
@@ -264,7 +263,7 @@ def test_an_ordinary_caption_has_no_copy_score(tmp_path):
     folder = fake_run(tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, 32, 32))
     results = scored(folder.path, ordinary, 1)
     names = [(result.quantity, result.variant) for result in results]
-    assert names == [("subject_probability", PROBE), ("subject_shown", PROBE)]
+    assert names == [("subject_probability", VARIANT), ("subject_shown", VARIANT)]
 
 
 def test_only_the_embedded_models_prompt_files_name_subjects(tmp_path):

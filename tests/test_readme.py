@@ -23,9 +23,6 @@ from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
 from memorization_suite.detection import DETECTORS
 from memorization_suite.download.assets import read_assets
-from memorization_suite.metrics.change import Change
-from memorization_suite.metrics.copies import Copies
-from memorization_suite.metrics.preference import Preference
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
 from memorization_suite.pipelines.models import EMBEDDED
@@ -58,12 +55,12 @@ def parser_of(argv: list[str]):
         "download/fetch.py": fetch,
     }
     scripts = {
-        "metrics/compute_sscd_orig_clip_score.py": Copies,
-        "metrics/compute_lpips_imagereward.py": Preference,
-        "metrics/compute_diversity.py": Change,
+        "metrics/compute_sscd_orig_clip_score.py": score.COPIES,
+        "metrics/compute_lpips_imagereward.py": score.PREFERENCE,
+        "metrics/compute_diversity.py": score.CHANGE,
     }
     if script in scripts:
-        return score.build_parser(scripts[script]), rest
+        return score.build_parser(scripts[script], rest), rest
     if script in plain:
         return plain[script].build_parser(), rest
     if script == "detect_memorization.py" and rest[0] in detect_memorization.SUBCOMMANDS:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import NoisePredictor, alpha_sigma
 from memorization_suite.sampling.noise import official_noise
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_of
 from tests.reference import han2025
 
 SEED, IMAGES, SHAPE, SCALE = 2, 3, (4, 8, 8), 7.0
@@ -115,7 +115,7 @@ def test_v_to_epsilon_equals_the_scalar_loops(make_pipe, kind):
     scheduler = make_pipe(kind, "v_prediction").scheduler
     scheduler.set_timesteps(50)
     v, z = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    predictor = NoisePredictor(None, scheduler, torch.zeros(1, 77, 8), torch.zeros(1, 77, 8))
+    predictor = predictor_of(None, scheduler, torch.zeros(1, 77, 8), torch.zeros(1, 77, 8))
     for t in scheduler.timesteps[::5]:
         numbers = (v.flatten().tolist(), z.flatten().tolist(), float(t))
         expected = han2025.epsilon_from_v_euler(*numbers)
@@ -150,12 +150,12 @@ def test_v_model_and_epsilon_model_have_the_same_magnitude(make_pipe, prompts, n
         unet = (
             pipe.unet if prediction_type == "epsilon" else VelocityUNet(pipe.unet, pipe.scheduler)
         )
-        predictor = NoisePredictor(
-            unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+        predictor = predictor_of(
+            unet, pipe.scheduler, pipe.encode(prompts).tokens, pipe.encode([""] * 3).tokens
         )
         with torch.no_grad():
             magnitudes.append(predictor.at(noise, t).magnitude())
-            raw = unet(noise, t, encoder_hidden_states=predictor.embeds["text"], return_dict=False)[
+            raw = unet(noise, t, encoder_hidden_states=predictor.tokens("text"), return_dict=False)[
                 0
             ]
             raw = (
@@ -164,7 +164,7 @@ def test_v_model_and_epsilon_model_have_the_same_magnitude(make_pipe, prompts, n
                     - unet(
                         noise,
                         t,
-                        encoder_hidden_states=predictor.embeds["uncond"],
+                        encoder_hidden_states=predictor.tokens("uncond"),
                         return_dict=False,
                     )[0]
                 )
@@ -172,6 +172,4 @@ def test_v_model_and_epsilon_model_have_the_same_magnitude(make_pipe, prompts, n
                 .norm(dim=1)
             )
     torch.testing.assert_close(magnitudes[0], magnitudes[1], rtol=1e-4, atol=0)
-    torch.testing.assert_close(
-        raw * alpha_sigma(pipe.scheduler, t)[0], magnitudes[1], rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(raw * pipe.alpha_sigma(t)[0], magnitudes[1], rtol=1e-4, atol=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from memorization_suite.pipelines.stable_diffusion.attention import patched_attention
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling import (
     Batch,
@@ -13,15 +14,8 @@ from memorization_suite.sampling import (
     Deferred,
     NoisePredictor,
     Step,
-    alpha_sigma,
     image_seed,
     initial_noise,
-)
-from memorization_suite.sampling.attention import (
-    OpenAttention,
-    attention_names,
-    last_token,
-    patched_attention,
 )
 from memorization_suite.sampling.loop import plain_run
 from memorization_suite.sampling.noise import (
@@ -32,6 +26,7 @@ from memorization_suite.sampling.noise import (
     prompt_seed,
     stream,
 )
+from tests.models import model_of, predictor_for
 from tests.reference import han2025
 
 close = torch.testing.assert_close
@@ -43,7 +38,7 @@ FROZEN_NOISE = [-0.7356896, 0.0673154, 1.2471069]
 def predictor(pipe, prompts) -> NoisePredictor:
     """Three images of three prompts, at DDIM's 50 steps."""
     pipe.scheduler.set_timesteps(50)
-    return NoisePredictor(pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3))
+    return predictor_for(pipe, prompts)
 
 
 # prediction
@@ -51,7 +46,9 @@ def predictor(pipe, prompts) -> NoisePredictor:
 def test_halves_are_the_unet_outputs(predictor, noise):
     pred = predictor.at(noise, 981)
     for half in ("uncond", "text"):
-        expected = predictor.unet(noise, 981, encoder_hidden_states=predictor.embeds[half]).sample
+        expected = predictor.model.unet(
+            noise, 981, encoder_hidden_states=predictor.tokens(half)
+        ).sample
         close(getattr(pred, half), expected, rtol=0, atol=1e-5)
     assert pred.magnitude().min() > 1.0, "the random model should listen to its prompts"
     assert len({round(float(m), 2) for m in pred.magnitude()}) == 3
@@ -88,9 +85,7 @@ def test_a_scale_per_image(predictor, noise):
 def test_a_scale_per_image_keeps_the_dtype(make_pipe, prompts, noise):
     """As a number does; otherwise the sampler's latents would change dtype on the way."""
     pipe = make_pipe(dtype=torch.bfloat16)
-    pred = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    ).at(noise, 981)
+    pred = predictor_for(pipe, prompts).at(noise, 981)
     assert pred.guided(torch.full((3,), 7.0)).dtype == pred.guided(7.0).dtype == torch.bfloat16
 
 
@@ -108,9 +103,7 @@ def test_select_predicts_the_chosen_rows_and_counts_into_the_same_counter(predic
 @torch.no_grad()
 def test_conditional_noise_is_float32_also_for_bfloat16(make_pipe, prompts, noise):
     pipe = make_pipe(dtype=torch.bfloat16)
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    )
+    predictor = predictor_for(pipe, prompts)
     assert (
         predictor.conditional_noise(noise, 981).dtype
         == predictor.at(noise, 981).magnitude().dtype
@@ -124,16 +117,14 @@ def test_bfloat16_v_model_keeps_the_precision_of_its_output(make_pipe, prompts, 
     difference would be 1 / alpha = 13 times as wrong.
     """
     pipe = make_pipe("ddim", "v_prediction", dtype=torch.bfloat16)
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    )
+    predictor = predictor_for(pipe, prompts)
     both = [
         pipe.unet(
-            noise.bfloat16(), 981, encoder_hidden_states=predictor.embeds[half]
+            noise.bfloat16(), 981, encoder_hidden_states=predictor.tokens(half)
         ).sample.float()
         for half in ("text", "uncond")
     ]
-    expected = alpha_sigma(pipe.scheduler, 981)[0] * (both[0] - both[1])
+    expected = pipe.alpha_sigma(981)[0] * (both[0] - both[1])
     difference = predictor.conditional_noise(noise, 981) - expected
     assert float(difference.norm() / expected.norm()) < 0.02
 
@@ -142,15 +133,15 @@ def test_bfloat16_v_model_keeps_the_precision_of_its_output(make_pipe, prompts, 
     ("kind", "t"), [("ddim", 981), ("ddim", 1), ("euler", 978.6122), ("euler", 999.0)]
 )
 def test_epsilon_and_v_round_trip(make_pipe, noise, kind, t):
-    """to_noise and to_model_output are inverse to each other, 1e-4 (dividing by alpha = 0.07
+    """to_noise and to_output are inverse to each other, 1e-4 (dividing by alpha = 0.07
     amplifies rounding).
     """
     for prediction_type in ("epsilon", "v_prediction"):
         scheduler = make_pipe(kind, prediction_type).scheduler
-        predictor = NoisePredictor(None, scheduler, noise, noise)
+        model = model_of(scheduler=scheduler)
         output = torch.randn(noise.shape, generator=torch.Generator().manual_seed(5))
         close(
-            predictor.to_model_output(predictor.to_noise(output, noise, t), noise, t),
+            model.to_output(model.to_noise(output, noise, t), noise, t),
             output,
             rtol=0,
             atol=1e-4,
@@ -160,7 +151,7 @@ def test_epsilon_and_v_round_trip(make_pipe, noise, kind, t):
 def test_other_prediction_types_are_refused(make_pipe, noise):
     scheduler = make_pipe("ddim", "sample").scheduler
     with pytest.raises(ValueError, match="'sample'.*epsilon.*v_prediction"):
-        NoisePredictor(None, scheduler, noise, noise).to_noise(noise, noise, 981)
+        model_of(scheduler=scheduler).to_noise(noise, noise, 981)
 
 
 @pytest.mark.parametrize(
@@ -168,21 +159,19 @@ def test_other_prediction_types_are_refused(make_pipe, noise):
 )
 def test_alpha_sigma_published_values(pipe, t, alpha):
     """METHODS 0.2, to its digits."""
-    assert alpha_sigma(pipe.scheduler, t)[0] == pytest.approx(
-        alpha, abs=6e-5 if alpha < 0.1 else 6e-4
-    )
+    assert pipe.alpha_sigma(t)[0] == pytest.approx(alpha, abs=6e-5 if alpha < 0.1 else 6e-4)
 
 
 def test_alpha_sigma_at_fractional_timesteps(euler_pipe):
     """sigma / alpha is Euler's own sigma at every step, 1e-5 relative; alpha^2 + sigma^2 = 1."""
     euler_pipe.scheduler.set_timesteps(50)
     for t, sigma_e in zip(euler_pipe.scheduler.timesteps, euler_pipe.scheduler.sigmas):
-        alpha, sigma = alpha_sigma(euler_pipe.scheduler, t)
+        alpha, sigma = euler_pipe.alpha_sigma(t)
         assert sigma / alpha == pytest.approx(float(sigma_e), rel=1e-5)
         assert alpha**2 + sigma**2 == pytest.approx(1.0, abs=1e-12)
     bars = han2025.alpha_bars()
     low, high = (((1 - bars[k]) / bars[k]) ** 0.5 for k in (978, 979))
-    alpha, sigma = alpha_sigma(euler_pipe.scheduler, 978.25)
+    alpha, sigma = euler_pipe.alpha_sigma(978.25)
     assert sigma / alpha == pytest.approx(0.75 * low + 0.25 * high, rel=1e-5)
 
 
@@ -325,13 +314,13 @@ def test_a_batch_of_captions_makes_up_what_is_not_given():
 
 def test_a_plain_run_leaves_the_scheduler_alone(predictor, noise):
     """Its own copy is stepped; the rows count."""
-    timesteps = predictor.scheduler.timesteps.clone()
+    timesteps = predictor.model.scheduler.timesteps.clone()
     seen = []
-    predictor.scheduler.set_timesteps(3)
+    predictor.model.scheduler.set_timesteps(3)
     final = plain_run(predictor, noise, 7.0, lambda step, prediction: seen.append(step.index))
     assert seen == [0, 1, 2] and final.shape == noise.shape and not final.requires_grad
     assert predictor.unet_evals.tolist() == [6] * 3
-    assert len(predictor.scheduler.timesteps) == 3 and len(timesteps) == 50
+    assert len(predictor.model.scheduler.timesteps) == 3 and len(timesteps) == 50
 
 
 # attention
@@ -343,19 +332,19 @@ class Deaf:
 
 
 def test_attention_patch_works_and_is_taken_back(predictor, noise):
-    before = dict(predictor.unet.attn_processors)
-    names = attention_names(predictor.unet)
+    before = dict(predictor.model.unet.attn_processors)
+    names = predictor.model.attention_names()
     assert len(names) == len(before) / 2
-    with torch.no_grad(), patched_attention(predictor.unet, lambda name: Deaf(), names):
+    with torch.no_grad(), patched_attention(predictor.model.unet, lambda name: Deaf(), names):
         assert (predictor.at(noise, 981).magnitude() == 0).all()
-    assert predictor.unet.attn_processors == before
+    assert predictor.model.unet.attn_processors == before
 
 
 def test_open_attention_is_the_stock_attention(predictor, noise):
     """To 1e-5 of the prediction's size, in the order of the calls; it shows probabilities, and its
     logits can be changed.
     """
-    names, seen, rows = attention_names(predictor.unet), [], []
+    names, seen, rows = predictor.model.attention_names(), [], []
 
     def see(name, probs):
         seen.append(name)
@@ -364,13 +353,9 @@ def test_open_attention_is_the_stock_attention(predictor, noise):
 
     with torch.no_grad():
         stock = predictor.at(noise, 981).conditional
-        with patched_attention(predictor.unet, lambda name: OpenAttention(name, see=see), names):
+        with predictor.model.open_attention(names, see=see):
             ours = predictor.at(noise, 981).conditional
-        with patched_attention(
-            predictor.unet,
-            lambda name: OpenAttention(name, edit=lambda name, logits: logits * 0),
-            names,
-        ):
+        with predictor.model.open_attention(names, edit=lambda name, logits: logits * 0):
             flat = predictor.at(noise, 981).conditional
     assert (ours - stock).norm() < 1e-5 * stock.norm()
     assert (flat - stock).norm() > 1e-2 * stock.norm()
@@ -378,10 +363,10 @@ def test_open_attention_is_the_stock_attention(predictor, noise):
     assert rows == [[False] * len(noise) + [True] * len(noise)] * len(names)
 
 
-def test_last_token_is_the_end_token(pipe, prompts):
+def test_the_end_token_is_at_the_stop_of_the_span(pipe, prompts):
     for prompt in [*prompts, "", "word " * 100]:
         ids = pipe.tokenizer(prompt, truncation=True, padding="max_length").input_ids
-        assert last_token(pipe.tokenizer, prompt) == ids.index(pipe.tokenizer.eos_token_id)
+        assert pipe.token_span(prompt).stop == ids.index(pipe.tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("where", ["block", "factory"])
@@ -395,7 +380,7 @@ def test_attention_is_restored_after_an_exception(pipe, where):
 
     with (
         pytest.raises(RuntimeError, match="stop"),
-        patched_attention(pipe.unet, make, attention_names(pipe.unet, contains="up_blocks")),
+        patched_attention(pipe.unet, make, pipe.attention_names(["up"])),
     ):
         raise RuntimeError("stop")
     assert pipe.unet.attn_processors == before
@@ -411,9 +396,6 @@ def test_unknown_attention_module_is_named(pipe):
     assert pipe.unet.attn_processors == before
 
 
-def test_attention_names_select_by_kind_and_place(pipe):
-    assert all(name.endswith("attn2") for name in attention_names(pipe.unet))
-    assert all(name.endswith("attn1") for name in attention_names(pipe.unet, cross=False))
-    assert {name.split(".")[0] for name in attention_names(pipe.unet, contains="mid_block")} == {
-        "mid_block"
-    }
+def test_attention_names_select_by_place(pipe):
+    assert all(name.endswith("attn2") for name in pipe.attention_names())
+    assert {name.split(".")[0] for name in pipe.attention_names(["mid"])} == {"mid_block"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from memorization_suite.lazy import no_grad, torch
-from memorization_suite.sampling.attention import attention_names
+from memorization_suite.sampling.denoiser import Denoiser
 
 # Three scales, of equal weight.
 BETAS = (0.33, 0.33, 0.33)
@@ -25,14 +25,14 @@ SMALLEST = 12
 
 
 @no_grad
-def activations(unet, embeds: torch.Tensor) -> dict[str, torch.Tensor]:
+def activations(model: Denoiser, embeds: torch.Tensor) -> dict[str, torch.Tensor]:
     """Cross-attention -> a_j = mean over tokens of |V_j|, (n, width) float32.
 
     embeds: (n, tokens, dim).
     """
     active = {}
-    for name in attention_names(unet):
-        values = unet.get_submodule(f"{name}.to_v")(embeds)
+    for name in model.attention_names():
+        values = model.value_projection(name)(embeds)
         active[name] = values.float().abs().mean(dim=1)
     return active
 

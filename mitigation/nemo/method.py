@@ -13,7 +13,7 @@ from pathlib import Path
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import attention_names
+from memorization_suite.sampling.denoiser import Denoiser
 
 Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its to_v
 
@@ -43,16 +43,17 @@ class Nemo(Mitigation):
         blocked = self.blocked(batch)
         counts = [sum(len(set(channels)) for channels in layers.values()) for layers in blocked]
         batch.numbers["blocked_neurons"] = torch.tensor(counts)
-        factors = value_factors(predictor.unet, blocked, self.scaling_factor)
-        return scaled_values(predictor.unet, factors, predictor.call.image_of_row)
+        factors = value_factors(predictor.model, blocked, self.scaling_factor)
+        return scaled_values(predictor.model, factors, predictor.call.image_of_row)
 
     def check(self, num_steps: int) -> None:
         if not self.neurons:
             raise ValueError(
-                "nemo needs --neurons FILE. Make one: python localize_neurons.py statistics "
+                "nemo needs --neurons FILE. Make one: "
+                "python mitigation/nemo/localize_neurons.py statistics "
                 "--prompts ORDINARY --out STATISTICS, then "
-                "python localize_neurons.py localize --prompts MEMORIZED --statistics STATISTICS "
-                "--out FILE (--help tells more)"
+                "python mitigation/nemo/localize_neurons.py localize "
+                "--prompts MEMORIZED --statistics STATISTICS --out FILE (--help tells more)"
             )
         read_neurons(Path(self.neurons))
 
@@ -93,7 +94,9 @@ def are_channels(values) -> bool:
 # --- their values ---
 
 
-def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torch.Tensor]:
+def value_factors(
+    model: Denoiser, blocked: list[Neurons], factor: float
+) -> dict[str, torch.Tensor]:
     """Name of a cross-attention -> (n, width): `factor` for the neurons blocked[i] of image i, else
     1.
 
@@ -106,7 +109,7 @@ def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torc
             if not channels:
                 continue
             if name not in factors:
-                factors[name] = torch.ones(len(blocked), width_of(unet, name))
+                factors[name] = torch.ones(len(blocked), width_of(model, name))
             width = factors[name].shape[1]
             if max(channels) >= width:
                 raise ValueError(
@@ -117,19 +120,19 @@ def value_factors(unet, blocked: list[Neurons], factor: float) -> dict[str, torc
     return factors
 
 
-def width_of(unet, name: str) -> int:
+def width_of(model: Denoiser, name: str) -> int:
     """Channels of a cross-attention's to_v. Raises ValueError for a layer that there is not."""
-    if name not in attention_names(unet):
+    if name not in model.attention_names():
         raise ValueError(
             f"the neuron list names the layer {name}, which this UNet does not have: it belongs to "
             "another model"
         )
-    return unet.get_submodule(f"{name}.to_v").out_features
+    return model.value_projection(name).out_features
 
 
 @contextlib.contextmanager
 def scaled_values(
-    unet, factors: dict[str, torch.Tensor], images: Callable[[], torch.Tensor]
+    model: Denoiser, factors: dict[str, torch.Tensor], images: Callable[[], torch.Tensor]
 ) -> Iterator[None]:
     """Inside the block, values of image i are multiplied by factors[layer][i], at every token.
 
@@ -145,6 +148,6 @@ def scaled_values(
 
     with contextlib.ExitStack() as hooks:
         for name in factors:
-            handle = unet.get_submodule(f"{name}.to_v").register_forward_hook(scale(name))
+            handle = model.value_projection(name).register_forward_hook(scale(name))
             hooks.callback(handle.remove)
         yield

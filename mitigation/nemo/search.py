@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from memorization_suite.lazy import no_grad, torch
 from memorization_suite.mitigation.nemo.measures import (
@@ -18,7 +17,7 @@ from memorization_suite.mitigation.nemo.measures import (
 )
 from memorization_suite.mitigation.nemo.method import Neurons, scaled_values, value_factors
 from memorization_suite.mitigation.spikes import names_in
-from memorization_suite.sampling import NoisePredictor
+from memorization_suite.sampling import Conditioning, Denoiser, NoisePredictor
 
 # z-score from which a neuron is out of distribution, and how it is lowered.
 THETA = 5.0
@@ -69,10 +68,9 @@ class PromptSearch:
 class Maps:
     """Noise maps of one prompt, with neurons blocked or not."""
 
-    unet: torch.nn.Module
-    scheduler: Any
-    # The encoded prompt (1, tokens, dim).
-    embeds: torch.Tensor
+    model: Denoiser
+    # The encoded prompt, one row.
+    prompt: Conditioning
     # What the UNet reads at t, (seeds, 4, h, w).
     x: torch.Tensor
     t: torch.Tensor
@@ -87,7 +85,7 @@ class Maps:
     def of(self, candidates: list[list[Neuron]]) -> torch.Tensor:
         """The maps for each candidate list of blocked neurons, (candidates, seeds, 4, h, w)."""
         blocked = [by_layer(neurons) for neurons in candidates]
-        factors = value_factors(self.unet, blocked, self.factor)
+        factors = value_factors(self.model, blocked, self.factor)
         # Seeds of the first candidate, then of the next.
         every = torch.arange(len(candidates) * len(self.x))
         parts = []
@@ -104,9 +102,9 @@ class Maps:
 
         candidates: which of `factors` is for each row, (rows,). x: (rows, 4, h, w).
         """
-        embeds = self.embeds.expand(len(x), -1, -1)
-        predictor = NoisePredictor(self.unet, self.scheduler, embeds, self.embeds[:0])
-        with scaled_values(self.unet, factors, lambda: candidates):
+        everyone = torch.zeros(len(x), dtype=torch.long)
+        predictor = NoisePredictor(self.model, self.prompt[everyone], self.prompt[everyone[:0]])
+        with scaled_values(self.model, factors, lambda: candidates):
             return scaled_maps(predictor.at(x, self.t).text, x)
 
     def keep(self, seeds: torch.Tensor) -> None:
@@ -261,8 +259,8 @@ def localize(
         """The largest similarity over the seeds, for each candidate."""
         return [float(similarity(unblocked, made).max()) for made in maps.of(candidates)]
 
-    every = activations(maps.unet, maps.embeds)
-    active = {name: every[name][0].cpu() for name in names_in(maps.unet, blocks)}
+    every = activations(maps.model, maps.prompt.tokens)
+    active = {name: every[name][0].cpu() for name in names_in(maps.model, blocks)}
     tries = selections(active, statistics)
     initial, reached = first_good(tries, likeness, threshold=statistics.threshold, at_once=at_once)
     threshold = max(reached, statistics.threshold)

@@ -21,6 +21,7 @@ from memorization_suite.mitigation import METHODS
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names, flag_owners, flags
 from memorization_suite.sampling.noise import image_seed, initial_noise
+from memorization_suite.sampling.sample import to_pictures
 from tests.cli.helpers import (
     CAPTIONS,
     KEYS,
@@ -124,7 +125,7 @@ def test_the_official_noise_is_one_stream(traced):
 @torch.no_grad()
 def test_the_final_latents_are_what_is_decoded(traced, loaded, random_sd_folder):
     pipe = loaded(random_sd_folder, unet_id=None, dtype="fp32", device="cpu", scheduler="ddim")
-    pictures, _ = pipe.decode(latents_of(traced("per_image"), "final")[8:])
+    pictures = to_pictures(pipe.decode(latents_of(traced("per_image"), "final")[8:]))
     for key, picture in zip(KEYS[8:], pictures):
         assert np.array_equal(
             np.array(picture), np.array(Image.open(traced("per_image") / f"img_{key}.png"))
@@ -150,8 +151,9 @@ def test_the_trace(traced, variant, scales):
 def test_the_magnitude_of_the_trace_is_that_of_the_difference(traced, loaded, random_sd_folder):
     pipe = loaded(random_sd_folder, unet_id=None, dtype="fp32", device="cpu", scheduler="ddim")
     x = latents_of(traced("per_image"), "adjusted")
-    texts = pipe.encode([CAPTIONS[key.prompt] for key in KEYS])
-    e = pipe.unet(x, 751, texts).sample - pipe.unet(x, 751, pipe.encode([""] * len(KEYS))).sample
+    texts = pipe.encode([CAPTIONS[key.prompt] for key in KEYS]).tokens
+    empty = pipe.encode([""] * len(KEYS)).tokens
+    e = pipe.unet(x, 751, texts).sample - pipe.unet(x, 751, empty).sample
     found = [
         float(row["magnitude"]) for row in rows(traced("per_image"), "trace") if row["step"] == "0"
     ]

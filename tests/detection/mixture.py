@@ -5,7 +5,8 @@ import math
 import torch
 from diffusers import DDIMScheduler
 
-from memorization_suite.sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling import NoisePredictor
+from tests.models import model_of, predictor_of
 
 LATENT = (4, 4, 4)
 DIMENSION = math.prod(LATENT)
@@ -31,7 +32,7 @@ class MixtureUNet(torch.nn.Module):
         )
 
     def forward(self, x, t, encoder_hidden_states=None, return_dict=False):
-        alpha, sigma = alpha_sigma(self.scheduler, t)
+        alpha, sigma = model_of(scheduler=self.scheduler).alpha_sigma(t)
         flat = x.flatten(1)
         rows = []
         for row, which in zip(flat, encoder_hidden_states[:, 0, 0].long().tolist()):
@@ -59,7 +60,7 @@ class MixtureUNet(torch.nn.Module):
         """Closed forms in float64 at one x: s (d,) and H = sum_k r_k (a_k a_k^T - diag(1 / v_k)) -
         s s^T, a_k the score of part k.
         """
-        alpha, sigma = alpha_sigma(self.scheduler, t)
+        alpha, sigma = model_of(scheduler=self.scheduler).alpha_sigma(t)
         x = x.double().flatten()
         variances = (alpha * self.deviations[which]) ** 2 + sigma**2
         to_means = (alpha * self.means[which] - x) / variances
@@ -93,7 +94,7 @@ def make_predictor(
         torch.tensor(numbers, dtype=torch.float32).reshape(-1, 1, 1)
         for numbers in (text, uncond or [0] * len(text))
     ]
-    return NoisePredictor(MixtureUNet(scheduler), scheduler, *embeds)
+    return predictor_of(MixtureUNet(scheduler), scheduler, *embeds)
 
 
 def exact_hessian(predictor: NoisePredictor, x: torch.Tensor, t, kind: str) -> torch.Tensor:
@@ -102,8 +103,8 @@ def exact_hessian(predictor: NoisePredictor, x: torch.Tensor, t, kind: str) -> t
     def of(half: str) -> torch.Tensor:
         return torch.stack(
             [
-                predictor.unet.score_and_hessian(row, t, int(which))[1]
-                for row, which in zip(x, predictor.embeds[half][:, 0, 0])
+                predictor.model.unet.score_and_hessian(row, t, int(which))[1]
+                for row, which in zip(x, predictor.tokens(half)[:, 0, 0])
             ]
         )
 

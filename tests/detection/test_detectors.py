@@ -14,6 +14,8 @@ from memorization_suite.detection.stability import NormRecorder, measure
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import predictor_of
+from memorization_suite.sampling.sample import sample as sample_batch
 from tests.reference import detectors as plain
 
 STEPS, SCALE = 5, 7.5
@@ -43,7 +45,8 @@ def statistics(make_pipe, prompts, noise, tmp_path_factory):
     for kind, prediction_type in (("ddim", "epsilon"), ("euler", "v_prediction")):
         if kind not in FILES:
             pipe, recorder = make_pipe(kind, prediction_type), NormRecorder()
-            final = pipe.sample(
+            final = sample_batch(
+                pipe,
                 Batch.of_captions(prompts),
                 noise,
                 build_mitigation("no_mitigation"),
@@ -63,7 +66,7 @@ def built(name: str, kind: str = "ddim"):
 def run(pipe, chosen, prompts, noise, **known):
     """(what detect() saw, the predictor). known: of the batch."""
     batch = Batch.of_captions(prompts, pipe=pipe, **known)
-    predictor = pipe.predictor(batch, STEPS)
+    predictor = predictor_of(pipe, batch, STEPS)
     return detect(chosen, predictor, noise, batch, SCALE), predictor
 
 
@@ -109,7 +112,8 @@ def test_the_trajectory_is_the_unmitigated_run(pipe, prompts, noise):
         def finish(self, look):
             return look.final.flatten(1).norm(dim=1)
 
-    expected = pipe.sample(
+    expected = sample_batch(
+        pipe,
         Batch.of_captions(prompts),
         noise,
         build_mitigation("no_mitigation"),
@@ -152,9 +156,11 @@ def test_settings_are_checked():
 # parity
 def trajectory(pipe, prompts, noise):
     """The plain transcription's own DDIM run: a list of (x, uncond, text) for each step."""
-    embeds = [pipe.encode([prompt]) for prompt in prompts]
+    embeds = [pipe.encode([prompt]).tokens for prompt in prompts]
     return [
-        plain.trajectory(pipe.unet, noise[i : i + 1], embeds[i], pipe.encode([""]), STEPS, SCALE)
+        plain.trajectory(
+            pipe.unet, noise[i : i + 1], embeds[i], pipe.encode([""]).tokens, STEPS, SCALE
+        )
         for i in range(len(prompts))
     ]
 
@@ -201,7 +207,7 @@ def test_attention_is_seen_where_guidance_needs_one_half(pipe, prompts, noise, s
     """The first step does not depend on the guidance scale. 1e-4."""
     detector = build_detector("layer_entropy")
     batch = Batch.of_captions(prompts, pipe=pipe)
-    predictor = pipe.predictor(batch, STEPS)
+    predictor = predictor_of(pipe, batch, STEPS)
     seen = detect([detector], predictor, noise, batch, scale)
     guided = run(pipe, [detector], prompts, noise)[0]
     torch.testing.assert_close(seen.results[0].scores, guided.results[0].scores, rtol=0, atol=1e-4)
@@ -287,7 +293,8 @@ def test_stability(pipe, prompts, noise):
     expected = []
     plain_method = build_mitigation("no_mitigation")
     for i in range(3):
-        final = pipe.sample(
+        final = sample_batch(
+            pipe,
             Batch.of_captions(prompts[i : i + 1]),
             noise[i : i + 1],
             plain_method,

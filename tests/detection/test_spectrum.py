@@ -20,8 +20,9 @@ from memorization_suite.detection.spectrum import (
     spectrum,
     tridiagonal,
 )
-from memorization_suite.sampling import NoisePredictor, alpha_sigma
+from memorization_suite.sampling import NoisePredictor
 from tests.detection.mixture import DIMENSION, LATENT, exact_hessian, make_predictor
+from tests.models import predictor_for
 
 PREDICTIONS = ("epsilon", "v_prediction")
 STEP = 25  # t = 481: some of the Hessians below have positive eigenvalues, some have none
@@ -29,9 +30,9 @@ STEP = 25  # t = 481: some of the Hessians below have positive eigenvalues, some
 
 def between_modes(predictor: NoisePredictor, t) -> torch.Tensor:
     """Latents near the mean of their prompt's mixture, where its parts share the density."""
-    alpha, sigma = alpha_sigma(predictor.scheduler, t)
+    alpha, sigma = predictor.model.alpha_sigma(t)
     centres = (
-        predictor.unet.means.detach()[predictor.embeds["text"][:, 0, 0].long()]
+        predictor.model.unet.means.detach()[predictor.tokens("text")[:, 0, 0].long()]
         .mean(1)
         .reshape(-1, *LATENT)
     )
@@ -46,7 +47,7 @@ def between_modes(predictor: NoisePredictor, t) -> torch.Tensor:
 
 def mixture_case(prediction_type: str, text=(1, 2, 3)):
     predictor = make_predictor(prediction_type, list(text))
-    t = predictor.scheduler.timesteps[STEP]
+    t = predictor.model.scheduler.timesteps[STEP]
     return predictor, between_modes(predictor, t), t
 
 
@@ -126,15 +127,15 @@ def test_short_runs_find_the_ends_of_the_spectrum(prediction_type, kind):
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 def test_products_and_sharpness_of_a_mixture_are_exact(prediction_type):
     predictor, x, t = mixture_case(prediction_type)
-    _, sigma = alpha_sigma(predictor.scheduler, t)
+    _, sigma = predictor.model.alpha_sigma(t)
     hessian = exact_hessian(predictor, x, t, "difference")
     with torch.no_grad():
         delta = predictor.conditional_noise(x, t)
         found = directional(predictor, x, t, delta).flatten(1) / sigma**2
     for i, which in enumerate((1, 2, 3)):
         score = (
-            predictor.unet.score_and_hessian(x[i], t, which)[0]
-            - predictor.unet.score_and_hessian(x[i], t, 0)[0]
+            predictor.model.unet.score_and_hessian(x[i], t, which)[0]
+            - predictor.model.unet.score_and_hessian(x[i], t, 0)[0]
         )
         assert torch.allclose(-delta[i].flatten().double() / sigma, score, atol=1e-4)
         assert torch.allclose(found[i].double(), hessian[i] @ score, rtol=1e-3, atol=1e-3)
@@ -191,15 +192,16 @@ def test_unet_rows(kind, k, m):
 
 def test_the_unet_is_left_alone():
     predictor, x, t = mixture_case("epsilon", (1,))
-    before = copy.deepcopy(predictor.unet.state_dict())
+    before = copy.deepcopy(predictor.model.unet.state_dict())
     jacobian = ScoreJacobian(predictor, x, t, "difference")
     spectrum(jacobian, probe(jacobian, 2, [1], DIMENSION), "lanczos", 5)
     assert (
-        all(p.grad is None and p.requires_grad for p in predictor.unet.parameters())
+        all(p.grad is None and p.requires_grad for p in predictor.model.unet.parameters())
         and not x.requires_grad
     )
     assert all(
-        torch.equal(value, before[name]) for name, value in predictor.unet.state_dict().items()
+        torch.equal(value, before[name])
+        for name, value in predictor.model.unet.state_dict().items()
     )
 
 
@@ -207,9 +209,7 @@ def test_on_a_real_unet_the_two_products_are_adjoint(pipe, noise, prompts):
     """z'J v = v'J'z, and J v is what a finite difference says."""
     pipe.scheduler.set_timesteps(50)
     t = pipe.scheduler.timesteps[10]
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    )
+    predictor = predictor_for(pipe, prompts)
     v, z = (
         torch.randn(
             3, noise[0].numel(), generator=torch.Generator().manual_seed(i), dtype=torch.float64

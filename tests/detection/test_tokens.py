@@ -5,6 +5,7 @@ import torch
 
 from memorization_suite.detection.tokens import token_significance, token_texts
 from memorization_suite.sampling import NoisePredictor
+from tests.models import predictor_for
 from tests.reference.wen2024_tokens import correct_significance, official_significance
 
 STEPS, WATCHED = 4, 3
@@ -12,9 +13,7 @@ STEPS, WATCHED = 4, 3
 
 def make_predictor(pipe, prompts: list[str], unet=None) -> NoisePredictor:
     pipe.scheduler.set_timesteps(STEPS)
-    return NoisePredictor(
-        unet or pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    return predictor_for(pipe, prompts, unet=unet)
 
 
 def significance(pipe, prompts: list[str], noise, unet=None, **settings) -> torch.Tensor:
@@ -43,8 +42,8 @@ def test_parity_with_the_transcription(pipe, noise, prompts):
     found = significance(pipe, [prompts[0]] * 3, noise, num_steps=WATCHED)
     told = correct_significance(
         pipe.unet,
-        pipe.encode(prompts[:1]),
-        pipe.encode([""]),
+        pipe.encode(prompts[:1]).tokens,
+        pipe.encode([""]).tokens,
         noise,
         num_steps=STEPS,
         watched=WATCHED,
@@ -58,8 +57,8 @@ def test_parity_with_the_official_code(pipe, noise, prompts, n):
     found = significance(pipe, [prompts[0]] * n, noise[:n], num_steps=WATCHED, official="swapped")
     told = official_significance(
         pipe.unet,
-        pipe.encode(prompts[:1]),
-        pipe.encode([""]),
+        pipe.encode(prompts[:1]).tokens,
+        pipe.encode([""]).tokens,
         noise[:n],
         num_steps=STEPS,
         watched=WATCHED,
@@ -110,16 +109,16 @@ def test_the_empty_prompt_scores_zero(pipe, noise):
 @pytest.mark.parametrize(("num_steps", "rows"), [(1, 2), (3, 6), (None, 2 * STEPS)])
 def test_unet_rows_and_no_gradients_elsewhere(euler_pipe, noise, prompts, num_steps, rows):
     predictor = make_predictor(euler_pipe, prompts)
-    before = predictor.embeds["text"].clone()
+    before = predictor.tokens("text").clone()
     scores = token_significance(predictor, noise, 7.5, num_steps=num_steps)
     assert (
         predictor.unet_evals.tolist() == [rows] * 3
         and scores.isfinite().all()
         and not scores.requires_grad
     )
-    assert all(p.grad is None and p.requires_grad for p in predictor.unet.parameters())
+    assert all(p.grad is None and p.requires_grad for p in predictor.model.unet.parameters())
     assert (
-        torch.equal(predictor.embeds["text"], before) and not predictor.embeds["text"].requires_grad
+        torch.equal(predictor.tokens("text"), before) and not predictor.tokens("text").requires_grad
     )
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import sample as sample_batch
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -12,7 +13,8 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def sample(pipe, prompts, noise, method, steps, *, on_step=None, **known):
     """Guided with scale 7. known: what else belongs to the images, fields of `Batch`."""
-    return pipe.sample(
+    return sample_batch(
+        pipe,
         Batch.of_captions(prompts, **known),
         noise,
         method,

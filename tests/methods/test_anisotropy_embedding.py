@@ -7,8 +7,9 @@ import torch
 
 from memorization_suite.detection.anisotropy import anisotropy, mean_cosine
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling import Batch
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_for
 from tests.reference import asthana2026, wen2024
 
 NAME, STEPS = "anisotropy_embedding", 5
@@ -16,9 +17,7 @@ NAME, STEPS = "anisotropy_embedding", 5
 
 def make_predictor(pipe, prompts, steps=STEPS):
     pipe.scheduler.set_timesteps(steps)
-    return NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    return predictor_for(pipe, prompts)
 
 
 # the score
@@ -49,7 +48,7 @@ def test_the_score_equals_the_transcription(pipe, prompts, noise, norm_weight, c
     with torch.no_grad():
         scores = anisotropy(*(predictor.at(noise, t) for t in times), norm_weight, cosine_weight)
         for i in range(3):
-            embeds = pipe.encode([""]), pipe.encode(prompts[i : i + 1])
+            embeds = pipe.encode([""]).tokens, pipe.encode(prompts[i : i + 1]).tokens
             expected = asthana2026.score(
                 pipe.unet, noise[i : i + 1], 981, 41, *embeds, norm_weight, cosine_weight
             )
@@ -62,7 +61,7 @@ def test_the_score_equals_the_transcription(pipe, prompts, noise, norm_weight, c
 def test_parity_per_image(pipe, prompts, noise, target, iters):
     """Each image alone; updates equal, scores and final latents 1e-4."""
     method = build_mitigation(NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=iters)
-    made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]), []
+    made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]).tokens, []
     for i in range(3):
         x = noise[i : i + 1]
         embedding, scores = asthana2026.adjusted_embedding(
@@ -71,7 +70,7 @@ def test_parity_per_image(pipe, prompts, noise, target, iters):
             801,
             401,
             empty,
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode(prompts[i : i + 1]).tokens,
             gamma1=1.0,
             gamma2=2.0,
             lr=0.01,

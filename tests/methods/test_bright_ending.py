@@ -13,10 +13,10 @@ from memorization_suite.detection.bright_ending import (
     masked_norm,
 )
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling import Batch
 from memorization_suite.sampling.loop import plain_run
 from tests.methods.helpers import sample
+from tests.models import predictor_for, predictor_of
 from tests.reference import chen2025
 
 LAYERS = [
@@ -27,9 +27,7 @@ LAYERS = [
 def first_run(pipe, prompts, noise, steps, guidance_scale=7.0):
     """(masks, prediction of step 0, predictor) of a plain run."""
     pipe.scheduler.set_timesteps(steps)
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    predictor = predictor_for(pipe, prompts)
     batch = Batch.of_captions(prompts, pipe=pipe)
     batch.plain_run = lambda watch: plain_run(predictor, noise, guidance_scale, watch)
     with torch.no_grad():
@@ -43,14 +41,14 @@ def test_masks_equal_the_transcription(pipe, prompts, shape):
     """
     noise = torch.randn((3, 4, *shape), generator=torch.Generator().manual_seed(3))
     masks, first, predictor = first_run(pipe, prompts, noise, 3)
-    ends = [last_token(pipe.tokenizer, prompt) for prompt in prompts]
+    ends = [pipe.token_span(prompt).stop for prompt in prompts]
     assert len(set(ends)) > 1
     for i in range(3):
         expected = chen2025.first_run_mask(
             pipe.unet,
             noise[i : i + 1],
-            pipe.encode([""]),
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode([""]).tokens,
+            pipe.encode(prompts[i : i + 1]).tokens,
             ends[i],
             LAYERS,
             shape,
@@ -77,9 +75,7 @@ def test_the_first_run_changes_nothing(pipe, prompts, noise):
     step); processors come back, also after an error.
     """
     pipe.scheduler.set_timesteps(3)
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    )
+    predictor = predictor_for(pipe, prompts)
     before, ending = dict(pipe.unet.attn_processors), EndTokenAttention(predictor, [5, 5, 5])
     with torch.no_grad(), ending.last_step(3) as on_step:
         looked = plain_run(predictor, noise, 7.0, on_step)
@@ -105,7 +101,7 @@ def see_all(queries, probs, ends, height=4, width=4):
     class Unet:
         attn_processors: dict = {}
 
-    predictor = NoisePredictor(Unet(), None, torch.zeros(2, 7, 8), torch.zeros(2, 7, 8))
+    predictor = predictor_of(Unet(), None, torch.zeros(2, 7, 8), torch.zeros(2, 7, 8))
     predictor.call.halves, predictor.call.images = ("uncond", "text"), torch.arange(2)
     ending = EndTokenAttention(predictor, ends)
     for name, number, one in zip("abcdef", queries, probs):

@@ -10,7 +10,6 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.mitigation.composite import Composite
-from memorization_suite.sampling.attention import last_token
 from tests.methods.helpers import relative, sample
 from tests.reference import chen2025, wen2024
 
@@ -20,13 +19,13 @@ LAYERS, SIZE, STEPS = ["down_blocks.0.attentions.0.transformer_blocks.0.attn2"],
 
 def masks_of(pipe, prompts, noise):
     """The transcription's masks, one image after the other."""
-    ends = [last_token(pipe.tokenizer, prompt) for prompt in prompts]
+    ends = [pipe.token_span(prompt).stop for prompt in prompts]
     return [
         chen2025.first_run_mask(
             pipe.unet,
             noise[i : i + 1],
-            pipe.encode([""]),
-            pipe.encode([prompt]),
+            pipe.encode([""]).tokens,
+            pipe.encode([prompt]).tokens,
             ends[i],
             LAYERS,
             SIZE,
@@ -43,7 +42,7 @@ def test_parity_per_image(pipe, prompts, noise, target, iters):
     method = build_mitigation(
         NAME, optim_lr=0.01, optim_target_loss=target, optim_iters=iters, official="last_iterate"
     )
-    made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]), []
+    made, empty, updates = sample(pipe, prompts, noise, method, STEPS), pipe.encode([""]).tokens, []
     for i, mask in enumerate(masks_of(pipe, prompts, noise)):
         x = noise[i : i + 1]
         embedding, losses = wen2024.official_embedding(
@@ -51,7 +50,7 @@ def test_parity_per_image(pipe, prompts, noise, target, iters):
             x,
             751,
             empty,
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode(prompts[i : i + 1]).tokens,
             lr=0.01,
             target_loss=target,
             optim_iters=iters,
@@ -90,12 +89,12 @@ def test_parity_with_the_joint_norm(pipe, prompts, noise):
     )
     made, masks = sample(pipe, texts, noise, method, STEPS), masks_of(pipe, texts, noise)
     for images in ([0, 2], [1]):
-        start = pipe.encode([texts[images[0]]])
+        start = pipe.encode([texts[images[0]]]).tokens
         embedding, losses = wen2024.official_embedding(
             pipe.unet,
             noise[images],
             751,
-            pipe.encode([""]),
+            pipe.encode([""]).tokens,
             start,
             lr=0.01,
             target_loss=target,
@@ -105,7 +104,7 @@ def test_parity_with_the_joint_norm(pipe, prompts, noise):
         final = wen2024.sample(
             pipe.unet,
             noise[images],
-            pipe.encode([""]),
+            pipe.encode([""]).tokens,
             embedding,
             num_steps=STEPS,
             guidance_scale=7.0,

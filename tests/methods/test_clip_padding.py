@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling import Batch
 from tests.methods.helpers import relative, sample
+from tests.models import model_of, predictor_for
 from tests.reference import kim2026
 from tests.reference.somepalli2023 import guided_run
 
@@ -21,9 +21,7 @@ STRATEGY_2 = {"padding": "end", "mask_end": 0, "mask_padding": 0.7}
 
 def edited(pipe, prompts, **settings):
     """(predictor after the hook, its numbers)."""
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    predictor = predictor_for(pipe, prompts)
     numbers = build_mitigation("clip_padding", **settings).edit_embeddings(
         predictor, None, 981, Batch.of_captions(prompts, pipe=pipe)
     )
@@ -73,16 +71,16 @@ def test_only_the_padding_changes_before_the_mask(pipe, prompts):
     (1e-5), the padding is not.
     """
     predictor, _ = edited(pipe, prompts, mask_end=0)
-    plain = pipe.encode(prompts)
+    plain = pipe.encode(prompts).tokens
     for i, prompt in enumerate(prompts):
-        end = last_token(pipe.tokenizer, prompt)
+        end = pipe.token_span(prompt).stop
         torch.testing.assert_close(
-            predictor.embeds["text"][i, : end + 1], plain[i, : end + 1], rtol=0, atol=1e-5
+            predictor.tokens("text")[i, : end + 1], plain[i, : end + 1], rtol=0, atol=1e-5
         )
         assert (
-            (predictor.embeds["text"][i, end + 1 :] - plain[i, end + 1 :]).norm(dim=1) > 0.1
+            (predictor.tokens("text")[i, end + 1 :] - plain[i, end + 1 :]).norm(dim=1) > 0.1
         ).all()
-    assert torch.equal(predictor.embeds["uncond"], pipe.encode([""] * 3))
+    assert torch.equal(predictor.tokens("uncond"), pipe.encode([""] * 3).tokens)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +101,8 @@ def test_masked_tokens(pipe, prompt, settings, count):
     """
     predictor, numbers = edited(pipe, [prompt], **settings)
     assert numbers["masked_tokens"].tolist() == [count]
-    zeros = (predictor.embeds["text"][0] == 0).all(1)
-    first = last_token(pipe.tokenizer, prompt) + (not settings.get("mask_end", 1))
+    zeros = (predictor.tokens("text")[0] == 0).all(1)
+    first = pipe.token_span(prompt).stop + (not settings.get("mask_end", 1))
     assert zeros.nonzero().flatten().tolist() == list(range(first, first + count))
 
 
@@ -116,7 +114,7 @@ def test_tokens_out_of_the_attention(pipe, prompts, noise, settings):
     method = build_mitigation("clip_padding", **settings, mask_by="attention")
     predictor, _ = edited(pipe, prompts, **settings, mask_by="attention")
     batch = Batch.of_captions(prompts, pipe=pipe)
-    keep = (~method.masked(batch)).float()
+    keep = (~method.masked(pipe, batch)).float()
     with torch.no_grad():
         with method.patch(predictor, batch):
             some = predictor.select(torch.tensor([2, 0])).at(noise[[2, 0]], 981)
@@ -126,15 +124,15 @@ def test_tokens_out_of_the_attention(pipe, prompts, noise, settings):
         text = pipe.unet(
             noise,
             981,
-            encoder_hidden_states=predictor.embeds["text"],
+            encoder_hidden_states=predictor.tokens("text"),
             encoder_attention_mask=keep,
             return_dict=False,
         )[0]
         uncond = pipe.unet(
-            noise, 981, encoder_hidden_states=predictor.embeds["uncond"], return_dict=False
+            noise, 981, encoder_hidden_states=predictor.tokens("uncond"), return_dict=False
         )[0]
         unmasked = pipe.unet(
-            noise, 981, encoder_hidden_states=predictor.embeds["text"], return_dict=False
+            noise, 981, encoder_hidden_states=predictor.tokens("text"), return_dict=False
         )[0]
     torch.testing.assert_close(ours.text, text, rtol=0, atol=1e-5 * float(text.abs().max()))
     torch.testing.assert_close(ours.uncond, uncond, rtol=0, atol=1e-5 * float(uncond.abs().max()))
@@ -150,10 +148,10 @@ def test_the_padding_of_stable_diffusion_2_is_overwritten_too(pipe, prompts):
         edited(pipe, prompts, padding=padding, mask_end=0)[0].embeds["text"]
         for padding in ("exclamation", "end")
     ]
-    torch.testing.assert_close(ours[1], pipe.encode(prompts), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours[1], pipe.encode(prompts).tokens, rtol=0, atol=1e-5)
     pipe.tokenizer = copy.deepcopy(pipe.tokenizer)
     pipe.tokenizer.pad_token = "!"
-    torch.testing.assert_close(pipe.encode(prompts), ours[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(pipe.encode(prompts).tokens, ours[0], rtol=0, atol=1e-5)
     again = [
         edited(pipe, prompts, padding=padding, mask_end=0)[0].embeds["text"]
         for padding in ("exclamation", "end")
@@ -166,7 +164,9 @@ def test_a_text_encoder_that_wants_a_mask_gets_it(pipe, prompts, monkeypatch):
     """As diffusers does; with one, the padding is not attended to while encoding."""
     monkeypatch.setattr(pipe.text_encoder.config, "use_attention_mask", True, raising=False)
     predictor, _ = edited(pipe, prompts, padding="end", mask_end=0)
-    torch.testing.assert_close(predictor.embeds["text"], pipe.encode(prompts), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        predictor.tokens("text"), pipe.encode(prompts).tokens, rtol=0, atol=1e-5
+    )
 
 
 def test_prompts_that_another_method_edited_are_encoded(pipe, prompts, noise):
@@ -187,11 +187,10 @@ def test_prompts_that_another_method_edited_are_encoded(pipe, prompts, noise):
 @pytest.mark.parametrize("token", [None, 7])
 def test_a_tokenizer_without_the_token_is_refused(token):
     tokenizer = SimpleNamespace(
-        unk_token_id=7, eos_token_id=5, convert_tokens_to_ids=lambda text: token
+        unk_token_id=7, unk_token="<unk>", convert_tokens_to_ids=lambda text: token
     )
     with pytest.raises(ValueError, match="no token '!'; --padding end is possible"):
-        build_mitigation("clip_padding").padding_id(tokenizer)
-    assert build_mitigation("clip_padding", padding="end").padding_id(tokenizer) == 5
+        build_mitigation("clip_padding").encode(model_of(tokenizer=tokenizer), ["a"])
 
 
 def test_the_official_unconditional_half_is_the_empty_prompts(pipe, prompts, noise):

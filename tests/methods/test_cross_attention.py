@@ -7,10 +7,10 @@ import torch
 
 from memorization_suite.mitigation import Mitigation, build_mitigation
 from memorization_suite.mitigation.base import METHODS, register
-from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import denoise
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_for
 from tests.reference import ren2024
 
 LONG = " ".join(["red"] * 90)
@@ -77,9 +77,7 @@ def attention(pipe, prompts, halves, **settings):
     """(factors, shifts) of the running call's logits, (rows, tokens), for a call of these
     halves.
     """
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    predictor = predictor_for(pipe, prompts)
     predictor.call.halves, predictor.call.images = halves, predictor.images
     method = build_mitigation("cross_attention", **settings)
     batch = Batch.of_captions(prompts, pipe=pipe)
@@ -94,7 +92,7 @@ def test_rows_and_tokens(pipe, prompts):
     factor, shift = attention(pipe, prompts, ("text", "uncond", "other"))
     assert factor[:, 0].tolist() == [1.25] * 3 + [1.0] * 3 + [1.25] * 3
     assert (factor[:, 1:] == 1).all()
-    lengths = [last_token(pipe.tokenizer, prompt) + 1 for prompt in prompts]
+    lengths = [pipe.token_span(prompt).stop + 1 for prompt in prompts]
     assert torch.isfinite(shift).sum(1).tolist() == lengths * 3
     _, shorter = attention(pipe, prompts, ("text",), mask_length_minis1=1)
     assert torch.isfinite(shorter).sum(1).tolist() == [length - 1 for length in lengths]
@@ -162,9 +160,7 @@ def test_settings_that_are_refused(settings, message):
 
 def test_the_mask_needs_a_tokenizer(pipe, prompts, noise):
     pipe.scheduler.set_timesteps(2)
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
-    )
+    predictor = predictor_for(pipe, prompts)
     batch = Batch.of_captions(prompts)
     with pytest.raises(ValueError, match="--cross_attn_mask 0"):
         denoise(predictor, noise, batch, build_mitigation("cross_attention"), 7.0)

@@ -79,13 +79,13 @@ def test_parity(pipe, prompts, noise, before, latest):
         build_mitigation("dynamic_transition", w_before=before, fallback_step=latest),
         12,
     )
-    starts, empty = [], pipe.encode([""])
+    starts, empty = [], pipe.encode([""]).tokens
     for i in range(3):
         expected, start = jain2025.dynamic(
             pipe.unet,
             noise[i : i + 1],
             empty,
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode(prompts[i : i + 1]).tokens,
             num_steps=12,
             guidance_scale=7.0,
             before=before,

@@ -5,17 +5,16 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.sampling import Batch, NoisePredictor, initial_noise
+from memorization_suite.sampling import Batch, initial_noise
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_for
 from tests.reference import somepalli2023
 
 SEEDS = [11, 12, 13]
 
 
 def noised(pipe, prompts, seeds, lam=0.1) -> dict:
-    predictor = NoisePredictor(
-        pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    predictor = predictor_for(pipe, prompts)
     batch = Batch.of_captions(prompts, seeds=seeds, pipe=pipe)
     build_mitigation("embedding_noise", rand_noise_lam=lam).edit_embeddings(
         predictor, None, 981, batch
@@ -43,7 +42,7 @@ def test_parity(pipe, prompts, noise, lam):
         for rng in generators
     ]
     stacked = somepalli2023.noised(
-        torch.cat([pipe.encode([""] * 3), pipe.encode(prompts)]), lam, draws
+        torch.cat([pipe.encode([""] * 3).tokens, pipe.encode(prompts).tokens]), lam, draws
     )
     assert (
         relative(
@@ -69,8 +68,8 @@ def test_images_and_halves_have_noise_of_their_own(pipe, prompts):
     captions = [prompts[0]] * 3
     embeds = noised(pipe, captions, SEEDS)
     added = [
-        *(embeds["text"] - pipe.encode(captions)).flatten(1),
-        *(embeds["uncond"] - pipe.encode([""] * 3)).flatten(1),
+        *(embeds["text"] - pipe.encode(captions).tokens).flatten(1),
+        *(embeds["uncond"] - pipe.encode([""] * 3).tokens).flatten(1),
     ]
     assert torch.stack(added).std(1).tolist() == pytest.approx([0.1] * 6, rel=0.05)
     rows = torch.stack([*added, *initial_noise(SEEDS, (77, 128)).flatten(1)])

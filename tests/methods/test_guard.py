@@ -8,9 +8,11 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.guard import without_parallel
 from memorization_suite.mitigation.spikes import names_in, spikes
-from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import denoise
+from memorization_suite.sampling.sample import sample as sample_batch
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_of
 from tests.reference import zhao2026
 
 PLAIN = {"tau": 0.1, "a": 0.3, "blocks": "early", "repulsion": 2.0}
@@ -123,7 +125,8 @@ def test_a_factor_of_one_changes_nothing(pipe, prompts, noise):
         < 1e-4
     )
     one_step = sample(pipe, prompts, noise, build_mitigation("guard", attenuation=1.0), 1)
-    weaker = pipe.sample(
+    weaker = sample_batch(
+        pipe,
         Batch.of_captions(prompts),
         noise,
         build_mitigation("no_mitigation"),
@@ -196,16 +199,20 @@ def test_nothing_stays_behind(pipe, prompts, noise, skip):
     changes nothing here.
     """
     pipe.scheduler.set_timesteps(3)
-    predictor = NoisePredictor(
+    predictor = predictor_of(
         pipe.unet,
         pipe.scheduler,
-        pipe.encode(prompts),
-        pipe.encode([""] * 3),
+        pipe.encode(prompts).tokens,
+        pipe.encode([""] * 3).tokens,
         skip_unused_half=skip,
     )
     batch = Batch.of_captions(prompts)
     made = denoise(predictor, noise, batch, build_mitigation("guard"), 7.0)
-    assert set(predictor.embeds) == {"uncond", "text"} and made.unet_evals.tolist() == [9, 9, 9]
+    assert set(predictor.conditioning) == {"uncond", "text"} and made.unet_evals.tolist() == [
+        9,
+        9,
+        9,
+    ]
     hook = pipe.unet.mid_block.register_forward_pre_hook(lambda *args: 1 / 0)
     processors = dict(pipe.unet.attn_processors)
     try:
@@ -213,7 +220,10 @@ def test_nothing_stays_behind(pipe, prompts, noise, skip):
             denoise(predictor, noise, batch, build_mitigation("guard"), 7.0)
     finally:
         hook.remove()
-    assert set(predictor.embeds) == {"uncond", "text"} and pipe.unet.attn_processors == processors
+    assert (
+        set(predictor.conditioning) == {"uncond", "text"}
+        and pipe.unet.attn_processors == processors
+    )
 
 
 def test_half_precision_keeps_its_dtype(make_pipe, prompts, noise):

@@ -14,13 +14,13 @@ STEPS = 12
 
 def theirs(pipe, prompts, noise, function, **settings) -> list:
     """The transcription on one image after the other."""
-    empty = pipe.encode([""])
+    empty = pipe.encode([""]).tokens
     return [
         function(
             pipe.unet,
             noise[i : i + 1],
             empty,
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode(prompts[i : i + 1]).tokens,
             num_steps=STEPS,
             **settings,
         )

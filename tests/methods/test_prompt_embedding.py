@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import denoise
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_for, predictor_of
 from tests.reference import wen2024
 
 NAME = "prompt_embedding"
@@ -17,14 +18,12 @@ NAME = "prompt_embedding"
 def adjusted(pipe, prompts, noise, unet=None, steps=4, **settings):
     """(embeddings, numbers) of the hook alone."""
     pipe.scheduler.set_timesteps(steps)
-    predictor = NoisePredictor(
-        unet or pipe.unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * len(prompts))
-    )
+    predictor = predictor_for(pipe, prompts, unet=unet)
     with torch.no_grad():
         numbers = build_mitigation(NAME, **settings).edit_embeddings(
             predictor, noise, pipe.scheduler.timesteps[0], Batch.of_captions(prompts)
         )
-    return predictor.embeds["text"], numbers
+    return predictor.tokens("text"), numbers
 
 
 # parity
@@ -55,14 +54,14 @@ def test_parity_per_image(pipe, prompts, noise, lr, target, iters):
         optim_iters=iters,
         official="last_iterate",
     )
-    empty, updates = pipe.encode([""]), []
+    empty, updates = pipe.encode([""]).tokens, []
     for i in range(3):
         expected, losses = wen2024.official_embedding(
             pipe.unet,
             noise[i : i + 1],
             801,
             empty,
-            pipe.encode(prompts[i : i + 1]),
+            pipe.encode(prompts[i : i + 1]).tokens,
             lr=lr,
             target_loss=target,
             optim_iters=iters,
@@ -94,12 +93,12 @@ def test_parity_with_the_joint_norm(pipe, prompts, noise, target, iters):
     )
     embeds, numbers = adjusted(pipe, texts, noise, official="joint_norm,last_iterate", **settings)
     for images in ([0, 2], [1]):
-        start = pipe.encode([texts[images[0]]])
+        start = pipe.encode([texts[images[0]]]).tokens
         expected, losses = wen2024.official_embedding(
             pipe.unet,
             noise[images],
             751,
-            pipe.encode([""]),
+            pipe.encode([""]).tokens,
             start,
             lr=0.01,
             target_loss=target,
@@ -122,8 +121,8 @@ def test_the_joint_norm_of_one_image_is_its_own(pipe, prompts, noise):
     settings = {"optim_lr": 0.01, "optim_iters": 3}
     own, _ = adjusted(pipe, prompts, noise, **settings)
     shared, _ = adjusted(pipe, prompts, noise, official="joint_norm", **settings)
-    decayed = pipe.encode(prompts)[:, 0] * (1 - 0.01 * 0.01) ** 3
-    torch.testing.assert_close(own[:, 0], pipe.encode(prompts)[:, 0], rtol=0, atol=0)
+    decayed = pipe.encode(prompts).tokens[:, 0] * (1 - 0.01 * 0.01) ** 3
+    torch.testing.assert_close(own[:, 0], pipe.encode(prompts).tokens[:, 0], rtol=0, atol=0)
     assert relative(shared[:1, 0], decayed[:1]) < 1e-6
 
 
@@ -192,7 +191,7 @@ def test_the_cap_keeps_the_best_embedding(pipe, prompts, noise):
     assert numbers["last_magnitude"][1] == pytest.approx(
         float(numbers["first_magnitude"][1]), rel=1e-5
     )
-    assert torch.equal(best[1], pipe.encode(prompts)[1])
+    assert torch.equal(best[1], pipe.encode(prompts).tokens[1])
     assert not torch.equal(last[1], best[1])
 
 
@@ -210,7 +209,7 @@ def test_only_the_begin_token_is_left_alone(pipe, prompts, noise):
         weight_decay=0.0,
         official="last_iterate",
     )
-    moved = (embeds - pipe.encode(prompts)).abs()
+    moved = (embeds - pipe.encode(prompts).tokens).abs()
     assert (moved[:, 0] == 0).all()
     assert (moved[:, 1:].amax(2) > 0.009).all()
     assert moved.max() < 0.0101
@@ -243,7 +242,7 @@ def test_bfloat16_keeps_its_optimiser_in_float32(make_pipe, prompts, noise):
         optim_target_loss=0.1,
         official="last_iterate",
     )
-    start = pipe.encode(prompts)
+    start = pipe.encode(prompts).tokens
     large = start[:, 1:].abs() > 1
     moved = (embeds[:, 1:] != start[:, 1:])[large].float().mean()
     assert embeds.dtype == torch.bfloat16
@@ -275,13 +274,13 @@ def test_an_image_with_a_non_finite_magnitude_keeps_its_embedding(pipe, prompts,
     )
     assert numbers["failed"].tolist() == [False, False, True]
     assert not numbers["reached"][2]
-    assert torch.equal(embeds[2], pipe.encode(prompts)[2])
+    assert torch.equal(embeds[2], pipe.encode(prompts).tokens[2])
     assert relative(embeds[:2], clean[:2]) < 1e-4
-    predictor = NoisePredictor(
+    predictor = predictor_of(
         Poisoned(pipe.unet, noise[2], 2),
         pipe.scheduler,
-        pipe.encode(prompts),
-        pipe.encode([""] * 3),
+        pipe.encode(prompts).tokens,
+        pipe.encode([""] * 3).tokens,
     )
     method = build_mitigation(NAME, **settings)
     made = denoise(predictor, noise, Batch.of_captions(prompts), method, 7.0)

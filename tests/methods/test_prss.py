@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import Batch, NoisePredictor
-from memorization_suite.sampling.attention import last_token
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import denoise
+from memorization_suite.sampling.sample import sample as sample_batch
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_of
 from tests.reference import chen2025
 
 NAME = "prss"
@@ -27,11 +28,11 @@ def theirs(
     pipe, prompts, noise, alternatives, *, target, low, high, masked=False, masked_anchor=True
 ):
     """(latents, chosen, triggered, measured magnitudes, re-anchored steps) of each image."""
-    empty, results = pipe.encode([""]), []
+    empty, results = pipe.encode([""]).tokens, []
     for i, prompt in enumerate(prompts):
         x, captions, mask = (
             noise[i : i + 1],
-            [pipe.encode([text]) for text in (prompt, *alternatives[i])],
+            [pipe.encode([text]).tokens for text in (prompt, *alternatives[i])],
             None,
         )
         if masked:
@@ -40,7 +41,7 @@ def theirs(
                 x,
                 empty,
                 captions[0],
-                last_token(pipe.tokenizer, prompt),
+                pipe.token_span(prompt).stop,
                 LAYERS,
                 SIZE,
                 num_steps=STEPS,
@@ -200,10 +201,10 @@ def test_weak_guidance_is_not_re_anchored(pipe, prompts, noise, guidance_scale):
     method = build_mitigation(NAME, l_target_ss=0.1, l_target_pr=0.1, mag_thres_pr=0.2)
     run = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale}
     batch = Batch.of_captions(prompts[:1], alternatives=[CAPTIONS])
-    made = pipe.sample(batch, noise[:1], method, **run)
+    made = sample_batch(pipe, batch, noise[:1], method, **run)
     chosen = (prompts[0], *CAPTIONS)[int(made.numbers["alternative"][0])]
     batch = Batch.of_captions([chosen])
-    plain = pipe.sample(batch, noise[:1], build_mitigation("no_mitigation"), **run)
+    plain = sample_batch(pipe, batch, noise[:1], build_mitigation("no_mitigation"), **run)
     assert relative(made.final, plain.final) < 1e-5
     assert made.numbers["reanchored_steps"].tolist() == [0]
 
@@ -218,7 +219,7 @@ def test_strong_re_anchoring_forgets_the_unconditional_prediction(pipe, prompts,
         t = int(pipe.scheduler.timesteps[0])
         with torch.no_grad():
             e = [
-                pipe.unet(noise[:1], t, encoder_hidden_states=pipe.encode([text])).sample
+                pipe.unet(noise[:1], t, encoder_hidden_states=pipe.encode([text]).tokens).sample
                 for text in (prompts[0], *alternatives)
             ]
         chosen = int(made.numbers["alternative"][0])
@@ -288,9 +289,9 @@ def test_a_non_finite_magnitude_is_never_chosen(pipe, prompts, noise):
     pipe.scheduler.set_timesteps(2)
 
     def run(broken):
-        unet = Broken(pipe.unet, pipe.encode([broken]))
-        predictor = NoisePredictor(
-            unet, pipe.scheduler, pipe.encode(prompts[:2]), pipe.encode(["", ""])
+        unet = Broken(pipe.unet, pipe.encode([broken]).tokens)
+        predictor = predictor_of(
+            unet, pipe.scheduler, pipe.encode(prompts[:2]).tokens, pipe.encode(["", ""]).tokens
         )
         batch = Batch.of_captions(prompts[:2], alternatives=[CAPTIONS[:3], ()], pipe=pipe)
         method = build_mitigation(NAME, l_target_ss=0.1)

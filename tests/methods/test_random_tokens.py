@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.mitigation.random_tokens import drawn_tokens
 from memorization_suite.sampling import Batch
 from tests.methods.helpers import sample
+from tests.models import model_of
 from tests.reference import somepalli2023
 
 STYLES = ("rand_word_add", "rand_numb_add", "rand_word_repeat")
@@ -47,8 +47,8 @@ def test_parity(pipe, prompts, style, repeats):
 
 def test_tokens_that_may_be_drawn(pipe):
     """CLIP's first 49400, as the official code; of another vocabulary all but the special ones."""
-    assert list(drawn_tokens(Vocabulary())) == list(range(49400))
-    own = list(drawn_tokens(pipe.tokenizer))
+    assert list(model_of(tokenizer=Vocabulary()).vocabulary()) == list(range(49400))
+    own = list(pipe.vocabulary())
     assert set(range(len(pipe.tokenizer))) - set(own) == {
         pipe.tokenizer.bos_token_id,
         pipe.tokenizer.eos_token_id,

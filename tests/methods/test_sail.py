@@ -8,9 +8,10 @@ import torch
 
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.sail import Sail
-from memorization_suite.pipelines import denoise
-from memorization_suite.sampling import Batch, NoisePredictor
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import denoise
 from tests.methods.helpers import relative, sample
+from tests.models import predictor_of
 from tests.reference import jeon2025
 
 SEEDS, STEPS, FIRST = [21, 22, 23], 4, 751  # timesteps 751, 501, 251, 1
@@ -53,7 +54,7 @@ def test_parity(make_pipe, prompts, noise, kind, settings):
             pipe.unet,
             noises(seed, noise[i : i + 1], known["restarts"]),
             FIRST,
-            torch.cat([pipe.encode([""]), pipe.encode(prompts[i : i + 1])]),
+            torch.cat([pipe.encode([""]).tokens, pipe.encode(prompts[i : i + 1]).tokens]),
             threshold=known["l_thres"],
             lr=known["lr"],
             max_steps=known["max_steps"],
@@ -101,7 +102,7 @@ def test_parity_of_the_official_pool(make_pipe, prompts, noise, kind, threshold,
         seeds=list(range(wanted)),
         prompt_seeds=[77] * wanted,
     )
-    stacked = torch.cat([pipe.encode([""] * 4), pipe.encode([prompt] * 4)])
+    stacked = torch.cat([pipe.encode([""] * 4).tokens, pipe.encode([prompt] * 4).tokens])
     expected = jeon2025.official_pool(
         pipe.unet,
         FIRST,
@@ -247,9 +248,9 @@ def test_an_image_with_a_non_finite_loss_keeps_its_noise(pipe, prompts, noise, a
     """It is flagged; the others are as without it (1e-4)."""
     method, made = build_mitigation("sail", l_thres=7.5, restarts=1, max_steps=4), []
     pipe.scheduler.set_timesteps(STEPS)
-    for unet in (pipe.unet, Poisoned(pipe.unet, pipe.encode(prompts[2:]), after)):
-        predictor = NoisePredictor(
-            unet, pipe.scheduler, pipe.encode(prompts), pipe.encode([""] * 3)
+    for unet in (pipe.unet, Poisoned(pipe.unet, pipe.encode(prompts[2:]).tokens, after)):
+        predictor = predictor_of(
+            unet, pipe.scheduler, pipe.encode(prompts).tokens, pipe.encode([""] * 3).tokens
         )
         made.append(denoise(predictor, noise, Batch.of_captions(prompts), method, 7.0))
     assert made[1].numbers["failed"].tolist() == [False, False, True]

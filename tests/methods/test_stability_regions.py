@@ -24,7 +24,9 @@ from tests.reference import huang2026
 
 def pairs(pipe, prompts) -> list[torch.Tensor]:
     """Embeddings of each image, unconditional first."""
-    return [torch.cat([pipe.encode([""]), pipe.encode([prompt])]) for prompt in prompts]
+    return [
+        torch.cat([pipe.encode([""]).tokens, pipe.encode([prompt]).tokens]) for prompt in prompts
+    ]
 
 
 def recorded(pipe, prompts, noise, steps: int) -> dict[str, torch.Tensor]:

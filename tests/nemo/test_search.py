@@ -33,7 +33,7 @@ from tests.reference import hintersdorf2024 as reference
 # activations
 def test_activations_equal_the_loops(pipe, prompts):
     """Layer by layer, 1e-5, without a UNet pass; layers in the order of their calls."""
-    embeds, passes = pipe.encode(prompts[:2]), []
+    embeds, passes = pipe.encode(prompts[:2]).tokens, []
     hook = pipe.unet.register_forward_pre_hook(lambda *args: passes.append(1))
     try:
         found = activations(pipe.unet, embeds)
@@ -143,7 +143,7 @@ def test_maps_are_in_epsilon_units_for_v_models(euler_pipe, prompts):
     maps = make_maps(euler_pipe, prompts[0], NoiseMaps(seeds=2))
     with torch.no_grad():
         v = euler_pipe.unet(
-            maps.x, maps.t, encoder_hidden_states=euler_pipe.encode([prompts[0]] * 2)
+            maps.x, maps.t, encoder_hidden_states=euler_pipe.encode([prompts[0]] * 2).tokens
         ).sample
     bar = euler_pipe.scheduler.alphas_cumprod[999]
     torch.testing.assert_close(

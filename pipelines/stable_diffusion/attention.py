@@ -1,37 +1,33 @@
-"""Patching a UNet's attention for the length of a `with` block."""
+"""Patching a UNet's cross-attention for the length of a `with` block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from memorization_suite.lazy import torch
+from memorization_suite.sampling.denoiser import PARTS, Edit, See
 
-if TYPE_CHECKING:
-    from memorization_suite.sampling.batch import Batch
-
-PARTS = ("down", "mid", "up")  # of a UNet, in the order of their calls
-# (name, logits or probabilities), both (rows, heads, queries, tokens).
-Edit = Callable[[str, "torch.Tensor"], "torch.Tensor"]
-See = Callable[[str, "torch.Tensor"], None]
+PROCESSOR = ".processor"
 
 
-def attention_names(unet, *, cross: bool = True, contains: str = "") -> list[str]:
-    """Names of the cross-attention (or self-attention) modules, in the order of their calls.
+def part_of(name: str) -> str:
+    """Which of PARTS a module is in."""
+    return name.split("_")[0]
 
-    contains: what a name must contain, for example 'down_blocks.0'.
-    """
-    ending = "attn2.processor" if cross else "attn1.processor"
+
+def cross_attentions(unet, parts: Sequence[str] = PARTS) -> list[str]:
+    """Names of the cross-attention modules in these parts, in the order of their calls."""
+    ending = f"attn2{PROCESSOR}"
     processors = [name for name in unet.attn_processors if name.endswith(ending)]
-    names = [name.removesuffix(".processor") for name in processors if contains in name]
+    names = [name.removesuffix(PROCESSOR) for name in processors if part_of(name) in parts]
     # Sorting is stable: inside a part they stay as the UNet lists them.
-    return sorted(names, key=lambda name: PARTS.index(name.split("_")[0]))
+    return sorted(names, key=lambda name: PARTS.index(part_of(name)))
 
 
 @contextmanager
 def patched_attention(
-    unet, make_processor: Callable[[str], object], names: list[str]
+    unet, make_processor: Callable[[str], object], names: Sequence[str]
 ) -> Iterator[None]:
     """Sets `make_processor(name)` on the named modules.
 
@@ -41,24 +37,17 @@ def patched_attention(
     before = unet.attn_processors
     patched = dict(before)
     for name in names:
-        if f"{name}.processor" not in before:
+        if name + PROCESSOR not in before:
             raise ValueError(
                 f"the UNet has no attention module {name!r}; it has "
-                f"{', '.join(attention_names(unet))}"
+                f"{', '.join(cross_attentions(unet))}"
             )
-        patched[f"{name}.processor"] = make_processor(name)
+        patched[name + PROCESSOR] = make_processor(name)
     try:
         unet.set_attn_processor(patched)
         yield
     finally:
         unet.set_attn_processor(dict(before))
-
-
-def open_attention(
-    unet, names: list[str], *, edit: Edit | None = None, see: See | None = None
-) -> AbstractContextManager[None]:
-    """`OpenAttention` in the named modules, inside the block."""
-    return patched_attention(unet, lambda name: OpenAttention(name, edit=edit, see=see), names)
 
 
 class OpenAttention:
@@ -111,21 +100,3 @@ class OpenAttention:
 def heads_apart(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(rows, n, heads * d) -> (rows, heads, n, d)."""
     return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def last_token(tokenizer, prompt: str) -> int:
-    """Position of the end token: begin token, prompt, end token, cut to the tokenizer's length."""
-    tokens = tokenizer(prompt, truncation=True).input_ids
-    return min(len(tokens), tokenizer.model_max_length) - 1
-
-
-def encoded_texts(batch: Batch) -> list[str]:
-    """What is encoded for each image: the prompts, or what a method made of them."""
-    return batch.encoded or batch.prompts
-
-
-def last_tokens(batch: Batch) -> list[int]:
-    """Position of the end token in each image's encoded text."""
-    texts = encoded_texts(batch)
-    positions = {text: last_token(batch.pipe.tokenizer, text) for text in set(texts)}
-    return [positions[text] for text in texts]

@@ -1,0 +1,69 @@
+"""What a model family is: how its models are recognized and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from memorization_suite.runs.registry import Registry
+from memorization_suite.runs.settings import Settings, frozen_settings
+from memorization_suite.sampling.denoiser import Denoiser
+
+
+@frozen_settings
+class Family(Settings):
+    """Models of one kind. Their answers are a `Denoiser`, which `load` gives."""
+
+    name: ClassVar[str]
+    # What people call it.
+    title: ClassVar[str]
+    # `_class_name` in the model_index.json of its models.
+    pipelines: ClassVar[tuple[str, ...]]
+    # Folders that lie beside that file.
+    parts: ClassVar[tuple[str, ...]] = ()
+    # What --scheduler may be; keep: the model's own.
+    schedulers: ClassVar[tuple[str, ...]] = ("keep",)
+
+    def load(
+        self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
+    ) -> Denoiser:
+        """The model, frozen, on the device. source: a folder or hub id. dtype: fp32, bf16, fp16.
+
+        Raises Unusable for a model that cannot be run; any other error says that it is not whole.
+        """
+        raise NotImplementedError
+
+
+FAMILIES: Registry[Family] = Registry("model family", "pipelines", plural="model families")
+
+
+def register(name: str, *, title: str, pipelines: tuple[str, ...]):
+    """Class decorator: lists a family under `name`."""
+    return FAMILIES.register(name, title=title, pipelines=pipelines)
+
+
+class Unusable(ValueError):
+    """A model that cannot be loaded or run; the message is for people."""
+
+
+@contextmanager
+def can_load(flag: str, model_id: str) -> Iterator[None]:
+    """Inside the block any error becomes `Unusable`: the libraries raise a dozen kinds for one
+    fact.
+    """
+    try:
+        yield
+    except Unusable:
+        raise
+    except Exception as error:
+        if Path(model_id).exists():
+            where = "it is not complete"
+        else:
+            where = "it is not on this machine and the hub cannot be reached, or has no such model"
+        raise Unusable(
+            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). "
+            "Give a local diffusers folder (download/README.md tells how to get one), or use the "
+            "embedded model with --model_id tiny."
+        ) from error

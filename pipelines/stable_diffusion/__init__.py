@@ -1,0 +1,111 @@
+"""Stable Diffusion 1 and 2, and what is built like them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memorization_suite.lazy import Lazy, torch
+from memorization_suite.pipelines.family import Family, Unusable, can_load, register
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
+
+diffusers = Lazy("diffusers")
+transformers = Lazy("transformers")
+
+# --scheduler -> class, and what its grid and steps must be whatever the model's config says or
+# omits.
+SCHEDULERS = {
+    "ddim": (
+        "DDIMScheduler",
+        {
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+        },
+    ),
+    "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+}
+
+
+def pipeline_class() -> type[MemorizationPipeline]:
+    """Imports diffusers when it is first needed: --help and wrong arguments need not wait."""
+    return importlib.import_module(f"{__name__}.pipeline").MemorizationPipeline
+
+
+@register(
+    "stable_diffusion",
+    title="Stable Diffusion",
+    pipelines=("StableDiffusionPipeline", "MemorizationPipeline"),
+)
+class StableDiffusion(Family):
+    """A UNet that predicts epsilon or v under cross-attention to CLIP's tokens."""
+
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    schedulers = (*SCHEDULERS, "keep")
+
+    def load(
+        self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
+    ) -> MemorizationPipeline:
+        for library in (diffusers, transformers):
+            library.utils.logging.disable_progress_bar()
+            library.utils.logging.set_verbosity_error()
+        kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+        pipe = pipeline_class().from_pretrained(
+            source, dtype=kind, safety_checker=None, requires_safety_checker=False
+        )
+        if unet_id:
+            with can_load("--unet_id", unet_id):
+                pipe.register_modules(unet=load_unet(unet_id, kind))
+        if scheduler != "keep":
+            name, settings = SCHEDULERS[scheduler]
+            pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
+        fault = fault_of(pipe)
+        if fault:
+            raise Unusable(f"this model cannot be run here: {fault}")
+        torch.backends.cudnn.deterministic = True  # a resumed run repeats its images
+        pipe.unet.requires_grad_(False)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(device)
+
+
+def load_unet(unet_id: str, dtype: torch.dtype):
+    """The UNet of a folder or hub id, itself or in its subfolder `unet`."""
+
+    def load(subfolder: str | None):
+        return diffusers.UNet2DConditionModel.from_pretrained(
+            unet_id, subfolder=subfolder, torch_dtype=dtype
+        )
+
+    if (Path(unet_id) / "config.json").is_file():
+        return load(None)
+    try:
+        return load("unet")
+    except OSError:
+        return load(None)
+
+
+def fault_of(pipe: MemorizationPipeline) -> str:
+    """What is not as in Stable Diffusion 1 or 2; empty when all is."""
+    scheduler = pipe.scheduler.config
+    unet = pipe.unet.config
+    kind = scheduler.get("prediction_type")
+    if kind not in ("epsilon", "v_prediction"):
+        return f"its scheduler's prediction_type is {kind!r}, not 'epsilon' or 'v_prediction'"
+    if scheduler.get("rescale_betas_zero_snr"):
+        return "its schedule ends at zero signal-to-noise, where v cannot be turned into noise"
+    latent_channels = pipe.vae.config.latent_channels
+    if unet.in_channels != latent_channels:
+        return f"its UNet reads {unet.in_channels} channels, its VAE gives {latent_channels}"
+    width = pipe.text_encoder.config.hidden_size
+    if unet.cross_attention_dim != width:
+        return (
+            f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives "
+            f"{width}"
+        )
+    if unet.addition_embed_type is not None:
+        return "its UNet wants additional embeddings (Stable Diffusion XL?)"
+    return ""
