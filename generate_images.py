@@ -23,14 +23,19 @@ SMALLER = "--batch_size or --n_samples_per_prompt"
 
 
 def build_parser(argv: list[str]) -> Parser:
-    """The general flags, and those of all methods; --help shows the method's that was typed."""
+    """The general flags, and those of all methods."""
     about = "Images for the prompts of a file, with one mitigation or none."
     parser = Parser(SCRIPT, about, argv=argv)
     add_flags(parser, Request)
     parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
+    add_method_flags(parser, argv)
+    return parser
+
+
+def add_method_flags(parser: Parser, argv: list[str]) -> None:
+    """The flags of all methods; --help shows those of the method that was typed."""
     shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))
     add_owned_flags(parser, METHODS, shown, "method")
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,15 +11,8 @@ from pathlib import Path
 from memorization_suite.commands.generate import Request
 from memorization_suite.commands.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweep_file import OF_THE_SWEEP
-from memorization_suite.mitigation.registry import METHODS
-from memorization_suite.runs.cli import (
-    RESUMES,
-    Parser,
-    add_flags,
-    add_owned_flags,
-    asked_for,
-    command,
-)
+from memorization_suite.generate_images import SMALLER, add_method_flags
+from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
 
 SCRIPT = "sweep.py"
 DESCRIPTION = "Runs a list or grid of settings, scores the images, and writes one page."
@@ -51,8 +44,7 @@ def build_parser(argv: list[str]) -> Parser:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     every_run = parser.add_argument_group("flags of generate_images.py, for every run")
     add_flags(every_run, Request, without=OF_THE_SWEEP)
-    shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))
-    add_owned_flags(parser, METHODS, shown, "method")
+    add_method_flags(parser, argv)
     return parser
 
 
@@ -75,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         if page:
             print(page.summary)
 
-    return command(SCRIPT, work, after=RESUMES, smaller="--batch_size or --n_samples_per_prompt")
+    return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
 
 
 if __name__ == "__main__":
