@@ -51,7 +51,7 @@ SHARED = (
 
 @frozen_settings
 class Calibration(Sampling):
-    """The flags of calibrate.py stability.
+    """The flags of detect_memorization.py calibrate stability.
 
     Those of the sampler have generate_images.py's defaults, so that the values are of its runs.
     """
@@ -99,8 +99,8 @@ class Stability:
 def stability(**typed: Any) -> Stability:
     """Samples every prompt with plain guidance, and writes the statistics of its norms.
 
-    typed: flags of calibrate.py stability by name. Raises ValueError for what the user can mend,
-    OSError. *Source:* Huang et al., KDD 2026.
+    typed: flags of detect_memorization.py calibrate stability by name. Raises ValueError for what
+    the user can mend, OSError. *Source:* Huang et al., KDD 2026.
     """
     settings, prompts = plan_sampling(typed)
     model = fingerprint(settings.model_id)

@@ -59,7 +59,7 @@ def parse_screen(text: str, preset: dict, steps: int) -> Screen:
     if not name or not math.isfinite(threshold):
         raise ValueError(
             f"--screen {text!r} is not DETECTOR:THRESHOLD, for example noise_norm:1.2 "
-            "(python calibrate.py threshold finds one)"
+            "(python detect_memorization.py calibrate threshold finds one)"
         )
     detector = build_detector(name, **preset.get(name, {}))
     if detector.missing():

@@ -23,8 +23,9 @@ SCHEMA = 1
 # Of step i: ||z_{i+1} - z_i||, ||z_{i+1}||, ||z0_hat at step i||.
 NORMS = ("update", "latent", "clean")
 NO_FILE = (
-    "needs --statistics FILE with the norms of ordinary prompts, made by python calibrate.py "
-    "stability --guidance_scale 7.5 ... with the settings of this run"
+    "needs --statistics FILE with the norms of ordinary prompts, made by "
+    "python detect_memorization.py calibrate stability --guidance_scale 7.5 ... "
+    "with the settings of this run"
 )
 
 
@@ -110,8 +111,8 @@ class Statistics:
             if there != value and not may_be_the_same(name, there, value):
                 raise ValueError(
                     f"the statistics are of another kind of run: {name} is {there} there, {value} "
-                    "here "
-                    "(python calibrate.py stability makes them with this run's settings)"
+                    "here (python detect_memorization.py calibrate stability makes them with this "
+                    "run's settings)"
                 )
 
     def check_step(self, step: Step, pred: Prediction) -> None:
@@ -170,8 +171,8 @@ def read_statistics(path: Path) -> Statistics:
         return Statistics(mean, sd, dict(stored["made_with"]), dict(stored["made_from"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} has no statistics of a trajectory's norms ({error}): python calibrate.py "
-            "stability makes such a file"
+            f"{path} has no statistics of a trajectory's norms ({error}): "
+            "python detect_memorization.py calibrate stability makes such a file"
         ) from error
 
 
@@ -209,7 +210,8 @@ class Stability(Detector):
     needs_final = True
     statistics: str = flag(
         "",
-        "file with the norms of ordinary prompts, made by calibrate.py stability",
+        "file with the norms of ordinary prompts, made by detect_memorization.py calibrate "
+        "stability",
         short="stat",
         file=True,
     )

@@ -21,7 +21,8 @@ from memorization_suite.sampling.noise_predictor import per_image, row_norm, str
 
 NO_FILE = (
     "--statistics is not given: it names a file with the norms of ordinary prompts, made by "
-    "python calibrate.py stability --model_id ... --prompts ORDINARY.csv --out FILE"
+    "python detect_memorization.py calibrate stability --model_id ... --prompts ORDINARY.csv "
+    "--out FILE"
 )
 
 

@@ -252,7 +252,9 @@ def test_a_file_that_is_none_is_refused(tmp_path, change):
 
 
 def test_what_is_missing_or_contradictory_is_refused():
-    with pytest.raises(ValueError, match="--statistics is not given.*calibrate.py stability"):
+    with pytest.raises(
+        ValueError, match="--statistics is not given.*detect_memorization.py calibrate stability"
+    ):
         build_mitigation("stability_regions").check(50)
     with pytest.raises(ValueError, match="--statistics: there is no file nowhere.json"):
         build_mitigation("stability_regions", statistics="nowhere.json")
