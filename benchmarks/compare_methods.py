@@ -10,18 +10,15 @@ where it stopped.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from memorization_suite.benchmarks.common import model_parser, write_figures
-from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, scored_run
+from memorization_suite.benchmarks.common import interval_text, model_parser, write_figures
+from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, measured
 from memorization_suite.commands.generate import plan
-from memorization_suite.metrics.embedded import copied
-from memorization_suite.metrics.intervals import interval
 from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.models import load_preset
-from memorization_suite.runs.run_folder import Key
-from memorization_suite.runs.text import markdown_table, table_text
+from memorization_suite.runs.text import table_text
 
 KINDS = ("VM A", "VM B", "TM", "LM")
 METRICS = ("copy", "alignment", "diversity", "quality")
@@ -31,25 +28,6 @@ QUANTITIES = {
     "diversity": "feature_diversity",
     "realism": "realism",
 }
-
-
-@dataclass
-class Figure:
-    """Mean over prompts of their means."""
-
-    mean: float
-    # Its 95 % interval over prompts.
-    low: float
-    high: float
-
-
-def figure(values: dict[Key, float]) -> Figure | None:
-    """Of one value an image; None without any."""
-    prompts: dict[int, list[float]] = {}
-    for key, value in values.items():
-        prompts.setdefault(key.prompt, []).append(value)
-    means = [sum(of_prompt) / len(of_prompt) for of_prompt in prompts.values()]
-    return Figure(sum(means) / len(means), *interval(means)) if means else None
 
 
 def flags_of(model_id: str, name: str) -> dict[str, Any]:
@@ -71,10 +49,9 @@ def cannot_run(model_id: str, name: str) -> str:
 
 def line_of(name: str, run: ScoredRun) -> dict:
     """One method's figures."""
-    copies = {key: float(copied(value)) for key, value in run.values("copy_score").items()}
-    figures = {"copies": figure(copies)}
+    figures = {"copies": run.share_of_copies()}
     for title, quantity in QUANTITIES.items():
-        figures[title] = figure(run.values(quantity))
+        figures[title] = run.mean(quantity)
     return {
         "method": name,
         "folder": run.folder.path.name,
@@ -96,8 +73,8 @@ def shown(line: dict, plain: dict) -> dict[str, str]:
         values = line[title]
         if values is None:
             return "-"
-        mean, low, high = (f"{scale * values[name]:{form}}" for name in ("mean", "low", "high"))
-        return f"{mean} [{low}, {high}]"
+        scaled = {name: scale * value for name, value in values.items()}
+        return interval_text(**scaled, form=form)
 
     no_effect = line is not plain and line["copies"]["high"] >= plain["copies"]["low"]
     by_kind = {}
@@ -130,11 +107,9 @@ def main() -> None:
         if problem:
             print(f"left out: {name}: {problem}")
             continue
-        run = scored_run(
-            args.model_id,
+        run = measured(
+            args,
             "memorized_test",
-            args.out,
-            samples=args.samples,
             metrics=METRICS,
             method=name,
             end=args.end,
@@ -145,7 +120,7 @@ def main() -> None:
     table = [shown(line, lines[0]) for line in lines]
     print(table_text(table))
     print("(*) copies not fewer than without a mitigation: the 95 % intervals overlap")
-    write_figures(args.figures / f"{args.model_id}_methods", lines, markdown_table(table))
+    write_figures(args, "methods", lines, table)
 
 
 if __name__ == "__main__":

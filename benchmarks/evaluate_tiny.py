@@ -10,8 +10,6 @@ contact sheets beside it.
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -24,24 +22,20 @@ from memorization_suite.benchmarks.scored_run import (
     ScoredRun,
     is_kind,
     load_once,
+    mean,
+    measured,
     prompt_file,
-    scored_run,
 )
-from memorization_suite.metrics.copy_score import copy_scores
-from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions
+from memorization_suite.metrics.copy_score import THRESHOLD, copied, copy_scores
+from memorization_suite.metrics.embedded import TINY, Caption, read_captions
 from memorization_suite.metrics.images import read_images
+from memorization_suite.metrics.intervals import share_of_copies
 from memorization_suite.pipelines.magnitudes import start_magnitudes
 from memorization_suite.runs.files import write_json
 from memorization_suite.sampling import image_seed, initial_noise
 
 STARTS = range(0, 21, 2)  # first guided step of the transition study
 CELL = 66  # pixels of an image on a contact sheet, with its margin
-
-
-def share(values: Iterable[bool]) -> float | None:
-    """Mean of yes and no, three decimals; None without any."""
-    answers = list(values)
-    return round(statistics.mean(answers), 3) if answers else None
 
 
 # --- ordinary captions
@@ -58,8 +52,9 @@ def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
         references += [caption.references() for caption in captions if caption.kind == "VM"]
     images = read_images(run.folder.image_path(key) for key in run.rows)
     nearest = copy_scores(images, torch.cat(references)).amax(1)
+    scores = [(key.prompt, value) for key, value in zip(run.rows, nearest.tolist())]
     return {
-        "share of copies": share(copied(value) for value in nearest.tolist()),
+        "share of copies": round(share_of_copies(scores, THRESHOLD).mean, 3),
         "nearest, median": round(nearest.median().item(), 3),
         "nearest, 99 %": round(nearest.quantile(0.99).item(), 3),
         "nearest, largest": round(nearest.max().item(), 3),
@@ -105,8 +100,7 @@ def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
         labels = [1] * len(of_kind) + [0] * len(low)
         values = torch.cat([of_kind, low])
         auc = float(roc_auc_score(labels, values.tolist()))
-        mean = of_kind.mean().item()
-        table[name] = {"mean": round(mean, 3), "AUC": round(auc, 4)}
+        table[name] = {"mean": round(of_kind.mean().item(), 3), "AUC": round(auc, 4)}
     return table
 
 
@@ -120,19 +114,20 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
     is_b = is_kind("VM B")
     captions = read_captions(prompt_file(args.model_id, "memorized_test"))
     rows = [caption.row for caption in captions if is_b(caption)]
+    shares = {}
     copies = {}
     shown = {}
     for start in STARTS:
-        run = scored_run(
-            args.model_id,
+        run = measured(
+            args,
             "memorized_test",
-            args.out,
             samples=samples,
             method="static_transition",
             cfg_step=start - 1,
             start=min(rows),
             end=max(rows) + 1,
         )
+        shares[start] = run.copies(is_b)
         scores = run.values("copy_score", is_b)
         copies[start] = {key: copied(value) for key, value in scores.items()}
         shown[start] = run.shown(is_b)
@@ -142,13 +137,12 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
         step = first_escape([copies[start][key] for start in STARTS])
         steps.append(step)
         by_prompt.setdefault(key.prompt, set()).add(step)
+    differing = mean(len(different) > 1 for different in by_prompt.values())
     return {
-        "share of copies": {start: share(copies[start].values()) for start in STARTS},
+        "share of copies": {start: round(shares[start], 3) for start in STARTS},
         "subject shown": {start: round(shown[start], 3) for start in STARTS},
         "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
-        "prompts whose noises escape at different steps": share(
-            len(different) > 1 for different in by_prompt.values()
-        ),
+        "prompts whose noises escape at different steps": round(differing, 3),
     }
 
 
@@ -201,8 +195,8 @@ def main() -> None:
         help="images per prompt in the transition study; 0 leaves it out",
     )
     args = parser.parse_args()
-    memorized = scored_run(args.model_id, "memorized_test", args.out, samples=args.samples)
-    ordinary = scored_run(args.model_id, "ordinary_test", args.out, samples=args.samples)
+    memorized = measured(args, "memorized_test")
+    ordinary = measured(args, "ordinary_test")
     args.figures.mkdir(parents=True, exist_ok=True)
     contact_sheet(args.figures / f"{args.model_id}_memorized.jpg", memorized, 2)
     contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)

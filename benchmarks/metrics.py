@@ -19,16 +19,12 @@ from PIL import Image
 from torchvision.models import alexnet
 
 from memorization_suite.benchmarks.common import best_of, parser
-from memorization_suite.metrics.clip_score import ClipScore
+from memorization_suite.commands.score import results_of
+from memorization_suite.metrics.clip_score import ClipGenerated, ClipReference, ClipScore
 from memorization_suite.metrics.lpips_diversity import LpipsDiversity
+from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Run
-from memorization_suite.metrics.scores import (
-    ClipGenerated,
-    ClipReference,
-    NearestReference,
-    run_scores,
-)
 from memorization_suite.metrics.sscd import SSCD
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.run_folder import Key
@@ -123,9 +119,8 @@ def batched_sscd_clip(run: Run, references: Path, sscd: SSCD, clip: ClipScore) -
     clip.texts.clear()
     nearest = NearestReference("sscd", sscd)
     scores = [nearest, ClipGenerated(clip), ClipReference(clip, nearest)]
-    rows = [row for chunk in run_scores(run, scores, References(references)) for row in chunk]
-    # run_scores is lazy: everything was computed.
-    assert len(rows) == 2 * len(run.files) + len(run.prompts)
+    for groups in run.groups(References(references)):
+        results_of(run, scores, groups)
 
 
 def compare_sscd_clip(setup: Setup, sscd_file: Path, clip_file: Path) -> None:

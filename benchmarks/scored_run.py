@@ -4,6 +4,7 @@ measurements share.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import statistics
 import sys
@@ -17,7 +18,9 @@ from safetensors.torch import load_file
 
 from memorization_suite.commands.generate import generate, plan
 from memorization_suite.commands.score import score
-from memorization_suite.metrics.embedded import TINY, Caption, copied, read_captions
+from memorization_suite.metrics.copy_score import THRESHOLD
+from memorization_suite.metrics.embedded import TINY, Caption, read_captions
+from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.magnitudes import start_magnitudes
 from memorization_suite.runs.run_folder import Key, RunFolder
@@ -66,9 +69,18 @@ class ScoredRun:
         """Of any values, those of images of the wanted captions."""
         return {key: value for key, value in values.items() if wanted(self.captions[key.prompt])}
 
-    def copies(self, wanted: Test = everything) -> float | None:
+    def mean(self, quantity: str) -> Mean | None:
+        """Mean over prompts; None without any."""
+        return mean_over_prompts(by_prompt(self.values(quantity)))
+
+    def share_of_copies(self, wanted: Test = everything) -> Mean | None:
         """Share of copies among the images of the wanted captions; None without any."""
-        return mean(copied(value) for value in self.values("copy_score", wanted).values())
+        return share_of_copies(by_prompt(self.values("copy_score", wanted)), THRESHOLD)
+
+    def copies(self, wanted: Test = everything) -> float | None:
+        """The same without its interval."""
+        share = self.share_of_copies(wanted)
+        return share.mean if share else None
 
     def shown(self, wanted: Test = everything) -> float | None:
         """Share of images that show their subject."""
@@ -88,6 +100,11 @@ class ScoredRun:
         captions = [row["prompt"] for row in self.rows.values()]
         values = start_magnitudes(pipe, captions, latents)
         return dict(zip(self.rows, values.tolist()))
+
+
+def by_prompt(values: dict[Key, float]) -> list[tuple[int | None, float]]:
+    """Prompt and value of each image."""
+    return [(key.prompt, value) for key, value in values.items()]
 
 
 def mean(values: Iterable[float | str]) -> float | None:
@@ -131,6 +148,14 @@ def scored_run(
     wanted = {*planned.wanted(planned.prompts)}
     rows = {key: row for key, row in run.folder.costs().items() if key in wanted}
     return ScoredRun(run.folder, captions, by_quantity(table.results, wanted), rows)
+
+
+def measured(args: argparse.Namespace, split: str, **flags: Any) -> ScoredRun:
+    """`scored_run` with the model, the images per prompt and the folder that were typed.
+
+    args: of `common.model_parser`.
+    """
+    return scored_run(args.model_id, split, args.out, **({"samples": args.samples} | flags))
 
 
 def by_quantity(results: list[Result], wanted: set[Key]) -> dict[str, dict[Key, float]]:

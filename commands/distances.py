@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.lazy import torch
-from memorization_suite.metrics.checkpoints import Checkpoint, Needs, available
+from memorization_suite.metrics.base import Scoring
+from memorization_suite.metrics.checkpoints import Checkpoint, check_required
 from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures, frechet, kernel
 from memorization_suite.metrics.pictures import Embedder, Picture
 from memorization_suite.metrics.references import SUFFIXES
 from memorization_suite.metrics.runs import check_complete
-from memorization_suite.metrics.scripts import Scoring
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device
@@ -86,13 +86,16 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
     read_results(sets.folder)  # a broken table is found before the work
     inception = Checkpoint.of(settings, "inception_checkpoint", "inception_v3")
     clip = Checkpoint.of(settings, "clip_checkpoint", "clip_vit_b_32_openai")
-    needs: Needs = {"fid": inception.needed, "clip_fid": clip.needed, "features": {}}
-    possible, missing = available(SCRIPT, needs, settings.require)
+    missing = {"fid": inception.missing, "clip_fid": clip.missing, "features": ""}
+    check_required(SCRIPT, missing, settings.require)
     options = {"device": choose_device(settings.device), "batch_size": settings.batch_size}
-    choices = networks(inception, clip)
-    loaded = [(choices[metric], choices[metric].load(**options)) for metric in possible]
+    loaded = []
+    for metric, network in networks(inception, clip).items():
+        if not missing[metric]:
+            loaded.append((network, network.load(**options)))
     for metric, why in missing.items():
-        say(f"{metric} is not computed: {why}")
+        if why:
+            say(f"{metric} is not computed: {why}")
     if formats(sets.generated) != formats(sets.real):
         say(
             "the two folders have different file formats: their compression alone changes these "

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from memorization_suite.commands.settings import split
-from memorization_suite.metrics.checkpoints import available, existing
-from memorization_suite.metrics.copies import Copies
-from memorization_suite.metrics.preference import Preference
+from memorization_suite.metrics.base import METRICS, Job, Metric, Score, Scoring
+from memorization_suite.metrics.checkpoints import check_required, existing
+from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.references import References
-from memorization_suite.metrics.runs import open_run
-from memorization_suite.metrics.scores import Score, run_scores
-from memorization_suite.metrics.scripts import Job, Scoring, Script
-from memorization_suite.metrics.summary import Line, summarize, text_of
-from memorization_suite.runs.cli import Parser, add_flags, command
-from memorization_suite.runs.environment import choose_device
+from memorization_suite.metrics.runs import Group, Run, check_equal, open_run
+from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
+from memorization_suite.runs.cli import Parser, add_flag, add_flags, command
 from memorization_suite.runs.files import write_csv
-from memorization_suite.runs.settings import flag_names, unknown_name
+from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.table import Result, add_results, read_results
 
-SCRIPTS: tuple[type[Script], ...] = (Copies, Preference)  # whose metrics `score` computes
 Say = Callable[[str], None]
+# What metrics compare with -> the general flag that only they read.
+FLAGS_OF = {"references": "masks", "unmitigated": "unmitigated"}
+
+
+@dataclass(frozen=True)
+class Script:
+    """A command that scores a run."""
+
+    name: str
+    description: str
+    # What it computes, unless --metrics names others.
+    metrics: tuple[str, ...]
+
+
+COPIES = Script(
+    "compute_sscd_orig_clip_score.py",
+    "Copy similarity and text alignment of a run.",
+    metrics=("sscd", "clip", "copy", "localized", "alignment"),
+)
+PREFERENCE = Script(
+    "compute_lpips_imagereward.py",
+    "Diversity and preference of a run.",
+    metrics=("lpips", "image_reward", "diversity", "quality"),
+)
+CHANGE = Script(
+    "compute_diversity.py",
+    "Change against the unmitigated run, and diversity among seeds.",
+    metrics=("sscd_change", "feature_change"),
+)
 
 
 @dataclass
@@ -47,13 +72,6 @@ class Table:
     def __str__(self) -> str:
         return text_of(self.lines)
 
-    def add(self, other: Table) -> None:
-        """Takes in the scores of another script."""
-        self.results += other.results
-        self.lines += other.lines
-        self.left_out |= other.left_out
-        self.headlines += other.headlines
-
     def check(self, required: Collection[str]) -> None:
         """Raises ValueError when a required metric has no value."""
         for metric in sorted(required):
@@ -67,78 +85,109 @@ class Table:
 def score(run: Any, metrics: Sequence[str] | None = None, **typed: Any) -> Table:
     """The scores of a run's images. They are also stored in its folder.
 
-    run: what `generate` returns, or the path of a run folder. metrics: names, default all; one
-    whose files are not there is left out. typed: flags of compute_sscd_orig_clip_score.py and
-    compute_lpips_imagereward.py by name. Raises ValueError that says what to mend.
+    run: what `generate` returns, or the path of a run folder. metrics: names, default all that need
+    no flag; one whose files are not there is left out. typed: flags of the compute_*.py scripts by
+    name. Raises ValueError that says what to mend.
     """
-    names = [metric for script in SCRIPTS for metric in script.metrics]
-    wanted = names if metrics is None else metrics
-    general, special = split(typed, Scoring, more=special_flags(SCRIPTS))
+    general, special = split(typed, Scoring, more=flag_owners(METRICS))
     general["gen_folder"] = getattr(run, "path", run)
     settings = Scoring(**general)
-    for metric in [*wanted, *settings.require]:
-        if metric not in names:
-            raise unknown_name("metric", metric, names)
-    table = Table()
-    for script in SCRIPTS:
-        required = tuple(metric for metric in settings.require if metric in script.metrics)
-        chosen = [metric for metric in script.metrics if metric in (*wanted, *required)]
-        if chosen:
-            part = Scoring(**general | {"require": required})
-            flags = settings_of(script, special)
-            table.add(score_with(script, part, flags, metrics=chosen, say=table.notes.append))
+    if metrics is None:
+        metrics = usual_metrics(settings, special)
+    names = list(dict.fromkeys([*metrics, *settings.require]))
+    notes: list[str] = []
+    table = compute(names, settings, special, say=notes.append)
+    table.notes = notes
     table.check(settings.require)
     return table
 
 
-def special_flags(scripts: Sequence[type[Script]]) -> list[str]:
-    """Names of the flags that not all scripts have."""
-    return [name for script in scripts for name in flag_names(script.flags)]
+def usual_metrics(settings: Scoring, typed: Mapping[str, Any]) -> list[str]:
+    """Those of the official scripts, then all others for which every flag is there."""
+    names = dict.fromkeys([*COPIES.metrics, *PREFERENCE.metrics, *METRICS])
+    return [name for name in names if not lacking(name, settings, typed)]
 
 
-def settings_of(script: type[Script], typed: Mapping[str, Any]) -> Any:
-    """The script's own settings, of those that were typed. Raises ValueError."""
-    names = flag_names(script.flags)
-    return script.flags(**{name: value for name, value in typed.items() if name in names})
+def lacking(name: str, settings: Scoring, typed: Mapping[str, Any]) -> list[str]:
+    """Flags that the metric needs and that were not typed."""
+    own = [option.name for option in flags(METRICS[name]) if option.default is MISSING]
+    names = [name for name in own if name not in typed]
+    if METRICS[name].against == "unmitigated" and settings.unmitigated is None:
+        names.append("unmitigated")
+    return names
 
 
-# --- one script's metrics ---
+# --- the work ---
 
 
-def score_with(
-    script: type[Script],
+def compute(
+    names: Sequence[str],
     settings: Scoring,
-    flags: Any,
+    typed: Mapping[str, Any],
     *,
-    metrics: Collection[str],
     say: Say,
+    script: str = "",
 ) -> Table:
-    """The scores of a script's metrics, stored in the run folder.
+    """The scores of these metrics, stored in the run folder.
 
-    flags: the script's own settings. say: takes the notes, one by one. Raises ValueError for what
-    the user can mend; a wrong argument is found before anything is said.
+    typed: the metrics' own flags. say: takes the notes, one by one. Raises ValueError for what the
+    user can mend; a wrong argument is found before anything is said.
     """
-    job = begin(settings)
-    made = script(flags, job)
-    needs = {metric: files for metric, files in made.needs().items() if metric in metrics}
-    possible, missing = available(script.name, needs, settings.require)
-    options = {"device": choose_device(settings.device), "batch_size": settings.batch_size}
-    scores = made.scores(possible, options)
-    references = References(job.gt_folder, decode=script.references)
-    left_out = made.partly(possible) | missing
-    for name, why in left_out.items():
+    job = begin(names, settings, typed)
+    metrics = {name: job.metric(METRICS[name]) for name in names}
+    missing = {name: metric.missing(job) for name, metric in metrics.items()}
+    check_required(script, missing, settings.require)
+    possible = {name: metric for name, metric in metrics.items() if not missing[name]}
+    scores = scores_of(possible, job)
+    table = Table()
+    for metric in possible.values():
+        table.left_out |= metric.partly(job)
+    table.left_out |= {name: why for name, why in missing.items() if why}
+    for name, why in table.left_out.items():
         say(f"{name} is not computed: {why}")
-    results = compute(job, list(chain.from_iterable(scores.values())), references)
-    for line in store_coverage(job, references, script):
+    with_references = any(metric.against == "references" for metric in metrics.values())
+    references = References(job.gt_folder, decode=with_references)
+    every_score = [score for of_metric in scores.values() for score in of_metric]
+    table.results = stored_results(job, every_score, references)
+    for line in store_coverage(job, references):
         say(line)
-    computed = set(map(kind, results))
-    for metric in sorted(possible):
-        if computed.isdisjoint(map(kind, scores.get(metric, []))):
-            left_out[metric] = "it has no value for this run"
-            if metric not in settings.require:
-                say(f"{metric} has no value for this run")
-    lines = summarize(job.run.folder, computed)
-    return Table(results, lines, left_out, script.headlines(results))
+    computed = set(map(kind, table.results))
+    for name in sorted(possible):
+        if computed.isdisjoint(map(kind, scores[name])):
+            table.left_out[name] = "it has no value for this run"
+            if name not in settings.require:
+                say(f"{name} has no value for this run")
+    table.lines = summarize(job.run.folder, computed)
+    table.headlines = headlines(names, table.results)
+    return table
+
+
+def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> Job:
+    """What is scored. Raises ValueError for an unknown metric, and for flags, folders and files
+    that are not there or cannot be used.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+        for flag in lacking(name, settings, typed):
+            raise ValueError(f"the following arguments are required: --{flag}")
+    images = {"num_samples": settings.num_samples, "incomplete": settings.incomplete}
+    run = open_run(settings.gen_folder, settings.prompts, **images)
+    read_results(run.folder)  # a broken table is found before the work
+    gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
+    masks = existing(settings.masks, "--masks", folder=True) or run.masks
+    unmitigated = None
+    if settings.unmitigated and any(METRICS[name].against == "unmitigated" for name in names):
+        prompts = settings.prompts or run.prompts_file
+        unmitigated = open_run(settings.unmitigated, prompts, **images, flag="--unmitigated")
+        check_equal(run, unmitigated)
+    return Job(settings, typed, run, gt_folder, masks, unmitigated)
+
+
+def scores_of(metrics: Mapping[str, Metric], job: Job) -> dict[str, list[Score]]:
+    """Metric -> its scores; those that need no download come first."""
+    order = sorted(metrics, key=lambda name: bool(metrics[name].checkpoints(job)))
+    return {name: metrics[name].scores(job) for name in order}
 
 
 def kind(row: Result | Score) -> tuple[str, str]:
@@ -146,21 +195,7 @@ def kind(row: Result | Score) -> tuple[str, str]:
     return row.quantity, row.variant
 
 
-def begin(settings: Scoring) -> Job:
-    """What is scored. Raises ValueError for folders that are not there, or cannot be used."""
-    run = open_run(
-        settings.gen_folder,
-        settings.prompts,
-        num_samples=settings.num_samples,
-        incomplete=settings.incomplete,
-    )
-    read_results(run.folder)  # a broken table is found before the work
-    gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
-    masks = existing(settings.masks, "--masks", folder=True) or run.masks
-    return Job(settings, run, gt_folder, masks)
-
-
-def compute(job: Job, scores: list[Score], references: References) -> list[Result]:
+def stored_results(job: Job, scores: list[Score], references: References) -> list[Result]:
     """All values, stored in results.csv.
 
     Older values of the same scores go when all is done; a fault on the way keeps what is there.
@@ -170,9 +205,9 @@ def compute(job: Job, scores: list[Score], references: References) -> list[Resul
     total = len(job.run.prompts_scored)
     try:
         with tqdm(total=total, unit="prompt", disable=job.settings.quiet) as bar:
-            for rows in run_scores(job.run, scores, references, job.masks):
-                results += rows
-                bar.update(len(references.coverage) - bar.n)
+            for groups in job.run.groups(references, job.masks, job.unmitigated):
+                results += results_of(job.run, scores, groups)
+                bar.update(len(groups))
         replaced = set(map(kind, scores))
     finally:
         if results or replaced:
@@ -180,9 +215,21 @@ def compute(job: Job, scores: list[Score], references: References) -> list[Resul
     return results
 
 
-def store_coverage(job: Job, references: References, script: type[Script]) -> list[str]:
+def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> list[Result]:
+    """The finite values of all scores for a few prompts."""
+    results = []
+    for score in scores:
+        score.prepare(groups)
+        for group in groups:
+            for sample, value in score.values(group).items():
+                about = (run.name, run.method, group.prompt.row, sample)
+                results.append(Result(*about, score.quantity, score.variant, value))
+    return [row for row in results if math.isfinite(row.value)]
+
+
+def store_coverage(job: Job, references: References) -> list[str]:
     """Writes references.csv. Returns what is to be said of the training images."""
-    compared = script.references and job.gt_folder.is_dir()
+    compared = references.decode and job.gt_folder.is_dir()
     file = job.run.folder / "references.csv"
     if compared or not file.exists():  # else nothing was decoded, and more may be known
         write_csv(file, (entry.row() for entry in references.coverage.values()))
@@ -192,26 +239,59 @@ def store_coverage(job: Job, references: References, script: type[Script]) -> li
     return references.report() or [nothing]
 
 
+def headlines(names: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Lines to print first: what the official scripts say of the quantities of these metrics."""
+    lines = []
+    for name in names:
+        for quantity in METRICS[name].quantities:
+            rows = [row for row in results if row.quantity == quantity.name]
+            if quantity.title and rows:
+                values = list(by_prompt(values_of(rows)).values())
+                lines.append(f"{quantity.title}{METRICS[name].figure(values)}")
+    return lines
+
+
 # --- the command line ---
 
 
-def build_parser(script: type[Script]) -> Parser:
-    """The flags of all scripts and the script's own."""
+def build_parser(script: Script, argv: list[str]) -> Parser:
+    """The general flags, and those of the metrics that are asked for."""
+    early = Parser(script.name, argv=argv, add_help=False)
+    add_choice(early, script)
+    names = [name for name in early.parse_known_args(argv)[0].metrics if name in METRICS]
     parser = Parser(script.name, script.description)
-    add_flags(parser, Scoring, without=() if script.references else ("masks",))
-    add_flags(parser, script.flags)
+    against = {METRICS[name].against for name in names}
+    unread = [flag for what, flag in FLAGS_OF.items() if what not in against]
+    add_flags(parser, Scoring, without=unread)
+    add_choice(parser, script)
+    with_used = dict.fromkeys(each for name in names for each in (*METRICS[name].uses, name))
+    options = {option.name: option for name in with_used for option in flags(METRICS[name])}
+    for option in options.values():
+        add_flag(parser, option)
     return parser
 
 
-def run_script(script: type[Script], argv: list[str] | None = None) -> int:
+def add_choice(parser: Parser, script: Script) -> None:
+    """The flag that chooses metrics."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=script.metrics,
+        metavar="METRIC",
+        help=f"what to compute (default {' '.join(script.metrics)})",
+    )
+
+
+def run_script(script: Script, argv: list[str] | None = None) -> int:
     """The command line of a script. Returns its exit code."""
-    typed = build_parser(script).typed(argv)
-    general, special = split(typed, Scoring, more=special_flags([script]))
+    argv = sys.argv[1:] if argv is None else argv
+    typed = build_parser(script, argv).typed(argv)
+    names = list(dict.fromkeys(typed.pop("metrics")))
+    general, special = split(typed, Scoring, more=flag_owners(METRICS))
 
     def work() -> None:
         settings = Scoring(**general)
-        flags = settings_of(script, special)
-        table = score_with(script, settings, flags, metrics=script.metrics, say=say)
+        table = compute(names, settings, special, say=say, script=script.name)
         for line in table.headlines:
             print(line)
         table.check(settings.require)

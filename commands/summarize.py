@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.intervals import mean_over_prompts
 from memorization_suite.metrics.runs import unlike
-from memorization_suite.metrics.summary import (
-    Line,
-    interval_text,
-    prompt_means,
-    summarize,
-    text_of,
-)
+from memorization_suite.metrics.summary import Line, interval_text, summarize, text_of
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
-from memorization_suite.runs.table import Result, read_results
+from memorization_suite.runs.table import read_results
 from memorization_suite.runs.text import table_text
 
 SCRIPT = "summarize.py"
@@ -94,22 +88,21 @@ def differences(first: Path, other: Path) -> list[dict[str, str]]:
     Its mean over prompts, and the mean's interval.
     """
     before = {row.measurement: row.value for row in read_results(first)}
-    groups: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
     for row in read_results(other):
         if row.measurement in before and row.prompt_index is not None:
-            change = replace(row, value=row.value - before[row.measurement])
-            groups.setdefault((row.quantity, row.variant), []).append(change)
+            value = row.value - before[row.measurement]
+            groups.setdefault((row.quantity, row.variant), []).append((row.prompt_index, value))
     rows = []
     for (quantity, variant), changes in groups.items():
-        means = list(prompt_means(changes).values())
-        low, high = interval(means)
+        change = mean_over_prompts(changes)
         rows.append(
             {
                 "run": f"{other.parent.name}/{other.name}",
                 "quantity": quantity,
                 "variant": variant,
-                "difference": f"{sum(means) / len(means):+.4f}",
-                "95 % interval": interval_text(low, high, "+"),
+                "difference": f"{change.mean:+.4f}",
+                "95 % interval": interval_text(change.low, change.high, "+"),
                 "pairs": str(len(changes)),
             }
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.summarize import check_scored
-from memorization_suite.metrics.tradeoff import ALIGNMENT, COPY, draw, points
+from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
@@ -28,12 +28,12 @@ class Plotting(Settings):
     )
     x: str | None = flag(
         None,
-        f"copy similarity (default: the first of {', '.join(COPY)} that every run has)",
+        "copy similarity (default: sscd, or the first that every run has)",
         metavar="QUANTITY",
     )
     y: str | None = flag(
         None,
-        f"alignment (default: the first of {', '.join(ALIGNMENT)} that every run has)",
+        "alignment (default: clip_gen, or the first that every run has)",
         metavar="QUANTITY",
     )
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.download.assets import hint, named, path_of
 from memorization_suite.download.check import sha256_of
 from memorization_suite.runs.settings import Settings
-
-# Metric -> the files that it needs, each with a line for who has not got it.
-Needs = dict[str, dict[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,9 @@ class Checkpoint:
         return cls(typed or path_of(asset), asset)
 
     @property
-    def needed(self) -> dict[Path, str]:
-        """Its path, and what to say when nothing is there."""
-        return {self.path: hint(self.asset)}
+    def missing(self) -> str:
+        """What to say when nothing is there; empty when it is."""
+        return "" if self.path.exists() else hint(self.asset)
 
     def variant(self, name: str) -> str:
         """`name` for the published file.
@@ -62,22 +59,14 @@ def existing(typed: Path | None, flag: str, *, folder: bool) -> Path | None:
     return typed
 
 
-def available(
-    script: str, needs: Needs, required: Collection[str]
-) -> tuple[list[str], dict[str, str]]:
-    """(metrics whose files are all there, metric -> what is missing).
+def check_required(script: str, missing: Mapping[str, str], required: Collection[str]) -> None:
+    """Raises ValueError when a required metric lacks a file, or is none of the script's.
 
-    Raises ValueError when a required one lacks a file.
+    missing: metric -> what it lacks; empty when nothing.
     """
-    unknown = sorted(set(required) - set(needs))
+    unknown = sorted(set(required) - set(missing))
     if unknown:
-        raise ValueError(f"--require {unknown[0]}: {script} has {', '.join(needs)}")
-    missing = {}
-    for metric, files in needs.items():
-        lines = [line for file, line in files.items() if not file.exists()]
-        if lines:
-            missing[metric] = "; ".join(lines)
+        raise ValueError(f"--require {unknown[0]}: {script} has {', '.join(missing)}")
     for metric in required:
-        if metric in missing:
+        if missing[metric]:
             raise ValueError(f"{metric} cannot be computed: {missing[metric]}")
-    return [metric for metric in needs if metric not in missing], missing

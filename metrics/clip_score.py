@@ -8,7 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memorization_suite.lazy import F, Image, Lazy, torch
+from memorization_suite.metrics.base import (
+    FeatureScore,
+    Job,
+    Metric,
+    Quantity,
+    Score,
+    Values,
+    by_sample,
+    register,
+)
+from memorization_suite.metrics.checkpoints import Checkpoint
+from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.runs.settings import flag
 
 open_clip = Lazy("open_clip")
 
@@ -67,3 +82,80 @@ class ClipScore(Embedder):
         with torch.inference_mode():
             features = self.model.encode_text(self.tokenizer(captions).to(self.device))
             return F.normalize(features.float().cpu(), dim=1)
+
+
+class ClipGenerated(FeatureScore):
+    """Cosine of each image and its caption."""
+
+    quantity = "clip_gen"
+
+    def __init__(self, clip: ClipScore):
+        super().__init__(clip)
+        self.clip = clip
+
+    def prepare(self, groups: Sequence[Group]) -> None:
+        self.clip.text_features([group.prompt.caption for group in groups])
+        super().prepare(groups)
+
+    def values(self, group: Group) -> Values:
+        caption = self.clip.text_features([group.prompt.caption])[0]
+        return by_sample(group, self.clip.matrix(group.pictures) @ caption)
+
+
+class ClipReference(Score):
+    """Cosine of the caption and its training image.
+
+    That is the reference nearest to the first generated image, as the official script chooses.
+    """
+
+    quantity = "clip_gt"
+
+    def __init__(self, clip: ClipScore, nearest: NearestReference):
+        self.variant = f"{clip.name}_nearest_{nearest.variant}"
+        self.clip = clip
+        self.nearest = nearest
+
+    def prepare(self, groups: Sequence[Group]) -> None:
+        self.nearest.prepare(groups)
+        self.clip.embed(picture for group in groups for picture in group.references)
+
+    def values(self, group: Group) -> Values:
+        if not group.references:
+            return {}
+        chosen = int(self.nearest.similarities(group)[0].argmax())
+        caption = self.clip.text_features([group.prompt.caption])[0]
+        return {None: (self.clip.matrix(group.references)[chosen] @ caption).item()}
+
+
+@register(
+    "clip",
+    Quantity("clip_gt", better="higher", title="Mean CLIP score (gt): "),
+    Quantity("clip_gen", better="higher", role="alignment", title="Mean CLIP score (gen): "),
+    uses=("sscd",),
+)
+class ClipMetric(Metric):
+    """How well images fit their caption, and the training image does that SSCD finds nearest."""
+
+    clip: str = flag("vit_b_32_laion2b", "which open_clip model", choices=tuple(VARIANTS))
+    clip_checkpoint: Path | None = flag(
+        None, "its weights (default: where download/ puts them)", metavar="FILE"
+    )
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        return [Checkpoint.of(self, "clip_checkpoint", f"clip_{self.clip}")]
+
+    def scores(self, job: Job) -> list[Score]:
+        (checkpoint,) = self.checkpoints(job)
+        name = checkpoint.variant(self.clip)
+        clip = job.network(ClipScore, checkpoint.path, variant=self.clip, name=name)
+        sscd = job.metric(SscdMetric)
+        if sscd.missing(job):
+            return [ClipGenerated(clip)]
+        nearest = NearestReference("sscd", sscd.network(job))
+        return [ClipGenerated(clip), ClipReference(clip, nearest)]
+
+    def partly(self, job: Job) -> dict[str, str]:
+        if not job.metric(SscdMetric).missing(job):
+            return {}
+        why = "SSCD chooses which of a prompt's training images it is of"
+        return {"the training images' CLIP score": why}

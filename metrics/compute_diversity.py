@@ -1,6 +1,6 @@
 """How much a mitigation changed the images of equal seeds, and how alike a prompt's images are.
 
-As NeMo reports it; see metrics/change.py.
+As NeMo reports it; see metrics/same_seed.py.
 
 python metrics/compute_diversity.py --gen_folder DIR --unmitigated DIR [--num_samples 10]
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # this checkout's suite comes first
-    from memorization_suite.commands.score import run_script
-    from memorization_suite.metrics.change import Change
+    from memorization_suite.commands.score import CHANGE, run_script
 
-    sys.exit(run_script(Change))
+    sys.exit(run_script(CHANGE))

@@ -1,6 +1,6 @@
 """Diversity among a prompt's images (LPIPS) and preference (ImageReward) of a run.
 
-With their counterparts that need no download; see metrics/preference.py.
+With their counterparts that need no download.
 
 python metrics/compute_lpips_imagereward.py --gen_folder DIR [--prompts CSV] [--num_samples 10]
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # this checkout's suite comes first
-    from memorization_suite.commands.score import run_script
-    from memorization_suite.metrics.preference import Preference
+    from memorization_suite.commands.score import PREFERENCE, run_script
 
-    sys.exit(run_script(Preference))
+    sys.exit(run_script(PREFERENCE))

@@ -1,6 +1,6 @@
 """Copy similarity to the training images (SSCD) and text alignment (CLIP) of a run.
 
-With their counterparts that need no download; see metrics/copies.py.
+With their counterparts that need no download.
 
 python metrics/compute_sscd_orig_clip_score.py --gen_folder DIR [--prompts CSV] [--num_samples 10]
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # this checkout's suite comes first
-    from memorization_suite.commands.score import run_script
-    from memorization_suite.metrics.copies import Copies
+    from memorization_suite.commands.score import COPIES, run_script
 
-    sys.exit(run_script(Copies))
+    sys.exit(run_script(COPIES))

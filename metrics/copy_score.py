@@ -9,10 +9,24 @@ tests/test_metrics.py holds it to that. Shifts by two pixels or more of the thum
 from __future__ import annotations
 
 from memorization_suite.lazy import F, torch
+from memorization_suite.metrics.base import (
+    Job,
+    Metric,
+    Quantity,
+    Score,
+    Values,
+    by_sample,
+    register,
+)
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.nearest import NearestReference
+from memorization_suite.metrics.pictures import Picture, read_mask
+from memorization_suite.metrics.runs import Group
 
 SIDE = 32  # images are compared at this size: finer detail is the decoder's, not the memory's
 SHIFT = 1  # largest shift in pixels of that size
-THRESHOLD = 0.75  # a copy scores above it
+THRESHOLD = 0.75  # a copy scores at least so much
 
 
 def copy_scores(
@@ -51,3 +65,56 @@ def standardized(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     mean = total / weight.sum()
     centered = (x - mean) * weight.sqrt()
     return F.normalize(centered.flatten(1), dim=1)
+
+
+def copied(score: float) -> bool:
+    """Whether a copy score means a copy."""
+    return score >= THRESHOLD
+
+
+def thumbnail(picture: Picture) -> torch.Tensor:
+    """(3, SIDE, SIDE) in [0, 1], area-averaged; kept with the picture."""
+    name = f"thumbnail_{SIDE}"
+    if name not in picture.features:
+        picture.features[name] = thumbnails(to_tensor([picture.image]))[0]
+    return picture.features[name]
+
+
+class CopyScore(Score):
+    """Largest correlation with a reference of the prompt.
+
+    masked: of a caption with a mask only the memorized region is compared.
+    """
+
+    quantity = "copy_score"
+
+    def __init__(self, masked: bool = False):
+        self.masked = masked
+        self.variant = f"ncc{SIDE}_shift{SHIFT}" + ("_masks" if masked else "")
+
+    def values(self, group: Group) -> Values:
+        if not group.references:
+            return {}
+        images = torch.stack([thumbnail(picture) for picture in group.pictures])
+        references = torch.stack([thumbnail(picture) for picture in group.references])
+        mask = None
+        if self.masked and group.mask:
+            mask = read_mask(group.mask) > 0.5
+        return by_sample(group, copy_scores(images, references, mask).amax(1))
+
+
+@register(
+    "copy",
+    Quantity("copy_score", better="lower", role="copy", thresholds=(THRESHOLD,)),
+    Quantity("feature_similarity", better="lower"),
+    against="references",
+)
+class CopyMetric(Metric):
+    """Two copy similarities that need no download: of pixels, and of a general network's features.
+
+    They are the embedded model's counterparts of SSCD, and are never called so.
+    """
+
+    def scores(self, job: Job) -> list[Score]:
+        features = NearestReference("feature_similarity", job.network(EfficientNet))
+        return [CopyScore(masked=job.masks is not None), features]

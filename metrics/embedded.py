@@ -1,4 +1,4 @@
-"""The prompt files of the embedded models: what is known of their captions."""
+"""The embedded models and their prompt files: what is known of their captions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from memorization_suite import ROOT
 from memorization_suite.lazy import Image, np, torch
-from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.images import read_images
 
 TINY = ROOT / "tiny"
+MODELS = ("tiny", "tiny-v")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,3 @@ def subjects_of(prompts: Path) -> dict[int, tuple[str, ...]]:
         return {caption.row: caption.subjects for caption in read_captions(prompts)}
     except (ValueError, KeyError, UnicodeDecodeError):
         return {}
-
-
-def copied(score: float) -> bool:
-    """Whether a copy score means a copy."""
-    return score > THRESHOLD

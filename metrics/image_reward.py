@@ -14,7 +14,11 @@ from functools import cache
 from pathlib import Path
 
 from memorization_suite.lazy import Image, Lazy, nn, torch
+from memorization_suite.metrics.base import Job, Metric, Score, Values, by_sample, register
+from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import equal_shapes, loading
+from memorization_suite.metrics.runs import Group
+from memorization_suite.runs.settings import flag
 
 T = Lazy("torchvision.transforms")
 transformers = Lazy("transformers")
@@ -121,8 +125,10 @@ def depth(state: dict[str, torch.Tensor], part: str) -> int:
     return len({match[1] for match in matches if match})
 
 
-class ImageReward:
+class ImageReward(Score):
     """checkpoint: ImageReward.pt. tokenizer: folder of bert-base-uncased's tokenizer files."""
+
+    quantity = "image_reward"
 
     def __init__(
         self,
@@ -133,7 +139,7 @@ class ImageReward:
         device: str = "cpu",
         batch_size: int = 32,
     ):
-        self.name = name
+        self.variant = name
         self.device = device
         self.batch_size = batch_size
         if not any((tokenizer / file).is_file() for file in ("vocab.txt", "tokenizer.json")):
@@ -182,3 +188,35 @@ class ImageReward:
             encoder_attention_mask=torch.ones(image.shape[:2], device=image.device),
         ).last_hidden_state
         return self.model["head"](text[:, 0]).squeeze(1)
+
+    def values(self, group: Group) -> Values:
+        images = [picture.image for picture in group.pictures]
+        captions = [group.prompt.caption] * len(images)
+        return by_sample(group, self.score(images, captions))
+
+
+@register(
+    "image_reward", role="quality", better="higher", title="Mean Image-reward (gen, Overall): "
+)
+class ImageRewardMetric(Metric):
+    """ImageReward of each image."""
+
+    image_reward_checkpoint: Path | None = flag(
+        None, "ImageReward.pt (default: where download/ puts it)", metavar="FILE"
+    )
+    image_reward_tokenizer: Path | None = flag(
+        None,
+        "folder of bert-base-uncased's tokenizer (default: where download/ puts it)",
+        metavar="FOLDER",
+    )
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        return [
+            Checkpoint.of(self, "image_reward_checkpoint", "image_reward"),
+            Checkpoint.of(self, "image_reward_tokenizer", "bert_base_uncased", folder=True),
+        ]
+
+    def scores(self, job: Job) -> list[Score]:
+        weights, tokenizer = self.checkpoints(job)
+        name = weights.variant("v1.0")
+        return [job.network(ImageReward, weights.path, tokenizer.path, name=name)]

@@ -1,15 +1,63 @@
-"""Means over prompts with their bootstrap interval."""
+"""Means over prompts with their bootstrap interval, and the share of copies among them.
+
+Values are pairs of a prompt and a number; images of one prompt are no independent observations.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from memorization_suite.lazy import Lazy, np
 
 stats = Lazy("scipy.stats")
 
 RESAMPLES = 10_000
+Values = Iterable[tuple[int | None, float]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over prompts of their means."""
+
+    mean: float
+    # Its 95 % interval over prompts.
+    low: float
+    high: float
+
+
+def mean_over_prompts(values: Values) -> Mean | None:
+    """The mean of the prompts' means; None without any value."""
+    means = list(prompt_means(values).values())
+    return Mean(average(means), *interval(means)) if means else None
+
+
+def share_of_copies(values: Values, threshold: float) -> Mean | None:
+    """Share of a prompt's images that score at least the threshold, as a mean over prompts.
+
+    None without any score. A score that is no number is none.
+    """
+    scores = [(prompt, value) for prompt, value in values if math.isfinite(value)]
+    return mean_over_prompts((prompt, float(value >= threshold)) for prompt, value in scores)
+
+
+def prompt_means(values: Values) -> dict[int | None, float]:
+    """Mean of each prompt's values."""
+    return {prompt: average(numbers) for prompt, numbers in by_prompt(values).items()}
+
+
+def by_prompt(values: Values) -> dict[int | None, list[float]]:
+    """Each prompt's values."""
+    groups: dict[int | None, list[float]] = {}
+    for prompt, value in values:
+        groups.setdefault(prompt, []).append(value)
+    return groups
+
+
+def average(values: Sequence[float]) -> float:
+    """Their mean."""
+    return float(np.mean(values))
 
 
 def interval(
@@ -17,8 +65,7 @@ def interval(
 ) -> tuple[float, float]:
     """(low, high), the 95 % percentile interval of the mean, resampling prompts.
 
-    Images of one prompt are no independent observations. A single prompt, or none, has no interval:
-    (nan, nan).
+    A single prompt, or none, has no interval: (nan, nan).
     """
     if len(prompt_means) < 2:
         return math.nan, math.nan

@@ -8,8 +8,22 @@ variants are named. Higher means nearer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from memorization_suite.lazy import F, Image, Lazy, torch
+from memorization_suite.metrics.base import (
+    Job,
+    Metric,
+    Quantity,
+    Score,
+    Values,
+    by_sample,
+    register,
+)
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.nearest import NearestReference
+from memorization_suite.metrics.pictures import Embedder, read_mask
+from memorization_suite.metrics.runs import Group
 
 ImageStat = Lazy("PIL.ImageStat")
 transforms = Lazy("torchvision.transforms.functional")
@@ -54,3 +68,77 @@ def ls_gated(l2: float, similarity: float, threshold: float = 0.5) -> float:
     no copies to be looked at closer.
     """
     return l2 if similarity > threshold else math.nan
+
+
+class Localized(Score):
+    """Largest similarity to a reference of the prompt inside its mask.
+
+    Here it is the negative distance of the pixels.
+    """
+
+    quantity = "ls_l2"
+    variant = "pixels"
+
+    def values(self, group: Group) -> Values:
+        if not (group.mask and group.references):
+            return {}
+        return by_sample(group, self.matrix(group, read_mask(group.mask)).amax(1))
+
+    def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
+        """(images, references)."""
+        references = [reference.image for reference in group.references]
+        rows = [
+            [ls_l2(picture.image, reference, mask) for reference in references]
+            for picture in group.pictures
+        ]
+        return torch.tensor(rows)
+
+
+class LocalizedGated(Localized):
+    """The same, where the whole pictures are near; no value for other images."""
+
+    quantity = "ls_gated"
+
+    def __init__(self, nearest: NearestReference):
+        self.variant = nearest.variant
+        self.nearest = nearest
+
+    def prepare(self, groups: Sequence[Group]) -> None:
+        self.nearest.prepare([group for group in groups if group.mask])
+
+    def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
+        inside = super().matrix(group, mask).tolist()
+        whole = self.nearest.similarities(group).tolist()
+        rows = [[ls_gated(a, b) for a, b in zip(*row)] for row in zip(inside, whole)]
+        return torch.tensor(rows).nan_to_num(-math.inf)
+
+
+class LocalizedFeatures(Localized):
+    """Cosine of the features of the masked pictures; with SSCD it is ls_sscd."""
+
+    def __init__(self, quantity: str, embedder: Embedder):
+        self.quantity = quantity
+        self.variant = embedder.name
+        self.embedder = embedder
+
+    def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
+        images = [picture.image for picture in group.pictures]
+        references = [at_size_of(images[0], reference.image) for reference in group.references]
+        masked = [masked_out(image, mask) for image in [*images, *references]]
+        features = self.embedder.features(masked)
+        return features[: len(images)] @ features[len(images) :].T
+
+
+@register(
+    "localized",
+    Quantity("ls_l2", better="lower"),
+    Quantity("ls_features", better="lower"),
+    against="references",
+)
+class LocalizedMetric(Metric):
+    """The variants that need no download; SSCD's are computed with it (metrics/sscd.py)."""
+
+    def scores(self, job: Job) -> list[Score]:
+        if job.masks is None:
+            return []
+        return [Localized(), LocalizedFeatures("ls_features", job.network(EfficientNet))]

@@ -12,19 +12,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memorization_suite.lazy import Image, Lazy, nn, torch
+from memorization_suite.metrics.base import Job, Metric, Score, Values, by_sample, register
+from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import equal_shapes, loading
+from memorization_suite.metrics.runs import Group
+from memorization_suite.runs.settings import flag
 
 lpips = Lazy("lpips")
 transforms = Lazy("torchvision.transforms.functional")
 
 
-class LpipsDiversity:
+class LpipsDiversity(Score):
     """Package `lpips`, AlexNet, its own linear heads (v0.1). alexnet: torchvision's state dict."""
+
+    quantity = "lpips"
 
     def __init__(
         self, alexnet: Path, *, name: str = "alex_v0.1", device: str = "cpu", batch_size: int = 32
     ):
-        self.name = name
+        self.variant = name
         self.device = device
         self.batch_size = batch_size
         with loading(alexnet, "torchvision's AlexNet"):
@@ -68,6 +74,11 @@ class LpipsDiversity:
         """
         return self.distances(images).sum(1) / (len(images) - 1)
 
+    def values(self, group: Group) -> Values:
+        if len(group.pictures) < 2:
+            return {}
+        return by_sample(group, self.score([picture.image for picture in group.pictures]))
+
 
 def scaled(output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A layer's output (n, c, h, w) -> (n, c * h * w), of unit length at each place and scaled by
@@ -87,3 +98,22 @@ def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
         if theirs in state:
             weights[ours] = state[theirs]
     net.load_state_dict(weights)
+
+
+@register("lpips", role="diversity", better="higher", title="LPIPS mean :  ")
+class LpipsMetric(Metric):
+    """Mean LPIPS of each image to the prompt's others."""
+
+    alexnet: Path | None = flag(
+        None,
+        "torchvision's AlexNet weights, for LPIPS (default: where download/ puts them)",
+        metavar="FILE",
+    )
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        return [Checkpoint.of(self, "alexnet", "lpips_alexnet")]
+
+    def scores(self, job: Job) -> list[Score]:
+        (checkpoint,) = self.checkpoints(job)
+        name = checkpoint.variant("alex_v0.1")
+        return [job.network(LpipsDiversity, checkpoint.path, name=name)]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorization_suite import ROOT
 from memorization_suite.download.assets import path_of
+from memorization_suite.metrics.embedded import MODELS, TINY
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import INDEX, References
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs import Key, RunFolder
 
-EMBEDDED = ROOT / "tiny"
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 # With --rng official all images are drawn from one stream, in batches.
 OF_ONE_STREAM = ("batch_size", "n_samples_per_prompt", "dtype", "device")
@@ -32,6 +31,13 @@ class Group:
     references: list[Picture]
     # White where the prompt's image was memorized, where that is known.
     mask: Path | None = None
+    # The images of equal seeds of the run to compare with; nothing without one.
+    unmitigated: list[Picture] = field(default_factory=list)
+
+    @property
+    def every_picture(self) -> list[Picture]:
+        """Its own and those that they are compared with."""
+        return self.pictures + self.references + self.unmitigated
 
 
 @dataclass(frozen=True)
@@ -62,26 +68,31 @@ class Run:
     @property
     def embedded(self) -> bool:
         """Whether an embedded model made it."""
-        return self.model_id in ("tiny", "tiny-v")
+        return self.model_id in MODELS
 
     @property
     def gt_folder(self) -> Path:
         """Where the training images of its prompts are, if nobody names another folder."""
         if self.embedded:
-            return EMBEDDED / "gt_images"
+            return TINY / "gt_images"
         return GROUND_TRUTH if GROUND_TRUTH.is_dir() else path_of("sdv1_500_mem_groundtruth")
 
     @property
     def masks(self) -> Path | None:
         """Where the masks of its prompts are, if nobody names another folder."""
-        return EMBEDDED / "masks" if self.embedded else None
+        return TINY / "masks" if self.embedded else None
 
     def groups(
-        self, references: References, masks: Path | None = None, images: int = 64
+        self,
+        references: References,
+        masks: Path | None = None,
+        unmitigated: Run | None = None,
+        images: int = 64,
     ) -> Iterator[list[Group]]:
         """Chunks of prompts with about so many images; pixels are forgotten with the chunk.
 
-        Raises Unreadable for a generated image that is not whole.
+        unmitigated: a run that has every image of this one. Raises Unreadable for a generated image
+        that is not whole.
         """
         by_prompt: dict[int, list[Key]] = {}
         for key in sorted(self.files):
@@ -90,14 +101,16 @@ class Run:
         rows = list(by_prompt)
         for first in range(0, len(rows), size):
             chunk = [by_prompt[row] for row in rows[first : first + size]]
-            groups = [self.group(keys, references, masks) for keys in chunk]
+            groups = [self.group(keys, references, masks, unmitigated) for keys in chunk]
             decode([picture for group in groups for picture in group.pictures])
             yield groups
             for group in groups:
-                for picture in group.pictures + group.references:
+                for picture in group.every_picture:
                     picture.release()
 
-    def group(self, keys: list[Key], references: References, masks: Path | None) -> Group:
+    def group(
+        self, keys: list[Key], references: References, masks: Path | None, unmitigated: Run | None
+    ) -> Group:
         """One prompt, not decoded yet."""
         prompt = self.prompts[keys[0].prompt]
         mask = masks / f"{prompt.index}.png" if masks and INDEX.fullmatch(prompt.index) else None
@@ -107,6 +120,7 @@ class Run:
             pictures=[Picture(self.files[key]) for key in keys],
             references=references.of(prompt),
             mask=mask if mask and mask.exists() else None,
+            unmitigated=[Picture(unmitigated.files[key]) for key in keys] if unmitigated else [],
         )
 
 
@@ -188,6 +202,21 @@ def unlike(first: Path, second: Path) -> str:
     if not differing:
         return ""
     return f"{first} and {second} are not of equal seeds and prompts ({'; '.join(differing)})"
+
+
+def check_equal(run: Run, unmitigated: Run) -> None:
+    """Raises ValueError when the unmitigated run lacks an image, or was made with another seed or
+    other prompts.
+    """
+    problem = unlike(run.folder, unmitigated.folder)
+    if problem:
+        raise ValueError(f"--unmitigated: {problem}")
+    missing = sorted(set(run.files) - set(unmitigated.files))
+    if missing:
+        raise ValueError(
+            f"--unmitigated {unmitigated.folder} has no img_{missing[0]}.png: it must have "
+            f"every image of {run.folder}"
+        )
 
 
 def check_complete(

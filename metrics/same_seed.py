@@ -10,74 +10,47 @@ import statistics
 from collections.abc import Sequence
 
 from memorization_suite.lazy import torch
-from memorization_suite.metrics.pictures import Embedder, Picture
-from memorization_suite.metrics.runs import Group, Run, unlike
-from memorization_suite.metrics.scores import Score, Values, by_sample
-from memorization_suite.runs import Key
+from memorization_suite.metrics.base import (
+    FeatureScore,
+    Job,
+    Metric,
+    Quantity,
+    Score,
+    Values,
+    by_sample,
+    register,
+)
+from memorization_suite.metrics.checkpoints import Checkpoint
+from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.pictures import Embedder
+from memorization_suite.metrics.runs import Group, Run
+from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.runs.settings import frozen_settings
 
 
-class Unmitigated:
-    """The images of the unmitigated run, each decoded once for all embedders.
-
-    Raises ValueError when it lacks an image, or was made with another seed or other prompts.
-    """
-
-    def __init__(self, run: Run, unmitigated: Run, embedders: Sequence[Embedder]):
-        problem = unlike(run.folder, unmitigated.folder)
-        if problem:
-            raise ValueError(f"--unmitigated: {problem}")
-        missing = sorted(set(run.files) - set(unmitigated.files))
-        if missing:
-            raise ValueError(
-                f"--unmitigated {unmitigated.folder} has no img_{missing[0]}.png: it must have "
-                f"every image of {run.folder}"
-            )
-        self.name = f"{unmitigated.method}_{unmitigated.name}"
-        self.embedders = embedders
-        self.pictures = {key: Picture(path) for key, path in unmitigated.files.items()}
-
-    def of(self, group: Group) -> list[Picture]:
-        """The images of a prompt."""
-        return [self.pictures[Key(group.prompt.row, sample)] for sample in group.samples]
-
-    def embed(self, groups: Sequence[Group]) -> None:
-        """With every embedder; what is embedded already is not decoded again."""
-        pictures = [picture for group in groups for picture in self.of(group)]
-        for embedder in self.embedders:
-            embedder.embed(pictures)
-        for picture in pictures:
-            picture.release()
-
-
-class SameSeed(Score):
+class SameSeed(FeatureScore):
     """Cosine of each image and the unmitigated image of the same seed."""
 
-    def __init__(self, quantity: str, embedder: Embedder, unmitigated: Unmitigated):
+    def __init__(self, quantity: str, embedder: Embedder, unmitigated: Run):
+        super().__init__(embedder, f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}")
         self.quantity = quantity
-        self.variant = f"{embedder.name}_to_{unmitigated.name}"
-        self.embedder = embedder
-        self.unmitigated = unmitigated
 
     def prepare(self, groups: Sequence[Group]) -> None:
-        self.embedder.embed(picture for group in groups for picture in group.pictures)
-        self.unmitigated.embed(groups)
+        super().prepare(groups)
+        self.embedder.embed(picture for group in groups for picture in group.unmitigated)
 
     def values(self, group: Group) -> Values:
         features = self.embedder.matrix(group.pictures)
-        unmitigated = self.embedder.matrix(self.unmitigated.of(group))
+        unmitigated = self.embedder.matrix(group.unmitigated)
         return by_sample(group, (features * unmitigated).sum(1))
 
 
-class PairwiseSimilarity(Score):
+class PairwiseSimilarity(FeatureScore):
     """Median cosine over the pairs of a prompt's images."""
 
     def __init__(self, quantity: str, embedder: Embedder):
+        super().__init__(embedder)
         self.quantity = quantity
-        self.variant = embedder.name
-        self.embedder = embedder
-
-    def prepare(self, groups: Sequence[Group]) -> None:
-        self.embedder.embed(picture for group in groups for picture in group.pictures)
 
     def values(self, group: Group) -> Values:
         if len(group.pictures) < 2:
@@ -93,3 +66,56 @@ def median_and_deviation(values_by_prompt: Sequence[Sequence[float]]) -> tuple[f
     medians = [statistics.median_low(values) for values in values_by_prompt]
     center = statistics.median_low(medians)
     return center, statistics.median_low([abs(value - center) for value in medians])
+
+
+@frozen_settings
+class Change(Metric):
+    """Change on equal seeds and diversity, in the features of one network."""
+
+    def embedder(self, job: Job) -> Embedder:
+        """The network."""
+        raise NotImplementedError
+
+    def scores(self, job: Job) -> list[Score]:
+        assert job.unmitigated
+        embedder = self.embedder(job)
+        change, pairs = (quantity.name for quantity in self.quantities)
+        return [SameSeed(change, embedder, job.unmitigated), PairwiseSimilarity(pairs, embedder)]
+
+    @classmethod
+    def figure(cls, by_prompt: Sequence[Sequence[float]]) -> str:
+        """NeMo's form: median over prompts of each prompt's median ± median absolute deviation."""
+        median, deviation = median_and_deviation(by_prompt)
+        return f"{median:.6g} ± {deviation:.6g}"
+
+
+@register(
+    "sscd_change",
+    Quantity("sscd_gen", better="higher", role="change", title="SSCD_gen: "),
+    Quantity("sscd_pairs", better="lower", role="diversity", title="SSCD diversity: "),
+    against="unmitigated",
+    uses=("sscd",),
+)
+class SscdChange(Change):
+    """As NeMo reports it."""
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        return job.metric(SscdMetric).checkpoints(job)
+
+    def embedder(self, job: Job) -> Embedder:
+        return job.metric(SscdMetric).network(job)
+
+
+@register(
+    "feature_change",
+    Quantity("feature_gen", better="higher", role="change", title="feature_gen (not SSCD): "),
+    Quantity(
+        "feature_pairs", better="lower", role="diversity", title="feature diversity (not SSCD): "
+    ),
+    against="unmitigated",
+)
+class FeatureChange(Change):
+    """The same in the features of a network that a package carries."""
+
+    def embedder(self, job: Job) -> Embedder:
+        return job.network(EfficientNet)

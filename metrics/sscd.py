@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.lazy import Image, Lazy, torch
+from memorization_suite.metrics.base import Job, Metric, Quantity, Score, register
+from memorization_suite.metrics.checkpoints import Checkpoint
+from memorization_suite.metrics.localized import LocalizedFeatures, LocalizedGated
+from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.runs.settings import flag
 
 T = Lazy("torchvision.transforms")
 
@@ -53,8 +58,7 @@ class SSCD(Embedder):
     """Descriptors of an SSCD checkpoint (TorchScript). Their cosine is the copy similarity, in
     [-1, 1]; higher means nearer.
 
-    A copy, by the literature's thresholds: above 0.7 (Wen et al.) or 0.5 (Somepalli et al.,
-    MemBench).
+    A copy, by the literature's thresholds: 0.7 (Wen et al.) or 0.5 (Somepalli et al., MemBench).
     """
 
     def __init__(
@@ -78,3 +82,41 @@ class SSCD(Embedder):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         return self.model(batch)
+
+
+@register(
+    "sscd",
+    Quantity("sscd", better="lower", role="copy", thresholds=(0.5, 0.7), title="Mean SSCD score: "),
+    Quantity("ls_sscd", better="lower"),
+    Quantity("ls_gated", better="lower"),
+    against="references",
+)
+class SscdMetric(Metric):
+    """Largest similarity to a training image of the prompt; with masks, inside them too."""
+
+    sscd: str = flag(
+        "sscd_disc_mixup", "which SSCD checkpoint", choices=("sscd_disc_mixup", "sscd_disc_large")
+    )
+    sscd_checkpoint: Path | None = flag(
+        None, "its TorchScript file (default: where download/ puts it)", metavar="FILE"
+    )
+    sscd_preset: str = flag(
+        "official320",
+        "how images are resized and normalized for SSCD",
+        choices=tuple(PRESETS),
+    )
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        return [Checkpoint.of(self, "sscd_checkpoint", self.sscd)]
+
+    def network(self, job: Job) -> SSCD:
+        """The network that the flags ask for."""
+        (checkpoint,) = self.checkpoints(job)
+        name = checkpoint.variant(self.sscd)
+        return job.network(SSCD, checkpoint.path, name=name, preset=self.sscd_preset)
+
+    def scores(self, job: Job) -> list[Score]:
+        nearest = NearestReference("sscd", self.network(job))
+        if job.masks is None:
+            return [nearest]
+        return [nearest, LocalizedFeatures("ls_sscd", nearest.embedder), LocalizedGated(nearest)]

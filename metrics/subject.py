@@ -9,15 +9,27 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
-from memorization_suite import ROOT
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.metrics.image_features import image_features
+from memorization_suite.metrics.base import (
+    FeatureScore,
+    Job,
+    Metric,
+    Quantity,
+    Score,
+    Values,
+    by_sample,
+    register,
+)
+from memorization_suite.metrics.embedded import TINY, subjects_of
+from memorization_suite.metrics.image_features import EfficientNet, image_features
+from memorization_suite.metrics.runs import Group
 
 safetensors = Lazy("safetensors")
 
-PROBE = ROOT / "tiny" / "probe.safetensors"
+PROBE = TINY / "probe.safetensors"
+VARIANT = "efficientnet_lite0_probe"
 
 
 @functools.cache
@@ -68,3 +80,54 @@ def columns(subjects: Collection[str]) -> torch.Tensor:
     if unknown:
         raise ValueError(f"the probe does not know {unknown[0]!r}")
     return torch.tensor([names.index(subject) for subject in subjects])
+
+
+class SubjectProbability(FeatureScore):
+    """How surely a classifier that never saw a generated image sees the caption's subjects.
+
+    subjects: prompt row -> names.
+    """
+
+    quantity = "subject_probability"
+
+    def __init__(self, embedder: EfficientNet, subjects: Mapping[int, Sequence[str]]):
+        super().__init__(embedder, VARIANT)
+        self.subjects = subjects
+
+    def values(self, group: Group) -> Values:
+        logits = logits_of(self.embedder.matrix(group.pictures))
+        return by_sample(group, self.of(logits, self.subjects[group.prompt.row]))
+
+    def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
+        """(n, all subjects) -> (n,)."""
+        return subject_probability(logits, subjects)
+
+
+class SubjectShown(SubjectProbability):
+    """1 when the likeliest subject is one of the caption's, else 0."""
+
+    quantity = "subject_shown"
+
+    def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
+        return torch.isin(logits.argmax(1), columns(subjects)).float()
+
+
+@register(
+    "alignment",
+    Quantity("subject_probability", better="higher", role="alignment"),
+    Quantity(
+        "subject_shown",
+        better="higher",
+        role="alignment",
+        yes="an independent classifier sees the caption's subject",
+    ),
+)
+class SubjectMetric(Metric):
+    """Text alignment of an embedded model's images: its prompt files name their subjects."""
+
+    def scores(self, job: Job) -> list[Score]:
+        subjects = subjects_of(job.run.prompts_file)
+        if not subjects:
+            return []
+        features = job.network(EfficientNet)
+        return [SubjectProbability(features, subjects), SubjectShown(features, subjects)]

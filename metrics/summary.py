@@ -6,21 +6,25 @@ A split is all prompts, or those of one type.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memorization_suite.lazy import np
-from memorization_suite.metrics.copy_score import THRESHOLD
-from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.base import quantity_named
+from memorization_suite.metrics.intervals import (
+    Mean,
+    average,
+    mean_over_prompts,
+    prompt_means,
+    share_of_copies,
+)
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.text import table_text
 
-# Quantity -> scores above which an image counts as a copy.
-COPY_THRESHOLDS = {"sscd": (0.5, 0.7), "copy_score": (THRESHOLD,)}
 ALL = "all"
 
 
@@ -43,11 +47,16 @@ class Line:
     distinct: float = math.nan
     # Of the images.
     percentile_95: float = math.nan
-    # Threshold -> share of images above it.
-    shares: dict[float, float] = field(default_factory=dict)
+    # Threshold -> share of copies, the strictest last.
+    shares: dict[float, Mean] = field(default_factory=dict)
     # How many values there are, of how many there could be.
     n: int = 0
     total: int = 0
+
+    @property
+    def copies(self) -> Mean | None:
+        """Share of copies by the strictest threshold; None where the quantity has none."""
+        return list(self.shares.values())[-1] if self.shares else None
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,11 @@ class Prompts:
     def is_in(self, split: str, prompt: int | None) -> bool:
         """Whether the split has the prompt."""
         return split in (ALL, self.types.get(prompt, ""))
+
+    def mean_of_clusters(self, means: dict[int | None, float]) -> float:
+        """Mean over the clusters of their prompts' means."""
+        in_cluster = ((self.clusters.get(prompt, prompt), mean) for prompt, mean in means.items())
+        return average(list(prompt_means(in_cluster).values()))
 
     def possible(self, split: str, row: Result) -> int:
         """How many values like this one there could be in the split."""
@@ -138,46 +152,28 @@ def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
     chosen = [row for row in rows if prompts.is_in(split, row.prompt_index)]
     if not chosen:
         return Line(*names, total=total)
-    values = np.array([row.value for row in chosen])
-    by_prompt = prompt_means(chosen)
-    means = list(by_prompt.values())
-    low, high = interval(means)
+    values = values_of(chosen)
+    mean = mean_over_prompts(values)
+    quantity = quantity_named(first.quantity)
     shares = {}
-    for limit in COPY_THRESHOLDS.get(first.quantity, ()):
-        shares[limit] = average(values > limit)
+    for threshold in quantity.thresholds if quantity else ():
+        share = share_of_copies(values, threshold)
+        if share:
+            shares[threshold] = share
     return Line(
         *names,
-        mean=average(means),
-        low=low,
-        high=high,
-        distinct=average(cluster_means(by_prompt, prompts.clusters)),
-        percentile_95=float(np.percentile(values, 95)),
+        **vars(mean),
+        distinct=prompts.mean_of_clusters(prompt_means(values)),
+        percentile_95=float(np.percentile([row.value for row in chosen], 95)),
         shares=shares,
         n=len(chosen),
         total=total,
     )
 
 
-def prompt_means(rows: Iterable[Result]) -> dict[int | None, float]:
-    """Mean of each prompt's values."""
-    values: dict[int | None, list[float]] = {}
-    for row in rows:
-        values.setdefault(row.prompt_index, []).append(row.value)
-    return {prompt: average(numbers) for prompt, numbers in values.items()}
-
-
-def cluster_means(means: dict[int | None, float], clusters: dict[int | None, int]) -> list[float]:
-    """Means over the prompts of each cluster."""
-    values: dict[int | None, list[float]] = {}
-    for prompt, mean in means.items():
-        cluster = clusters.get(prompt, prompt)
-        values.setdefault(cluster, []).append(mean)
-    return [average(numbers) for numbers in values.values()]
-
-
-def average(values: Sequence[float]) -> float:
-    """Their mean."""
-    return float(np.mean(values))
+def values_of(rows: Iterable[Result]) -> list[tuple[int | None, float]]:
+    """Prompt and value of each row."""
+    return [(row.prompt_index, row.value) for row in rows]
 
 
 def text_of(lines: list[Line]) -> str:
@@ -187,7 +183,7 @@ def text_of(lines: list[Line]) -> str:
 
 def cells(line: Line) -> dict[str, str]:
     """Column -> text."""
-    copies = [f">{limit:g}: {share:.1%}" for limit, share in line.shares.items()]
+    copies = [f">={limit:g}: {share.mean:.1%}" for limit, share in line.shares.items()]
     return {
         "method": line.method,
         "run": line.run,

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.lazy import Lazy
+from memorization_suite.metrics.base import quantities_of, quantity_named
 from memorization_suite.metrics.summary import ALL, Line, summarize
 from memorization_suite.runs import RunFolder
 
 matplotlib = Lazy("matplotlib")
 pyplot = Lazy("matplotlib.pyplot")
 
-# The first that all runs have.
-COPY = ("sscd", "copy_score")
-ALIGNMENT = ("clip_gen", "subject_probability", "subject_shown")
 GENERAL = ("model_id", "num_inference_steps", "guidance_scale", "seed")
 
 
@@ -32,16 +30,22 @@ class Points:
 
 
 def points(runs: Sequence[Path], x: str | None = None, y: str | None = None) -> Points:
-    """The runs' points. x, y: quantities, default the first that every run has.
+    """The runs' points.
 
+    x, y: quantities, default the first copy similarity and the first alignment that every run has.
     Raises ValueError when the runs have no such quantities in common.
     """
     lines = {run: whole_lines(run) for run in runs}
-    x = pick(lines, (x,) if x else COPY, "copy similarity (--x)")
-    y = pick(lines, (y,) if y else ALIGNMENT, "alignment (--y)")
+    x = pick(lines, [x] if x else names_of("copy"), "copy similarity (--x)")
+    y = pick(lines, [y] if y else names_of("alignment"), "alignment (--y)")
     series = series_of(runs)
     rows = [row(run_lines[x], run_lines[y], series[run]) for run, run_lines in lines.items()]
     return Points(x, y, rows)
+
+
+def names_of(role: str) -> list[str]:
+    """The quantities that a role's axis may show, in the order of preference."""
+    return [quantity.name for quantity in quantities_of(role)]
 
 
 def whole_lines(run: Path) -> dict[str, Line]:
@@ -81,7 +85,7 @@ def series_of(runs: Sequence[Path]) -> dict[Path, str]:
     return series
 
 
-def pick(lines: dict[Path, dict[str, Line]], names: tuple[str, ...], what: str) -> str:
+def pick(lines: dict[Path, dict[str, Line]], names: list[str], what: str) -> str:
     """The first quantity that every run has, in one variant. Raises ValueError."""
     for name in names:
         variants = {
@@ -121,8 +125,8 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
             color=colors[i % len(colors)],
         )
     axes.set(
-        xlabel=f"{drawn.x} (less is less memorized)",
-        ylabel=f"{drawn.y} (more is better)",
+        xlabel=f"{drawn.x} ({meaning(drawn.x)})",
+        ylabel=f"{drawn.y} ({meaning(drawn.y)})",
         title="means over prompts, 95 % intervals",
     )
     axes.legend(fontsize=7, ncols=2)
@@ -130,6 +134,16 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
     figure.savefig(data, format=kind, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
     return data.getvalue()
+
+
+def meaning(name: str) -> str:
+    """Which values of a quantity one wants, and why."""
+    quantity = quantity_named(name)
+    if quantity is None:
+        return "no metric of this suite"
+    if quantity.role == "copy":
+        return "less is less memorized"
+    return "more is better" if quantity.better == "higher" else "less is better"
 
 
 def bars(rows: list[dict], axis: str) -> list[list[float]]:

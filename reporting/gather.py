@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.base import Quantity
 from memorization_suite.metrics.runs import Run, open_run, unlike
-from memorization_suite.metrics.summary import (
-    ALL,
-    COPY_THRESHOLDS,
-    Line,
-    prompt_means,
-    summarize,
-)
+from memorization_suite.metrics.summary import ALL, Line, summarize
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, read_results
-
-# What is told below a picture beside its copy score: the first that is there.
-ALIGNED = ("clip_gen", "subject_shown")
 
 
 @dataclass(frozen=True)
@@ -161,46 +151,26 @@ def splits(runs: list[Reported]) -> list[str]:
     return list(dict.fromkeys(line.split for line in lines)) or [ALL]
 
 
-def share_of_copies(
-    reported: Reported, quantity: str, variant: str, split: str
-) -> tuple[float, float, float] | None:
-    """Share of images above the quantity's largest threshold, with its 95 % interval.
-
-    A mean over prompts; None where there are none.
-    """
-    if quantity not in COPY_THRESHOLDS:
-        return None
-    limit = COPY_THRESHOLDS[quantity][-1]
-    kinds = {prompt.row: prompt.type for prompt in reported.run.prompts}
-    rows = []
-    for row in reported.results:
-        if (row.quantity, row.variant) != (quantity, variant) or not math.isfinite(row.value):
-            continue
-        if row.prompt_index is not None and split in (ALL, kinds.get(row.prompt_index, "")):
-            rows.append(replace(row, value=float(row.value > limit)))
-    shares = list(prompt_means(rows).values())
-    return (statistics.mean(shares), *interval(shares)) if shares else None
-
-
 def score_rows(reported: Reported) -> Iterator[dict]:
-    """Lines for a file: every score of every split as on the page, with the share of copies.
-
-    The share is empty where the quantity has none.
+    """Lines for a file: every score of every split as on the page, with the share of copies by the
+    strictest threshold; it is empty where the quantity has none.
     """
     for line in reported.lines:
-        copies = share_of_copies(reported, line.quantity, line.variant, line.split)
         figures = dict(vars(line))
         del figures["shares"]
+        share = line.copies
         yield {
             "folder": str(reported.run.folder),
             **figures,
-            **dict(zip(("copies", "copies_low", "copies_high"), copies or ("", "", ""))),
+            "copies": share.mean if share else "",
+            "copies_low": share.low if share else "",
+            "copies_high": share.high if share else "",
         }
 
 
-def first_of(names: Iterable[str], runs: list[Reported]) -> str | None:
+def first_of(quantities: Iterable[Quantity], runs: list[Reported]) -> Quantity | None:
     """The first quantity that a run has for its images."""
-    for name in names:
-        if any(reported.score(name) for reported in runs):
-            return name
+    for quantity in quantities:
+        if any(reported.score(quantity.name) for reported in runs):
+            return quantity
     return None

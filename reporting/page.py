@@ -12,19 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.lazy import Image, Lazy
+from memorization_suite.metrics.base import Quantity, quantities_of, quantity_named
+from memorization_suite.metrics.intervals import Mean
 from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.metrics.references import References
-from memorization_suite.metrics.summary import ALL, COPY_THRESHOLDS, Line
+from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.metrics.tradeoff import draw, points
-from memorization_suite.reporting.gather import (
-    ALIGNED,
-    Reported,
-    columns,
-    comparable,
-    first_of,
-    share_of_copies,
-    splits,
-)
+from memorization_suite.reporting.gather import Reported, columns, comparable, first_of, splits
 from memorization_suite.runs import Key
 
 jinja2 = Lazy("jinja2")
@@ -113,13 +107,13 @@ def score_table(runs: list[Reported], split: str) -> dict:
     head = [{"name": "run"}]
     body = [[name_cell(reported)] for reported in runs]
     for quantity, variant in columns(runs):
-        shares = [share_of_copies(reported, quantity, variant, split) for reported in runs]
+        lines = [reported.line(quantity, variant, split) for reported in runs]
+        shares = [line.copies if line else None for line in lines]
         if any(shares):
-            limit = f"{quantity} > {COPY_THRESHOLDS[quantity][-1]:g}"
-            head.append({"name": "copies, %", "variant": limit})
+            limit = quantity_named(quantity).thresholds[-1]
+            head.append({"name": "copies, %", "variant": f"{quantity} >= {limit:g}"})
             for cells, share in zip(body, shares):
                 cells.append(percent(share))
-        lines = [reported.line(quantity, variant, split) for reported in runs]
         if any(lines):
             head.append({"name": quantity, "variant": variant})
             for cells, line in zip(body, lines):
@@ -145,12 +139,12 @@ def mean(line: Line | None) -> dict:
     }
 
 
-def percent(share: tuple[float, float, float] | None) -> dict:
+def percent(share: Mean | None) -> dict:
     """A cell with a share and its interval in percent."""
     if share is None:
         return {"value": "–"}
-    value, low, high = (100 * part for part in share)
-    return {"value": number(value, 1), "interval": between(low, high, 1)}
+    interval = between(100 * share.low, 100 * share.high, 1)
+    return {"value": number(100 * share.mean, 1), "interval": interval}
 
 
 # --- pictures ---
@@ -185,6 +179,13 @@ def shown(path: Path | None, state: str = "unknown", note: str = "") -> dict:
         return {"missing": "unreadable", "state": state, "note": note}
 
 
+def marks() -> list[Quantity]:
+    """What may stand below a picture: an official alignment, else a yes or no, else another."""
+    return sorted(
+        quantities_of("alignment"), key=lambda quantity: (not quantity.title, not quantity.yes)
+    )
+
+
 class Gallery:
     """A line a prompt of the first run: its training image, then each run's images on equal seeds.
 
@@ -199,10 +200,15 @@ class Gallery:
         last = max(key.sample for reported in self.runs for key in reported.run.files)
         self.samples = min(limits.samples, 1 + last)
         # The quantities below a picture, and their values by image for each run.
-        self.copy = first_of(COPY_THRESHOLDS, self.runs)
-        self.aligned = first_of(ALIGNED, self.runs)
-        self.copies = [reported.score(self.copy or "") for reported in self.runs]
-        self.alignments = [reported.score(self.aligned or "") for reported in self.runs]
+        with_threshold = [quantity for quantity in quantities_of("copy") if quantity.thresholds]
+        self.copy = first_of(with_threshold, self.runs)
+        self.aligned = first_of(marks(), self.runs)
+        self.copies = self.values(self.copy)
+        self.alignments = self.values(self.aligned)
+
+    def values(self, quantity: Quantity | None) -> list[dict[Key, float]]:
+        """For each run the values of its images."""
+        return [reported.score(quantity.name if quantity else "") for reported in self.runs]
 
     def content(self) -> dict:
         """What the template needs."""
@@ -215,7 +221,6 @@ class Gallery:
             "aligned": self.aligned,
             "samples": self.samples,
             "of_runs": len(self.equal),
-            "limit": COPY_THRESHOLDS[self.copy][-1] if self.copy else None,
         }
 
     def line(self, row: int) -> dict:
@@ -243,12 +248,12 @@ class Gallery:
         """Whether a copy score means a copy."""
         if self.copy is None or score is None or math.isnan(score):
             return "unknown"
-        return "copy" if score > COPY_THRESHOLDS[self.copy][-1] else "free"
+        return "copy" if score >= self.copy.thresholds[-1] else "free"
 
     def mark(self, alignment: float | None) -> str:
         """The end of the text below a picture."""
-        if alignment is None:
+        if self.aligned is None or alignment is None:
             return ""
-        if self.aligned == "subject_shown":
+        if self.aligned.yes:
             return " ✓" if alignment else ""
         return f" · {alignment:.2f}"

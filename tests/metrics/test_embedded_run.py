@@ -12,13 +12,10 @@ import pytest
 from PIL import Image
 
 from memorization_suite.commands import generate, summarize
-from memorization_suite.commands.score import run_script
+from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE, run_script
 from memorization_suite.commands.sheet import GAP, SIDE, TITLE, run_sheet
-from memorization_suite.metrics.change import Change
-from memorization_suite.metrics.copies import Copies
 from memorization_suite.metrics.embedded import TINY, read_captions
 from memorization_suite.metrics.image_features import EfficientNet
-from memorization_suite.metrics.preference import Preference
 from memorization_suite.metrics.realism import realism
 from memorization_suite.metrics.subject import logits_of, subject_probability
 from memorization_suite.pipelines.models import EMBEDDED
@@ -76,11 +73,11 @@ def run(made, tmp_path, monkeypatch):
 
 
 def sscd_clip(run, *more):
-    return run_script(Copies, ["--gen_folder", str(run), "--quiet", *map(str, more)])
+    return run_script(COPIES, ["--gen_folder", str(run), "--quiet", *map(str, more)])
 
 
 def lpips_reward(run):
-    return run_script(Preference, ["--gen_folder", str(run), "--quiet"])
+    return run_script(PREFERENCE, ["--gen_folder", str(run), "--quiet"])
 
 
 def values(run, quantity) -> dict:
@@ -187,7 +184,7 @@ def test_diversity_and_quality(run):
 
 def test_against_itself_and_summed_up(run, capsys):
     argv = ["--gen_folder", str(run), "--unmitigated", str(run), "--quiet"]
-    assert run_script(Change, argv) == 0 and values(run, "feature_gen") == pytest.approx(
+    assert run_script(CHANGE, argv) == 0 and values(run, "feature_gen") == pytest.approx(
         dict.fromkeys(KEYS, 1), abs=1e-4
     )
     assert summarize.main([str(run)]) == 0 and re.search(
@@ -251,7 +248,7 @@ def test_a_prompt_file_that_is_gone_can_be_given(run, made, capsys):
     )
     assert (
         run_script(
-            Preference,
+            PREFERENCE,
             ["--gen_folder", str(run), "--prompts", str(made / "prompts.csv"), "--quiet"],
         )
         == 0

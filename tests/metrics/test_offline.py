@@ -9,21 +9,23 @@ import torch
 from PIL import Image, ImageFilter
 
 from memorization_suite.benchmarks.make_realism import broken
+from memorization_suite.metrics.copy_score import CopyScore
 from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.feature_diversity import FeatureDiversity
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.offline import (
-    CopyScore,
-    FeatureDiversity,
-    Realism,
+from memorization_suite.metrics.nearest import NearestReference
+from memorization_suite.metrics.pictures import Picture
+from memorization_suite.metrics.realism import Realism, realism
+from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.subject import (
     SubjectProbability,
     SubjectShown,
+    logits_of,
+    probe,
+    subject_logits,
+    subject_probability,
 )
-from memorization_suite.metrics.pictures import Picture
-from memorization_suite.metrics.realism import realism
-from memorization_suite.metrics.runs import Group
-from memorization_suite.metrics.scores import NearestReference
-from memorization_suite.metrics.subject import logits_of, probe, subject_logits, subject_probability
 from memorization_suite.prompts.files import Prompt
 
 CAPTIONS = read_captions(TINY / "prompts" / "tiny_memorized_test.csv")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from memorization_suite.commands.score import run_script, score
-from memorization_suite.metrics.copies import Copies
+from memorization_suite.commands.score import COPIES, run_script, score
 from memorization_suite.metrics.summary import summarize
 from memorization_suite.runs.table import read_results
 from tests.metrics.test_scripts import gt_of
@@ -36,9 +35,9 @@ def test_everything_that_can_be_computed(run, capsys):
 
 
 def test_the_text_is_what_the_script_prints(run, capsys):
-    table = scored(run, Copies.metrics)
+    table = scored(run, COPIES.metrics)
     argv = ["--gen_folder", str(run.path), "--gt_folder", str(gt_of(run)), "--quiet"]
-    assert run_script(Copies, argv) == 0
+    assert run_script(COPIES, argv) == 0
     said = capsys.readouterr()
     assert said.out == f"{table}\n"
     assert said.err.splitlines() == "\n".join(table.notes).splitlines()

@@ -9,10 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memorization_suite.commands.score import run_script
+from memorization_suite.commands.score import COPIES, PREFERENCE, run_script
 from memorization_suite.download.check import sha256_of
-from memorization_suite.metrics.copies import Copies
-from memorization_suite.metrics.preference import Preference
 from memorization_suite.runs import Key
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import CAPTIONS, Patches, picture
@@ -32,11 +30,11 @@ def common(run) -> list[str]:
 
 
 def sscd_clip(run, *more):
-    return run_script(Copies, [*common(run), *map(str, more)])
+    return run_script(COPIES, [*common(run), *map(str, more)])
 
 
 def lpips_reward(run, *more):
-    return run_script(Preference, [*common(run), *map(str, more)])
+    return run_script(PREFERENCE, [*common(run), *map(str, more)])
 
 
 def values(run, quantity):
@@ -274,7 +272,7 @@ def test_scores_of_fewer_images_replace_those_of_more(run):
 
 def test_scored_from_inside_its_folder(run, monkeypatch):
     monkeypatch.chdir(run.path)
-    assert run_script(Preference, ["-f", ".", "-p", str(prompts_of(run)), "--quiet"]) == 0
+    assert run_script(PREFERENCE, ["-f", ".", "-p", str(prompts_of(run)), "--quiet"]) == 0
     assert {(row.run, row.method) for row in read_results(run.path)} == {
         ("g7_seed2", "no_mitigation")
     }
@@ -382,7 +380,7 @@ def test_figures_of_the_types_of_prompts(run, patches_file, capsys):
             interval,
             f"{distinct:.4f}",
             f"{figures['percentile_95']:.4f}",
-            f">0.5: {figures['above_0.5']:.1%}, >0.7: {figures['above_0.7']:.1%}",
+            f">=0.5: {figures['above_0.5']:.1%}, >=0.7: {figures['above_0.7']:.1%}",
             counted,
         ]
         assert re.search(
@@ -391,7 +389,7 @@ def test_figures_of_the_types_of_prompts(run, patches_file, capsys):
             + "$",
             table[split],
         )
-    assert ">0.5: 33.3%" in table["TM"] and ">0.5: 16.7%" in table["VM"]
+    assert ">=0.5: 33.3%" in table["TM"] and ">=0.5: 16.7%" in table["VM"]
 
 
 def test_a_type_of_which_nothing_was_scored_is_said(run, tmp_path, patches_file, capsys):
@@ -417,7 +415,7 @@ def test_a_type_of_which_nothing_was_scored_is_said(run, tmp_path, patches_file,
 )
 def test_wrong_arguments(argv, capsys):
     try:
-        code = run_script(Copies, argv)
+        code = run_script(COPIES, argv)
     except SystemExit as left:
         code = left.code
     assert code == 2 and capsys.readouterr().err.count("\n") == 1
@@ -430,7 +428,7 @@ def test_a_folder_that_cannot_be_scored(run, tmp_path, capsys):
         and "is no whole picture" in capsys.readouterr().err
         and not (run.path / "results.csv").exists()
     )
-    assert run_script(Copies, ["--gen_folder", str(tmp_path / "nowhere")]) == 2
+    assert run_script(COPIES, ["--gen_folder", str(tmp_path / "nowhere")]) == 2
 
 
 def test_missing_training_images_are_said_and_the_old_coverage_stays(
@@ -440,7 +438,7 @@ def test_missing_training_images_are_said_and_the_old_coverage_stays(
     before = (run.path / "references.csv").read_text()
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
-    assert run_script(Copies, ["--gen_folder", str(run.path), "--quiet"]) == 0
+    assert run_script(COPIES, ["--gen_folder", str(run.path), "--quiet"]) == 0
     assert "copy is not computed: there are no training images in" in capsys.readouterr().err
     assert (run.path / "references.csv").read_text() == before and "references: " not in before
 

@@ -9,9 +9,8 @@ import torch
 
 from memorization_suite.download.assets import named, path_of
 from memorization_suite.download.check import sha256_of
-from memorization_suite.metrics.clip_score import VARIANTS
-from memorization_suite.metrics.copies import CopyFlags
-from memorization_suite.metrics.sscd import PRESETS
+from memorization_suite.metrics.clip_score import VARIANTS, ClipMetric
+from memorization_suite.metrics.sscd import PRESETS, SscdMetric
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
 from tests.metrics.test_scripts import REFERENCES, generated, sscd_clip, values
@@ -64,9 +63,9 @@ def test_the_default_file_of_disc_large(run, patches_file, capsys):
 
 def test_every_preset_and_variant_can_be_typed():
     for preset in PRESETS:
-        assert CopyFlags(sscd_preset=preset).sscd_preset == preset
+        assert SscdMetric(sscd_preset=preset).sscd_preset == preset
     for variant in VARIANTS:
-        assert CopyFlags(clip=variant).clip == variant
+        assert ClipMetric(clip=variant).clip == variant
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,0 +1,248 @@
+"""What a metric is: numbers of each prompt's images. Its flags, its checkpoint and what its numbers
+mean are declared beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from memorization_suite.download.assets import hint
+from memorization_suite.lazy import torch
+from memorization_suite.metrics.checkpoints import Checkpoint
+from memorization_suite.metrics.pictures import Embedder
+from memorization_suite.metrics.runs import GROUND_TRUTH, Group, Run
+from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.registry import Registry
+from memorization_suite.runs.settings import (
+    Settings,
+    flag,
+    flag_names,
+    frozen_settings,
+    number_text,
+)
+
+# Sample -> number; None as a sample is a number of the whole prompt. None where it is unknown.
+Values = Mapping[int | None, float]
+Made = TypeVar("Made")
+M = TypeVar("M", bound="Metric")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What some of a metric's numbers mean: a name in results.csv."""
+
+    name: str
+    # Which values one wants: lower or higher.
+    better: str
+    # What it is an axis of: copy, alignment, diversity, quality, change. Empty: a detail of tables.
+    role: str = ""
+    # Scores of at least so much mean a copy, the strictest last.
+    thresholds: tuple[float, ...] = ()
+    # What the official script prints before the figure; empty: nothing.
+    title: str = ""
+    # Of a yes or no (1 or 0): what a yes says.
+    yes: str = ""
+
+
+class Score:
+    """One column of numbers: quantity and variant (checkpoint and preprocessing) name it."""
+
+    quantity: str
+    variant: str
+
+    def prepare(self, groups: Sequence[Group]) -> None:
+        """Work that is done for several prompts at once."""
+
+    def values(self, group: Group) -> Values:
+        """The numbers of one prompt."""
+        raise NotImplementedError
+
+
+class FeatureScore(Score):
+    """A score of the images' features alone."""
+
+    def __init__(self, embedder: Embedder, variant: str = ""):
+        self.embedder = embedder
+        self.variant = variant or embedder.name
+
+    def prepare(self, groups: Sequence[Group]) -> None:
+        self.embedder.embed(picture for group in groups for picture in group.pictures)
+
+
+def by_sample(group: Group, numbers: torch.Tensor) -> Values:
+    """One number an image, in the order of its pictures."""
+    return dict(zip(group.samples, numbers.tolist()))
+
+
+# --- what is scored
+
+
+@frozen_settings
+class Scoring(Settings):
+    """The flags of all scripts that score a run."""
+
+    gen_folder: Path = flag(MISSING, "run folder with img_PPPP_SS.png", alias="-f")
+    prompts: Path | None = flag(
+        None, "prompt file of the run (default: the one that the run names)", alias="-p"
+    )
+    num_samples: int | None = flag(
+        None,
+        "score the first so many images of each prompt (default: all)",
+        at_least=1,
+        metavar="N",
+    )
+    gt_folder: Path | None = flag(
+        None,
+        f"training images, <folder>/<Index>/*.png (default {GROUND_TRUTH}, or the embedded "
+        "model's)",
+    )
+    masks: Path | None = flag(
+        None,
+        "<Index>.png, white where a prompt's image was memorized (default: the embedded model's)",
+    )
+    unmitigated: Path | None = flag(
+        None, "run folder without mitigation, of the same prompts and seed"
+    )
+    incomplete: bool = flag(False, "score the images of an unfinished run")
+    quiet: bool = flag(False, "no progress bar")
+    device: str = flag("", "default: cuda if there is one")
+    batch_size: int = flag(32, "images at once through a network", at_least=1, metavar="N")
+    require: tuple[str, ...] = flag(
+        (), "exit with code 2 when one of these cannot be computed", metavar="METRIC"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is scored: a run, with what belongs to its prompts, and the networks that do it."""
+
+    settings: Scoring
+    # Flags of metrics, by name.
+    typed: Mapping[str, Any]
+    run: Run
+    # Of the training images; it need not be there.
+    gt_folder: Path
+    # None: it is not known where prompts' images were memorized.
+    masks: Path | None = None
+    # The run of equal seeds to compare with.
+    unmitigated: Run | None = None
+    # What `network` loaded.
+    networks: dict[tuple, Any] = field(default_factory=dict)
+
+    @cached_property
+    def device(self) -> str:
+        """Where the networks run. Raises ValueError for a device that is not there."""
+        return choose_device(self.settings.device)
+
+    def metric(self, kind: type[M]) -> M:
+        """A metric with its flags as they were typed. Raises ValueError for a wrong one."""
+        names = flag_names(kind)
+        return kind(**{name: value for name, value in self.typed.items() if name in names})
+
+    def network(self, load: Callable[..., Made], *files: Path, **options: Any) -> Made:
+        """The network, which is loaded once. Raises ValueError for a file that is no checkpoint.
+
+        options: of `load`, beside device and batch_size.
+        """
+        key = (load, *files, *options.items())
+        if key not in self.networks:
+            usual = {"device": self.device, "batch_size": self.settings.batch_size}
+            self.networks[key] = load(*files, **options, **usual)
+        return self.networks[key]
+
+
+# --- metrics
+
+
+@dataclass(frozen=True)
+class Metric(Settings, Score):
+    """A metric's settings, and the scores that it makes of them.
+
+    One that gives `values` is a score itself, of the quantity by its own name; its variant are its
+    settings. Others give `scores`.
+    """
+
+    name: ClassVar[str]
+    quantities: ClassVar[tuple[Quantity, ...]]
+    # What images are compared with: references, unmitigated, or nothing.
+    against: ClassVar[str]
+    # Metrics whose networks it uses, and so their flags.
+    uses: ClassVar[tuple[str, ...]]
+
+    @property
+    def variant(self) -> str:  # type: ignore[override]
+        """Its settings as a name."""
+        values = self.named_values().items()
+        return "_".join(f"{name}{number_text(value)}" for name, value in values) or self.name
+
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
+        """What is loaded. Raises ValueError when a flag names a file that is not there."""
+        return []
+
+    def scores(self, job: Job) -> list[Score]:
+        """What is computed of a run for which all files are there; nothing where it means nothing.
+
+        Raises ValueError for a file that is no checkpoint.
+        """
+        return [self]
+
+    def partly(self, job: Job) -> dict[str, str]:
+        """What of it cannot be computed -> why."""
+        return {}
+
+    def missing(self, job: Job) -> str:
+        """Which of its files are not there, and what gets them; empty when all are."""
+        lines = [checkpoint.missing for checkpoint in self.checkpoints(job)]
+        if self.against == "references" and not job.gt_folder.exists():
+            fetch = hint("sdv1_500_mem_groundtruth")
+            lines.append(
+                f"there are no training images in {job.gt_folder}: {fetch}, or give --gt_folder"
+            )
+        return "; ".join(filter(None, lines))
+
+    @classmethod
+    def figure(cls, by_prompt: Sequence[Sequence[float]]) -> str:
+        """What stands behind the title of a quantity: the mean over prompts of their means."""
+        return f"{statistics.mean(map(statistics.mean, by_prompt)):.6g}"
+
+
+METRICS: Registry[Metric] = Registry("metric", "metrics")
+
+
+def register(
+    name: str,
+    *quantities: Quantity,
+    against: str = "",
+    uses: tuple[str, ...] = (),
+    **meaning: Any,
+) -> Callable[[type], type[Metric]]:
+    """Class decorator: makes frozen settings of the metric and lists it under `name`.
+
+    quantities: what it yields; by default one of the metric's name with this meaning, the fields of
+    `Quantity`.
+    """
+    yields = quantities or (Quantity(name, **meaning),)
+    return METRICS.register(name, quantity=name, quantities=yields, against=against, uses=uses)
+
+
+def quantity_named(name: str) -> Quantity | None:
+    """What is known of a quantity in results.csv; None when no metric declares it."""
+    for metric in METRICS.values():
+        for quantity in metric.quantities:
+            if quantity.name == name:
+                return quantity
+    return None
+
+
+def quantities_of(role: str) -> list[Quantity]:
+    """The quantities of a role, those of the official scripts first."""
+    every = [quantity for metric in METRICS.values() for quantity in metric.quantities]
+    return sorted(
+        (quantity for quantity in every if quantity.role == role),
+        key=lambda quantity: not quantity.title,
+    )
