@@ -11,6 +11,10 @@ from typing import Any
 from memorization_suite.metrics.embedded import TINY
 from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.text import markdown_table
+
+# Lines of texts by column.
+Table = list[dict[str, str]]
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -32,11 +36,18 @@ def model_parser(doc: str | None, *, samples: int, out: str) -> argparse.Argumen
     return made
 
 
-def write_figures(path: Path, values: Any, text: str) -> None:
-    """path.json with the numbers and path.md with the table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_figures(args: argparse.Namespace, name: str, values: Any, *tables: Table) -> None:
+    """<model>_<name>.json with the numbers and .md with the tables, in the figures' folder."""
+    args.figures.mkdir(parents=True, exist_ok=True)
+    path = args.figures / f"{args.model_id}_{name}"
+    text = "\n".join(map(markdown_table, tables))
     write_json(path.with_name(f"{path.name}.json"), values)
     write_bytes(path.with_name(f"{path.name}.md"), text.encode())
+
+
+def interval_text(mean: float, low: float, high: float, *, form: str) -> str:
+    """`0.12 [0.10, 0.14]`."""
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:

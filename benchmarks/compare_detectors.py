@@ -12,23 +12,24 @@ by Otsu's threshold; AUC over pixels). Goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from memorization_suite.benchmarks.common import model_parser, write_figures
+from memorization_suite.benchmarks.common import interval_text, model_parser, write_figures
 from memorization_suite.benchmarks.scored_run import load_once, prompt_file
 from memorization_suite.commands.detect import ScoreFolder, detect, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.bright_ending import binarise
 from memorization_suite.metrics.embedded import Caption, read_captions
-from memorization_suite.metrics.intervals import interval
+from memorization_suite.metrics.intervals import average, mean_over_prompts, prompt_means
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.run_folder import Key
-from memorization_suite.runs.text import markdown_table, table_text
-from memorization_suite.screening.summary import summarise
+from memorization_suite.runs.text import table_text
+from memorization_suite.screening.summary import figure_text, summarise
 
 KINDS = ("VM", "TM", "LM")
 
@@ -54,20 +55,15 @@ def run(args: argparse.Namespace, detector: str, out: Path, **flags) -> dict[str
 
 def prompt_scores(folder: ScoreFolder) -> dict[str, dict[int, float]]:
     """Set -> prompt row -> mean over its images."""
-    scores: dict[str, dict[int, list[float]]] = {}
+    scores: dict[str, list[tuple[int, float]]] = {}
     for row in folder.rows("scores"):
-        of_set = scores.setdefault(row["set"], {})
-        of_prompt = of_set.setdefault(int(row["prompt_index"]), [])
-        of_prompt.append(float(row["score"]))
-    means = {}
-    for name, prompts in scores.items():
-        means[name] = {row: sum(values) / len(values) for row, values in prompts.items()}
-    return means
+        scores.setdefault(row["set"], []).append((int(row["prompt_index"]), float(row["score"])))
+    return {name: prompt_means(values) for name, values in scores.items()}
 
 
 def mean_of(rows: list[dict[str, str]], column: str) -> float:
     """Mean of a column."""
-    return float(np.mean([float(row[column]) for row in rows]))
+    return average([float(row[column]) for row in rows])
 
 
 def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
@@ -93,19 +89,13 @@ def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
 
 def shown(line: dict) -> dict[str, str]:
     """A line as text."""
-
-    def text(figures: dict, name: str) -> str:
-        low = figures[f"{name}_low"]
-        high = figures[f"{name}_high"]
-        return f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]"
-
     kinds = line["by kind"].items()
     return {
         "detector": line["detector"],
-        "AUC": text(line, "auc"),
-        "TPR@1%FPR": text(line, "tpr_at_0.01"),
-        "TPR@3%FPR": text(line, "tpr_at_0.03"),
-        **{f"AUC {kind}": text(figures, "auc") for kind, figures in kinds},
+        "AUC": figure_text(line, "auc"),
+        "TPR@1%FPR": figure_text(line, "tpr_at_0.01"),
+        "TPR@3%FPR": figure_text(line, "tpr_at_0.03"),
+        **{f"AUC {kind}": figure_text(figures, "auc") for kind, figures in kinds},
         **{f"TPR@1% {kind}": f"{figures['tpr_at_0.01']:.2f}" for kind, figures in kinds},
         "rows": f"{line['rows per prompt']:.0f}",
         "s": f"{line['seconds per prompt']:.2f}",
@@ -132,31 +122,24 @@ def localization(
     folder: ScoreFolder, captions: list[Caption], samples: int
 ) -> dict[str, dict[str, float]]:
     """Mean over local prompts of the means over their images, with 95 % intervals."""
-    means: dict[str, list[float]] = {}
+    overlaps: dict[str, list[tuple[int, float]]] = {}
     for caption in captions:
         truth = caption.mask()
         if truth is None:
             continue
-        overlaps = []
         for sample in range(samples):
             file = folder.path / "masks" / f"mem_{Key(caption.row, sample)}.npy"
             mask = np.load(file, allow_pickle=False)
-            overlaps.append(overlap(mask, truth))
-        for name in overlaps[0]:
-            of_prompt = [values[name] for values in overlaps]
-            means.setdefault(name, []).append(float(np.mean(of_prompt)))
-    figures = {}
-    for name, values in means.items():
-        low, high = interval(values)
-        figures[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
-    return figures
+            for name, value in overlap(mask, truth).items():
+                overlaps.setdefault(name, []).append((caption.row, value))
+    return {name: asdict(mean_over_prompts(values)) for name, values in overlaps.items()}
 
 
 def shown_masks(name: str, figures: dict[str, dict[str, float]]) -> dict[str, str]:
     """A line as text."""
     line = {"masks of": name}
     for quantity, values in figures.items():
-        line[quantity] = f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+        line[quantity] = interval_text(**values, form=".3f")
     return line
 
 
@@ -191,11 +174,8 @@ def main() -> None:
         f"{sum(line['seconds per prompt'] for line in lines):.2f} s"
     )
     print(table_text(masks))
-    write_figures(
-        args.figures / f"{args.model_id}_detectors",
-        {"detectors": lines, "all in one pass": together, "local masks": places},
-        markdown_table(table) + "\n" + markdown_table(masks),
-    )
+    figures = {"detectors": lines, "all in one pass": together, "local masks": places}
+    write_figures(args, "detectors", figures, table, masks)
 
 
 if __name__ == "__main__":

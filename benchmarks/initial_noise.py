@@ -22,10 +22,10 @@ from memorization_suite.benchmarks.scored_run import (
     is_kind,
     load_once,
     mean,
-    scored_run,
+    measured,
 )
 from memorization_suite.pipelines.models import load_preset
-from memorization_suite.runs.text import markdown_table, table_text
+from memorization_suite.runs.text import table_text
 
 
 def settings(model_id: str, level: float) -> dict[str, dict[str, Any]]:
@@ -80,25 +80,16 @@ def shown(line: dict) -> dict[str, str]:
 
 def main() -> None:
     """The command line."""
-    parser = model_parser(__doc__, samples=2, out="build/initial_noise")
-    args = parser.parse_args()
+    args = model_parser(__doc__, samples=2, out="build/initial_noise").parse_args()
     pipe = load_once(args.model_id)
     level = ordinary_magnitude(pipe, args.model_id)
     lines = []
     for title, flags in settings(args.model_id, level).items():
-        run = scored_run(
-            args.model_id,
-            "memorized_test",
-            args.out,
-            samples=args.samples,
-            save_latents=True,
-            quiet=True,
-            **flags,
-        )
+        run = measured(args, "memorized_test", save_latents=True, quiet=True, **flags)
         lines.append(line_of(title, run, pipe))
     table = [shown(line) for line in lines]
     print(table_text(table))
-    write_figures(args.figures / f"{args.model_id}_initial_noise", lines, markdown_table(table))
+    write_figures(args, "initial_noise", lines, table)
 
 
 if __name__ == "__main__":
