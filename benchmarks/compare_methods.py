@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from memorization_suite.benchmarks.common import interval_text, model_parser, write_figures
-from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, measured
+from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, scored_run
 from memorization_suite.commands.generate import plan
 from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.models import load_preset
@@ -107,7 +107,7 @@ def main() -> None:
         if problem:
             print(f"left out: {name}: {problem}")
             continue
-        run = measured(
+        run = scored_run(
             args,
             "memorized_test",
             metrics=METRICS,

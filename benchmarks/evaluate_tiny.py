@@ -23,8 +23,8 @@ from memorization_suite.benchmarks.scored_run import (
     is_kind,
     load_once,
     mean,
-    measured,
     prompt_file,
+    scored_run,
 )
 from memorization_suite.metrics.copy_score import THRESHOLD, copied, copy_scores
 from memorization_suite.metrics.embedded import TINY, Caption, read_captions
@@ -118,10 +118,10 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
     copies = {}
     shown = {}
     for start in STARTS:
-        run = measured(
+        run = scored_run(
             args,
             "memorized_test",
-            samples=samples,
+            n_samples_per_prompt=samples,
             method="static_transition",
             cfg_step=start - 1,
             start=min(rows),
@@ -195,8 +195,8 @@ def main() -> None:
         help="images per prompt in the transition study; 0 leaves it out",
     )
     args = parser.parse_args()
-    memorized = measured(args, "memorized_test")
-    ordinary = measured(args, "ordinary_test")
+    memorized = scored_run(args, "memorized_test")
+    ordinary = scored_run(args, "ordinary_test")
     args.figures.mkdir(parents=True, exist_ok=True)
     contact_sheet(args.figures / f"{args.model_id}_memorized.jpg", memorized, 2)
     contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)

@@ -22,7 +22,7 @@ from memorization_suite.benchmarks.scored_run import (
     is_kind,
     load_once,
     mean,
-    measured,
+    scored_run,
 )
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.text import table_text
@@ -85,7 +85,7 @@ def main() -> None:
     level = ordinary_magnitude(pipe, args.model_id)
     lines = []
     for title, flags in settings(args.model_id, level).items():
-        run = measured(args, "memorized_test", save_latents=True, quiet=True, **flags)
+        run = scored_run(args, "memorized_test", save_latents=True, quiet=True, **flags)
         lines.append(line_of(title, run, pipe))
     table = [shown(line) for line in lines]
     print(table_text(table))

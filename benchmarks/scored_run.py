@@ -119,28 +119,23 @@ def prompt_file(model_id: str, split: str) -> Path:
 
 
 def scored_run(
-    model_id: str,
+    args: argparse.Namespace,
     split: str,
-    out: Path,
     *,
-    samples: int,
     metrics: tuple[str, ...] = ("copy", "alignment"),
     **flags: Any,
 ) -> ScoredRun:
-    """Generates (or goes on) and scores. split: of `prompt_file`; flags: of generate_images.py.
+    """Generates (or goes on) and scores.
 
-    Raises ValueError.
+    args: model_id, samples and out, the folder of the runs, as typed; split: of `prompt_file`;
+    flags: of generate_images.py. Raises ValueError.
     """
-    path = prompt_file(model_id, split)
+    path = prompt_file(args.model_id, split)
     captions = read_captions(path)[: flags.get("end")]
-    flags = {"batch_size": 8} | flags | {"end": len(captions)}
-    planned = plan(
-        model_id=model_id,
-        prompts=str(path),
-        output_path=str(out / f"{model_id}_{split}_s{samples}_b{flags['batch_size']}"),
-        n_samples_per_prompt=samples,
-        **flags,
-    )
+    flags = {"n_samples_per_prompt": args.samples, "batch_size": 8, **flags, "end": len(captions)}
+    samples = flags["n_samples_per_prompt"]
+    out = args.out / f"{args.model_id}_{split}_s{samples}_b{flags['batch_size']}"
+    planned = plan(model_id=args.model_id, prompts=str(path), output_path=str(out), **flags)
     print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
     run = generate(planned, load=load_once)
     print(run.summary)
@@ -148,14 +143,6 @@ def scored_run(
     wanted = {*planned.wanted(planned.prompts)}
     rows = {key: row for key, row in run.folder.costs().items() if key in wanted}
     return ScoredRun(run.folder, captions, by_quantity(table.results, wanted), rows)
-
-
-def measured(args: argparse.Namespace, split: str, **flags: Any) -> ScoredRun:
-    """`scored_run` with the model, the images per prompt and the folder that were typed.
-
-    args: of `common.model_parser`.
-    """
-    return scored_run(args.model_id, split, args.out, **({"samples": args.samples} | flags))
 
 
 def by_quantity(results: list[Result], wanted: set[Key]) -> dict[str, dict[Key, float]]:

@@ -18,7 +18,7 @@ from typing import Any
 from memorization_suite.benchmarks.common import model_parser
 from memorization_suite.benchmarks.evaluate_tiny import ordinary_magnitude
 from memorization_suite.benchmarks.grids import grids
-from memorization_suite.benchmarks.scored_run import load_once, measured
+from memorization_suite.benchmarks.scored_run import load_once, scored_run
 from memorization_suite.pipelines.models import EMBEDDED, load_preset
 from memorization_suite.runs.files import write_bytes, write_json
 
@@ -42,7 +42,7 @@ def try_setting(args: argparse.Namespace, method: str, settings: dict[str, Any])
     for name, value in settings.items():
         flags[name] = str(folder / value) if is_file(value) else value
     general = {"preset": "none", "method": method, "quiet": True, **GENERAL}
-    run = measured(args, "memorized_tuning", **general, **flags)
+    run = scored_run(args, "memorized_tuning", **general, **flags)
     return {
         "method": method,
         **settings,

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from memorization_suite import ROOT
-from memorization_suite.benchmarks.scored_run import ScoredRun, load_once, mean, measured
+from memorization_suite.benchmarks.scored_run import ScoredRun, load_once, mean, scored_run
 from memorization_suite.commands.report import report
 from memorization_suite.metrics.embedded import TINY, Caption
 from memorization_suite.pipelines.models import EMBEDDED
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(exist_ok=True)
     runs = {}
     for title, flags in METHODS.items():
-        runs[title] = measured(
+        runs[title] = scored_run(
             args,
             "memorized_test",
             batch_size=args.batch,
