@@ -41,6 +41,7 @@ from memorization_suite.pipelines.models import (
 )
 from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
 from memorization_suite.runs.files import write_json
+from memorization_suite.sampling.denoiser import Unusable
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
@@ -377,9 +378,14 @@ def begin(run: Run, state, load: Callable) -> Job:
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Past all checks a ValueError is a bug, and keeps its traceback."""
+    """Past all checks a ValueError is a bug, and keeps its traceback.
+
+    But for a model that lacks what the method needs.
+    """
     try:
         yield
+    except Unusable:
+        raise
     except ValueError as error:
         raise RuntimeError(f"a fault of the suite or of a method: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
-from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 
 @frozen_settings
@@ -42,10 +42,6 @@ FAMILIES: Registry[Family] = Registry("model family", "pipelines", plural="model
 def register(name: str, *, title: str, pipelines: tuple[str, ...]):
     """Class decorator: lists a family under `name`."""
     return FAMILIES.register(name, title=title, pipelines=pipelines)
-
-
-class Unusable(ValueError):
-    """A model that cannot be loaded or run; the message is for people."""
 
 
 @contextmanager

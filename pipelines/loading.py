@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from memorization_suite.lazy import Lazy
-from memorization_suite.pipelines.family import Unusable, can_load
-from memorization_suite.pipelines.models import INDEX, family_of, resolve_model
-from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.pipelines.family import can_load
+from memorization_suite.pipelines.models import family_of, read_index, resolve_model
+from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 diffusers = Lazy("diffusers")
 
@@ -28,7 +27,9 @@ def load_pipeline(
     """
     source = resolve_model(model_id)
     with can_load("--model_id", model_id):
-        family = family_of(model_index(source))
+        folder = Path(source)
+        listed = read_index(folder) if folder.is_dir() else hub_index(source)
+        family = family_of(listed)
         if scheduler not in family.schedulers:
             raise Unusable(
                 f"--scheduler {scheduler} is not possible with a {family.title} model; there are "
@@ -37,8 +38,6 @@ def load_pipeline(
         return family.load(source, unet_id=unet_id, dtype=dtype, device=device, scheduler=scheduler)
 
 
-def model_index(source: str) -> dict:
-    """What model_index.json says, of a folder or a hub id."""
-    if Path(source).is_dir():
-        return json.loads((Path(source) / INDEX).read_text(encoding="utf-8"))
-    return diffusers.DiffusionPipeline.load_config(source)
+def hub_index(model_id: str) -> dict:
+    """What model_index.json says of a hub id, which is fetched if it is not on this machine."""
+    return dict(diffusers.DiffusionPipeline.load_config(model_id))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
+from memorization_suite.runs.plugins import plugins_of
 
 EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
 PRESETS = ROOT / "pipelines" / "presets"
@@ -46,16 +47,21 @@ def resolve_model(model_id: str) -> str:
 
 def check_model_folder(folder: Path) -> None:
     """Raises ValueError when the folder lacks what a model of its family needs."""
-    try:
-        listed = dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{folder} is no diffusers model: it has no readable model_index.json"
-        ) from error
+    listed = read_index(folder)
     family = family_of(listed)
     missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise ValueError(f"{folder} is no {family.title} model: it has no {', '.join(missing)}")
+
+
+def read_index(folder: Path) -> dict:
+    """What model_index.json says. Raises ValueError."""
+    try:
+        return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder} is no diffusers model: it has no readable model_index.json"
+        ) from error
 
 
 def family_of(index: Mapping) -> Family:
@@ -84,7 +90,7 @@ def check_unet(unet_id: str | None) -> None:
 
 def fingerprint(model_id: str) -> str:
     """Tells two models apart: a hub id, or a hash over the files of a folder's parts (names, sizes,
-    first bytes), not of what lies beside.
+    first bytes), not of what lies beside. A plugin that brings the family is named with its hash.
     """
     folder = Path(resolve_model(model_id))
     if not folder.is_dir():
@@ -97,7 +103,10 @@ def fingerprint(model_id: str) -> str:
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
         with open(path, "rb") as file:
             digest.update(file.read(2**20))
-    return f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}"
+    told = [f"folder {folder.name}", f"sha256 {digest.hexdigest()[:16]}"]
+    for plugin, content in plugins_of(type(family_of(read_index(folder)))).items():
+        told.append(f"plugin {plugin} {content}")
+    return ", ".join(told)
 
 
 def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:

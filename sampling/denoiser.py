@@ -20,6 +20,10 @@ Edit = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 See = Callable[[str, "torch.Tensor"], None]
 
 
+class Unusable(ValueError):
+    """A model that cannot be loaded, run, or used for this; the message is for people."""
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """What the network is told of each image beside x and t; row i belongs to image i."""
@@ -213,6 +217,6 @@ class Denoiser:
         """The layer's projection of the prompt to values."""
         raise self.lacks("cross-attention")
 
-    def lacks(self, what: str) -> ValueError:
+    def lacks(self, what: str) -> Unusable:
         """The error of a method that needs what the family does not have."""
-        return ValueError(f"this method needs {what}, which {type(self).__name__} does not offer")
+        return Unusable(f"this method needs {what}, which {type(self).__name__} does not offer")

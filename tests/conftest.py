@@ -10,8 +10,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from memorization_suite.detection import DETECTORS
+from memorization_suite.metrics.base import METRICS
 from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.pipelines.family import FAMILIES
 from memorization_suite.runs.plugins import PLUGINS, TABLES
 from memorization_suite.tiny.models import (
     build_scheduler,
@@ -136,7 +138,7 @@ def registries():
 
     Yields what makes it so at once: the next command is then as in a new process.
     """
-    for registry in (METHODS, DETECTORS):
+    for registry in (METHODS, DETECTORS, FAMILIES, METRICS):
         registry.load()
     places = [*TABLES, PLUGINS]
     before = [dict(place) for place in places]

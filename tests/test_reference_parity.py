@@ -8,7 +8,7 @@ import torch
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling.noise import official_noise
 from tests.methods.helpers import relative, sample
-from tests.models import predictor_of
+from tests.models import model_of, predictor_of
 from tests.reference import han2025
 
 SEED, IMAGES, SHAPE, SCALE = 2, 3, (4, 8, 8), 7.0
@@ -115,12 +115,12 @@ def test_v_to_epsilon_equals_the_scalar_loops(make_pipe, kind):
     scheduler = make_pipe(kind, "v_prediction").scheduler
     scheduler.set_timesteps(50)
     v, z = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    predictor = predictor_of(None, scheduler, torch.zeros(1, 77, 8), torch.zeros(1, 77, 8))
+    model = model_of(scheduler=scheduler)
     for t in scheduler.timesteps[::5]:
         numbers = (v.flatten().tolist(), z.flatten().tolist(), float(t))
         expected = han2025.epsilon_from_v_euler(*numbers)
         torch.testing.assert_close(
-            predictor.to_noise(v, z, t).flatten(), torch.tensor(expected), rtol=0, atol=1e-5
+            model.to_noise(v, z, t).flatten(), torch.tensor(expected), rtol=0, atol=1e-5
         )
         if kind == "ddim":
             assert han2025.epsilon_from_v(*numbers[:2], int(t)) == pytest.approx(expected, abs=1e-9)

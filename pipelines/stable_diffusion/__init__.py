@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.pipelines.family import Family, Unusable, can_load, register
+from memorization_suite.pipelines.family import Family, can_load, register
+from memorization_suite.sampling.denoiser import Unusable
 
 if TYPE_CHECKING:
     from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline

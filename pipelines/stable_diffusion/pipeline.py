@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
@@ -11,10 +9,8 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.hooks import Hooks
 from memorization_suite.sampling.sample import sample
-
-if TYPE_CHECKING:
-    from memorization_suite.mitigation.base import Mitigation
 
 
 class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
@@ -27,7 +23,7 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
     """
 
     @torch.no_grad()
-    def __call__(self, prompt=None, *args, mitigation: Mitigation | None = None, **kwargs):
+    def __call__(self, prompt=None, *args, mitigation: Hooks | None = None, **kwargs):
         """Images for one prompt or several; the arguments are diffusers' own, and `mitigation`.
 
         With a mitigation these are understood: height, width, num_inference_steps, guidance_scale,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from memorization_suite.detection.tokens import token_significance, token_texts
+from memorization_suite.detection.tokens import token_significance
 from memorization_suite.sampling import NoisePredictor
-from tests.models import predictor_for
+from tests.models import model_of, predictor_for
 from tests.reference.wen2024_tokens import correct_significance, official_significance
 
 STEPS, WATCHED = 4, 3
@@ -147,7 +147,8 @@ def test_what_is_refused(pipe, noise, prompts, settings, told):
 
 def test_token_texts(pipe):
     tokenizer = pipe.tokenizer
-    texts = token_texts(tokenizer, "a red square above $5")
+    model = model_of(tokenizer=tokenizer)
+    texts = model.token_texts("a red square above $5")
     assert texts[:4] == ["a", "red", "square", "above"] and texts[4] == "$"
-    assert len(token_texts(tokenizer, "a " * 200)) == 75
-    assert all(text for text in token_texts(tokenizer, "café 🐍"))
+    assert len(model.token_texts("a " * 200)) == 75
+    assert all(text for text in model.token_texts("café 🐍"))

@@ -145,7 +145,7 @@ def test_the_padding_of_stable_diffusion_2_is_overwritten_too(pipe, prompts):
     not.
     """
     ours = [
-        edited(pipe, prompts, padding=padding, mask_end=0)[0].embeds["text"]
+        edited(pipe, prompts, padding=padding, mask_end=0)[0].tokens("text")
         for padding in ("exclamation", "end")
     ]
     torch.testing.assert_close(ours[1], pipe.encode(prompts).tokens, rtol=0, atol=1e-5)
@@ -153,7 +153,7 @@ def test_the_padding_of_stable_diffusion_2_is_overwritten_too(pipe, prompts):
     pipe.tokenizer.pad_token = "!"
     torch.testing.assert_close(pipe.encode(prompts).tokens, ours[0], rtol=0, atol=1e-5)
     again = [
-        edited(pipe, prompts, padding=padding, mask_end=0)[0].embeds["text"]
+        edited(pipe, prompts, padding=padding, mask_end=0)[0].tokens("text")
         for padding in ("exclamation", "end")
     ]
     for first, second in zip(ours, again):

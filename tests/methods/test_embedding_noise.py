@@ -19,7 +19,7 @@ def noised(pipe, prompts, seeds, lam=0.1) -> dict:
     build_mitigation("embedding_noise", rand_noise_lam=lam).edit_embeddings(
         predictor, None, 981, batch
     )
-    return predictor.embeds
+    return {half: predictor.tokens(half) for half in predictor.conditioning}
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.1, 0.5])

@@ -98,8 +98,8 @@ def test_multiplying_raises_a_negative_logit():
 
 
 def test_early_blocks_are_down_and_middle(pipe):
-    assert {name.split("_")[0] for name in names_in(pipe.unet, "early")} == {"down", "mid"}
-    assert {name.split("_")[0] for name in names_in(pipe.unet, "all")} == {"down", "mid", "up"}
+    assert {name.split("_")[0] for name in names_in(pipe, "early")} == {"down", "mid"}
+    assert {name.split("_")[0] for name in names_in(pipe, "all")} == {"down", "mid", "up"}
 
 
 def test_without_repulsion_guard_is_attenuation_alone(pipe, prompts, noise):

@@ -81,7 +81,7 @@ def test_images_of_one_prompt_are_all_blocked(pipe, prompts, noise):
 
 
 def test_layers_without_blocked_neurons_are_not_touched(pipe):
-    factors = value_factors(pipe.unet, [{LAYER: []}, {}], 0.0)
+    factors = value_factors(pipe, [{LAYER: []}, {}], 0.0)
     assert factors == {}
 
 
@@ -98,9 +98,7 @@ def test_hooks_are_gone_after_an_exception(pipe, prompts, noise):
     assert hooks() == 0
     with (
         pytest.raises(RuntimeError),
-        scaled_values(
-            pipe.unet, value_factors(pipe.unet, [{LAYER: [0]}], 0.0), lambda: torch.zeros(1)
-        ),
+        scaled_values(pipe, value_factors(pipe, [{LAYER: [0]}], 0.0), lambda: torch.zeros(1)),
     ):
         assert hooks() == 1
         raise RuntimeError

@@ -10,7 +10,7 @@ from memorization_suite.sampling import Batch
 from memorization_suite.sampling.sample import denoise
 from memorization_suite.sampling.sample import sample as sample_batch
 from tests.methods.helpers import relative, sample
-from tests.models import predictor_of
+from tests.models import predictor_for
 from tests.reference import chen2025
 
 NAME = "prss"
@@ -271,6 +271,7 @@ class Broken(torch.nn.Module):
     def __init__(self, unet, embed):
         super().__init__()
         self.unet, self.embed = unet, embed
+        self.dtype, self.device = unet.dtype, unet.device
 
     def forward(self, x, t, encoder_hidden_states, return_dict=False):
         noise = self.unet(x, t, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
@@ -290,9 +291,7 @@ def test_a_non_finite_magnitude_is_never_chosen(pipe, prompts, noise):
 
     def run(broken):
         unet = Broken(pipe.unet, pipe.encode([broken]).tokens)
-        predictor = predictor_of(
-            unet, pipe.scheduler, pipe.encode(prompts[:2]).tokens, pipe.encode(["", ""]).tokens
-        )
+        predictor = predictor_for(pipe, prompts[:2], unet=unet)
         batch = Batch.of_captions(prompts[:2], alternatives=[CAPTIONS[:3], ()], pipe=pipe)
         method = build_mitigation(NAME, l_target_ss=0.1)
         return denoise(predictor, noise[:2], batch, method, 7.0)

@@ -36,7 +36,7 @@ def test_activations_equal_the_loops(pipe, prompts):
     embeds, passes = pipe.encode(prompts[:2]).tokens, []
     hook = pipe.unet.register_forward_pre_hook(lambda *args: passes.append(1))
     try:
-        found = activations(pipe.unet, embeds)
+        found = activations(pipe, embeds)
     finally:
         hook.remove()
     layers = reference.layers_of(pipe.unet, up=True)
@@ -128,7 +128,7 @@ def test_maps_equal_the_loops(tiny, t_index):
     for maps_of_one, candidate in zip(made, candidates):
         expected = reference.noise_maps(
             tiny.unet,
-            tiny.encode([MEMORIZED]),
+            tiny.encode([MEMORIZED]).tokens,
             maps.x,
             981 - 20 * t_index,
             by_layer(candidate),
@@ -237,7 +237,7 @@ def test_the_whole_search_equals_the_loops(tiny, statistics, at_once):
     below the threshold.
     """
     maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3))
-    embedding = tiny.encode([MEMORIZED])
+    embedding = tiny.encode([MEMORIZED]).tokens
     plain = {
         name: (statistics.mean[name].tolist(), statistics.std[name].tolist())
         for name in statistics.mean

@@ -89,7 +89,13 @@ def recorded(pipe, prompt, x, num_steps, scale):
             recorder.calls = []
 
         steps = trajectory(
-            pipe.unet, x, pipe.encode([prompt]), pipe.encode([""]), num_steps, scale, note
+            pipe.unet,
+            x,
+            pipe.encode([prompt]).tokens,
+            pipe.encode([""]).tokens,
+            num_steps,
+            scale,
+            note,
         )
         per_step.append(recorder.calls)
     return steps, [[(name, a[1]) for name, a in calls] for calls in per_step[1:]]
@@ -140,7 +146,9 @@ def bright_ending(pipe, prompt, x, num_steps, scale) -> float:
     chosen = [a[:, :, end_of(pipe, prompt)].mean(0) for a in down if a.shape[1] == most]
     mask = sum(chosen) / len(chosen)
     mask = mask.reshape(1, 1, x.shape[-2], x.shape[-1])
-    steps = trajectory(pipe.unet, x, pipe.encode([prompt]), pipe.encode([""]), num_steps, scale)
+    steps = trajectory(
+        pipe.unet, x, pipe.encode([prompt]).tokens, pipe.encode([""]).tokens, num_steps, scale
+    )
     return (
         sum(norm((text - empty) * mask) for _, empty, text in steps)
         / len(steps)
@@ -153,7 +161,7 @@ def anisotropy(pipe, prompt, x, num_steps, norm_weight, cosine_weight) -> float:
     noise.
     """
     timesteps = ddim_timesteps(num_steps)
-    stacked = torch.cat([pipe.encode([""]), pipe.encode([prompt])])
+    stacked = torch.cat([pipe.encode([""]).tokens, pipe.encode([prompt]).tokens])
     with torch.no_grad():
         empty, text = both_halves(pipe.unet, x, timesteps[0], stacked)
         late_empty, late_text = both_halves(pipe.unet, x, timesteps[-3], stacked)
