@@ -26,8 +26,9 @@ from memorization_suite.runs.settings import (
     number_text,
 )
 
-# Sample -> number; None as a sample is a number of the whole prompt. None where it is unknown.
+# Sample -> number; None as a sample: of the whole prompt. An unknown one is nan, or left out.
 Values = Mapping[int | None, float]
+Of = Callable[["torch.Tensor", Group], "torch.Tensor"]
 Made = TypeVar("Made")
 M = TypeVar("M", bound="Metric")
 
@@ -64,18 +65,30 @@ class Score:
 
 
 class FeatureScore(Score):
-    """A score of the images' features alone."""
+    """A score of the images' features.
 
-    def __init__(self, embedder: Embedder, variant: str = ""):
-        self.embedder = embedder
+    of: features (n, d) of a prompt's images, and its group -> one number an image (n,), or one of
+    the whole prompt (). A subclass overrides `values` instead.
+    """
+
+    def __init__(self, quantity: str, embedder: Embedder, of: Of | None = None, variant: str = ""):
+        self.quantity = quantity
         self.variant = variant or embedder.name
+        self.embedder = embedder
+        self.of = of
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.embedder.embed(picture for group in groups for picture in group.pictures)
 
+    def values(self, group: Group) -> Values:
+        assert self.of
+        return by_sample(group, self.of(self.embedder.matrix(group.pictures), group))
+
 
 def by_sample(group: Group, numbers: torch.Tensor) -> Values:
-    """One number an image, in the order of its pictures."""
+    """One number an image (n,), in the order of its pictures; or one of the whole prompt ()."""
+    if numbers.dim() == 0:
+        return {None: numbers.item()}
     return dict(zip(group.samples, numbers.tolist()))
 
 

@@ -87,10 +87,8 @@ class ClipScore(Embedder):
 class ClipGenerated(FeatureScore):
     """Cosine of each image and its caption."""
 
-    quantity = "clip_gen"
-
     def __init__(self, clip: ClipScore):
-        super().__init__(clip)
+        super().__init__("clip_gen", clip)
         self.clip = clip
 
     def prepare(self, groups: Sequence[Group]) -> None:

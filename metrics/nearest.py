@@ -6,16 +6,11 @@ from collections.abc import Sequence
 
 from memorization_suite.lazy import torch
 from memorization_suite.metrics.base import FeatureScore, Values, by_sample
-from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group
 
 
 class NearestReference(FeatureScore):
     """Largest cosine to a reference of the prompt."""
-
-    def __init__(self, quantity: str, embedder: Embedder):
-        super().__init__(embedder)
-        self.quantity = quantity
 
     def prepare(self, groups: Sequence[Group]) -> None:
         for_these = [group for group in groups if group.references]

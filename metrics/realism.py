@@ -12,20 +12,9 @@ from __future__ import annotations
 import functools
 
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.metrics.base import (
-    FeatureScore,
-    Job,
-    Metric,
-    Quantity,
-    Score,
-    Values,
-    by_sample,
-    register,
-)
+from memorization_suite.metrics.base import FeatureScore, Job, Metric, Quantity, Score, register
 from memorization_suite.metrics.embedded import TINY
 from memorization_suite.metrics.image_features import EfficientNet
-from memorization_suite.metrics.pictures import Embedder
-from memorization_suite.metrics.runs import Group
 
 safetensors = Lazy("safetensors.torch")
 
@@ -50,21 +39,12 @@ def realism(features: torch.Tensor) -> torch.Tensor:
     return -distances.kthvalue(NEIGHBOR, dim=1).values
 
 
-class Realism(FeatureScore):
-    """Nearness to real pictures of the embedded world."""
-
-    quantity = "realism"
-
-    def __init__(self, embedder: Embedder):
-        super().__init__(embedder, VARIANT)
-
-    def values(self, group: Group) -> Values:
-        return by_sample(group, realism(self.embedder.matrix(group.pictures)))
-
-
 @register("quality", Quantity("realism", better="higher", role="quality"))
 class RealismMetric(Metric):
     """Quality of an embedded model's images, by what is known of its world."""
 
     def scores(self, job: Job) -> list[Score]:
-        return [Realism(job.network(EfficientNet))] if job.run.embedded else []
+        if not job.run.embedded:
+            return []
+        features = job.network(EfficientNet)
+        return [FeatureScore("realism", features, lambda rows, group: realism(rows), VARIANT)]

@@ -32,8 +32,8 @@ class SameSeed(FeatureScore):
     """Cosine of each image and the unmitigated image of the same seed."""
 
     def __init__(self, quantity: str, embedder: Embedder, unmitigated: Run):
-        super().__init__(embedder, f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}")
-        self.quantity = quantity
+        super().__init__(quantity, embedder)
+        self.variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
 
     def prepare(self, groups: Sequence[Group]) -> None:
         super().prepare(groups)
@@ -45,20 +45,10 @@ class SameSeed(FeatureScore):
         return by_sample(group, (features * unmitigated).sum(1))
 
 
-class PairwiseSimilarity(FeatureScore):
-    """Median cosine over the pairs of a prompt's images."""
-
-    def __init__(self, quantity: str, embedder: Embedder):
-        super().__init__(embedder)
-        self.quantity = quantity
-
-    def values(self, group: Group) -> Values:
-        if len(group.pictures) < 2:
-            return {}
-        features = self.embedder.matrix(group.pictures)
-        rows, columns = torch.tril_indices(len(features), len(features), offset=-1)
-        cosines = (features @ features.T)[rows, columns]
-        return {None: cosines.median().item()}
+def pairwise_similarity(features: torch.Tensor, group: Group) -> torch.Tensor:
+    """Median cosine over the pairs of a prompt's images, (); nan of a single one."""
+    rows, columns = torch.tril_indices(len(features), len(features), offset=-1)
+    return (features @ features.T)[rows, columns].median()
 
 
 def median_and_deviation(values_by_prompt: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -80,7 +70,10 @@ class Change(Metric):
         assert job.unmitigated
         embedder = self.embedder(job)
         change, pairs = (quantity.name for quantity in self.quantities)
-        return [SameSeed(change, embedder, job.unmitigated), PairwiseSimilarity(pairs, embedder)]
+        return [
+            SameSeed(change, embedder, job.unmitigated),
+            FeatureScore(pairs, embedder, pairwise_similarity),
+        ]
 
     @classmethod
     def figure(cls, by_prompt: Sequence[Sequence[float]]) -> str:

@@ -9,19 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.metrics.base import (
-    FeatureScore,
-    Job,
-    Metric,
-    Quantity,
-    Score,
-    Values,
-    by_sample,
-    register,
-)
+from memorization_suite.metrics.base import FeatureScore, Job, Metric, Quantity, Score, register
 from memorization_suite.metrics.embedded import TINY, subjects_of
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.runs import Group
@@ -66,11 +57,12 @@ def subject_probability(logits: torch.Tensor, subjects: Collection[str]) -> torc
     return log_ratios.mean(1).exp().clamp(max=1)
 
 
-def subject_shown(images: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
-    """(n,) bool: an image's likeliest subject is one of `subjects`. Raises ValueError for a subject
-    the probe does not know.
+def subject_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
+    """(n,) bool: an image's likeliest subject is one of `subjects`.
+
+    logits: (n, all subjects). Raises ValueError for a subject the probe does not know.
     """
-    return torch.isin(subject_logits(images).argmax(1), columns(subjects))
+    return torch.isin(logits.argmax(1), columns(subjects))
 
 
 def columns(subjects: Collection[str]) -> torch.Tensor:
@@ -80,36 +72,6 @@ def columns(subjects: Collection[str]) -> torch.Tensor:
     if unknown:
         raise ValueError(f"the probe does not know {unknown[0]!r}")
     return torch.tensor([names.index(subject) for subject in subjects])
-
-
-class SubjectProbability(FeatureScore):
-    """How surely a classifier that never saw a generated image sees the caption's subjects.
-
-    subjects: prompt row -> names.
-    """
-
-    quantity = "subject_probability"
-
-    def __init__(self, embedder: EfficientNet, subjects: Mapping[int, Sequence[str]]):
-        super().__init__(embedder, VARIANT)
-        self.subjects = subjects
-
-    def values(self, group: Group) -> Values:
-        logits = logits_of(self.embedder.matrix(group.pictures))
-        return by_sample(group, self.of(logits, self.subjects[group.prompt.row]))
-
-    def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
-        """(n, all subjects) -> (n,)."""
-        return subject_probability(logits, subjects)
-
-
-class SubjectShown(SubjectProbability):
-    """1 when the likeliest subject is one of the caption's, else 0."""
-
-    quantity = "subject_shown"
-
-    def of(self, logits: torch.Tensor, subjects: Sequence[str]) -> torch.Tensor:
-        return torch.isin(logits.argmax(1), columns(subjects)).float()
 
 
 @register(
@@ -129,5 +91,15 @@ class SubjectMetric(Metric):
         subjects = subjects_of(job.run.prompts_file)
         if not subjects:
             return []
+
+        def probability(features: torch.Tensor, group: Group) -> torch.Tensor:
+            return subject_probability(logits_of(features), subjects[group.prompt.row])
+
+        def shown(features: torch.Tensor, group: Group) -> torch.Tensor:
+            return subject_shown(logits_of(features), subjects[group.prompt.row]).float()
+
         features = job.network(EfficientNet)
-        return [SubjectProbability(features, subjects), SubjectShown(features, subjects)]
+        return [
+            FeatureScore("subject_probability", features, probability, VARIANT),
+            FeatureScore("subject_shown", features, shown, VARIANT),
+        ]

@@ -125,8 +125,8 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
             color=colors[i % len(colors)],
         )
     axes.set(
-        xlabel=f"{drawn.x} ({meaning(drawn.x)})",
-        ylabel=f"{drawn.y} ({meaning(drawn.y)})",
+        xlabel=label(drawn.x),
+        ylabel=label(drawn.y),
         title="means over prompts, 95 % intervals",
     )
     axes.legend(fontsize=7, ncols=2)
@@ -136,14 +136,14 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
     return data.getvalue()
 
 
-def meaning(name: str) -> str:
-    """Which values of a quantity one wants, and why."""
+def label(name: str) -> str:
+    """A quantity, and which values of it one wants."""
     quantity = quantity_named(name)
     if quantity is None:
-        return "no metric of this suite"
+        return name
     if quantity.role == "copy":
-        return "less is less memorized"
-    return "more is better" if quantity.better == "higher" else "less is better"
+        return f"{name} (less is less memorized)"
+    return f"{name} ({'more' if quantity.better == 'higher' else 'less'} is better)"
 
 
 def bars(rows: list[dict], axis: str) -> list[list[float]]:

@@ -178,12 +178,14 @@ def test_the_probe_recognises_subjects_in_the_references(references):
     ]
     assert sum(rank == 0 for rank in ranks) / len(ranks) >= 0.4
     assert sum(rank < 5 for rank in ranks) / len(ranks) >= 0.6
-    assert subject_shown(references[chosen], subjects).tolist() == [rank == 0 for rank in ranks]
+    assert subject_shown(subject_logits(references[chosen]), subjects).tolist() == [
+        rank == 0 for rank in ranks
+    ]
 
 
 def test_an_unknown_subject_is_told(references):
     with pytest.raises(ValueError, match="dragon"):
-        subject_shown(references[:1], ["dragon"])
+        subject_shown(subject_logits(references[:1]), ["dragon"])
 
 
 # --- prompt files and scores of a run

@@ -3,24 +3,25 @@ images.
 """
 
 import io
+import math
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageFilter
 
 from memorization_suite.benchmarks.make_realism import broken
+from memorization_suite.metrics.base import METRICS, FeatureScore, Job, Scoring
 from memorization_suite.metrics.copy_score import CopyScore
 from memorization_suite.metrics.embedded import TINY, read_captions
-from memorization_suite.metrics.feature_diversity import FeatureDiversity
+from memorization_suite.metrics.feature_diversity import diversity
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Picture
-from memorization_suite.metrics.realism import Realism, realism
-from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.realism import realism
+from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.metrics.subject import (
-    SubjectProbability,
-    SubjectShown,
     logits_of,
     probe,
     subject_logits,
@@ -60,6 +61,14 @@ EDITS = {
     "shift": shifted,
     "blur": lambda image: image.filter(ImageFilter.GaussianBlur(0.6)),
 }
+
+
+def scores_of(metric: str):
+    """What a metric computes for a run of tiny."""
+    prompts = TINY / "prompts" / "tiny_memorized_test.csv"
+    run = Run(Path(), prompts, prompts=[], files={}, model_id="tiny")
+    job = Job(Scoring(gen_folder=Path(), device="cpu"), {}, run, TINY / "gt_images")
+    return job.metric(METRICS[metric]).scores(job)
 
 
 def values(score, group):
@@ -144,14 +153,12 @@ def test_subject_scores_of_a_group():
         [picture_of(reference_of(caption, k)) for k in range(2)],
         [],
     )
-    subjects = {caption.row: caption.subjects}
+    probability, shown = scores_of("alignment")
     expected = subject_probability(
         logits_of(features.features([reference_of(caption, k) for k in range(2)])), caption.subjects
     )
-    assert values(SubjectProbability(features, subjects), group) == pytest.approx(
-        expected.tolist(), abs=1e-5
-    )
-    assert values(SubjectShown(features, subjects), group) == (expected > 0.5).float().tolist()
+    assert values(probability, group) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert values(shown, group) == (expected > 0.5).float().tolist()
 
 
 # --- diversity, realism
@@ -165,7 +172,7 @@ def test_diversity_of_equal_like_and_different_pictures():
     }
     found = {
         name: values(
-            FeatureDiversity(EfficientNet()),
+            FeatureScore("feature_diversity", EfficientNet(), diversity),
             Group(Prompt(0, "a"), [0, 1, 2], [picture_of(image) for image in images], []),
         )
         for name, images in sets.items()
@@ -173,13 +180,10 @@ def test_diversity_of_equal_like_and_different_pictures():
     assert max(found["equal"]) < 1e-5 < min(found["like"]) and sum(found["like"]) < sum(
         found["different"]
     )
-    assert (
-        values(
-            FeatureDiversity(EfficientNet()),
-            Group(Prompt(0, "a"), [0], [picture_of(reference_of(VM[0]))], []),
-        )
-        == []
-    )
+    assert values(
+        FeatureScore("feature_diversity", EfficientNet(), diversity),
+        Group(Prompt(0, "a"), [0], [picture_of(reference_of(VM[0]))], []),
+    ) == [pytest.approx(math.nan, nan_ok=True)]
 
 
 def test_training_pictures_are_more_real_than_broken_ones():
@@ -201,6 +205,7 @@ def test_training_pictures_are_more_real_than_broken_ones():
 def test_realism_of_a_group_is_that_of_its_pictures():
     images = [reference_of(VM[0]), reference_of(TM[0])]
     group = Group(Prompt(0, "a"), [0, 1], [picture_of(image) for image in images], [])
-    assert values(Realism(EfficientNet()), group) == pytest.approx(
+    (score,) = scores_of("quality")
+    assert values(score, group) == pytest.approx(
         realism(image_features(to_tensor(images))).tolist(), abs=1e-4
     )

@@ -149,9 +149,10 @@ def test_outside_of_the_mask_nothing_counts():
 
 
 def test_same_seed_and_diversity(sscd_file, sscd_model):
+    from memorization_suite.metrics.base import FeatureScore
     from memorization_suite.metrics.pictures import Picture
     from memorization_suite.metrics.runs import Group
-    from memorization_suite.metrics.same_seed import PairwiseSimilarity
+    from memorization_suite.metrics.same_seed import pairwise_similarity
     from memorization_suite.prompts.files import Prompt
 
     ours, pictures = SSCD(sscd_file), []
@@ -160,7 +161,7 @@ def test_same_seed_and_diversity(sscd_file, sscd_model):
         pictures[-1].decoded = image
     group, score = (
         Group(Prompt(0, "a"), [0, 1, 2, 3], pictures, []),
-        PairwiseSimilarity("sscd_pairs", ours),
+        FeatureScore("sscd_pairs", ours, pairwise_similarity),
     )
     score.prepare([group])
     assert score.values(group)[None] == pytest.approx(
