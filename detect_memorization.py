@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.calibrate import Calibration, Threshold, stability, threshold
-from memorization_suite.commands.detect import SCRIPT, Request, detect, plan_detection
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import SCRIPT, Request, plan_detection
 from memorization_suite.commands.evaluate import EvaluationSettings, evaluate
 from memorization_suite.commands.spectrum import SpectrumSettings, spectrum
 from memorization_suite.commands.tokens import TokenSettings, tokens

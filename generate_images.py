@@ -7,7 +7,8 @@ See --help, --method NAME --help, --list_methods and the README.
 
 import sys
 
-from memorization_suite.commands.generate import SCRIPT, Request, generate, plan
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import SCRIPT, Request, plan
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.cli import (
     RESUMES,

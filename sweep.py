@@ -8,7 +8,7 @@ See --help and the README.
 import sys
 from pathlib import Path
 
-from memorization_suite.commands.generate import Request
+from memorization_suite.commands.generate_plan import Request
 from memorization_suite.commands.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweep_file import OF_THE_SWEEP
 from memorization_suite.generate_images import SMALLER, add_method_flags

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling.batch import Batch
@@ -16,7 +17,6 @@ from memorization_suite.sampling.sample import noise_of, predictor_of
 if TYPE_CHECKING:
     import torch
 
-    from memorization_suite.commands.detect import DetectionPlan, ScoreFolder
     from memorization_suite.detection.trajectory import DetectorResult
     from memorization_suite.sampling import Denoiser
 

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.run_folder import Key
+from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.noise import official_noise
 from memorization_suite.sampling.sample import Sample, noise_of, sample, to_pictures
 
-if TYPE_CHECKING:
-    from memorization_suite.commands.generate import Run
-
 
 class Job:
     """Generates what is missing in a run folder."""
 
-    def __init__(self, run: Run, model: Denoiser, state):
-        self.run = run
-        self.plan = run.plan
-        self.folder = run.folder
+    def __init__(self, plan: Plan, folder: RunFolder, model: Denoiser, state):
+        self.plan = plan
+        self.folder = folder
         self.model = model
         self.state = state
         self.unet_evals = 0
         self.published = time.monotonic()
+        # What was made, and the seconds that it took.
+        self.made: list[Key] = []
+        self.seconds = 0.0
         # What this command has to make.
-        self.missing = run.plan.missing()
+        self.missing = plan.missing()
 
     def is_mine(self, batch_number: int) -> bool:
         """Whether this process makes the batch."""
@@ -153,8 +153,8 @@ class Job:
         there = self.folder.done("images")
         self.folder.finish(images=len(there), of=len(self.plan.keys(self.plan.prompts)))
         wanted = self.plan.wanted(self.plan.prompts)
-        self.run.made = [key for key in wanted if key in self.missing]
-        self.run.seconds = seconds
+        self.made = [key for key in wanted if key in self.missing]
+        self.seconds = seconds
 
 
 def image_rows(keys, captions, seeds, sample: Sample, seconds: float) -> list[dict]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
     unknown_name,
 )
+from memorization_suite.sampling.denoiser import Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
@@ -131,3 +133,17 @@ def check_range(start: int, end: int | None, total: int, source: str | Path) -> 
             f"0 <= start < end <= {total}"
         )
     return end
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Past all checks a ValueError is a bug, and keeps its traceback.
+
+    But for a model that lacks what the method needs.
+    """
+    try:
+        yield
+    except Unusable:
+        raise
+    except ValueError as error:
+        raise RuntimeError(f"a fault of the suite or of a method: {error}") from error

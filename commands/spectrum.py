@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.generate import at_work
+from memorization_suite.commands.settings import at_work
 from memorization_suite.commands.study import (
     Study,
     StudyFolder,

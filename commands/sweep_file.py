@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.generate import SCRIPT, Request
+from memorization_suite.commands.generate_plan import SCRIPT, Request
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.settings import closest, flag_names, flag_owners
 

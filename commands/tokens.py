@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.generate import at_work
+from memorization_suite.commands.settings import at_work
 from memorization_suite.commands.study import (
     Study,
     StudyFolder,

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memorization_suite.commands.detect import detect, plan_detection
-    from memorization_suite.commands.generate import generate, plan
+    from memorization_suite.commands.detect import detect
+    from memorization_suite.commands.detect_plan import plan_detection
+    from memorization_suite.commands.generate import generate
+    from memorization_suite.commands.generate_plan import plan
     from memorization_suite.commands.report import report
     from memorization_suite.commands.score import score
     from memorization_suite.mitigation.registry import build_mitigation
@@ -35,9 +37,9 @@ if CHECKOUT:  # commands/, metrics/, ... beside this folder are memorization_sui
     __path__.append(str(ROOT))
 
 JOBS = {  # name -> module; imported when it is first used
-    "plan": "commands.generate",
+    "plan": "commands.generate_plan",
     "generate": "commands.generate",
-    "plan_detection": "commands.detect",
+    "plan_detection": "commands.detect_plan",
     "detect": "commands.detect",
     "score": "commands.score",
     "report": "commands.report",

@@ -104,7 +104,10 @@ import json
 import memorization_suite as suite
 print(json.dumps([getattr(suite, name).__module__ for name in ("plan", "generate")]))
 """
-    assert printed(code, tmp_path, (ROOT,)) == ["memorization_suite.commands.generate"] * 2
+    assert printed(code, tmp_path, (ROOT,)) == [
+        "memorization_suite.commands.generate_plan",
+        "memorization_suite.commands.generate",
+    ]
     done = run("-c", "import memorization_suite as suite; suite.plans", cwd=tmp_path, path=(ROOT,))
     assert "has no attribute 'plans'" in done.stderr
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from memorization_suite.commands.generate import Plan, plan
+from memorization_suite.commands.generate_plan import Plan, plan
 from memorization_suite.generate_images import build_parser, main
 from memorization_suite.runs.run_folder import Key
 

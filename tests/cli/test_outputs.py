@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from memorization_suite import ROOT
-from memorization_suite.commands.generate import Generation
+from memorization_suite.commands.generate_plan import Generation
 from memorization_suite.generate_images import build_parser
 from memorization_suite.mitigation import METHODS
 from memorization_suite.runs.run_folder import RunFolder

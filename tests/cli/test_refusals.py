@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-import memorization_suite.commands.generate
 import memorization_suite.pipelines.models
 from memorization_suite import ROOT
 from memorization_suite.generate_images import main
@@ -215,7 +214,9 @@ def test_a_folder_with_other_files_is_refused(base, tmp_path, capsys, no_model):
 
 def test_the_official_command_without_the_official_prompts(monkeypatch, tmp_path, capsys, no_model):
     monkeypatch.setattr(
-        memorization_suite.commands.generate, "OFFICIAL_PROMPTS", ROOT / "prompts" / "missing.csv"
+        memorization_suite.commands.generate_plan,
+        "OFFICIAL_PROMPTS",
+        ROOT / "prompts" / "missing.csv",
     )
     refused(capsys, [*BATCH_WISE, "--output_path", str(tmp_path)], "--model_id tiny")
     assert main([*BATCH_WISE, "--output_path", str(tmp_path)]) == 2

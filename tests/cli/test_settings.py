@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from memorization_suite.commands.generate import Generation
-from memorization_suite.commands.generate import plan as generation_plan
+from memorization_suite.commands.generate_plan import Generation
+from memorization_suite.commands.generate_plan import plan as generation_plan
 from memorization_suite.generate_images import build_parser
 from tests.cli import helpers
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, PER_SAMPLE

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from memorization_suite import localize_neurons
 from memorization_suite.commands import neurons
-from memorization_suite.commands.generate import plan
+from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.neurons import main
 from memorization_suite.mitigation.nemo.method import read_neurons
 from memorization_suite.mitigation.nemo.store import read_statistics, write_statistics

@@ -1,0 +1,257 @@
+"""What a detection will be: its flags, and all checks that need no model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.commands.settings import Sampling, command_line, fill, on_device, split
+from memorization_suite.detection import DETECTORS, Detector, build_detector
+from memorization_suite.lazy import np
+from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.plugins import plugins_of
+from memorization_suite.runs.settings import (
+    again,
+    flag,
+    flag_names,
+    flag_owners,
+    frozen_settings,
+    identity_of,
+    plain_values,
+    unkeyed,
+    unknown_name,
+)
+from memorization_suite.runs.store import Row, Store
+from memorization_suite.screening.overlay import overlay
+from memorization_suite.screening.prompt_sets import (
+    captions_hash,
+    prompt_sources,
+    read_local,
+    read_sample,
+)
+from memorization_suite.screening.score_files import SETS
+
+SCRIPT = "detect_memorization.py"
+
+
+@frozen_settings
+class Detection(Sampling):
+    """The flags that say what is scored."""
+
+    prompts: str = again(
+        Sampling,
+        "prompts",
+        text="prompts that are looked at: .csv, .txt, .jsonl, or hub:NAME:COLUMN[:SPLIT]",
+    )
+    n_samples_per_prompt: int = again(Sampling, "n_samples_per_prompt", default=4, preset=False)
+    guidance_scale: float = again(
+        Sampling, "guidance_scale", default=7.5, preset=False, text="guidance of the trajectory"
+    )
+    seed: int = again(Sampling, "seed", default=0)
+    batch_size: int = again(Sampling, "batch_size", preset=False, changes_result=False)
+    nonmem_prompts: str = unkeyed(
+        "", "ordinary prompts to compare with: a file or hub:NAME:COLUMN[:SPLIT]", metavar="FILE"
+    )
+    nonmem_count: int = flag(
+        500,
+        "prompts drawn from a hub data set",
+        at_least=1,
+        at_most=10**7,
+        preset=False,
+        metavar="N",
+    )
+    end: int | None = unkeyed(
+        None, "row after the last prompt of each set", at_least=1, at_most=10**9, metavar="ROW"
+    )
+    rng: str = flag(
+        "per_image",
+        "per_image: a seed for each image; official: the same draws for every prompt",
+        choices=("per_image", "official"),
+        preset=False,
+    )
+    output_path: str = unkeyed("detections", "folder of all detectors' scores", metavar="FOLDER")
+
+
+@frozen_settings
+class Request(Detection):
+    """All that can be asked of detect_memorization.py, but for the flags of the detectors."""
+
+    detector: str = unkeyed(
+        "noise_norm", "all, or some of those of --list_detectors, joined by commas", metavar="NAME"
+    )
+    preset: str = unkeyed(
+        "auto",
+        "values for flags that were not typed (auto: the model's own; none: defaults)",
+        metavar="{auto,none,FILE}",
+    )
+    save_masks: bool = unkeyed(
+        False, "also write the masks of spatial detectors, as arrays and over the images"
+    )
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
+
+
+def prompt_of(row: Row) -> tuple[str, int]:
+    """The set and the row of the prompt that a row is about; `mem` sorts before `nonmem`."""
+    if row["set"] not in SETS:
+        raise ValueError(f"the set {row['set']!r} is neither {' nor '.join(SETS)}")
+    return row["set"], int(row["prompt_index"])
+
+
+class ScoreFolder(Store):
+    """`scores.csv`, `cost.csv`, `masks/`, `overlays/` of one detector.
+
+    A batch is saved whole: masks first, then its rows, which mark it as done.
+    """
+
+    files = ("masks", "overlays")
+    tables = {"cost": prompt_of, "scores": prompt_of}
+
+    def save_mask(self, stem: str, mask: np.ndarray, image: np.ndarray) -> None:
+        """masks/<stem>.npy, float32 as the detector made it, and overlays/<stem>.png.
+
+        mask: (h, w). image: (H, W, 3) in [0, 1].
+        """
+        data = io.BytesIO()
+        np.save(data, mask, allow_pickle=False)
+        for kind in self.files:
+            (self.path / kind).mkdir(exist_ok=True)
+        write_bytes(self.path / "masks" / f"{stem}.npy", data.getvalue())
+        write_bytes(self.path / "overlays" / f"{stem}.png", overlay(image, mask))
+
+
+@dataclass(frozen=True)
+class DetectionPlan:
+    """A detection that was checked as far as is possible without a model."""
+
+    settings: Request
+    detectors: list[Detector]
+    # With --detector all: name -> why.
+    left_out: dict[str, str]
+    # mem, and nonmem if it was given.
+    sets: dict[str, list[Prompt]]
+    # What was typed, by name.
+    typed: dict[str, Any] = field(repr=False)
+
+    def folder(self, detector: Detector) -> ScoreFolder:
+        """<output_path>/<detector>."""
+        return ScoreFolder(Path(self.settings.output_path) / detector.name)
+
+    @cached_property
+    def common_identity(self) -> dict:
+        """Everything that decides the scores of all detectors."""
+        hashes = {f"{name}_prompts": captions_hash(prompts) for name, prompts in self.sets.items()}
+        return {
+            **identity_of(self.settings),
+            "model_id": fingerprint(self.settings.model_id),
+            "device": self.settings.device.split(":")[0],
+            **hashes,
+        }
+
+    def identity(self, detector: Detector) -> dict:
+        """Everything that decides a detector's scores."""
+        settings = detector.named_values()
+        plugins = plugins_of(type(detector))
+        return {
+            **self.common_identity,
+            **({"plugins": plugins} if plugins else {}),
+            "detector": detector.name,
+            "detector_settings": settings,
+        }
+
+    def config(self, detector: Detector) -> dict:
+        """All arguments and the command, for people."""
+        values = plain_values(self.settings)
+        return {
+            "command": command_line(SCRIPT, self.typed, Request),
+            **{name: values[name] for name in flag_names(Detection)},
+            "detector": detector.name,
+            **plain_values(detector),
+        }
+
+    def batches(self) -> list[tuple[str, list[Prompt]]]:
+        """(set, prompts) of every batch."""
+        size = self.settings.batch_size
+        return [
+            (name, prompts[i : i + size])
+            for name, prompts in self.sets.items()
+            for i in range(0, len(prompts), size)
+        ]
+
+
+def plan_detection(**typed: Any) -> DetectionPlan:
+    """A checked detection. typed: flags of detect_memorization.py by name, the detectors' included.
+
+    What is not given comes from the model's preset, else it is the default. No model is loaded.
+    Raises ValueError that says what was given, what is possible and what to type.
+    """
+    general, detector_flags = split(typed, Request, flag_owners(DETECTORS))
+    asked = Request(**general)
+    resolve_model(asked.model_id)
+    _, preset = load_preset(asked.preset, asked.model_id)
+    settings = fill(Request, general, preset.get("generate", {}))
+    chosen = choose(settings.detector, detector_flags, preset)
+    left_out = {detector.name: detector.missing() for detector in chosen if detector.missing()}
+    usable = [detector for detector in chosen if detector.name not in left_out]
+    for detector in usable:
+        detector.check(settings.num_inference_steps)
+    memorized, ordinary = prompt_sources(asked.model_id, asked.prompts, asked.nonmem_prompts)
+    settings = replace(settings, prompts=memorized, nonmem_prompts=ordinary)
+    sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized)}
+    if ordinary:
+        sets["nonmem"] = read_local("nonmem_prompts", ordinary)
+    settings = on_device(settings)
+    return DetectionPlan(settings, usable, left_out, read_sets(settings, sets), typed=typed)
+
+
+def choose(names: str, typed: Mapping[str, Any], preset: Mapping[str, dict]) -> list[Detector]:
+    """The detectors with what was typed, else the preset's values, else their defaults.
+
+    names: as of --detector. Raises ValueError for what does not exist, and, unless all are asked
+    for, for a detector that lacks what it cannot run without.
+    """
+    known = DETECTORS
+    chosen = list(known) if names == "all" else list(dict.fromkeys(names.split(",")))
+    for name in chosen:
+        if name not in known:
+            raise unknown_name("detector", name, ["all", *known], " (--list_detectors tells more)")
+    check_owners(names, chosen, typed)
+    built = []
+    for name in chosen:
+        own = {option: typed[option] for option in flag_names(known[name]) if option in typed}
+        detector = build_detector(name, **(preset.get(name, {}) | own))
+        if detector.missing() and names != "all":
+            raise ValueError(f"--detector {name} {detector.missing()}")
+        built.append(detector)
+    return built
+
+
+def check_owners(names: str, chosen: Collection[str], typed: Mapping[str, Any]) -> None:
+    """Raises ValueError for a typed flag that none of the chosen detectors has."""
+    owners = flag_owners(DETECTORS)
+    for option in typed:
+        having = [name for name, _ in owners[option]]
+        if not set(having) & set(chosen):
+            raise ValueError(
+                f"--detector {names} does not take --{option} (a flag of {', '.join(having)})"
+            )
+
+
+def read_sets(
+    settings: Detection, local: Mapping[str, list[Prompt] | None]
+) -> dict[str, list[Prompt]]:
+    """The prompts of each set up to --end. local: None for a set that is a data set by name."""
+    folder = Path(settings.output_path) / "prompt_sets"
+    sources = {"mem": settings.prompts, "nonmem": settings.nonmem_prompts}
+    sets = {}
+    for name, prompts in local.items():
+        if prompts is None:
+            prompts = read_sample(sources[name], folder, settings.nonmem_count, settings.seed)
+        sets[name] = prompts[: settings.end]
+    return sets

@@ -1,0 +1,272 @@
+"""What a run will be: its flags, and all checks that need no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memorization_suite import ROOT
+from memorization_suite.commands.screen import Screen, parse_screen
+from memorization_suite.commands.settings import (
+    Sampling,
+    check_range,
+    command_line,
+    fill,
+    on_device,
+    split,
+)
+from memorization_suite.detection import DETECTORS, Detector
+from memorization_suite.download.assets import hint
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.mitigation.registry import (
+    METHODS,
+    OFFICIAL,
+    choose_mitigation,
+    method_name,
+)
+from memorization_suite.pipelines.models import (
+    EMBEDDED,
+    check_unet,
+    fingerprint,
+    load_preset,
+    resolve_model,
+)
+from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.runs.plugins import plugins_of
+from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.settings import (
+    checked,
+    flag,
+    flag_names,
+    flag_owners,
+    flags,
+    frozen_settings,
+    identity_of,
+    number_text,
+    plain_values,
+    unkeyed,
+)
+
+SCRIPT = "generate_images.py"
+OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
+
+
+@frozen_settings
+class Generation(Sampling):
+    """The general flags. Defaults are the official script's, where that has the flag."""
+
+    unet_id: str | None = flag(None, "folder or hub id of another UNet", preset=False)
+    start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
+    end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
+    rng: str = flag(
+        "per_image",
+        "per_image: a seed for each image; official: the official script's one stream, in file "
+        "order",
+        choices=("per_image", "official"),
+        preset=False,
+    )
+    output_path: str = unkeyed("generated_images", "folder of all runs", metavar="FOLDER")
+
+
+@frozen_settings
+class Request(Generation):
+    """All that can be asked of generate_images.py, but for the flags of the methods."""
+
+    method: str = unkeyed(
+        "no_mitigation",
+        f"a name of --list_methods, several joined by +, or {OFFICIAL}; with --help: its flags",
+    )
+    batch_wise: bool = unkeyed(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
+    per_sample: bool = unkeyed(False, f"with --method {OFFICIAL}: optimize until --target_loss")
+    preset: str = unkeyed(
+        "auto",
+        "values for flags that were not typed (auto: the model's own; none: official defaults)",
+        metavar="{auto,none,FILE}",
+    )
+    screen: str | None = unkeyed(
+        None,
+        "mitigate only images whose score is above the threshold",
+        metavar="DETECTOR:THRESHOLD",
+    )
+    save_latents: bool = unkeyed(
+        False, "also write latents/img_PPPP_SS.safetensors: initial, adjusted, final"
+    )
+    trace: bool = unkeyed(
+        False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
+    )
+    overwrite: bool = unkeyed(False, "start over instead of going on")
+    quiet: bool = unkeyed(False, "no progress bar")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked as far as is possible without a model."""
+
+    settings: Request
+    mitigation: Mitigation
+    # Every prompt of the file; `wanted` selects those of --start and --end.
+    prompts: list[Prompt]
+    # Where the values came from that were not typed.
+    preset: str
+    screen: Screen | None
+    # What was typed, by name.
+    typed: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def folder(self) -> Path:
+        """<output_path>/<method>/<settings>_seed<seed>: 7 and 7.0 give the same folder."""
+        screened = self.screen.named_values() if self.screen else {}
+        values = {"g": self.settings.guidance_scale, **self.mitigation.named_values(), **screened}
+        values["seed"] = self.settings.seed
+        name = "_".join(f"{name}{number_text(value)}" for name, value in values.items())
+        return Path(self.settings.output_path) / self.mitigation.name / name
+
+    @cached_property
+    def identity(self) -> dict:
+        """Everything that decides the bytes of an image."""
+        general = identity_of(self.settings)
+        general["model_id"] = fingerprint(self.settings.model_id)
+        screened = {"screen": self.screen.identity()} if self.screen else {}
+        plugins = plugins_of(*map(type, self.parts()))
+        return {
+            **general,
+            **screened,
+            **({"plugins": plugins} if plugins else {}),
+            "method": self.mitigation.name,
+            "method_settings": self.mitigation.named_values(),
+            "prompts_sha256": sha256_of(Path(self.settings.prompts)),
+            "device": self.settings.device.split(":")[0],
+        }
+
+    @property
+    def config(self) -> dict:
+        """All arguments and the command, for people."""
+        return {
+            "command": command_line(SCRIPT, self.typed, Request),
+            **self.general(),
+            "preset": self.preset,
+            "prompts": str(Path(self.settings.prompts).resolve()),
+            "method": self.mitigation.name,
+            **method_values(self.mitigation),
+            "screen": self.settings.screen,
+            "save_latents": self.settings.save_latents,
+            "trace": self.settings.trace,
+        }
+
+    def parts(self) -> list[Mitigation | Detector]:
+        """The methods, and the detector that screens."""
+        screening = [self.screen.detector] if self.screen else []
+        return [*getattr(self.mitigation, "methods", [self.mitigation]), *screening]
+
+    def general(self) -> dict[str, Any]:
+        """The general flags, whether typed or not."""
+        values = plain_values(self.settings)
+        return {name: values[name] for name in flag_names(Generation)}
+
+    def batches(self) -> list[tuple[int, list[Prompt]]]:
+        """(number, prompts) of every batch of the file.
+
+        They are counted from row 0, so that a range has the same ones.
+        """
+        size = self.settings.batch_size
+        starts = range(0, len(self.prompts), size)
+        return [(start // size, self.prompts[start : start + size]) for start in starts]
+
+    def keys(self, prompts: list[Prompt]) -> list[Key]:
+        """The images of these prompts."""
+        samples = range(self.settings.n_samples_per_prompt)
+        return [Key(prompt.row, sample) for prompt in prompts for sample in samples]
+
+    def wanted(self, prompts: list[Prompt]) -> list[Key]:
+        """The images of these prompts that --start and --end ask for."""
+        end = len(self.prompts) if self.settings.end is None else self.settings.end
+        return [key for key in self.keys(prompts) if self.settings.start <= key.prompt < end]
+
+    def is_finished(self) -> bool:
+        """Whether the run ended, and every image that is asked for is there."""
+        return RunFolder(self.folder).is_finished() and not self.missing()
+
+    def missing(self) -> set[Key]:
+        """The images that are asked for and that the run folder lacks: where a run goes on."""
+        settings = self.settings
+        wanted = self.wanted(self.prompts)
+        folder = RunFolder(self.folder)
+        return folder.missing(wanted, latents=settings.save_latents, trace=settings.trace)
+
+
+def plan(**typed: Any) -> Plan:
+    """A checked run. typed: flags of generate_images.py by name, those of the method included.
+
+    What is not given comes from the model's preset, else it is the official default. No model is
+    loaded. Raises ValueError that says what was given, what is possible and what to type.
+    """
+    general, method_flags = split(typed, Request, flag_owners(METHODS))
+    model_id = general.get("model_id", Request.model_id)
+    resolve_model(model_id)
+    check_unet(general.get("unet_id"))
+    source, preset = load_preset(general.get("preset", Request.preset), model_id)
+    check_preset(source, preset)
+    settings = fill(Request, general, preset.get("generate", {}))
+    mitigation = choose_mitigation(method_of(settings), method_flags, preset)
+    mitigation.check(settings.num_inference_steps)
+    prompts_file = settings.prompts or str(default_prompts(model_id))
+    prompts = read_prompts(Path(prompts_file))
+    check_range(settings.start, settings.end, len(prompts), prompts_file)
+    screen = None
+    if settings.screen:
+        screen = parse_screen(settings.screen, preset, settings.num_inference_steps)
+    settings = on_device(replace(settings, prompts=prompts_file))
+    made = Plan(settings, mitigation, prompts, source, screen, typed)
+    mitigation.check_run(made.identity)
+    return made
+
+
+def method_of(settings: Request) -> str:
+    """The registered name of the method that is asked for. Raises ValueError."""
+    return method_name(
+        settings.method, batch_wise=settings.batch_wise, per_sample=settings.per_sample
+    )
+
+
+def check_preset(source: str, preset: dict) -> None:
+    """Raises ValueError for a table or flag that does not exist, or a value that it cannot have."""
+    for name, table in preset.items():
+        known = name in ("generate", *METHODS, *DETECTORS)
+        if not isinstance(table, dict) or not known:
+            raise ValueError(
+                f"the preset {source} has {name!r}, which is neither the table 'generate' nor one "
+                "of a method or a detector"
+            )
+    possible = {option.name: option for option in flags(Generation) if option.metadata["preset"]}
+    for name, value in preset.get("generate", {}).items():
+        if name not in possible:
+            raise ValueError(
+                f"the preset {source} sets {name!r} in 'generate', which takes "
+                f"{', '.join(possible)}"
+            )
+        try:
+            checked(possible[name], value)
+        except ValueError as error:
+            raise ValueError(f"the preset {source} sets {name} to {value!r}: {error}") from error
+
+
+def default_prompts(model_id: str) -> Path:
+    """The embedded model's test prompts, or the official file. Raises ValueError without it."""
+    if model_id in EMBEDDED:
+        return ROOT / "tiny" / "prompts" / f"{model_id}_memorized_test.csv"
+    if not OFFICIAL_PROMPTS.exists():
+        raise ValueError(
+            f"the official prompt file {hint('memorized_laion_prompts')}. Or give another file "
+            "with --prompts, or use the embedded model with --model_id tiny."
+        )
+    return OFFICIAL_PROMPTS
+
+
+def method_values(mitigation: Mitigation) -> dict[str, Any]:
+    """The method's flags by name, for people."""
+    parts = getattr(mitigation, "methods", ())
+    if parts:
+        return {"methods": [plain_values(part) for part in parts]}
+    return plain_values(mitigation)
