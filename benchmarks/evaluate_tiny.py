@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from memorization_suite.benchmarks.common import model_parser
+from memorization_suite.benchmarks.magnitudes import start_magnitudes
 from memorization_suite.benchmarks.scored_run import (
     KINDS,
     ScoredRun,
@@ -30,7 +31,6 @@ from memorization_suite.metrics.copy_score import THRESHOLD, copied, copy_scores
 from memorization_suite.metrics.embedded import TINY, Caption, read_captions
 from memorization_suite.metrics.images import read_images
 from memorization_suite.metrics.intervals import share_of_copies
-from memorization_suite.pipelines.magnitudes import start_magnitudes
 from memorization_suite.runs.files import write_json
 from memorization_suite.sampling import image_seed, initial_noise
 

@@ -103,7 +103,6 @@ def stability(**typed: Any) -> Stability:
     the user can mend, OSError. *Source:* Huang et al., KDD 2026.
     """
     settings, prompts = plan_sampling(typed)
-    model = fingerprint(settings.model_id)
     model = loading.load_pipeline(
         settings.model_id,
         unet_id=settings.unet_id,
@@ -114,7 +113,7 @@ def stability(**typed: Any) -> Stability:
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {
-        "model_id": model,
+        "model_id": fingerprint(settings.model_id),
         **{name: getattr(settings, name) for name in SHARED},
         **sampler_facts(model, model.latent_shape(side, side)),
     }

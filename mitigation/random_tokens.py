@@ -48,7 +48,7 @@ class RandomTokens(Mitigation):
     )
 
     def edit_prompts(self, batch: Batch) -> list[str]:
-        model = batch.pipe
+        model = batch.model
         if model is None:
             raise ValueError("random_tokens needs the model's vocabulary: sample with a model")
         seeds = batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds

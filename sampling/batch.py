@@ -33,7 +33,7 @@ class Batch:
     # For schedulers that draw noise at every step; one, or one an image.
     generator: Any = None
     # What they are sampled with, for the hook edit_prompts.
-    pipe: Denoiser | None = None
+    model: Denoiser | None = None
     # Samples the batch with plain guidance from the noise as drawn, for methods that look before
     # they act; its UNet rows count.
     plain_run: PlainRun | None = None

@@ -44,7 +44,7 @@ def sample(
     The batch stays as it is, so that it can be sampled again with another method.
     """
     mitigation.check(num_inference_steps)
-    batch = replace(batch, pipe=model, state={}, numbers={})
+    batch = replace(batch, model=model, state={}, numbers={})
     batch.encoded = mitigation.edit_prompts(batch)
     predictor = predictor_of(model, batch, num_inference_steps)
     return denoise(predictor, noise, batch, mitigation, guidance_scale, on_step)

@@ -226,7 +226,7 @@ def test_a_method_is_told_whose_images_it_sees(pipe, prompts, noise, monkeypatch
     assert (
         seen[0].seeds == [5, 6, 7]
         and seen[0].alternatives == [("a",), (), ("b",)]
-        and seen[0].pipe is pipe
+        and seen[0].model is pipe
     )
     assert [group.tolist() for group in seen[0].groups()] == [[0, 2], [1]]
 

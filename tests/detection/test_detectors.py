@@ -65,7 +65,7 @@ def built(name: str, kind: str = "ddim"):
 
 def run(pipe, chosen, prompts, noise, **known):
     """(what detect() saw, the predictor). known: of the batch."""
-    batch = Batch.of_captions(prompts, pipe=pipe, **known)
+    batch = Batch.of_captions(prompts, **known)
     predictor = predictor_of(pipe, batch, STEPS)
     return detect(chosen, predictor, noise, batch, SCALE), predictor
 
@@ -206,7 +206,7 @@ def test_attention_entropy(pipe, prompts, noise, difference):
 def test_attention_is_seen_where_guidance_needs_one_half(pipe, prompts, noise, scale):
     """The first step does not depend on the guidance scale. 1e-4."""
     detector = build_detector("layer_entropy")
-    batch = Batch.of_captions(prompts, pipe=pipe)
+    batch = Batch.of_captions(prompts)
     predictor = predictor_of(pipe, batch, STEPS)
     seen = detect([detector], predictor, noise, batch, scale)
     guided = run(pipe, [detector], prompts, noise)[0]

@@ -28,7 +28,7 @@ def first_run(pipe, prompts, noise, steps, guidance_scale=7.0):
     """(masks, prediction of step 0, predictor) of a plain run."""
     pipe.scheduler.set_timesteps(steps)
     predictor = predictor_for(pipe, prompts)
-    batch = Batch.of_captions(prompts, pipe=pipe)
+    batch = Batch.of_captions(prompts)
     batch.plain_run = lambda watch: plain_run(predictor, noise, guidance_scale, watch)
     with torch.no_grad():
         return *look_ahead(predictor, batch), predictor

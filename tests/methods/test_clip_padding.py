@@ -23,7 +23,7 @@ def edited(pipe, prompts, **settings):
     """(predictor after the hook, its numbers)."""
     predictor = predictor_for(pipe, prompts)
     numbers = build_mitigation("clip_padding", **settings).edit_embeddings(
-        predictor, None, 981, Batch.of_captions(prompts, pipe=pipe)
+        predictor, None, 981, Batch.of_captions(prompts, model=pipe)
     )
     return predictor, numbers
 
@@ -113,7 +113,7 @@ def test_tokens_out_of_the_attention(pipe, prompts, noise, settings):
     """
     method = build_mitigation("clip_padding", **settings, mask_by="attention")
     predictor, _ = edited(pipe, prompts, **settings, mask_by="attention")
-    batch = Batch.of_captions(prompts, pipe=pipe)
+    batch = Batch.of_captions(prompts, model=pipe)
     keep = (~method.masked(pipe, batch)).float()
     with torch.no_grad():
         with method.patch(predictor, batch):
@@ -176,7 +176,7 @@ def test_prompts_that_another_method_edited_are_encoded(pipe, prompts, noise):
         pipe, prompts, noise, build_mitigation("random_tokens+clip_padding"), 2, prompt_seeds=seeds
     )
     texts = build_mitigation("random_tokens").edit_prompts(
-        Batch.of_captions(prompts, prompt_seeds=seeds, pipe=pipe)
+        Batch.of_captions(prompts, prompt_seeds=seeds, model=pipe)
     )
     assert torch.equal(
         both.final, sample(pipe, texts, noise, build_mitigation("clip_padding"), 2).final

@@ -79,7 +79,7 @@ def attention(pipe, prompts, halves, **settings):
     predictor = predictor_for(pipe, prompts)
     predictor.call.halves, predictor.call.images = halves, predictor.images
     method = build_mitigation("cross_attention", **settings)
-    batch = Batch.of_captions(prompts, pipe=pipe)
+    batch = Batch.of_captions(prompts)
     lengths = method.lengths(pipe, batch) if method.cross_attn_mask else None
     return [part[:, 0, 0] for part in method.factor_and_shift(predictor, lengths, 77)]
 

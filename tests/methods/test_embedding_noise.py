@@ -15,7 +15,7 @@ SEEDS = [11, 12, 13]
 
 def noised(pipe, prompts, seeds, lam=0.1) -> dict:
     predictor = predictor_for(pipe, prompts)
-    batch = Batch.of_captions(prompts, seeds=seeds, pipe=pipe)
+    batch = Batch.of_captions(prompts, seeds=seeds)
     build_mitigation("embedding_noise", rand_noise_lam=lam).edit_embeddings(
         predictor, None, 981, batch
     )

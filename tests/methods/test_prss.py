@@ -292,7 +292,7 @@ def test_a_non_finite_magnitude_is_never_chosen(pipe, prompts, noise):
     def run(broken):
         unet = Broken(pipe.unet, pipe.encode([broken]).tokens)
         predictor = predictor_for(pipe, prompts[:2], unet=unet)
-        batch = Batch.of_captions(prompts[:2], alternatives=[CAPTIONS[:3], ()], pipe=pipe)
+        batch = Batch.of_captions(prompts[:2], alternatives=[CAPTIONS[:3], ()])
         method = build_mitigation(NAME, l_target_ss=0.1)
         return denoise(predictor, noise[:2], batch, method, 7.0)
 

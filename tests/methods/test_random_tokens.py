@@ -18,7 +18,7 @@ STYLES = ("rand_word_add", "rand_numb_add", "rand_word_repeat")
 
 
 def edited(pipe, prompts, prompt_seeds, seeds=None, **settings) -> list[str]:
-    known = {"prompt_seeds": prompt_seeds, "pipe": pipe}
+    known = {"prompt_seeds": prompt_seeds, "model": pipe}
     if seeds is not None:
         known["seeds"] = seeds
     batch = Batch.of_captions(prompts, **known)
@@ -108,7 +108,7 @@ def test_a_run_is_the_run_of_the_edited_prompts(make_pipe, prompts, noise, kind)
     """Bit for bit, and 2N rows; the batch keeps the captions."""
     pipe, method = make_pipe(kind), build_mitigation("random_tokens")
     made = sample(pipe, prompts, noise, method, 4, prompt_seeds=[1, 2, 3])
-    batch = Batch.of_captions(prompts, prompt_seeds=[1, 2, 3], pipe=pipe)
+    batch = Batch.of_captions(prompts, prompt_seeds=[1, 2, 3], model=pipe)
     expected = sample(pipe, method.edit_prompts(batch), noise, build_mitigation("no_mitigation"), 4)
     assert torch.equal(made.final, expected.final)
     assert made.unet_evals.tolist() == [8, 8, 8]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from memorization_suite.lazy import no_grad, torch
-from memorization_suite.sampling import Batch
+from memorization_suite.sampling import Batch, Denoiser
+from memorization_suite.sampling.sample import predictor_of
 
 
 @no_grad
 def start_magnitudes(
-    pipe, prompts: list[str], noise: torch.Tensor, *, steps: int = 50, batch: int = 64
+    model: Denoiser,
+    prompts: list[str],
+    noise: torch.Tensor,
+    *,
+    steps: int = 50,
+    batch: int = 64,
 ) -> torch.Tensor:
     """||e(x, c) - e(x, "")|| at the first timestep, epsilon units, (n,); two UNet rows each.
 
@@ -18,9 +24,8 @@ def start_magnitudes(
     magnitudes = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
-        predictor = pipe.predictor(Batch.of_captions(prompts[rows]), steps)
-        t = pipe.scheduler.timesteps[0]
-        latents = noise[rows] * pipe.scheduler.init_noise_sigma
-        x = pipe.scheduler.scale_model_input(latents, t)
+        predictor = predictor_of(model, Batch.of_captions(prompts[rows]), steps)
+        t = model.timesteps[0]
+        x = model.scale_input(noise[rows] * model.initial_scale, t)
         magnitudes.append(predictor.at(x, t).magnitude())
     return torch.cat(magnitudes)
