@@ -75,8 +75,8 @@ def by_layout(run: ScoredRun) -> dict[str, float]:
 
 def magnitudes(pipe, captions: list[Caption], seeds: int = 16) -> torch.Tensor:
     """First-step magnitude of every caption from the same noises. (captions, seeds)."""
-    side = pipe.unet.config.sample_size
-    noise = initial_noise([image_seed(0, 0, k) for k in range(seeds)], (4, side, side))
+    shape = pipe.latent_shape(pipe.native_size, pipe.native_size)
+    noise = initial_noise([image_seed(0, 0, k) for k in range(seeds)], shape)
     prompts = [caption.text for caption in captions for _ in range(seeds)]
     values = start_magnitudes(pipe, prompts, noise.repeat(len(captions), 1, 1, 1))
     return values.reshape(len(captions), seeds)
