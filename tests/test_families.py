@@ -143,8 +143,8 @@ PARTS = {
     *("unet", "tokenizer", "text_encoder", "vae", "vae_scale_factor"),
     *("alphas_cumprod", "init_noise_sigma", "scale_model_input", "prediction_type"),
 }
-# What trains the embedded models makes these parts; an example and a speed comparison spell out what
-# the official code does with them.
+# The training of the embedded models makes these parts; an example and speed comparisons spell out
+# what the official code does with them.
 OUTSIDE = ("pipelines", "tests", "examples", "tiny")
 COMPARED = ("speed.py", "metrics.py")
 
