@@ -22,9 +22,9 @@ from memorization_suite.benchmarks.common import best_of, parser
 from memorization_suite.commands.score import results_of
 from memorization_suite.metrics.clip_score import ClipGenerated, ClipReference, ClipScore
 from memorization_suite.metrics.lpips_diversity import LpipsDiversity
-from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Run
+from memorization_suite.metrics.scores import NearestReference
 from memorization_suite.metrics.sscd import SSCD
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.run_folder import Key

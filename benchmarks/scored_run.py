@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from memorization_suite.commands.generate import generate, plan
+from memorization_suite.benchmarks.magnitudes import start_magnitudes
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.score import score
 from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.embedded import TINY, Caption, read_captions
 from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
 from memorization_suite.pipelines import loading
-from memorization_suite.pipelines.magnitudes import start_magnitudes
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.table import Result
 
@@ -71,7 +72,8 @@ class ScoredRun:
 
     def mean(self, quantity: str) -> Mean | None:
         """Mean over prompts; None without any."""
-        return mean_over_prompts(by_prompt(self.values(quantity)))
+        values = by_prompt(self.values(quantity))
+        return mean_over_prompts(values) if values else None
 
     def share_of_copies(self, wanted: Test = everything) -> Mean | None:
         """Share of copies among the images of the wanted captions; None without any."""

@@ -6,16 +6,19 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from tqdm import tqdm
 
 from memorization_suite.commands.settings import split
-from memorization_suite.metrics.base import METRICS, Job, Metric, Score, Scoring
+from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run
+from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command
 from memorization_suite.runs.files import write_csv
@@ -145,14 +148,15 @@ def compute(
     table.left_out |= {name: why for name, why in missing.items() if why}
     for name, why in table.left_out.items():
         say(f"{name} is not computed: {why}")
+
     with_references = any(metric.against == "references" for metric in metrics.values())
     references = References(job.gt_folder, decode=with_references)
-    every_score = [score for of_metric in scores.values() for score in of_metric]
-    table.results = stored_results(job, every_score, references)
+    table.results = stored_results(job, [*chain(*scores.values())], references)
     for line in store_coverage(job, references):
         say(line)
+
     computed = set(map(kind, table.results))
-    for name in sorted(possible):
+    for name in sorted(scores):
         if computed.isdisjoint(map(kind, scores[name])):
             table.left_out[name] = "it has no value for this run"
             if name not in settings.require:
@@ -171,15 +175,15 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
             raise unknown_name("metric", name, METRICS)
         for flag in lacking(name, settings, typed):
             raise ValueError(f"the following arguments are required: --{flag}")
-    images = {"num_samples": settings.num_samples, "incomplete": settings.incomplete}
-    run = open_run(settings.gen_folder, settings.prompts, **images)
+    opened = partial(open_run, num_samples=settings.num_samples, incomplete=settings.incomplete)
+    run = opened(settings.gen_folder, settings.prompts)
     read_results(run.folder)  # a broken table is found before the work
     gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
     masks = existing(settings.masks, "--masks", folder=True) or run.masks
     unmitigated = None
     if settings.unmitigated and any(METRICS[name].against == "unmitigated" for name in names):
         prompts = settings.prompts or run.prompts_file
-        unmitigated = open_run(settings.unmitigated, prompts, **images, flag="--unmitigated")
+        unmitigated = opened(settings.unmitigated, prompts, flag="--unmitigated")
         check_equal(run, unmitigated)
     return Job(settings, typed, run, gt_folder, masks, unmitigated)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from memorization_suite.download.assets import hint
-from memorization_suite.lazy import torch
 from memorization_suite.metrics.checkpoints import Checkpoint
-from memorization_suite.metrics.pictures import Embedder
-from memorization_suite.metrics.runs import GROUND_TRUTH, Group, Run
+from memorization_suite.metrics.runs import GROUND_TRUTH, Run
+from memorization_suite.metrics.scores import Score
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import (
@@ -26,9 +25,6 @@ from memorization_suite.runs.settings import (
     number_text,
 )
 
-# Sample -> number; None as a sample: of the whole prompt. An unknown one is nan, or left out.
-Values = Mapping[int | None, float]
-Of = Callable[["torch.Tensor", Group], "torch.Tensor"]
 Made = TypeVar("Made")
 M = TypeVar("M", bound="Metric")
 
@@ -48,48 +44,6 @@ class Quantity:
     title: str = ""
     # Of a yes or no (1 or 0): what a yes says.
     yes: str = ""
-
-
-class Score:
-    """One column of numbers: quantity and variant (checkpoint and preprocessing) name it."""
-
-    quantity: str
-    variant: str
-
-    def prepare(self, groups: Sequence[Group]) -> None:
-        """Work that is done for several prompts at once."""
-
-    def values(self, group: Group) -> Values:
-        """The numbers of one prompt."""
-        raise NotImplementedError
-
-
-class FeatureScore(Score):
-    """A score of the images' features.
-
-    of: features (n, d) of a prompt's images, and its group -> one number an image (n,), or one of
-    the whole prompt (). A subclass overrides `values` instead.
-    """
-
-    def __init__(self, quantity: str, embedder: Embedder, of: Of | None = None, variant: str = ""):
-        self.quantity = quantity
-        self.variant = variant or embedder.name
-        self.embedder = embedder
-        self.of = of
-
-    def prepare(self, groups: Sequence[Group]) -> None:
-        self.embedder.embed(picture for group in groups for picture in group.pictures)
-
-    def values(self, group: Group) -> Values:
-        assert self.of
-        return by_sample(group, self.of(self.embedder.matrix(group.pictures), group))
-
-
-def by_sample(group: Group, numbers: torch.Tensor) -> Values:
-    """One number an image (n,), in the order of its pictures; or one of the whole prompt ()."""
-    if numbers.dim() == 0:
-        return {None: numbers.item()}
-    return dict(zip(group.samples, numbers.tolist()))
 
 
 # --- what is scored

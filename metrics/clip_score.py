@@ -6,22 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.lazy import F, Image, Lazy, torch
-from memorization_suite.metrics.base import (
-    FeatureScore,
-    Job,
-    Metric,
-    Quantity,
-    Score,
-    Values,
-    by_sample,
-    register,
-)
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
-from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Embedder, loading
 from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.scores import FeatureScore, NearestReference, Score, Values
 from memorization_suite.metrics.sscd import SscdMetric
 from memorization_suite.runs.settings import flag
 
@@ -49,15 +41,14 @@ class ClipScore(Embedder):
         *,
         variant: str = "vit_b_32_laion2b",
         name: str = "",
-        device: str = "cpu",
-        batch_size: int = 32,
+        **options: Any,
     ):
-        super().__init__(device=device, batch_size=batch_size)
+        super().__init__(**options)
         self.name = name or variant
         architecture, _ = VARIANTS[variant]
         with loading(checkpoint, f"open_clip's {architecture}"):
             self.model, _, self.transform = open_clip.create_model_and_transforms(
-                architecture, pretrained=str(checkpoint), device=device
+                architecture, pretrained=str(checkpoint), device=self.device
             )
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(architecture)
@@ -88,16 +79,16 @@ class ClipGenerated(FeatureScore):
     """Cosine of each image and its caption."""
 
     def __init__(self, clip: ClipScore):
-        super().__init__("clip_gen", clip)
+        super().__init__("clip_gen", clip, self.to_caption)
         self.clip = clip
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.clip.text_features([group.prompt.caption for group in groups])
         super().prepare(groups)
 
-    def values(self, group: Group) -> Values:
-        caption = self.clip.text_features([group.prompt.caption])[0]
-        return by_sample(group, self.clip.matrix(group.pictures) @ caption)
+    def to_caption(self, features: torch.Tensor, group: Group) -> torch.Tensor:
+        """(n,)"""
+        return features @ self.clip.text_features([group.prompt.caption])[0]
 
 
 class ClipReference(Score):

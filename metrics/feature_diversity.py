@@ -5,9 +5,10 @@ download, and is never called so.
 from __future__ import annotations
 
 from memorization_suite.lazy import torch
-from memorization_suite.metrics.base import FeatureScore, Job, Metric, Quantity, Score, register
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.scores import FeatureScore, Score
 
 
 def diversity(features: torch.Tensor, group: Group) -> torch.Tensor:

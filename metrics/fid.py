@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.lazy import Image, Lazy, np, torch
 from memorization_suite.metrics.image_features import EfficientNet
@@ -29,19 +30,12 @@ class Inception(Embedder):
 
     unit = False
 
-    def __init__(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "inception_v3_clean",
-        device: str = "cpu",
-        batch_size: int = 32,
-    ):
-        super().__init__(device=device, batch_size=batch_size)
+    def __init__(self, checkpoint: Path, *, name: str = "inception_v3_clean", **options: Any):
+        super().__init__(**options)
         self.name = name
         self.resize = clean_resize.build_resizer("clean")
         with loading(checkpoint, "the TorchScript Inception network"):
-            self.layers = torch.jit.load(checkpoint, map_location=device).eval().layers
+            self.layers = torch.jit.load(checkpoint, map_location=self.device).eval().layers
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(self.resize(np.array(image))).permute(2, 0, 1)
@@ -55,19 +49,12 @@ class ClipImages(Embedder):
 
     unit = False
 
-    def __init__(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "clip_vit_b_32_openai",
-        device: str = "cpu",
-        batch_size: int = 32,
-    ):
-        super().__init__(device=device, batch_size=batch_size)
+    def __init__(self, checkpoint: Path, *, name: str = "clip_vit_b_32_openai", **options: Any):
+        super().__init__(**options)
         self.name = name
         with loading(checkpoint, "open_clip's ViT-B-32-quickgelu"):
             model = open_clip.create_model(
-                "ViT-B-32-quickgelu", pretrained=str(checkpoint), device=device
+                "ViT-B-32-quickgelu", pretrained=str(checkpoint), device=self.device
             )
         self.model = model.eval()
         self.transform = T.Compose(

@@ -5,9 +5,9 @@ Values are pairs of a prompt and a number; images of one prompt are no independe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 
 from memorization_suite.lazy import Lazy, np
 
@@ -27,10 +27,10 @@ class Mean:
     high: float
 
 
-def mean_over_prompts(values: Values) -> Mean | None:
-    """The mean of the prompts' means; None without any value."""
+def mean_over_prompts(values: Values) -> Mean:
+    """The mean of the prompts' means, of one value or more."""
     means = list(prompt_means(values).values())
-    return Mean(average(means), *interval(means)) if means else None
+    return Mean(average(means), *interval(means))
 
 
 def share_of_copies(values: Values, threshold: float) -> Mean | None:
@@ -38,8 +38,8 @@ def share_of_copies(values: Values, threshold: float) -> Mean | None:
 
     None without any score. A score that is no number is none.
     """
-    scores = [(prompt, value) for prompt, value in values if math.isfinite(value)]
-    return mean_over_prompts((prompt, float(value >= threshold)) for prompt, value in scores)
+    copies = [(prompt, float(value >= threshold)) for prompt, value in values if isfinite(value)]
+    return mean_over_prompts(copies) if copies else None
 
 
 def prompt_means(values: Values) -> dict[int | None, float]:
@@ -68,7 +68,7 @@ def interval(
     A single prompt, or none, has no interval: (nan, nan).
     """
     if len(prompt_means) < 2:
-        return math.nan, math.nan
+        return nan, nan
     result = stats.bootstrap(
         (np.asarray(prompt_means, dtype=float),),
         np.mean,

@@ -53,7 +53,7 @@ def read_picture(path: Path) -> Image.Image:
 class Embedder:
     """A network that turns pictures into vectors.
 
-    A subclass sets `name` and gives `preprocess` and `forward`.
+    A subclass sets `name` and gives `preprocess` and `forward`; its `options` are those here.
     """
 
     name: str

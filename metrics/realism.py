@@ -12,9 +12,10 @@ from __future__ import annotations
 import functools
 
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.metrics.base import FeatureScore, Job, Metric, Quantity, Score, register
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.embedded import TINY
 from memorization_suite.metrics.image_features import EfficientNet
+from memorization_suite.metrics.scores import FeatureScore, Score
 
 safetensors = Lazy("safetensors.torch")
 

@@ -10,20 +10,12 @@ import statistics
 from collections.abc import Sequence
 
 from memorization_suite.lazy import torch
-from memorization_suite.metrics.base import (
-    FeatureScore,
-    Job,
-    Metric,
-    Quantity,
-    Score,
-    Values,
-    by_sample,
-    register,
-)
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group, Run
+from memorization_suite.metrics.scores import FeatureScore, Score
 from memorization_suite.metrics.sscd import SscdMetric
 from memorization_suite.runs.settings import frozen_settings
 
@@ -32,17 +24,16 @@ class SameSeed(FeatureScore):
     """Cosine of each image and the unmitigated image of the same seed."""
 
     def __init__(self, quantity: str, embedder: Embedder, unmitigated: Run):
-        super().__init__(quantity, embedder)
-        self.variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
+        variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
+        super().__init__(quantity, embedder, self.to_unmitigated, variant)
 
     def prepare(self, groups: Sequence[Group]) -> None:
         super().prepare(groups)
         self.embedder.embed(picture for group in groups for picture in group.unmitigated)
 
-    def values(self, group: Group) -> Values:
-        features = self.embedder.matrix(group.pictures)
-        unmitigated = self.embedder.matrix(group.unmitigated)
-        return by_sample(group, (features * unmitigated).sum(1))
+    def to_unmitigated(self, features: torch.Tensor, group: Group) -> torch.Tensor:
+        """(n,)"""
+        return (features * self.embedder.matrix(group.unmitigated)).sum(1)
 
 
 def pairwise_similarity(features: torch.Tensor, group: Group) -> torch.Tensor:

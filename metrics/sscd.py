@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.lazy import Image, Lazy, torch
-from memorization_suite.metrics.base import Job, Metric, Quantity, Score, register
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.localized import LocalizedFeatures, LocalizedGated
-from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.metrics.scores import NearestReference, Score
 from memorization_suite.runs.settings import flag
 
 T = Lazy("torchvision.transforms")
@@ -67,15 +68,14 @@ class SSCD(Embedder):
         *,
         name: str = "",
         preset: str = "official320",
-        device: str = "cpu",
-        batch_size: int = 32,
+        **options: Any,
     ):
-        super().__init__(device=device, batch_size=batch_size)
+        super().__init__(**options)
         stem = name or checkpoint.name.split(".")[0]
         self.name = f"{stem}_{preset}".removeprefix("sscd_")
         self.transform = PRESETS[preset].transform()
         with loading(checkpoint, "a TorchScript SSCD model"):
-            self.model = torch.jit.load(checkpoint, map_location=device).eval()
+            self.model = torch.jit.load(checkpoint, map_location=self.device).eval()
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return self.transform(image)

@@ -12,10 +12,11 @@ import math
 from collections.abc import Collection
 
 from memorization_suite.lazy import Lazy, torch
-from memorization_suite.metrics.base import FeatureScore, Job, Metric, Quantity, Score, register
+from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.embedded import TINY, subjects_of
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.scores import FeatureScore, Score
 
 safetensors = Lazy("safetensors")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.lazy import Image, Lazy
-from memorization_suite.metrics.base import Quantity, quantities_of, quantity_named
+from memorization_suite.metrics.base import Quantity, quantities_of
 from memorization_suite.metrics.intervals import Mean
 from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.metrics.references import References
@@ -108,12 +108,11 @@ def score_table(runs: list[Reported], split: str) -> dict:
     body = [[name_cell(reported)] for reported in runs]
     for quantity, variant in columns(runs):
         lines = [reported.line(quantity, variant, split) for reported in runs]
-        shares = [line.copies if line else None for line in lines]
-        if any(shares):
-            limit = quantity_named(quantity).thresholds[-1]
-            head.append({"name": "copies, %", "variant": f"{quantity} >= {limit:g}"})
-            for cells, share in zip(body, shares):
-                cells.append(percent(share))
+        limits = {limit for line in lines if line for limit in line.shares}
+        if limits:
+            head.append({"name": "copies, %", "variant": f"{quantity} >= {max(limits):g}"})
+            for cells, line in zip(body, lines):
+                cells.append(percent(line.copies if line else None))
         if any(lines):
             head.append({"name": quantity, "variant": variant})
             for cells, line in zip(body, lines):

@@ -11,16 +11,16 @@ import torch
 from PIL import Image, ImageFilter
 
 from memorization_suite.benchmarks.make_realism import broken
-from memorization_suite.metrics.base import METRICS, FeatureScore, Job, Scoring
+from memorization_suite.metrics.base import METRICS, Job, Scoring
 from memorization_suite.metrics.copy_score import CopyScore
 from memorization_suite.metrics.embedded import TINY, read_captions
 from memorization_suite.metrics.feature_diversity import diversity
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.nearest import NearestReference
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.realism import realism
 from memorization_suite.metrics.runs import Group, Run
+from memorization_suite.metrics.scores import FeatureScore, NearestReference
 from memorization_suite.metrics.subject import (
     logits_of,
     probe,

@@ -12,6 +12,7 @@ from memorization_suite.metrics.clip_score import ClipScore
 from memorization_suite.metrics.image_reward import ImageReward
 from memorization_suite.metrics.localized import at_size_of, ls_gated, ls_l2, masked_out
 from memorization_suite.metrics.lpips_diversity import LpipsDiversity
+from memorization_suite.metrics.scores import FeatureScore
 from memorization_suite.metrics.sscd import PRESETS, SSCD
 from tests.metrics.conftest import picture
 from tests.reference import scores as plain
@@ -149,7 +150,6 @@ def test_outside_of_the_mask_nothing_counts():
 
 
 def test_same_seed_and_diversity(sscd_file, sscd_model):
-    from memorization_suite.metrics.base import FeatureScore
     from memorization_suite.metrics.pictures import Picture
     from memorization_suite.metrics.runs import Group
     from memorization_suite.metrics.same_seed import pairwise_similarity
