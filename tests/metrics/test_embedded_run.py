@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memorization_suite.commands import generate, summarize
+from memorization_suite.commands import summarize
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE, run_script
 from memorization_suite.commands.sheet import GAP, SIDE, TITLE, run_sheet
 from memorization_suite.metrics.embedded import TINY, read_captions
@@ -46,7 +48,7 @@ def made(tmp_path_factory):
     shutil.copy(TINY / "prompts" / PROMPTS, place / "prompts.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        plan = generate.plan(
+        planned = plan(
             model_id="tiny",
             prompts="prompts.csv",
             start=ROWS[0],
@@ -58,7 +60,7 @@ def made(tmp_path_factory):
             quiet=True,
             device="cpu",
         )
-        assert len(generate.generate(plan).made) == 4
+        assert len(generate(planned).made) == 4
     return place
 
 
