@@ -87,7 +87,7 @@ class ClipGenerated(FeatureScore):
         super().prepare(groups)
 
     def to_caption(self, features: torch.Tensor, group: Group) -> torch.Tensor:
-        """(n,)"""
+        """One number an image (n,)."""
         return features @ self.clip.text_features([group.prompt.caption])[0]
 
 

@@ -32,7 +32,7 @@ class SameSeed(FeatureScore):
         self.embedder.embed(picture for group in groups for picture in group.unmitigated)
 
     def to_unmitigated(self, features: torch.Tensor, group: Group) -> torch.Tensor:
-        """(n,)"""
+        """One number an image (n,)."""
         return (features * self.embedder.matrix(group.unmitigated)).sum(1)
 
 
