@@ -21,7 +21,8 @@ from sklearn.metrics import roc_auc_score
 
 from memorization_suite.benchmarks.common import interval_text, model_parser, write_figures
 from memorization_suite.benchmarks.scored_run import load_once, prompt_file
-from memorization_suite.commands.detect import ScoreFolder, detect, plan_detection
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.bright_ending import binarise
 from memorization_suite.metrics.embedded import Caption, read_captions

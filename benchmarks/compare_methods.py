@@ -15,7 +15,7 @@ from typing import Any
 
 from memorization_suite.benchmarks.common import interval_text, model_parser, write_figures
 from memorization_suite.benchmarks.scored_run import ScoredRun, is_kind, scored_run
-from memorization_suite.commands.generate import plan
+from memorization_suite.commands.generate_plan import plan
 from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.text import table_text

@@ -15,6 +15,7 @@ from memorization_suite.benchmarks.common import best_of, parser
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.sampling import Batch
+from memorization_suite.sampling.sample import sample as sample_batch
 from tests.reference.han2025 import official_generate
 
 
@@ -58,7 +59,8 @@ def ours(pipe, case: Case, prompt: str, images: int) -> None:
     """The suite."""
     side = pipe.unet.config.sample_size
     generator = torch.Generator().manual_seed(2)
-    pipe.sample(
+    sample_batch(
+        pipe,
         Batch.of_captions([prompt] * images),
         torch.randn((images, 4, side, side), generator=generator),
         build_mitigation(case.method, **case.settings),

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.generate import SCRIPT, Generation, Plan, Request, generate, plan
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, Request, plan
 from memorization_suite.commands.report import Page, report
 from memorization_suite.commands.score import score
 from memorization_suite.commands.settings import command_line
