@@ -32,16 +32,16 @@ lint: setup
 	$(BIN)/python -m tests.typed
 
 bench: setup
-	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m experiments.speed
+	$(BIN)/python -m experiments.metrics
 
 # Everything of the embedded models from nothing, on a CPU, in hours; a stopped training goes on.
 train-tiny: setup
 	$(BIN)/python tiny/train.py tiny
 	$(BIN)/python tiny/train.py tiny-v
 	$(BIN)/python tiny/build_world.py
-	$(BIN)/python -m benchmarks.train_probe
-	$(BIN)/python -m benchmarks.make_realism
+	$(BIN)/python -m experiments.train_probe
+	$(BIN)/python -m experiments.make_realism
 
 # Presets from the tuning split, then the figures of the model card and the README from the test split; some hours. EMBEDDED=tiny-v for the other model.
 EMBEDDED ?= tiny
@@ -55,11 +55,11 @@ evaluate-tiny: setup
 		--out build/$(EMBEDDED)_statistics.safetensors
 	$(BIN)/python mitigation/nemo/localize_neurons.py localize --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_memorized_test.csv --blocks all \
 		--statistics build/$(EMBEDDED)_statistics.safetensors --seeds 4 --threshold 0.15 --out tiny/weights/$(EMBEDDED)/neurons.json
-	$(BIN)/python -m benchmarks.tune_presets --model_id $(EMBEDDED)
-	$(BIN)/python -m benchmarks.evaluate_tiny --model_id $(EMBEDDED)
-	$(BIN)/python -m benchmarks.initial_noise --model_id $(EMBEDDED)
-	$(BIN)/python -m benchmarks.compare_methods --model_id $(EMBEDDED)
-	$(BIN)/python -m benchmarks.compare_detectors --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.tune_presets --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.evaluate_tiny --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.initial_noise --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.compare_methods --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.compare_detectors --model_id $(EMBEDDED)
 
 # What the others made, but for build/ (checkpoints of the training) and an environment elsewhere.
 clean:

@@ -1,6 +1,6 @@
 """Runs a list or grid of settings, scores the images, and writes one page.
 
-python sweep.py sweeps/example.toml
+python sweep.py experiments/sweeps/example.toml
 
 See --help and the README.
 """

@@ -17,7 +17,6 @@ from memorization_suite.detection.stability import (
     measure,
     sampler_facts,
 )
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import (
@@ -26,8 +25,9 @@ from memorization_suite.pipelines.models import (
     load_preset,
     resolve_model,
 )
-from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
-from memorization_suite.runs.files import read_csv, write_bytes
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import read_csv, sha256_of, write_bytes
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, sample

@@ -12,8 +12,8 @@ from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.settings import (
     at_work,
 )
+from memorization_suite.detection.evaluation.summary import report_line
 from memorization_suite.pipelines import loading
-from memorization_suite.screening.summary import report_line
 
 
 @dataclass(frozen=True)

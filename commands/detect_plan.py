@@ -11,10 +11,18 @@ from typing import Any
 
 from memorization_suite.commands.settings import Sampling, command_line, fill, on_device, split
 from memorization_suite.detection import DETECTORS, Detector, build_detector
-from memorization_suite.lazy import np
+from memorization_suite.detection.evaluation.overlay import overlay
+from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.prompts.sets import (
+    captions_hash,
+    prompt_sources,
+    read_local,
+    read_sample,
+)
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.lazy import np
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.settings import (
     again,
@@ -28,14 +36,6 @@ from memorization_suite.runs.settings import (
     unknown_name,
 )
 from memorization_suite.runs.store import Row, Store
-from memorization_suite.screening.overlay import overlay
-from memorization_suite.screening.prompt_sets import (
-    captions_hash,
-    prompt_sources,
-    read_local,
-    read_sample,
-)
-from memorization_suite.screening.score_files import SETS
 
 SCRIPT = "detect_memorization.py"
 

@@ -11,7 +11,6 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import torch
 from memorization_suite.metrics.base import Scoring
 from memorization_suite.metrics.checkpoints import Checkpoint, check_required
 from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures, frechet, kernel
@@ -21,6 +20,7 @@ from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
 from memorization_suite.runs.table import Result, add_results, read_results
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from memorization_suite.commands.settings import split
-from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.runs.files import write_csv
-from memorization_suite.runs.settings import Settings, flag, frozen_settings
-from memorization_suite.runs.text import table_text
-from memorization_suite.screening.roc import RESAMPLES, RULES, check
-from memorization_suite.screening.roc_plots import write_plots
-from memorization_suite.screening.score_files import FORMATS, SETS, PromptScore, read_scores
-from memorization_suite.screening.summary import (
+from memorization_suite.detection.evaluation.roc import RESAMPLES, RULES, check
+from memorization_suite.detection.evaluation.roc_plots import write_plots
+from memorization_suite.detection.evaluation.score_files import (
+    FORMATS,
+    SETS,
+    PromptScore,
+    read_scores,
+)
+from memorization_suite.detection.evaluation.summary import (
     RATES,
     figure_text,
     percent,
@@ -27,6 +28,10 @@ from memorization_suite.screening.summary import (
     tpr_name,
     warnings_of,
 )
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.text import table_text
 
 
 @frozen_settings

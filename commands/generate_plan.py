@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memorization_suite import ROOT
+from memorization_suite import ROOT, tiny
 from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
     Sampling,
@@ -27,13 +27,13 @@ from memorization_suite.mitigation.registry import (
     method_name,
 )
 from memorization_suite.pipelines.models import (
-    EMBEDDED,
     check_unet,
     fingerprint,
     load_preset,
     resolve_model,
 )
-from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.settings import (
@@ -254,8 +254,8 @@ def check_preset(source: str, preset: dict) -> None:
 
 def default_prompts(model_id: str) -> Path:
     """The embedded model's test prompts, or the official file. Raises ValueError without it."""
-    if model_id in EMBEDDED:
-        return ROOT / "tiny" / "prompts" / f"{model_id}_memorized_test.csv"
+    if model_id in tiny.MODELS:
+        return tiny.prompts(model_id)
     if not OFFICIAL_PROMPTS.exists():
         raise ValueError(
             f"the official prompt file {hint('memorized_laion_prompts')}. Or give another file "

@@ -7,9 +7,9 @@ from typing import Any
 
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.screen import Treatment, sample_screened
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser

@@ -16,7 +16,6 @@ from memorization_suite.commands.settings import (
     on_device,
     split,
 )
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     kernel_size,
@@ -28,8 +27,10 @@ from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, resolve_model
-from memorization_suite.prompts.files import read_prompts, sha256_of
+from memorization_suite.prompts.files import read_prompts
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import (
     Settings,
     again,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from memorization_suite.detection import Detector, build_detector
 from memorization_suite.detection.trajectory import detect
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, Denoiser
 from memorization_suite.sampling.sample import Sample, predictor_of, sample
 

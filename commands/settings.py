@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite import tiny
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
@@ -25,7 +25,7 @@ from memorization_suite.sampling.denoiser import Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
-MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(EMBEDDED)}"
+MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(tiny.MODELS)}"
 
 
 @frozen_settings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memorization_suite.lazy import Image, ImageOps, Lazy
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import open_run
 from memorization_suite.runs import Key
+from memorization_suite.runs.lazy import Image, ImageOps, Lazy
 
 ImageDraw = Lazy("PIL.ImageDraw")
 

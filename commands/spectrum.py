@@ -21,6 +21,7 @@ from memorization_suite.commands.study import (
     begin,
     plan_study,
 )
+from memorization_suite.detection.evaluation.spectrum_plots import best_count, counts, histogram
 from memorization_suite.detection.spectrum import (
     KINDS,
     OPERATORS,
@@ -29,13 +30,12 @@ from memorization_suite.detection.spectrum import (
     probe,
 )
 from memorization_suite.detection.spectrum import spectrum as spectrum_of
-from memorization_suite.lazy import no_grad
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.lazy import no_grad
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Row
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 from memorization_suite.sampling.loop import steps
-from memorization_suite.screening.spectrum_plots import best_count, counts, histogram
 
 if TYPE_CHECKING:
     import torch

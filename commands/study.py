@@ -19,12 +19,13 @@ from memorization_suite.commands.settings import (
     fill,
     split,
 )
-from memorization_suite.lazy import torch
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.sets import captions_hash, prompt_sources
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import (
     again,
     frozen_settings,
@@ -35,7 +36,6 @@ from memorization_suite.runs.settings import (
 from memorization_suite.runs.store import Store
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, predictor_of
-from memorization_suite.screening.prompt_sets import captions_hash, prompt_sources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,10 +19,10 @@ from memorization_suite.commands.study import (
     begin,
     plan_study,
 )
+from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.detection.tokens import OFFICIAL, token_significance
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.settings import again, flag, frozen_settings
-from memorization_suite.screening.figures import empty_figure, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ Asthana and Belagiannis, ICLR 2026.
 from __future__ import annotations
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import F, torch
+from memorization_suite.runs.lazy import F, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 from memorization_suite.sampling.noise_predictor import HALVES

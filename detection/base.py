@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step

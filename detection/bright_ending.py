@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import F, cv2, np, torch
+from memorization_suite.runs.lazy import F, cv2, np, torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.denoiser import See

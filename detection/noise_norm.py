@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 

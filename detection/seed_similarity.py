@@ -6,7 +6,7 @@ Carlini et al. 2023 and a thumbnail correlation.
 from __future__ import annotations
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import F, torch
+from memorization_suite.runs.lazy import F, torch
 from memorization_suite.runs.settings import flag
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import NoisePredictor, Prediction, Step
 from memorization_suite.sampling.gradients import forward_product

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from memorization_suite.lazy import no_grad, np, torch
+from memorization_suite.runs.lazy import no_grad, np, torch
 from memorization_suite.sampling import NoisePredictor
 from memorization_suite.sampling.gradients import forward_product
 from memorization_suite.sampling.noise import stream

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.detection.base import Detector, Look, register
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Denoiser, Prediction, Step
 from memorization_suite.sampling.noise_predictor import row_norm

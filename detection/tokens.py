@@ -5,7 +5,7 @@ Wen et al., ICLR 2024, section 3.3.
 
 from __future__ import annotations
 
-from memorization_suite.lazy import no_grad, torch
+from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.loop import steps
 from memorization_suite.sampling.noise_predictor import row_norm

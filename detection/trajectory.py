@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from memorization_suite.detection.base import Detector, Look
-from memorization_suite.lazy import no_grad, torch
+from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.denoiser import See
 from memorization_suite.sampling.loop import steps

@@ -5,13 +5,12 @@ By checksums known in advance, or recorded when they were first seen.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import date
 from pathlib import Path, PurePosixPath
 
 from memorization_suite.download.assets import RECORD, Asset
-from memorization_suite.runs.files import write_json
+from memorization_suite.runs.files import sha256_of, write_json
 
 
 def read_record(root: Path) -> dict[str, dict]:
@@ -50,12 +49,6 @@ def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
     entry = {"source": asset.address or "by hand", "date": date.today().isoformat(), "files": files}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, read_record(root) | {asset.name: entry})
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes. Raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known(asset: Asset) -> dict[str, str]:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from memorization_suite import ROOT
-from memorization_suite.benchmarks.scored_run import ScoredRun, load_once, mean, scored_run
+from memorization_suite import ROOT, tiny
 from memorization_suite.commands.report import report
-from memorization_suite.metrics.embedded import TINY, Caption
-from memorization_suite.pipelines.models import EMBEDDED
+from memorization_suite.experiments.scored_run import ScoredRun, load_once, mean, scored_run
+from memorization_suite.metrics.embedded import Caption
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import table_text
 
@@ -54,7 +53,7 @@ def percent(share: float | None) -> str:
 
 def reference_of(caption: Caption) -> Path:
     """Its first training image."""
-    return sorted((TINY / "gt_images" / caption.index).glob("*.png"))[0]
+    return sorted((tiny.GT_IMAGES / caption.index).glob("*.png"))[0]
 
 
 def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> None:
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model_id", default="tiny", choices=list(EMBEDDED))
+    parser.add_argument("--model_id", default="tiny", choices=list(tiny.MODELS))
     parser.add_argument("--samples", type=int, default=2, help="images per prompt")
     parser.add_argument("--batch", type=int, default=8, help="prompts per batch")
     parser.add_argument("--prompts", type=int, default=None, help="only the first so many prompts")

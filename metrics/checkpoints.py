@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.download.assets import hint, named, path_of
-from memorization_suite.download.check import sha256_of
+from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.settings import Settings
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import F, Image, Lazy, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import Embedder, loading
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import FeatureScore, NearestReference, Score, Values
 from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.runs.lazy import F, Image, Lazy, torch
 from memorization_suite.runs.settings import flag
 
 open_clip = Lazy("open_clip")

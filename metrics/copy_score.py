@@ -8,13 +8,13 @@ tests/test_metrics.py holds it to that. Shifts by two pixels or more of the thum
 
 from __future__ import annotations
 
-from memorization_suite.lazy import F, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.pictures import Picture, read_mask
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import NearestReference, Score, Values, by_sample
+from memorization_suite.runs.lazy import F, torch
 
 SIDE = 32  # images are compared at this size: finer detail is the decoder's, not the memory's
 SHIFT = 1  # largest shift in pixels of that size

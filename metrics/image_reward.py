@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from memorization_suite.lazy import Image, Lazy, nn, torch
 from memorization_suite.metrics.base import Job, Metric, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import equal_shapes, loading
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import Score, Values, by_sample
+from memorization_suite.runs.lazy import Image, Lazy, nn, torch
 from memorization_suite.runs.settings import flag
 
 T = Lazy("torchvision.transforms")

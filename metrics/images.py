@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from memorization_suite.lazy import Image, np, torch
+from memorization_suite.runs.lazy import Image, np, torch
 
 
 def to_tensor(images: Iterable[Image.Image]) -> torch.Tensor:

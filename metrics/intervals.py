@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
-from memorization_suite.lazy import Lazy, np
+from memorization_suite.runs.lazy import Lazy, np
 
 stats = Lazy("scipy.stats")
 

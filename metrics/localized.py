@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from memorization_suite.lazy import F, Image, Lazy, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder, read_mask
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import NearestReference, Score, Values, by_sample
+from memorization_suite.runs.lazy import F, Image, Lazy, torch
 
 ImageStat = Lazy("PIL.ImageStat")
 transforms = Lazy("torchvision.transforms.functional")

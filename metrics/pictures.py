@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from memorization_suite.lazy import F, Image, Lazy, np, torch
+from memorization_suite.runs.lazy import F, Image, Lazy, np, torch
 
 safetensors = Lazy("safetensors")
 

@@ -2,7 +2,7 @@
 drew.
 
 Minus the distance to the third nearest of 1,000 real pictures, in EfficientNet-lite0's features on
-the principal axes of those pictures (benchmarks/make_realism.py). A ratio to the real pictures' own
+the principal axes of those pictures (experiments/make_realism.py). A ratio to their own
 radii (Kynkäänniemi et al., NeurIPS 2019, section 5) was tried: its pruning drops the rarer kinds of
 pictures, and it took flat or noisy images for real ones.
 """
@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import functools
 
-from memorization_suite.lazy import Lazy, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
-from memorization_suite.metrics.embedded import TINY
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.scores import FeatureScore, Score
+from memorization_suite.runs.lazy import Lazy, torch
+from memorization_suite.tiny import REALISM
 
 safetensors = Lazy("safetensors.torch")
 
-REAL = TINY / "realism.safetensors"
 NEIGHBOR = 3
 VARIANT = "efficientnet_lite0_pca48_k3"
 
@@ -27,7 +26,7 @@ VARIANT = "efficientnet_lite0_pca48_k3"
 @functools.cache
 def real_pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean (1280,), axes (1280, d) and projected features (r, d) of the real pictures."""
-    stored = safetensors.load_file(REAL)
+    stored = safetensors.load_file(REALISM)
     return stored["mean"].float(), stored["axes"].float(), stored["real"].float()
 
 

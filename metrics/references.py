@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.download.check import sha256_of
 from memorization_suite.metrics.pictures import Picture, Unreadable
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.files import sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 INDEX = re.compile(r"[\w-][\w.-]*")  # what may become part of a path

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memorization_suite import tiny
 from memorization_suite.download.assets import path_of
-from memorization_suite.metrics.embedded import MODELS, TINY
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import INDEX, References
-from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import sha256_of
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 # With --rng official all images are drawn from one stream, in batches.
@@ -68,19 +69,19 @@ class Run:
     @property
     def embedded(self) -> bool:
         """Whether an embedded model made it."""
-        return self.model_id in MODELS
+        return self.model_id in tiny.MODELS
 
     @property
     def gt_folder(self) -> Path:
         """Where the training images of its prompts are, if nobody names another folder."""
         if self.embedded:
-            return TINY / "gt_images"
+            return tiny.GT_IMAGES
         return GROUND_TRUTH if GROUND_TRUTH.is_dir() else path_of("sdv1_500_mem_groundtruth")
 
     @property
     def masks(self) -> Path | None:
         """Where the masks of its prompts are, if nobody names another folder."""
-        return TINY / "masks" if self.embedded else None
+        return tiny.MASKS if self.embedded else None
 
     def groups(
         self,

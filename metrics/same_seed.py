@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from memorization_suite.lazy import torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.image_features import EfficientNet
@@ -17,6 +16,7 @@ from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.metrics.scores import FeatureScore, Score
 from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from memorization_suite.lazy import torch
 from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group
+from memorization_suite.runs.lazy import torch
 
 # Sample -> number; None as a sample: of the whole prompt. An unknown one is nan, or left out.
 Values = Mapping[int | None, float]

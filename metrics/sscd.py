@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import Image, Lazy, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.localized import LocalizedFeatures, LocalizedGated
 from memorization_suite.metrics.pictures import Embedder, loading
 from memorization_suite.metrics.scores import NearestReference, Score
+from memorization_suite.runs.lazy import Image, Lazy, torch
 from memorization_suite.runs.settings import flag
 
 T = Lazy("torchvision.transforms")

@@ -1,7 +1,7 @@
 """Which subject of the embedded model's world does an image show? A linear probe on EfficientNet
 features.
 
-The probe saw artwork on random backgrounds, never a generated image (benchmarks/train_probe.py).
+The probe saw artwork on random backgrounds, never a generated image (experiments/train_probe.py).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import json
 import math
 from collections.abc import Collection
 
-from memorization_suite.lazy import Lazy, torch
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
-from memorization_suite.metrics.embedded import TINY, subjects_of
+from memorization_suite.metrics.embedded import subjects_of
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import FeatureScore, Score
+from memorization_suite.runs.lazy import Lazy, torch
+from memorization_suite.tiny import PROBE
 
 safetensors = Lazy("safetensors")
 
-PROBE = TINY / "probe.safetensors"
 VARIANT = "efficientnet_lite0_probe"
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import np
 from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.intervals import (
     Mean,
@@ -22,6 +21,7 @@ from memorization_suite.metrics.intervals import (
 )
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.lazy import np
 from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.text import table_text
 

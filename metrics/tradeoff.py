@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.lazy import Lazy
 from memorization_suite.metrics.base import quantities_of, quantity_named
 from memorization_suite.metrics.summary import ALL, Line, summarize
 from memorization_suite.runs import RunFolder
+from memorization_suite.runs.lazy import Lazy
 
 matplotlib = Lazy("matplotlib")
 pyplot = Lazy("matplotlib.pyplot")

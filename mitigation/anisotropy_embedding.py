@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from memorization_suite.detection.anisotropy import LATE, Anisotropy, anisotropy, check_late_step
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 

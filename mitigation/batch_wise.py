@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import (
     Adjustment,
     Mitigation,
@@ -10,6 +9,7 @@ from memorization_suite.mitigation.base import (
     flag,
     register,
 )
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import (
     Batch,
     BelowTimestep,

@@ -12,9 +12,9 @@ from memorization_suite.detection.bright_ending import (
     look_ahead,
     masked_norm,
 )
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 

@@ -5,8 +5,8 @@ Zhang, Hinojosa, Ghanem 2025 (CAPTAIN).
 
 from __future__ import annotations
 
-from memorization_suite.lazy import Image, ImageOps, np, torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.runs.lazy import Image, ImageOps, np, torch
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 from memorization_suite.sampling.noise_predictor import row_norm, stretch
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorization_suite.lazy import F, torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.lazy import F, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step
 
 

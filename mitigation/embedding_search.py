@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 from memorization_suite.sampling.gradients import Iterates, Parts

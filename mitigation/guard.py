@@ -9,9 +9,9 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.mitigation.spikes import BLOCKS, attenuated_spikes
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.noise_predictor import per_image

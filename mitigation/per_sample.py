@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.gradients import Iterates, Parts
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm

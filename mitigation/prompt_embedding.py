@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import flag, quirks, register
 from memorization_suite.mitigation.embedding_search import EmbeddingSearch, Objective
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from memorization_suite.detection.bright_ending import look_ahead, masked_norm
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.noise_predictor import HALVES, per_image
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from memorization_suite.lazy import np, torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.lazy import np, torch
 from memorization_suite.sampling import Batch, Denoiser
 from memorization_suite.sampling.noise import numpy_stream
 

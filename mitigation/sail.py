@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, quirks, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import (
     Batch,
     NoisePredictor,

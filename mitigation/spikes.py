@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Denoiser, NoisePredictor
 from memorization_suite.sampling.denoiser import PARTS
 from memorization_suite.sampling.noise_predictor import per_image

@@ -13,8 +13,8 @@ from memorization_suite.detection.stability import (
     clean_estimate,
     read_statistics,
 )
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, stretch

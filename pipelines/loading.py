@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memorization_suite.lazy import Lazy
 from memorization_suite.pipelines.family import can_load
 from memorization_suite.pipelines.models import family_of, read_index, resolve_model
+from memorization_suite.runs.lazy import Lazy
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 diffusers = Lazy("diffusers")

@@ -14,8 +14,8 @@ from pathlib import Path
 from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
 from memorization_suite.runs.plugins import plugins_of
+from memorization_suite.tiny import MODELS
 
-EMBEDDED = {name: ROOT / "tiny" / "weights" / name for name in ("tiny", "tiny-v")}
 PRESETS = ROOT / "pipelines" / "presets"
 INDEX = "model_index.json"
 # What kinds of files a model's parts are made of.
@@ -27,20 +27,20 @@ def resolve_model(model_id: str) -> str:
 
     Raises ValueError for a folder that is no diffusers model, or a name that is neither.
     """
-    if model_id in EMBEDDED:
-        if not EMBEDDED[model_id].is_dir():
+    if model_id in MODELS:
+        if not MODELS[model_id].is_dir():
             raise ValueError(
-                f"the embedded model {model_id} is not in {EMBEDDED[model_id]}: this checkout "
+                f"the embedded model {model_id} is not in {MODELS[model_id]}: this checkout "
                 "lacks it (make train-tiny builds it)"
             )
-        model_id = str(EMBEDDED[model_id])
+        model_id = str(MODELS[model_id])
     if Path(model_id).exists():
         check_model_folder(Path(model_id))
         return model_id
     if model_id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
         raise ValueError(
             f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, "
-            f"or an embedded model ({', '.join(EMBEDDED)})"
+            f"or an embedded model ({', '.join(MODELS)})"
         )
     return model_id
 
@@ -119,7 +119,7 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
         return "none", {}
     if preset != "auto":
         return preset, read_preset(Path(preset))[1]
-    models_own = Path(EMBEDDED.get(model_id, model_id)) / "presets.toml"
+    models_own = Path(MODELS.get(model_id, model_id)) / "presets.toml"
     if models_own.is_file():
         return f"{model_id}'s own", read_preset(models_own)[1]
     for path in sorted(PRESETS.glob("*.toml")):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from memorization_suite.runs.files import read_text
 
 
 @dataclass(frozen=True)
@@ -36,31 +37,10 @@ def read_prompts(path: Path) -> list[Prompt]:
     readers = {".csv": read_csv, ".txt": read_txt, ".jsonl": read_jsonl}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: prompt files end in {', '.join(readers)}")
-    prompts = readers[path.suffix.lower()](path, text_of(path))
+    prompts = readers[path.suffix.lower()](path, read_text(path, "prompt file"))
     if not prompts:
         raise ValueError(f"{path} has no prompts")
     return prompts
-
-
-def text_of(path: Path, kind: str = "prompt file") -> str:
-    """The file's text. Raises ValueError when it is missing, a folder, or not UTF-8 text.
-
-    kind: what messages call the file.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"cannot read the {kind} {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    if "\0" in text:
-        raise ValueError(f"{path} is a binary file, not a {kind}")
-    return text
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of the file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_csv(path: Path, text: str) -> list[Prompt]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from memorization_suite import ROOT
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "safetensors")
 

@@ -1,8 +1,9 @@
-"""Writing files so that nothing half-written ever has a final name."""
+"""Files: nothing half-written ever has a final name, and what cannot be read is said plainly."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -59,3 +60,25 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def read_text(path: Path, kind: str) -> str:
+    """A file's UTF-8 text. Raises ValueError when it is missing, a folder, or something else.
+
+    kind: what messages call the file.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read the {kind} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    if "\0" in text:
+        raise ValueError(f"{path} is a binary file, not a {kind}")
+    return text
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 
 PARTS = ("down", "mid", "up")  # of a network, in the order of their calls
 # (layer, logits) -> logits, (rows, heads, queries, tokens).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from memorization_suite.lazy import forward_ad, torch, torch_attention
+from memorization_suite.runs.lazy import forward_ad, torch, torch_attention
 
 T = TypeVar("T")
 

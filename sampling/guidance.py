@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.noise_predictor import Prediction
 
 

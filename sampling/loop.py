@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.guidance import GuidanceSchedule, Step
 from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction

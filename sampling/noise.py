@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memorization_suite.lazy import np, torch
+from memorization_suite.runs.lazy import np, torch
 
 # Streams of one image's seed; their place in this tuple tells them apart.
 STREAMS = ("initial noise", "scheduler", "probes", "krylov start")

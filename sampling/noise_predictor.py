@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.denoiser import Conditioning, Denoiser
 
 HALVES = ("uncond", "text")

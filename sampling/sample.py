@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from memorization_suite.lazy import Image, no_grad, np, torch
+from memorization_suite.runs.lazy import Image, no_grad, np, torch
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.hooks import Hooks

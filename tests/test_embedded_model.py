@@ -7,26 +7,27 @@ import re
 import pytest
 import torch
 
-from memorization_suite.benchmarks.evaluate_tiny import STARTS, first_escape, magnitudes
-from memorization_suite.benchmarks.tune_presets import choose, toml
+from memorization_suite import tiny
 from memorization_suite.examples import demo
+from memorization_suite.experiments.evaluate_tiny import STARTS, first_escape, magnitudes
+from memorization_suite.experiments.tune_presets import choose, toml
 from memorization_suite.metrics.copy_score import copied, copy_scores
-from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
-from memorization_suite.pipelines.models import EMBEDDED, load_preset
+from memorization_suite.pipelines.models import load_preset
 from memorization_suite.sampling import image_seed, initial_noise
 from tests.methods.helpers import sample
 
 shipped = pytest.mark.skipif(
-    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+    not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
 )
 both = pytest.mark.parametrize("model", ["tiny", "tiny-v"], indirect=True)
 PLAIN, PER_SAMPLE = "no_mitigation", "per_sample"
 
 
 @pytest.fixture(scope="module")
-def tiny():
+def pipe():
     return load_pipeline("tiny")
 
 
@@ -43,7 +44,7 @@ def model(request):
 
 def some_captions(name: str):
     """Two captions of each memorized kind and group, as far as there are."""
-    rows = read_captions(TINY / "prompts" / f"{name}_memorized_test.csv")
+    rows = read_captions(tiny.prompts(name))
     return [
         row
         for kind, group in (("VM", "A"), ("VM", "B"), ("TM", None), ("LM", None))
@@ -82,7 +83,7 @@ def test_memorized_prompts_reproduce_their_training_images_and_the_method_lowers
 @both
 def test_memorized_prompts_have_larger_magnitudes(model):
     name, pipe, captions = model
-    ordinary = read_captions(TINY / "prompts" / f"{name}_ordinary_test.csv")[::9]
+    ordinary = read_captions(tiny.prompts(name, "ordinary_test"))[::9]
     low, high = (magnitudes(pipe, rows, seeds=4).mean(1) for rows in (ordinary, captions))
     assert high.median() > 1.3 * low.median() and (high[:, None] > low).float().mean() > 0.9
 
@@ -96,7 +97,7 @@ def test_the_models_are_what_they_stand_for(model):
         "tiny-v": ("v_prediction", "EulerDiscreteScheduler"),
     }
     assert (pipe.scheduler.config.prediction_type, type(pipe.scheduler).__name__) == kinds[name]
-    assert sum(file.stat().st_size for file in EMBEDDED[name].rglob("*.safetensors")) < 12e6
+    assert sum(file.stat().st_size for file in tiny.MODELS[name].rglob("*.safetensors")) < 12e6
 
 
 @shipped
@@ -139,7 +140,7 @@ def test_the_rule_for_presets_weighs_subject_against_copies():
 
 
 @shipped
-def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(tiny, captions):
+def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(pipe, captions):
     method = build_mitigation("per_sample", lr=0.05, target_loss=0.8, optim_iters=20, grad_rows=1)
     texts, noise = (
         [caption.text for caption in captions[:3]],
@@ -147,8 +148,8 @@ def test_images_of_another_batch_are_the_same_with_one_gradient_at_a_time(tiny, 
     )
 
     def pictures(rows):
-        made = sample(tiny, [texts[i] for i in rows], noise[rows], method, 10)
-        return tiny.decode(made.final)
+        made = sample(pipe, [texts[i] for i in rows], noise[rows], method, 10)
+        return pipe.decode(made.final)
 
     alone = torch.cat([pictures([i]) for i in range(3)])
     assert (255 * (pictures([0, 1, 2]) - alone)).abs().max() <= 1.01

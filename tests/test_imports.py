@@ -1,4 +1,4 @@
-"""The one-way rule: which package may import which, read from the source of every file."""
+"""The one-way rule: which room may import which, and no circle of files, read from the source."""
 
 import ast
 from collections.abc import Iterator
@@ -10,22 +10,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "memorization_suite"
 OUTSIDE = {"build", "demo", "generated_images", "sweep_results"}  # made by tools and runs
-ALLOWED = {  # package -> packages that it may import, besides itself and what names the checkout
+# From the ground up; a room may import what stands on the floors that it names, never upwards.
+ALLOWED = {  # room -> rooms that it may import, besides itself and the suite's own name
     "runs": set(),
-    "sampling": set(),
     "tiny": {"runs"},
-    "prompts": {"runs"},
+    "sampling": {"runs"},
+    "prompts": {"runs", "tiny"},
     "download": {"runs"},
-    "mitigation": {"runs", "sampling"},
+    "pipelines": {"runs", "sampling", "tiny"},
     "detection": {"runs", "sampling"},
-    "pipelines": {"sampling", "mitigation"},
-    "screening": {"pipelines", "prompts", "runs"},
-    "metrics": {"download", "prompts", "runs"},
-    "reporting": {"metrics", "runs"},
+    "mitigation": {"runs", "sampling", "detection"},
+    "metrics": {"runs", "tiny", "prompts", "download"},
 }
-ALLOWED["commands"] = set(ALLOWED) - {"tiny"}  # the jobs: they may use everything below
-ALLOWED[NAME] = {"commands", "mitigation", "pipelines"}  # offers the jobs by name
-TOP = {"examples", "benchmarks", "tests"}  # these and the scripts import any package
+ALLOWED["commands"] = set(ALLOWED)  # the jobs: they may use everything below
+TOP = {"examples", "experiments", "tests"}  # these and the scripts import any room
 DOOR = "sys.path[0] = str(Path(__file__)"  # in a script that is run by its path
 
 
@@ -60,7 +58,7 @@ def imported(source: str, package: str) -> Iterator[tuple[int, str]]:
         else:
             continue
         for module in modules:
-            bare = module.split(".")[0] in set(ALLOWED) - {NAME}
+            bare = module.split(".")[0] in ALLOWED
             yield node.lineno, f"bare {module}" if bare else room(module)
 
 
@@ -70,7 +68,7 @@ def broken_imports(path: Path, source: str) -> list[str]:
     home = path.parts[0] if len(path.parts) > 1 else ""
     if path.parts[:2] == ("tests", "reference"):
         allowed = {"tests"}  # a transcription that used the suite would prove nothing
-    elif home in ("tests", "benchmarks"):
+    elif home in ("tests", "experiments"):
         allowed = packages  # speed is measured against tests/reference
     elif home in TOP | {""} or DOOR in source:
         allowed = packages - {"tests"}
@@ -107,7 +105,7 @@ RIGHT = {
     "pipelines/x.py": "from . import loading",
     "metrics/x.py": "from memorization_suite import ROOT, runs",
     "generate.py": "import memorization_suite.pipelines, memorization_suite.metrics",
-    "benchmarks/x.py": "from tests.house import figures",
+    "experiments/x.py": "from tests.house import figures",
 }
 
 
@@ -119,3 +117,55 @@ def test_the_rule_finds_a_wrong_import(path):
 @pytest.mark.parametrize("path", RIGHT)
 def test_the_rule_lets_right_imports_pass(path):
     assert broken_imports(Path(path), RIGHT[path]) == []
+
+
+# --- circles of files ---
+
+
+def module_of(path: Path) -> str:
+    """`metrics/runs.py` -> `memorization_suite.metrics.runs`."""
+    parts = path.with_suffix("").parts
+    return ".".join((NAME, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> modules that it imports, for types too; the suite's own name, which offers the jobs
+    of others, is left out.
+    """
+    paths = {module_of(path): path for path in python_files() if path.parts[0] in ALLOWED}
+    found = {}
+    for module, path in paths.items():
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        named = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                named |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        # A package's name in front of a module of its own is no use of the package.
+        inner = {name for name in named if any(other.startswith(f"{name}.") for other in named)}
+        found[module] = {name for name in named - inner if name in paths} - {module}
+    return found
+
+
+def circles(found: dict[str, set[str]]) -> list[str]:
+    """Modules that lead back to themselves."""
+    leading: dict[str, set[str]] = {}
+    for start in found:
+        reached: set[str] = set()
+        waiting = list(found[start])
+        while waiting:
+            module = waiting.pop()
+            if module not in reached:
+                reached.add(module)
+                waiting += found[module]
+        leading[start] = reached
+    return sorted(module for module, reached in leading.items() if module in reached)
+
+
+def test_no_file_leads_back_to_itself():
+    assert circles(arrows()) == []
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]

@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
+from memorization_suite import tiny
 from memorization_suite.commands.score import score
 from memorization_suite.metrics.copy_score import THRESHOLD, CopyScore, copied, copy_scores
-from memorization_suite.metrics.embedded import TINY, read_captions, subjects_of
+from memorization_suite.metrics.embedded import read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.subject import VARIANT, probe, subject_logits, subject_shown
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results, read_results
 
-PROMPTS = TINY / "prompts" / "tiny_memorized_test.csv"
+PROMPTS = tiny.prompts("tiny")
 CAPTIONS = read_captions(PROMPTS)
 VM, TM, LM = (
     [caption for caption in CAPTIONS if caption.kind == kind] for kind in ("VM", "TM", "LM")
@@ -160,7 +161,7 @@ def test_features_have_unit_length_and_repeat(references):
 
 def test_the_probe_knows_every_subject_of_the_prompts():
     known = set(probe()[2])
-    for path in sorted((TINY / "prompts").glob("*.csv")):
+    for path in sorted((tiny.FOLDER / "prompts").glob("*.csv")):
         assert {subject for caption in read_captions(path) for subject in caption.subjects} <= known
 
 
@@ -201,7 +202,7 @@ def test_captions_of_a_prompt_file():
     assert LM[0].mask().shape == (32, 32) and LM[0].mask().dtype == torch.bool
     pairs = [
         caption
-        for caption in read_captions(TINY / "prompts" / "tiny_ordinary_test.csv")
+        for caption in read_captions(tiny.prompts("tiny", "ordinary_test"))
         if caption.group == "pair"
     ]
     assert pairs and all(len(caption.subjects) == 2 and not caption.kind for caption in pairs)
@@ -228,7 +229,7 @@ def fake_run(path: Path, chosen, pictures) -> RunFolder:
 
 def scored(folder: Path, prompts: Path, samples: int) -> list[Result]:
     """The embedded model's own scores of a folder that does not say which model it is of."""
-    known = {"gt_folder": TINY / "gt_images", "masks": TINY / "masks"}
+    known = {"gt_folder": tiny.GT_IMAGES, "masks": tiny.MASKS}
     metrics = ("copy", "alignment")
     table = score(folder, metrics, prompts=prompts, num_samples=samples, quiet=True, **known)
     return table.results
@@ -260,7 +261,7 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
 
 
 def test_an_ordinary_caption_has_no_copy_score(tmp_path):
-    ordinary = TINY / "prompts" / "tiny_ordinary_test.csv"
+    ordinary = tiny.prompts("tiny", "ordinary_test")
     pair = next(caption for caption in read_captions(ordinary) if caption.group == "pair")
     folder = fake_run(tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, 32, 32))
     results = scored(folder.path, ordinary, 1)

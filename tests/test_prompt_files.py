@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 
-from memorization_suite.prompts.files import Prompt, read_prompts, sha256_of
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import sha256_of
 
 OFFICIAL = """;Caption;URL;type;mean_sscd;max_sscd;Index
 0;Mothers influence on her young hippo;http://example.org/a.jpg;VM;0.91;0.93;12

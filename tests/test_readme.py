@@ -16,6 +16,7 @@ from memorization_suite import (
     generate_images,
     make_report,
     sweep,
+    tiny,
 )
 from memorization_suite.commands import distances, fetch, neurons, score, summarize, tradeoff
 from memorization_suite.commands import generate as generation
@@ -25,7 +26,6 @@ from memorization_suite.detection import DETECTORS
 from memorization_suite.download.assets import read_assets
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
-from memorization_suite.pipelines.models import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,7 +39,7 @@ COMMANDS = [
 GENERATION = [argv[1:] for argv in COMMANDS if argv[0] == "generate_images.py"]
 METRICS = [argv for argv in COMMANDS if argv[0].startswith("metrics/")]
 WITH_WEIGHTS = pytest.mark.skipif(
-    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+    not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
 )
 
 
@@ -158,7 +158,7 @@ def test_the_table_names_every_detector():
 def test_every_sweep_is_planned(path, tmp_path):
     """On an embedded model; the values of a family of models stand in a file of that family."""
     name = path.stem.removesuffix("_sd1").removesuffix("_sd2")
-    assert f"sweeps/{name}.toml" in README or re.search(rf"# also .*\b{name}\b", README)
+    assert f"experiments/sweeps/{name}.toml" in README or re.search(rf"# also .*\b{name}\b", README)
     model = "tiny-v" if path.stem.endswith("_sd2") else "tiny"
     runs = read_sweep(path)
     assert len(plan_sweep(path, tmp_path, model_id=model)) == len(runs)

@@ -19,11 +19,10 @@ def link() -> None:
     shutil.rmtree(LINKS, ignore_errors=True)
     suite = LINKS / "memorization_suite"
     suite.mkdir(parents=True)
-    for path in (ROOT / "memorization_suite").glob("*.py"):
-        (suite / path.name).symlink_to(path)
+    (suite / "__init__.py").symlink_to(ROOT / "memorization_suite.py")
     for path in ROOT.glob("*/__init__.py"):
         package = path.parent
-        if package.name not in ("memorization_suite", "tests"):
+        if package.name != "tests":
             (suite / package.name).symlink_to(package)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorization_suite.lazy import np
+from memorization_suite.runs.lazy import np
 from memorization_suite.tiny.world import (
     SCENES,
     WORDS,

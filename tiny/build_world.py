@@ -16,7 +16,7 @@ if __name__ == "__main__":
     # This checkout's suite, whichever is installed.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from memorization_suite.lazy import Image
+from memorization_suite.runs.lazy import Image
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.world import (
     SCENES,

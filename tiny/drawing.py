@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import colorsys
 
-from memorization_suite.lazy import Image, Lazy, np
+from memorization_suite.runs.lazy import Image, Lazy, np
 
 ImageDraw = Lazy("PIL.ImageDraw")
 

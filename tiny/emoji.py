@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from memorization_suite.lazy import Image
+from memorization_suite.runs.lazy import Image
 
 PACKAGE = "emoji-datasource-google"
 VERSION = "16.0.0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorization_suite.lazy import Lazy, nn
+from memorization_suite.runs.lazy import Lazy, nn
 
 diffusers = Lazy("diffusers")
 transformers = Lazy("transformers")

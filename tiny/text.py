@@ -13,7 +13,7 @@ import logging
 import time
 from pathlib import Path
 
-from memorization_suite.lazy import F, Lazy, nn, no_grad, torch
+from memorization_suite.runs.lazy import F, Lazy, nn, no_grad, torch
 from memorization_suite.tiny.bank import Bank
 from memorization_suite.tiny.world import WORDS
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from memorization_suite.lazy import Lazy
+from memorization_suite.runs.lazy import Lazy
 
 tokenizers = Lazy("tokenizers")
 transformers = Lazy("transformers")

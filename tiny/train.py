@@ -23,8 +23,8 @@ if __name__ == "__main__":
     # This checkout's suite, whichever is installed.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from memorization_suite.lazy import F, Lazy, nn, no_grad, np, torch
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.lazy import F, Lazy, nn, no_grad, np, torch
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.bank import Bank, Sampler, build_bank, phase_of
 from memorization_suite.tiny.models import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorization_suite.lazy import Image, np
+from memorization_suite.runs.lazy import Image, np
 from memorization_suite.tiny.drawing import (
     PIXELS,
     SIZE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from memorization_suite.lazy import no_grad, torch
+from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling.denoiser import Denoiser
 
 # Three scales, of equal weight.

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.denoiser import Denoiser
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from memorization_suite.lazy import no_grad, torch
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     pair_similarities,
@@ -17,6 +16,7 @@ from memorization_suite.mitigation.nemo.measures import (
 )
 from memorization_suite.mitigation.nemo.method import Neurons, scaled_values, value_factors
 from memorization_suite.mitigation.spikes import names_in
+from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling import Conditioning, Denoiser, NoisePredictor
 
 # z-score from which a neuron is out of distribution, and how it is lowered.

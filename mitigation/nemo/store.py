@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.lazy import torch
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
 from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.store import Row, Store, differences
 
 SCHEMA = 1

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memorization_suite.lazy import Lazy, torch
 from memorization_suite.pipelines.family import Family, can_load, register
+from memorization_suite.runs.lazy import Lazy, torch
 from memorization_suite.sampling.denoiser import Unusable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from memorization_suite.lazy import torch
+from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.denoiser import PARTS, Edit, See
 
 PROCESSOR = ".processor"

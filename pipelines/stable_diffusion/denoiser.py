@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from memorization_suite.lazy import no_grad, np, torch
 from memorization_suite.pipelines.stable_diffusion import attention
+from memorization_suite.runs.lazy import no_grad, np, torch
 from memorization_suite.sampling.denoiser import PARTS, Conditioning, Denoiser, Edit, See
 
 # Of CLIP's tokens the official code of Somepalli et al. draws from the first 49400.

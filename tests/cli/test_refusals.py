@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.pipelines.models
-from memorization_suite import ROOT
+from memorization_suite import ROOT, tiny
 from memorization_suite.generate_images import main
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags, value_type
@@ -235,5 +235,5 @@ def test_the_official_command_without_the_weights(monkeypatch, base, tmp_path, c
 def test_an_embedded_model_whose_weights_are_not_here(
     monkeypatch, base, tmp_path, capsys, no_model
 ):
-    monkeypatch.setitem(memorization_suite.pipelines.models.EMBEDDED, "tiny", tmp_path / "nowhere")
+    monkeypatch.setitem(tiny.MODELS, "tiny", tmp_path / "nowhere")
     refused(capsys, [*base, "--model_id", "tiny", "--output_path", str(tmp_path)], "tiny")

@@ -163,7 +163,7 @@ def run(tmp_path):
 def make_run(path, prompts, *, seed: int, samples: int = 3) -> RunFolder:
     """Writes a run's files through the run folder itself."""
     folder = RunFolder(path)
-    from memorization_suite.prompts.files import sha256_of
+    from memorization_suite.runs.files import sha256_of
 
     identity = {"prompts_sha256": sha256_of(prompts), "n_samples_per_prompt": samples, "seed": 2}
     folder.prepare(identity)

@@ -27,21 +27,21 @@ def start(*argv: str, timeout: int = 60):
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_its_docstring_starts_it_as_a_module(path):
-    assert f"\npython -m benchmarks.{path.stem} " in ast.get_docstring(ast.parse(path.read_text()))
+    assert f"\npython -m experiments.{path.stem} " in ast.get_docstring(ast.parse(path.read_text()))
 
 
 def test_make_and_the_readme_start_them_as_modules():
     for name in ("Makefile", "README.md", "CONTRIBUTING.md", "tiny/README.md"):
-        assert "python benchmarks/" not in (ROOT / name).read_text()
+        assert "python experiments/" not in (ROOT / name).read_text()
     assert (
         "-m benchmarks.metrics\n" in (ROOT / "Makefile").read_text()
-        and "`python -m benchmarks.metrics`" in (ROOT / "README.md").read_text()
+        and "`python -m experiments.metrics`" in (ROOT / "README.md").read_text()
     )
 
 
 def test_started_as_a_file_it_is_no_other_metrics():
     """Its folder comes first on the path then, and it shares its name with a package of ours."""
-    done = start("benchmarks/metrics.py", "--help")
+    done = start("experiments/metrics.py", "--help")
     assert done.returncode == 0 and "--side" in done.stdout, done
 
 

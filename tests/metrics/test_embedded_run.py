@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from memorization_suite import tiny
 from memorization_suite.commands import summarize
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE, run_script
 from memorization_suite.commands.sheet import GAP, SIDE, TITLE, run_sheet
-from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.realism import realism
 from memorization_suite.metrics.subject import logits_of, subject_probability
-from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.runs.table import read_results
 from tests.reference import scores as plain
 
 PROMPTS = "tiny_memorized_test.csv"
-EVERY = read_captions(TINY / "prompts" / PROMPTS)
+EVERY = read_captions(tiny.FOLDER / "prompts" / PROMPTS)
 LM = next(
     caption.row for caption in EVERY if caption.kind == "LM"
 )  # of its training image a region was memorized
@@ -35,7 +35,7 @@ CAPTIONS = {row: EVERY[row] for row in ROWS}
 KEYS = [(row, sample) for row in ROWS for sample in range(2)]
 
 pytestmark = pytest.mark.skipif(
-    not EMBEDDED["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+    not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
 )
 
 
@@ -45,7 +45,7 @@ def made(tmp_path_factory):
     relative to where it was made.
     """
     place = tmp_path_factory.mktemp("made")
-    shutil.copy(TINY / "prompts" / PROMPTS, place / "prompts.csv")
+    shutil.copy(tiny.FOLDER / "prompts" / PROMPTS, place / "prompts.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         planned = plan(
@@ -94,7 +94,7 @@ def image(run, prompt: int, sample: int) -> Image.Image:
     return Image.open(run / f"img_{prompt:04d}_{sample:02d}.png").convert("RGB")
 
 
-def references_of(caption, folder=TINY / "gt_images") -> list[Image.Image]:
+def references_of(caption, folder=tiny.GT_IMAGES) -> list[Image.Image]:
     return [
         Image.open(path).convert("RGB") for path in sorted((folder / caption.index).glob("*.png"))
     ]
@@ -108,7 +108,7 @@ def test_the_run_names_its_prompt_file_for_every_place(made):
 def test_copies_alignment_and_masks(run, capsys):
     assert sscd_clip(run) == 0
     out, error = capsys.readouterr()
-    assert f"references: 2 of 2 prompts have one or more in {TINY / 'gt_images'}" in error
+    assert f"references: 2 of 2 prompts have one or more in {tiny.GT_IMAGES}" in error
     assert {(row.quantity, row.variant) for row in read_results(run)} == {
         ("copy_score", "ncc32_shift1_masks"),
         ("feature_similarity", "efficientnet_lite0_192"),
@@ -136,9 +136,7 @@ def test_copies_alignment_and_masks(run, capsys):
         1.0,
     }
     local = CAPTIONS[LM]
-    mask = np.array(Image.open(TINY / "masks" / f"{local.index}.png").convert("L")) / np.float32(
-        255
-    )
+    mask = np.array(Image.open(tiny.MASKS / f"{local.index}.png").convert("L")) / np.float32(255)
     expected = {
         (LM, k): max(
             plain.ls_l2(image(run, LM, k), reference, mask) for reference in references_of(local)
@@ -222,7 +220,7 @@ def test_a_sheet_without_training_images_or_an_image(run, tmp_path):
 
 def test_a_broken_and_a_missing_training_image_stop_nothing(run, tmp_path, capsys):
     for caption in CAPTIONS.values():
-        shutil.copytree(TINY / "gt_images" / caption.index, tmp_path / "gt" / caption.index)
+        shutil.copytree(tiny.GT_IMAGES / caption.index, tmp_path / "gt" / caption.index)
     broken, *_ = sorted((tmp_path / "gt" / CAPTIONS[TM].index).iterdir())
     broken.write_bytes(broken.read_bytes()[:80])
     shutil.rmtree(tmp_path / "gt" / CAPTIONS[LM].index)

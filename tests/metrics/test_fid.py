@@ -10,9 +10,9 @@ from torch import nn
 
 from memorization_suite.commands import distances
 from memorization_suite.download.assets import path_of
-from memorization_suite.download.check import sha256_of
 from memorization_suite.metrics.fid import frechet, kernel
 from memorization_suite.runs import Key
+from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
 from tests.metrics.test_scripts import generated

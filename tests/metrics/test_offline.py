@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from memorization_suite.benchmarks.make_realism import broken
+from memorization_suite import tiny
+from memorization_suite.experiments.make_realism import broken
 from memorization_suite.metrics.base import METRICS, Job, Scoring
 from memorization_suite.metrics.copy_score import CopyScore
-from memorization_suite.metrics.embedded import TINY, read_captions
+from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.metrics.feature_diversity import diversity
 from memorization_suite.metrics.image_features import EfficientNet, image_features
 from memorization_suite.metrics.images import to_tensor
@@ -29,18 +30,18 @@ from memorization_suite.metrics.subject import (
 )
 from memorization_suite.prompts.files import Prompt
 
-CAPTIONS = read_captions(TINY / "prompts" / "tiny_memorized_test.csv")
+CAPTIONS = read_captions(tiny.prompts("tiny"))
 VM, TM = ([caption for caption in CAPTIONS if caption.kind == kind] for kind in ("VM", "TM"))
 
 
 def picture_of(image: Image.Image) -> Picture:
-    made = Picture(TINY)
+    made = Picture(tiny.FOLDER)
     made.decoded = image
     return made
 
 
 def reference_of(caption, k: int = 0) -> Image.Image:
-    return Image.open(sorted((TINY / "gt_images" / caption.index).glob("*.png"))[k]).convert("RGB")
+    return Image.open(sorted((tiny.GT_IMAGES / caption.index).glob("*.png"))[k]).convert("RGB")
 
 
 def jpeg(image: Image.Image) -> Image.Image:
@@ -65,9 +66,9 @@ EDITS = {
 
 def scores_of(metric: str):
     """What a metric computes for a run of tiny."""
-    prompts = TINY / "prompts" / "tiny_memorized_test.csv"
+    prompts = tiny.prompts("tiny")
     run = Run(Path(), prompts, prompts=[], files={}, model_id="tiny")
-    job = Job(Scoring(gen_folder=Path(), device="cpu"), {}, run, TINY / "gt_images")
+    job = Job(Scoring(gen_folder=Path(), device="cpu"), {}, run, tiny.GT_IMAGES)
     return job.metric(METRICS[metric]).scores(job)
 
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from memorization_suite.commands.score import COPIES, PREFERENCE, run_script
-from memorization_suite.download.check import sha256_of
 from memorization_suite.runs import Key
+from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import CAPTIONS, Patches, picture
 from tests.reference import scores as plain

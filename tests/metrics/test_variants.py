@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from memorization_suite.download.assets import named, path_of
-from memorization_suite.download.check import sha256_of
 from memorization_suite.metrics.clip_score import VARIANTS, ClipMetric
 from memorization_suite.metrics.sscd import PRESETS, SscdMetric
+from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.table import read_results
 from tests.metrics.conftest import picture
 from tests.metrics.test_scripts import REFERENCES, generated, sscd_clip, values

@@ -7,8 +7,8 @@ import pytest
 
 import memorization_suite.pipelines.loading
 from memorization_suite.commands.neurons import NoiseMaps, ordinary_statistics
-from memorization_suite.pipelines.models import EMBEDDED
 from memorization_suite.prompts.files import read_prompts
+from memorization_suite.tiny import MODELS
 
 PROMPTS = Path(__file__).parents[2] / "tiny" / "prompts"
 ORDINARY = [prompt.caption for prompt in read_prompts(PROMPTS / "tiny_ordinary_tuning.csv")][:6]
@@ -19,7 +19,7 @@ load = functools.cache(memorization_suite.pipelines.loading.load_pipeline)
 @pytest.fixture(scope="session")
 def tiny():
     """The embedded model's pipeline with its own scheduler."""
-    if not EMBEDDED["tiny"].is_dir():
+    if not MODELS["tiny"].is_dir():
         pytest.skip("the weights of tiny are not in this checkout")
     return load("tiny", dtype="fp32", device="cpu", scheduler="keep")
 

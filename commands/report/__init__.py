@@ -1,0 +1,81 @@
+"""One self-contained HTML page of run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.commands.report.gather import find_runs, gather, score_rows
+from memorization_suite.commands.report.page import Limits, render
+from memorization_suite.commands.settings import split
+from memorization_suite.metrics.checkpoints import existing
+from memorization_suite.runs.files import write_bytes, write_csv
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
+
+
+@frozen_settings
+class Reporting(Settings):
+    """The flags of make_report.py."""
+
+    title: str = flag("Memorization report", "heading of the page", metavar="TEXT")
+    prompts: Path | None = flag(
+        None,
+        "prompt file of the runs (default: the one that each run names)",
+        alias="-p",
+        metavar="FILE",
+    )
+    gt_folder: Path | None = flag(
+        None,
+        "training images, <folder>/<Index>/*.png (default as for the metric scripts)",
+        metavar="FOLDER",
+    )
+    max_prompts: int = flag(48, "prompts in the gallery", at_least=1, metavar="N")
+    max_runs: int = flag(12, "runs in the gallery", at_least=1, metavar="N")
+    samples: int = flag(2, "images of each prompt and run in the gallery", at_least=1, metavar="N")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written."""
+
+    path: Path
+    # The run folders on it, in order.
+    runs: list[Path]
+    # Bytes of the page.
+    size: int
+
+    @property
+    def summary(self) -> str:
+        """Where it is and what is on it, in a line."""
+        return f"{self.path}: {len(self.runs)} runs, {self.size / 1e6:.1f} MB"
+
+
+def report(folders: Iterable[Path | str], out: Path | str, **typed: Any) -> Page:
+    """Writes the page, and its scores to NAME_scores.csv beside it.
+
+    folders: of runs, or with run folders below them; others are shown beside the first run. typed:
+    flags of make_report.py by name. Raises ValueError for what the user can mend.
+    """
+    split(typed, Reporting)
+    settings = Reporting(**typed)
+    out = Path(out)
+    check_page(out)
+    existing(settings.gt_folder, "--gt_folder", folder=True)
+    existing(settings.prompts, "--prompts", folder=False)
+    runs = gather(find_runs(map(Path, folders)), settings.prompts)
+    limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
+    page = render(runs, title=settings.title, gt_folder=settings.gt_folder, limits=limits).encode()
+    rows = [row for reported in runs for row in score_rows(reported)]
+    write_csv(out.with_name(f"{out.stem}_scores.csv"), rows)
+    write_bytes(out, page)
+    return Page(out, [reported.run.folder for reported in runs], len(page))
+
+
+def check_page(out: Path) -> None:
+    """Raises ValueError for what is no name of a page, or lies in a folder that is not there."""
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {out} is no name of a page: it ends in .html")

@@ -1,0 +1,57 @@
+"""What the benchmarks share: flags, where figures go, timing."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memorization_suite import tiny
+from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.text import markdown_table
+
+# Lines of texts by column.
+Table = list[dict[str, str]]
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help is the script's docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def model_parser(doc: str | None, *, samples: int, out: str) -> argparse.ArgumentParser:
+    """The flags of a measurement on an embedded model. out: default folder of its runs."""
+    made = parser(doc)
+    made.add_argument("--model_id", default="tiny", choices=list(tiny.MODELS))
+    made.add_argument("--samples", type=int, default=samples, help="images per prompt")
+    made.add_argument("--out", type=Path, default=Path(out), help="folder of the runs")
+    made.add_argument("--figures", type=Path, default=tiny.EVALUATION, help="folder of the figures")
+    return made
+
+
+def write_figures(args: argparse.Namespace, name: str, values: Any, *tables: Table) -> None:
+    """<model>_<name>.json with the numbers and .md with the tables, in the figures' folder."""
+    args.figures.mkdir(parents=True, exist_ok=True)
+    path = args.figures / f"{args.model_id}_{name}"
+    text = "\n".join(map(markdown_table, tables))
+    write_json(path.with_name(f"{path.name}.json"), values)
+    write_bytes(path.with_name(f"{path.name}.md"), text.encode())
+
+
+def interval_text(mean: float, low: float, high: float, *, form: str) -> str:
+    """`0.12 [0.10, 0.14]`."""
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def best_of(repeats: int, work: Callable[[], object]) -> float:
+    """Least wall time of several calls, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)

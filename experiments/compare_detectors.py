@@ -1,0 +1,184 @@
+"""Every detector on an embedded model's test prompts, memorized against ordinary: AUC and TPR by
+kind of memorization, rows and seconds.
+
+python -m experiments.compare_detectors --model_id tiny
+
+Prints the tables and writes tiny/evaluation/<model>_detectors.{json,md}. Each detector runs alone,
+so that its seconds are its own, and then all together. Also: how well the masks of spatial
+detectors find the planted region of local memorization (intersection over union with it, binarized
+by Otsu's threshold; AUC over pixels). Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from memorization_suite import tiny
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
+from memorization_suite.detection import DETECTORS, build_detector
+from memorization_suite.detection.bright_ending import binarise
+from memorization_suite.detection.evaluation.summary import figure_text, summarise
+from memorization_suite.experiments.common import interval_text, model_parser, write_figures
+from memorization_suite.experiments.scored_run import load_once
+from memorization_suite.metrics.embedded import Caption, read_captions
+from memorization_suite.metrics.intervals import average, mean_over_prompts, prompt_means
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.run_folder import Key
+from memorization_suite.runs.text import table_text
+
+KINDS = ("VM", "TM", "LM")
+
+
+def run(args: argparse.Namespace, detector: str, out: Path, **flags) -> dict[str, ScoreFolder]:
+    """Scores of one detector, or all of them. Raises ValueError."""
+    planned = plan_detection(
+        model_id=args.model_id,
+        detector=detector,
+        n_samples_per_prompt=args.samples,
+        batch_size=4,
+        output_path=str(out),
+        quiet=True,
+        **flags,
+    )
+    made = detect(planned, load=load_once)
+    print(made.summary)
+    return made.folders
+
+
+# --- scores
+
+
+def prompt_scores(folder: ScoreFolder) -> dict[str, dict[int, float]]:
+    """Set -> prompt row -> mean over its images."""
+    scores: dict[str, list[tuple[int, float]]] = {}
+    for row in folder.rows("scores"):
+        scores.setdefault(row["set"], []).append((int(row["prompt_index"]), float(row["score"])))
+    return {name: prompt_means(values) for name, values in scores.items()}
+
+
+def mean_of(rows: list[dict[str, str]], column: str) -> float:
+    """Mean of a column."""
+    return average([float(row[column]) for row in rows])
+
+
+def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
+    """One detector's figures; `by kind`: AUC of one kind of memorized prompts against all ordinary
+    ones.
+    """
+    scores = prompt_scores(folder)
+    cost = folder.rows("cost")
+    memorized = scores["mem"]
+    ordinary = list(scores["nonmem"].values())
+    by_kind = {}
+    for kind in KINDS:
+        of_kind = [memorized[caption.row] for caption in captions if caption.kind == kind]
+        by_kind[kind] = summarise(of_kind, ordinary)
+    return {
+        "detector": name,
+        **summarise(list(memorized.values()), ordinary),
+        "by kind": by_kind,
+        "rows per prompt": mean_of(cost, "unet_rows"),
+        "seconds per prompt": mean_of(cost, "pass_seconds"),
+    }
+
+
+def shown(line: dict) -> dict[str, str]:
+    """A line as text."""
+    kinds = line["by kind"].items()
+    return {
+        "detector": line["detector"],
+        "AUC": figure_text(line, "auc"),
+        "TPR@1%FPR": figure_text(line, "tpr_at_0.01"),
+        "TPR@3%FPR": figure_text(line, "tpr_at_0.03"),
+        **{f"AUC {kind}": figure_text(figures, "auc") for kind, figures in kinds},
+        **{f"TPR@1% {kind}": f"{figures['tpr_at_0.01']:.2f}" for kind, figures in kinds},
+        "rows": f"{line['rows per prompt']:.0f}",
+        "s": f"{line['seconds per prompt']:.2f}",
+    }
+
+
+# --- masks
+
+
+def overlap(mask: np.ndarray, truth: torch.Tensor) -> dict[str, float]:
+    """Of one image's mask with the planted region. mask: (h, w); truth: (H, W) bool."""
+    large = torch.nn.functional.interpolate(
+        torch.from_numpy(mask)[None, None], truth.shape, mode="bilinear"
+    )
+    inside = binarise(large, "otsu")[0, 0] > 0
+    return {
+        "IoU": float((inside & truth).sum() / (inside | truth).sum()),
+        "area": float(inside.float().mean()),
+        "pixel AUC": float(roc_auc_score(truth.flatten().numpy(), large.flatten().numpy())),
+    }
+
+
+def localization(
+    folder: ScoreFolder, captions: list[Caption], samples: int
+) -> dict[str, dict[str, float]]:
+    """Mean over local prompts of the means over their images, with 95 % intervals."""
+    overlaps: dict[str, list[tuple[int, float]]] = {}
+    for caption in captions:
+        truth = caption.mask()
+        if truth is None:
+            continue
+        for sample in range(samples):
+            file = folder.path / "masks" / f"mem_{Key(caption.row, sample)}.npy"
+            mask = np.load(file, allow_pickle=False)
+            for name, value in overlap(mask, truth).items():
+                overlaps.setdefault(name, []).append((caption.row, value))
+    return {name: asdict(mean_over_prompts(values)) for name, values in overlaps.items()}
+
+
+def shown_masks(name: str, figures: dict[str, dict[str, float]]) -> dict[str, str]:
+    """A line as text."""
+    line = {"masks of": name}
+    for quantity, values in figures.items():
+        line[quantity] = interval_text(**values, form=".3f")
+    return line
+
+
+def main() -> None:
+    """The command line."""
+    args = model_parser(__doc__, samples=4, out="build/detection").parse_args()
+    captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
+    preset = load_preset("auto", args.model_id)[1]
+    lines = []
+    places = {}
+    for name in DETECTORS:
+        detector = build_detector(name, **preset.get(name, {}))
+        if detector.missing():
+            print(f"left out: {name} {detector.missing()}")
+            continue
+        folders = run(args, name, args.out / args.model_id)
+        lines.append(line_of(name, folders[name], captions))
+        if detector.spatial:  # anew, so that the time for pictures is not the detector's
+            folders = run(args, name, args.out / f"{args.model_id}_masks", save_masks=True)
+            places[name] = localization(folders[name], captions, args.samples)
+    folders = run(args, "all", args.out / f"{args.model_id}_all")
+    cost = folders["noise_norm"].rows("cost")
+    together = {name: mean_of(cost, name) for name in ("pass_unet_rows", "pass_seconds")}
+    lines_by_auc = sorted(lines, key=lambda line: -line["auc"])
+    table = [shown(line) for line in lines_by_auc]
+    masks = [shown_masks(name, figures) for name, figures in places.items()]
+    print(table_text(table))
+    print(
+        f"all in one pass: {together['pass_unet_rows']:.0f} rows and "
+        f"{together['pass_seconds']:.2f} s a prompt; one after the other "
+        f"{sum(line['rows per prompt'] for line in lines):.0f} rows and "
+        f"{sum(line['seconds per prompt'] for line in lines):.2f} s"
+    )
+    print(table_text(masks))
+    figures = {"detectors": lines, "all in one pass": together, "local masks": places}
+    write_figures(args, "detectors", figures, table, masks)
+
+
+if __name__ == "__main__":
+    main()

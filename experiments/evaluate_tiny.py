@@ -1,0 +1,221 @@
+"""Is an embedded model good enough? The figures of its model card, from the test split, without
+mitigation.
+
+python -m experiments.evaluate_tiny --model_id tiny
+
+About half an hour on two cores; goes on where it stopped. Writes tiny/evaluation/<model>.json and
+contact sheets beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from sklearn.metrics import roc_auc_score
+
+from memorization_suite import tiny
+from memorization_suite.experiments.common import model_parser
+from memorization_suite.experiments.magnitudes import start_magnitudes
+from memorization_suite.experiments.scored_run import (
+    KINDS,
+    ScoredRun,
+    is_kind,
+    load_once,
+    mean,
+    scored_run,
+)
+from memorization_suite.metrics.copy_score import THRESHOLD, copied, copy_scores
+from memorization_suite.metrics.embedded import Caption, read_captions
+from memorization_suite.metrics.images import read_images
+from memorization_suite.metrics.intervals import share_of_copies
+from memorization_suite.runs.files import write_json
+from memorization_suite.sampling import image_seed, initial_noise
+
+STARTS = range(0, 21, 2)  # first guided step of the transition study
+CELL = 66  # pixels of an image on a contact sheet, with its margin
+
+
+# --- ordinary captions
+
+
+def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
+    """How near ordinary images come to any verbatim training image.
+
+    Share of copies, and quantiles of the nearest one's score.
+    """
+    references = []
+    for split in ("memorized_tuning", "memorized_test"):
+        captions = read_captions(tiny.prompts(model_id, split))
+        references += [caption.references() for caption in captions if caption.kind == "VM"]
+    images = read_images(run.folder.image_path(key) for key in run.rows)
+    nearest = copy_scores(images, torch.cat(references)).amax(1)
+    scores = [(key.prompt, value) for key, value in zip(run.rows, nearest.tolist())]
+    return {
+        "share of copies": round(share_of_copies(scores, THRESHOLD).mean, 3),
+        "nearest, median": round(nearest.median().item(), 3),
+        "nearest, 99 %": round(nearest.quantile(0.99).item(), 3),
+        "nearest, largest": round(nearest.max().item(), 3),
+    }
+
+
+def by_layout(run: ScoredRun) -> dict[str, float]:
+    """Share of images that show their subject, for each layout of ordinary captions."""
+    shares = {}
+    for layout in sorted({caption.group for caption in run.captions}):
+        shown = run.shown(lambda caption, layout=layout: caption.group == layout)
+        shares[layout] = round(shown, 3)
+    return shares
+
+
+# --- magnitudes
+
+
+def magnitudes(pipe, captions: list[Caption], seeds: int = 16) -> torch.Tensor:
+    """First-step magnitude of every caption from the same noises. (captions, seeds)."""
+    shape = pipe.latent_shape(pipe.native_size, pipe.native_size)
+    noise = initial_noise([image_seed(0, 0, k) for k in range(seeds)], shape)
+    prompts = [caption.text for caption in captions for _ in range(seeds)]
+    values = start_magnitudes(pipe, prompts, noise.repeat(len(captions), 1, 1, 1))
+    return values.reshape(len(captions), seeds)
+
+
+def ordinary_magnitude(pipe, model_id: str) -> float:
+    """Mean over the ordinary captions of the tuning split."""
+    captions = read_captions(tiny.prompts(model_id, "ordinary_tuning"))
+    return magnitudes(pipe, captions).mean().item()
+
+
+def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
+    """Mean magnitudes by kind, and the AUC of the 16-seed means against ordinary captions."""
+    low = magnitudes(pipe, ordinary).mean(1)
+    high = magnitudes(pipe, memorized).mean(1)
+    table = {"ordinary": {"mean": round(low.mean().item(), 3)}}
+    for name in KINDS:
+        wanted = is_kind(name)
+        chosen = torch.tensor([wanted(caption) for caption in memorized])
+        of_kind = high[chosen]
+        labels = [1] * len(of_kind) + [0] * len(low)
+        values = torch.cat([of_kind, low])
+        auc = float(roc_auc_score(labels, values.tolist()))
+        table[name] = {"mean": round(of_kind.mean().item(), 3), "AUC": round(auc, 4)}
+    return table
+
+
+# --- when a trajectory leaves its training image
+
+
+def transitions(args: argparse.Namespace, samples: int) -> dict:
+    """Group B with guidance started at step 0, 2, ..., 20: share of copies, subject shown, and when
+    each image escapes for good.
+    """
+    is_b = is_kind("VM B")
+    captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
+    rows = [caption.row for caption in captions if is_b(caption)]
+    shares = {}
+    copies = {}
+    shown = {}
+    for start in STARTS:
+        run = scored_run(
+            args,
+            "memorized_test",
+            n_samples_per_prompt=samples,
+            method="static_transition",
+            cfg_step=start - 1,
+            start=min(rows),
+            end=max(rows) + 1,
+        )
+        shares[start] = run.copies(is_b)
+        scores = run.values("copy_score", is_b)
+        copies[start] = {key: copied(value) for key, value in scores.items()}
+        shown[start] = run.shown(is_b)
+    steps = []
+    by_prompt: dict[int, set] = {}
+    for key in copies[0]:
+        step = first_escape([copies[start][key] for start in STARTS])
+        steps.append(step)
+        by_prompt.setdefault(key.prompt, set()).add(step)
+    differing = mean(len(different) > 1 for different in by_prompt.values())
+    return {
+        "share of copies": {start: round(shares[start], 3) for start in STARTS},
+        "subject shown": {start: round(shown[start], 3) for start in STARTS},
+        "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
+        "prompts whose noises escape at different steps": round(differing, 3),
+    }
+
+
+def first_escape(copy_by_start: list[bool]) -> int | None:
+    """First start of guidance from which on the image is never a copy again.
+
+    None if it is one at the last.
+    """
+    last = max((i for i, copy in enumerate(copy_by_start) if copy), default=-1)
+    return STARTS[last + 1] if last + 1 < len(STARTS) else None
+
+
+# --- pictures
+
+
+def contact_sheet(path: Path, run: ScoredRun, samples: int, columns: int = 4) -> None:
+    """Training image (if there is one) and the first `samples` images of every caption."""
+    width = CELL * (samples + 1) + 10
+    height = CELL + 12
+    rows = -(-len(run.captions) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, caption in enumerate(run.captions):
+        x = i % columns * width
+        y = i // columns * height
+        draw.text((x, y), caption.text[: width // 6], fill="black")
+        keys = [key for key in run.rows if key.prompt == caption.row]
+        generated = [run.folder.image_path(key) for key in keys[:samples]]
+        if caption.index:
+            reference = sorted((tiny.GT_IMAGES / caption.index).glob("*.png"))[0]
+            sheet.paste(small(reference), (x, y + 12))
+            x += CELL + 4
+        for k, file in enumerate(generated):
+            sheet.paste(small(file), (x + k * CELL, y + 12))
+    sheet.save(path, quality=70, optimize=True)
+
+
+def small(file: Path) -> Image.Image:
+    """The picture at the size of a contact sheet."""
+    return Image.open(file).resize((64, 64), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    """The command line."""
+    parser = model_parser(__doc__, samples=10, out="build/evaluation")
+    parser.add_argument(
+        "--noises",
+        type=int,
+        default=4,
+        help="images per prompt in the transition study; 0 leaves it out",
+    )
+    args = parser.parse_args()
+    memorized = scored_run(args, "memorized_test")
+    ordinary = scored_run(args, "ordinary_test")
+    args.figures.mkdir(parents=True, exist_ok=True)
+    contact_sheet(args.figures / f"{args.model_id}_memorized.jpg", memorized, 2)
+    contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)
+    pipe = load_once(args.model_id)
+    figures = {
+        "copies": {name: round(memorized.copies(is_kind(name)), 3) for name in KINDS},
+        "ordinary": {
+            "subject shown": round(ordinary.shown(), 3),
+            "subject shown by layout": by_layout(ordinary),
+            **ordinary_copies(ordinary, args.model_id),
+        },
+        "first-step magnitude": separation(pipe, memorized.captions, ordinary.captions),
+    }
+    if args.noises:
+        figures["guidance from step k, group B"] = transitions(args, args.noises)
+    path = args.figures / f"{args.model_id}.json"
+    write_json(path, figures)
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()

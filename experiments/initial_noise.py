@@ -1,0 +1,96 @@
+"""The paper's two methods beside delayed guidance alone, on equal noise: copies, subjects and
+first-step magnitude by kind of memorization.
+
+python -m experiments.initial_noise --model_id tiny
+
+Prints the table and writes tiny/evaluation/<model>_initial_noise.{json,md}. Guidance alone starts
+at the batch-wise method's step; per-sample targets are those of experiments/grids.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memorization_suite.experiments.common import model_parser, write_figures
+from memorization_suite.experiments.compare_methods import KINDS
+from memorization_suite.experiments.evaluate_tiny import ordinary_magnitude
+from memorization_suite.experiments.grids import grids
+from memorization_suite.experiments.scored_run import (
+    ScoredRun,
+    Test,
+    everything,
+    is_kind,
+    load_once,
+    mean,
+    scored_run,
+)
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.text import table_text
+
+
+def settings(model_id: str, level: float) -> dict[str, dict[str, Any]]:
+    """Title -> flags. level: mean magnitude of ordinary captions."""
+    step = load_preset("auto", model_id)[1]["batch_wise"]["apply_cfg_step"]
+    found: dict[str, dict[str, Any]] = {
+        "no mitigation": {},
+        f"guidance after step {step} alone": {"method": "static_transition", "cfg_step": step},
+        "batch-wise": {"method": "batch_wise"},
+    }
+    for values in reversed(grids(level)["per_sample"]):
+        target = values["target_loss"]
+        found[f"per-sample, target {target:g}"] = {"method": "per_sample", "target_loss": target}
+    return found
+
+
+def line_of(title: str, run: ScoredRun, pipe) -> dict:
+    """Figures of one run, whole and by kind."""
+    magnitudes = run.magnitudes(pipe)
+
+    def figures(wanted: Test) -> dict[str, float | None]:
+        """Share of copies, share of images with their subject, mean magnitude at the start."""
+        return {
+            "copies": run.copies(wanted),
+            "subject shown": run.shown(wanted),
+            "magnitude": mean(run.of(magnitudes, wanted).values()),
+        }
+
+    return {
+        "method": title,
+        "UNet rows": run.column("unet_evals"),
+        "all": figures(everything),
+        **{name: figures(is_kind(name)) for name in KINDS},
+    }
+
+
+def shown(line: dict) -> dict[str, str]:
+    """A line as text: copies / subject / magnitude."""
+
+    def text(part: dict) -> str:
+        if part["copies"] is None:
+            return "-"
+        shares = f"{100 * part['copies']:.0f} / {100 * part['subject shown']:.0f}"
+        return f"{shares} / {part['magnitude']:.2f}"
+
+    return {
+        "copies % / subject % / magnitude": line["method"],
+        **{name: text(line[name]) for name in ("all", *KINDS)},
+        "rows": f"{line['UNet rows']:.0f}",
+    }
+
+
+def main() -> None:
+    """The command line."""
+    args = model_parser(__doc__, samples=2, out="build/initial_noise").parse_args()
+    pipe = load_once(args.model_id)
+    level = ordinary_magnitude(pipe, args.model_id)
+    lines = []
+    for title, flags in settings(args.model_id, level).items():
+        run = scored_run(args, "memorized_test", save_latents=True, quiet=True, **flags)
+        lines.append(line_of(title, run, pipe))
+    table = [shown(line) for line in lines]
+    print(table_text(table))
+    write_figures(args, "initial_noise", lines, table)
+
+
+if __name__ == "__main__":
+    main()

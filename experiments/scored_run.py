@@ -1,0 +1,154 @@
+"""A run of generate_images.py on an embedded model, with its offline scores: what the demo and the
+measurements share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from memorization_suite import tiny
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import plan
+from memorization_suite.commands.score import score
+from memorization_suite.experiments.magnitudes import start_magnitudes
+from memorization_suite.metrics.copy_score import THRESHOLD
+from memorization_suite.metrics.embedded import Caption, read_captions
+from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
+from memorization_suite.pipelines import loading
+from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.table import Result
+
+# Kinds of memorization -> the prompt file's type and group; "": any group.
+KINDS = {
+    "VM": ("VM", ""),
+    "VM A": ("VM", "A"),
+    "VM B": ("VM", "B"),
+    "TM": ("TM", ""),
+    "LM": ("LM", ""),
+}
+Test = Callable[[Caption], bool]
+
+load_once = functools.lru_cache(maxsize=1)(loading.load_pipeline)
+
+
+def everything(caption: Caption) -> bool:
+    """A test that all captions pass."""
+    return True
+
+
+def is_kind(name: str) -> Test:
+    """A test of captions: is it of this kind, one of KINDS?"""
+    kind, group = KINDS[name]
+    return lambda caption: caption.kind == kind and group in ("", caption.group)
+
+
+@dataclass
+class ScoredRun:
+    """A finished run of an embedded model."""
+
+    folder: RunFolder
+    captions: list[Caption]
+    # Quantity -> score of each image that has one; copy_score: images of memorized captions.
+    scores: dict[str, dict[Key, float]]
+    # Rows of images.csv.
+    rows: dict[Key, dict[str, str]]
+
+    def values(self, quantity: str, wanted: Test = everything) -> dict[Key, float]:
+        """Scores of the images of the wanted captions."""
+        return self.of(self.scores.get(quantity, {}), wanted)
+
+    def of(self, values: dict[Key, Any], wanted: Test) -> dict[Key, Any]:
+        """Of any values, those of images of the wanted captions."""
+        return {key: value for key, value in values.items() if wanted(self.captions[key.prompt])}
+
+    def mean(self, quantity: str) -> Mean | None:
+        """Mean over prompts; None without any."""
+        values = by_prompt(self.values(quantity))
+        return mean_over_prompts(values) if values else None
+
+    def share_of_copies(self, wanted: Test = everything) -> Mean | None:
+        """Share of copies among the images of the wanted captions; None without any."""
+        return share_of_copies(by_prompt(self.values("copy_score", wanted)), THRESHOLD)
+
+    def copies(self, wanted: Test = everything) -> float | None:
+        """The same without its interval."""
+        share = self.share_of_copies(wanted)
+        return share.mean if share else None
+
+    def shown(self, wanted: Test = everything) -> float | None:
+        """Share of images that show their subject."""
+        return mean(self.values("subject_shown", wanted).values())
+
+    def column(self, name: str, wanted: Test = everything) -> float | None:
+        """Mean of a column of images.csv."""
+        return mean(row[name] for row in self.of(self.rows, wanted).values())
+
+    def magnitudes(self, pipe) -> dict[Key, float]:
+        """First-step magnitudes where sampling started.
+
+        The run was made with --save_latents and the model's own scheduler.
+        """
+        files = [self.folder.latents_path(key) for key in self.rows]
+        latents = torch.stack([load_file(file)["adjusted"] for file in files])
+        captions = [row["prompt"] for row in self.rows.values()]
+        values = start_magnitudes(pipe, captions, latents)
+        return dict(zip(self.rows, values.tolist()))
+
+
+def by_prompt(values: dict[Key, float]) -> list[tuple[int | None, float]]:
+    """Prompt and value of each image."""
+    return [(key.prompt, value) for key, value in values.items()]
+
+
+def mean(values: Iterable[float | str]) -> float | None:
+    """Mean, or None of nothing."""
+    numbers = [float(value) for value in values]
+    return statistics.mean(numbers) if numbers else None
+
+
+def scored_run(
+    args: argparse.Namespace,
+    split: str,
+    *,
+    metrics: tuple[str, ...] = ("copy", "alignment"),
+    **flags: Any,
+) -> ScoredRun:
+    """Generates (or goes on) and scores.
+
+    args: model_id, samples and out, the folder of the runs, as typed; split: of `prompt_file`;
+    flags: of generate_images.py. Raises ValueError.
+    """
+    path = tiny.prompts(args.model_id, split)
+    captions = read_captions(path)[: flags.get("end")]
+    flags = {"n_samples_per_prompt": args.samples, "batch_size": 8, **flags, "end": len(captions)}
+    samples = flags["n_samples_per_prompt"]
+    out = args.out / f"{args.model_id}_{split}_s{samples}_b{flags['batch_size']}"
+    planned = plan(model_id=args.model_id, prompts=str(path), output_path=str(out), **flags)
+    print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
+    run = generate(planned, load=load_once)
+    print(run.summary)
+    table = score(run, metrics, num_samples=samples, quiet=True)
+    wanted = {*planned.wanted(planned.prompts)}
+    rows = {key: row for key, row in run.folder.costs().items() if key in wanted}
+    return ScoredRun(run.folder, captions, by_quantity(table.results, wanted), rows)
+
+
+def by_quantity(results: list[Result], wanted: set[Key]) -> dict[str, dict[Key, float]]:
+    """Quantity -> score of each wanted image."""
+    scores: dict[str, dict[Key, float]] = {}
+    for row in results:
+        if row.prompt_index is None or row.sample_index is None:
+            continue
+        key = Key(row.prompt_index, row.sample_index)
+        if key in wanted:
+            scores.setdefault(row.quantity, {})[key] = row.value
+    return scores

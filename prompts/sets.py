@@ -1,0 +1,96 @@
+"""Prompt sets: a local file, or a sample of a data set by name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from memorization_suite import tiny
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.lazy import np
+
+HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<column>[^:]+)(:(?P<split>[^:]+))?")
+
+
+def prompt_sources(model_id: str, prompts: str, nonmem_prompts: str) -> tuple[str, str]:
+    """The two prompt sets; an embedded model has its own. Raises ValueError when there is none."""
+    if prompts:
+        return prompts, nonmem_prompts
+    if model_id not in tiny.MODELS:
+        raise ValueError(
+            "give the prompts to be looked at with --prompts (and ordinary ones to compare "
+            "with --nonmem_prompts), or use the embedded model with --model_id tiny"
+        )
+    ordinary = nonmem_prompts or str(tiny.prompts(model_id, "ordinary_test"))
+    return str(tiny.prompts(model_id)), ordinary
+
+
+def read_local(flag: str, source: str) -> list[Prompt] | None:
+    """Prompts of a file; None for a data set by name, hub:NAME:COLUMN[:SPLIT].
+
+    Raises ValueError when the source is neither. flag: where it was given.
+    """
+    if not source.startswith("hub:"):
+        return read_prompts(Path(source))
+    if not HUB.fullmatch(source):
+        raise ValueError(
+            f"--{flag} {source!r}: a data set is written hub:NAME:COLUMN or hub:NAME:COLUMN:SPLIT"
+        )
+    return None
+
+
+def read_sample(source: str, folder: Path, count: int, seed: int) -> list[Prompt]:
+    """`count` rows of a data set, drawn with a seed and written into `folder`; later runs read that
+    file.
+
+    Raises ValueError for a data set that cannot be read.
+    """
+    path = folder / f"{re.sub('[^A-Za-z0-9]+', '-', source)}_{count}_seed{seed}.csv"
+    if not path.exists():
+        captions = read_hub(source)
+        drawn = np.random.default_rng(seed).permutation(len(captions))[:count]
+        rows = [{"Caption": captions[i], "Index": i} for i in np.sort(drawn).tolist()]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(path, rows)
+    return read_prompts(path)
+
+
+def read_hub(source: str) -> list[str]:
+    """All texts of a column that are not empty, each once. Raises ValueError with one message,
+    whatever the library raises.
+    """
+    import datasets
+
+    parts = HUB.fullmatch(source)
+    assert parts is not None  # read_local was asked
+    name = parts["name"]
+    column = parts["column"]
+    split = parts["split"] or "train"
+    try:
+        table = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the library raises a dozen kinds
+        raise ValueError(
+            f"cannot load the data set {name!r} (split {split}): it is not on this machine and the "
+            "hub cannot be reached, or has no such data set or split "
+            f"({type(error).__name__}). A prompt file works too."
+        ) from error
+    if column not in table.column_names:
+        raise ValueError(
+            f"the data set {name} has no column {column!r}; it has {', '.join(table.column_names)}"
+        )
+    texts: dict[str, None] = {}
+    for text in table[column][:]:
+        if isinstance(text, str) and text.strip():
+            texts[" ".join(text.split())] = None
+    if not texts:
+        raise ValueError(f"the column {column!r} of {name} holds no text")
+    return list(texts)
+
+
+def captions_hash(prompts: Sequence[Prompt]) -> str:
+    """A hash over the captions of a set."""
+    captions = "\0".join(prompt.caption for prompt in prompts)
+    return hashlib.sha256(captions.encode()).hexdigest()[:16]

@@ -1,0 +1,322 @@
+"""The page of run folders: what it shows, that it says what is missing, and that texts from files
+stay texts.
+"""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
+from memorization_suite.commands.score import COPIES, run_script
+from memorization_suite.make_report import main
+from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.table import Result, add_results
+from tests.metrics.conftest import make_run, picture
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Four captions, of which one is hostile; row 3 has no training image, row 2's is no
+    picture.
+    """
+    path = tmp_path / "four.csv"
+    rows = [
+        ("a red square", "VM", "100"),
+        (HOSTILE, "VM", "101"),
+        ("the great wave", "TM", "102"),
+        ("a blue circle", "TM", "103"),
+    ]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerows(
+            [("", "Caption", "type", "Index"), *((i, *row) for i, row in enumerate(rows))]
+        )
+    for index, seed in (("100", 0), ("101", 901)):
+        (tmp_path / "gt" / index).mkdir(parents=True)
+        picture(seed, (60, 50)).save(tmp_path / "gt" / index / "0.png")
+    (tmp_path / "gt" / "102").mkdir()
+    (tmp_path / "gt" / "102" / "0.png").write_bytes(b"no picture")
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path, prompts):
+    """Two finished runs of two images a prompt, with costs; the first image of the first run is a
+    copy.
+    """
+    folders = []
+    for seed, method in enumerate(("no_mitigation", "per_sample")):
+        folder = make_run(tmp_path / "runs" / method / "g7_seed2", prompts, seed=seed, samples=2)
+        manifest = json.loads((folder.path / "manifest.json").read_text())
+        manifest["identity"]["method"] = method
+        (folder.path / "manifest.json").write_text(json.dumps(manifest))
+        costs = {"unet_evals": 100 + 50 * seed, "seconds": 1}
+        keys = [Key(prompt, sample) for prompt in range(4) for sample in range(2)]
+        folder.add("all", images=[{**key.columns, **costs} for key in keys])
+        folder.publish()
+        folders.append(folder)
+    return folders
+
+
+def report(tmp_path, *argv) -> str:
+    assert (
+        main([*argv, "--gt_folder", str(tmp_path / "gt"), "--out", str(tmp_path / "page.html")])
+        == 0
+    )
+    return (tmp_path / "page.html").read_text()
+
+
+def scored(tmp_path, runs) -> None:
+    for run in runs:
+        assert (
+            run_script(
+                COPIES,
+                ["--gen_folder", str(run.path), "--gt_folder", str(tmp_path / "gt"), "--quiet"],
+            )
+            == 0
+        )
+
+
+def test_a_page_of_scored_runs(tmp_path, runs):
+    scored(tmp_path, runs)
+    page = report(tmp_path, str(tmp_path / "runs"))
+    copies = [
+        row
+        for row in read_csv(runs[0].path / "results.csv")
+        if row["quantity"] == "copy_score" and float(row["value"]) >= 0.75
+    ]
+    assert (
+        page.count('class="copy"') == len(copies) == 1
+        and page.count('class="free"') + 1 == 2 * 2 * 2
+    )
+    assert (
+        page.count('class="unknown"') == 8 + 3
+        and page.count(">unreadable<") == 1
+        and "not here" in page
+    )
+    assert "100.0" in page and "150.0" in page and "4 of 8" in page and "prompts of type VM" in page
+    assert 'alt="copy similarity against alignment' not in page and "No plot: no alignment" in page
+    assert "They are not Stable Diffusion's" not in page and "Models: somewhere/else" in page
+
+
+def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
+    page = report(tmp_path, str(tmp_path / "runs"), "--title", HOSTILE)
+    assert (
+        page.count("<script") == 1 and "onerror=alert(1)>" not in page and "&lt;script&gt;" in page
+    )
+    assert (
+        not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page and "url(" not in page
+    )
+    assert "Not scored yet" in page and "No copy scores yet" in page
+
+
+def test_numbers_stand_beside_the_page(tmp_path, runs):
+    scored(tmp_path, runs)
+    report(tmp_path, str(tmp_path / "runs"))
+    rows = read_csv(tmp_path / "page_scores.csv")
+    values = [
+        float(row["value"])
+        for row in read_csv(runs[1].path / "results.csv")
+        if row["quantity"] == "copy_score" and row["prompt_index"] == "0"
+    ]
+    (own,) = (
+        row
+        for row in rows
+        if row["method"] == "per_sample"
+        and row["quantity"] == "copy_score"
+        and row["split"] == "all"
+    )
+    assert (
+        own["n"] == "4"
+        and own["total"] == "8"
+        and len(values) == 2
+        and float(own["low"]) <= float(own["mean"]) <= float(own["high"])
+    )
+
+
+def test_shares_of_copies_are_means_over_prompts(tmp_path, runs):
+    scored(tmp_path, runs)  # so that the types of the prompts are known
+    values = {(0, 0): 0.9, (0, 1): 0.2, (1, 0): 0.75, (2, 0): 0.1}  # 1 of 2, 1 of 1, 0 of 1
+    add_results(
+        runs[0].path,
+        [
+            Result("g7_seed2", "no_mitigation", p, s, "copy_score", "x", value)
+            for (p, s), value in values.items()
+        ],
+    )
+    (one,) = gather([runs[0].path])
+    share = one.line("copy_score", "x", "all").copies
+    assert share.mean == pytest.approx(0.5) and share.low <= share.mean <= share.high
+    assert one.line("copy_score", "x", "TM").copies.mean == 0.0
+    assert {line.quantity for line in one.lines if line.copies} == {"copy_score"}
+
+
+def test_runs_of_other_seeds_are_not_shown_side_by_side(tmp_path, runs):
+    manifest = json.loads((runs[1].path / "manifest.json").read_text())
+    manifest["identity"]["seed"] = 3
+    (runs[1].path / "manifest.json").write_text(json.dumps(manifest))
+    page = report(tmp_path, str(tmp_path / "runs"))
+    assert (
+        "Not in the gallery and the plot:" in page
+        and "seed 2 and 3" in page
+        and page.count("<figure") == 4 * 2 + 3
+    )
+
+
+def test_limits_of_the_gallery(tmp_path, runs):
+    page = report(
+        tmp_path, str(tmp_path / "runs"), "--max_prompts", "1", "--samples", "1", "--max_runs", "1"
+    )
+    assert (
+        page.count("<figure") == 2
+        and "1 of 2 runs, 1 of 4 prompts, the first 1 image of each" in page
+    )
+
+
+def test_a_missing_or_broken_image_has_its_place(tmp_path, runs):
+    runs[0].image_path(Key(0, 0)).unlink()
+    runs[0].image_path(Key(0, 1)).write_bytes(b"\x89PNG broken")
+    page = report(tmp_path, str(tmp_path / "runs"))
+    assert page.count(">no image<") == 1 and page.count(">unreadable<") == 2
+
+
+def test_the_page_keeps_a_runs_own_tables(tmp_path, runs):
+    scored(tmp_path, runs)
+    before = (runs[0].path / "results.csv").read_bytes()
+    assert main([str(runs[0].path), "--out", str(runs[0].path / "results.html")]) == 0
+    assert (runs[0].path / "results.csv").read_bytes() == before and (
+        runs[0].path / "results_scores.csv"
+    ).exists()
+
+
+def test_equal_names_are_told_apart(tmp_path, runs):
+    shutil.copytree(tmp_path / "runs", tmp_path / "all" / "a" / "runs")
+    shutil.copytree(tmp_path / "runs", tmp_path / "all" / "b" / "runs")
+    page = report(tmp_path, str(tmp_path / "all"))
+    assert "g7_seed2 in a/runs" in page and "g7_seed2 in b/runs" in page
+
+
+def test_one_image_a_prompt_and_a_score_that_is_no_number(tmp_path, prompts):
+    folder = make_run(tmp_path / "runs" / "x" / "g7_seed2", prompts, seed=0, samples=1)
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    manifest["identity"]["method"] = "x"
+    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+    add_results(
+        folder.path,
+        [
+            Result("g7_seed2", "x", 0, 0, "copy_score", "v", float("nan")),
+            Result("g7_seed2", "x", 1, 0, "copy_score", "v", 0.9),
+        ],
+    )
+    page = report(tmp_path, str(tmp_path / "runs"))
+    assert "no image" not in page and "the first 1 image of each" in page
+    assert (
+        page.count('class="copy"') == 1
+        and page.count('class="free"') == 0
+        and page.count(">100.0<") == 1
+    )
+
+
+def test_noise_of_one_stream_depends_on_the_batch(runs):
+    for run, samples in zip(runs, (2, 3)):
+        manifest = json.loads((run.path / "manifest.json").read_text())
+        manifest["identity"] |= {
+            "rng": "official",
+            "batch_size": 1,
+            "n_samples_per_prompt": samples,
+        }
+        (run.path / "manifest.json").write_text(json.dumps(manifest))
+    assert "n_samples_per_prompt 2 and 3" in comparable(gather([run.path for run in runs]))[1][0]
+
+
+def test_unmitigated_runs_come_first_and_numbers_count():
+    paths = [
+        Path(f"runs/{name}/manifest.json")
+        for name in (
+            "batch_wise/g7_rho10_seed2",
+            "batch_wise/g7_rho5_seed2",
+            "no_mitigation/g7_seed2",
+        )
+    ]
+    assert [path.parent.name for path in sorted(paths, key=order)] == [
+        "g7_seed2",
+        "g7_rho5_seed2",
+        "g7_rho10_seed2",
+    ]
+
+
+def test_runs_are_found_below_a_folder_and_once(tmp_path, runs):
+    (tmp_path / "runs" / "scores").mkdir()
+    (tmp_path / "runs" / "scores" / "manifest.json").write_text(
+        '{"identity": {"detector": "noise_norm"}}'
+    )
+    assert find_runs([runs[1].path, tmp_path / "runs"]) == [
+        runs[1].path.resolve(),
+        runs[0].path.resolve(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["EMPTY"], "no run folder"),
+        (["RUNS", "--out", "missing/page.html"], "no folder missing"),
+        (["RUNS", "--out", "page.png"], "ends in .html"),
+        (["RUNS", "--gt_folder", "nowhere"], "--gt_folder nowhere is not there"),
+        (["RUNS", "--prompts", "nowhere.csv"], "--prompts nowhere.csv is not there"),
+        (["RUNS", "--samples", "0"], "at least 1"),
+    ],
+)
+def test_refusals(tmp_path, runs, capsys, monkeypatch, argv, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    try:
+        code = main([{"EMPTY": "empty", "RUNS": "runs"}.get(arg, arg) for arg in argv])
+    except SystemExit as leave:
+        code = leave.code
+    error = capsys.readouterr().err
+    assert (
+        code == 2 and told in error and error.count("\n") == 1 and not list(tmp_path.glob("*.html"))
+    )
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
+def test_the_page_in_a_browser(tmp_path, runs):
+    scored(tmp_path, runs)
+    page = report(tmp_path, str(tmp_path / "runs"))
+    typed = page.replace("show();\n</script>", "find.value = 'WAVE'; show();\n</script>")
+    ticked = page.replace("show();\n</script>", "copied.checked = true; show();\n</script>")
+    for text, count in ((page, "4 of 4 shown"), (typed, "1 of 4 shown"), (ticked, "1 of 4 shown")):
+        (tmp_path / "shown.html").write_text(text)
+        made = subprocess.run(
+            [
+                "chromium",
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--dump-dom",
+                (tmp_path / "shown.html").as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert f'<span id="count">{count}</span>' in made.stdout
+
+
+def test_a_run_folder_keeps_nothing_of_the_page(tmp_path, runs):
+    before = sorted(path.name for path in runs[0].path.iterdir())
+    report(tmp_path, str(runs[0].path))
+    assert sorted(path.name for path in runs[0].path.iterdir()) == before and isinstance(
+        runs[0], RunFolder
+    )
