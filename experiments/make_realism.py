@@ -13,11 +13,12 @@ import torch
 from PIL import ImageFilter
 from safetensors.torch import save_file
 
+from memorization_suite import tiny
 from memorization_suite.experiments.common import parser
 from memorization_suite.experiments.train_probe import compose
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.realism import REAL, realism
+from memorization_suite.metrics.realism import realism
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.world import WORDS, World, art_names, rng_of
 
@@ -71,7 +72,7 @@ def main() -> None:
     mean = features.mean(0)
     axes = torch.linalg.svd(features - mean, full_matrices=False).Vh[:AXES].T
     tensors = {"mean": mean, "axes": axes, "real": (features - mean) @ axes}
-    save_file({name: value.half().contiguous() for name, value in tensors.items()}, REAL)
+    save_file({name: value.half().contiguous() for name, value in tensors.items()}, tiny.REALISM)
     unseen = pictures(world, 200, SEED + 1)
     for name, images in {"real, unseen": unseen, **broken(unseen)}.items():
         scores = realism(image_features(images))
