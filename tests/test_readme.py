@@ -19,7 +19,7 @@ from memorization_suite import (
     tiny,
 )
 from memorization_suite.commands import distances, fetch, neurons, score, summarize, tradeoff
-from memorization_suite.commands import generate as generation
+from memorization_suite.commands import generate_plan as generation
 from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
 from memorization_suite.detection import DETECTORS
@@ -144,7 +144,7 @@ def test_commands_are_understood(argv):
 def test_sweep_files_are_sweeps(tmp_path):
     (tmp_path / "readme.toml").write_text(re.search(r"```toml\n(.*?)```", README, re.S)[1])
     assert len(read_sweep(tmp_path / "readme.toml")) == 6
-    assert len(plan_sweep(ROOT / "sweeps" / "example.toml", tmp_path)) == 11
+    assert len(plan_sweep(ROOT / "experiments" / "sweeps" / "example.toml", tmp_path)) == 11
 
 
 def test_the_table_names_every_detector():
@@ -152,7 +152,7 @@ def test_the_table_names_every_detector():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda path: path.stem
+    "path", sorted((ROOT / "experiments" / "sweeps").glob("*.toml")), ids=lambda path: path.stem
 )
 @WITH_WEIGHTS
 def test_every_sweep_is_planned(path, tmp_path):
@@ -171,7 +171,7 @@ def test_the_shell_sweep_makes_the_runs_of_the_files():
     loops = re.findall(r"for (\w+) in ([\d. ]+); do generate", script.read_text())
     values = {name: {float(value) for value in text.split()} for name, text in loops}
     for loop, flag in (("rho", "rho"), ("gamma", "gamma"), ("target", "target_loss")):
-        runs = read_sweep(ROOT / "sweeps" / f"{flag}.toml")
+        runs = read_sweep(ROOT / "experiments" / "sweeps" / f"{flag}.toml")
         assert values[loop] == {run.settings[flag] for run in runs if flag in run.settings}
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
 

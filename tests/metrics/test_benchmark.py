@@ -10,7 +10,7 @@ import pytest
 from tests.test_imports import ROOT
 
 BENCHMARKS = [
-    path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()
+    path for path in sorted((ROOT / "experiments").glob("*.py")) if "__main__" in path.read_text()
 ]
 
 
@@ -34,7 +34,7 @@ def test_make_and_the_readme_start_them_as_modules():
     for name in ("Makefile", "README.md", "CONTRIBUTING.md", "tiny/README.md"):
         assert "python experiments/" not in (ROOT / name).read_text()
     assert (
-        "-m benchmarks.metrics\n" in (ROOT / "Makefile").read_text()
+        "-m experiments.metrics\n" in (ROOT / "Makefile").read_text()
         and "`python -m experiments.metrics`" in (ROOT / "README.md").read_text()
     )
 
@@ -47,5 +47,5 @@ def test_started_as_a_file_it_is_no_other_metrics():
 
 @pytest.mark.slow
 def test_it_runs():
-    done = start("-m", "benchmarks.metrics", "--side", "48", "--repeats", "1", timeout=900)
+    done = start("-m", "experiments.metrics", "--side", "48", "--repeats", "1", timeout=900)
     assert done.returncode == 0 and done.stdout.count("times faster") == 5, done
