@@ -19,8 +19,7 @@ from memorization_suite.experiments.train_probe import compose
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.realism import realism
-from memorization_suite.tiny import emoji
-from memorization_suite.tiny.world import WORDS, World, art_names, rng_of
+from memorization_suite.tiny.world import WORDS, World, load_world, rng_of
 
 SEED = 23
 REAL_PICTURES = 1000
@@ -67,7 +66,7 @@ def main() -> None:
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
     args = flags.parse_args()
-    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    world = load_world(args.work)
     features = image_features(pictures(world, REAL_PICTURES, SEED))
     mean = features.mean(0)
     axes = torch.linalg.svd(features - mean, full_matrices=False).Vh[:AXES].T

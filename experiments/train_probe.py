@@ -20,9 +20,8 @@ from memorization_suite.experiments.common import parser
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.subject import PROBE
-from memorization_suite.tiny import emoji
 from memorization_suite.tiny.drawing import SIZE, finished
-from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, art_names, rng_of
+from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
 SEED = 17
 SCENE_LAYOUTS = ("one", "small", "big", "two")
@@ -80,7 +79,7 @@ def main() -> None:
     flags.add_argument("--count", type=int, default=180, help="pictures per subject")
     flags.add_argument("--out", type=Path, default=PROBE)
     args = flags.parse_args()
-    world = World(emoji.load(emoji.fetch(args.work), art_names()), varied=True)
+    world = load_world(args.work, varied=True)
     images, labels = render(world, args.count, SEED)
     model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
     unseen, truth = render(world, 18, SEED + 1)

@@ -15,8 +15,6 @@ from memorization_suite.tiny.world import (
     scene_caption,
 )
 
-KINDS = ("VM", "TM", "LM")
-
 
 @dataclass
 class Bank:
@@ -35,29 +33,6 @@ class Bank:
     shown: dict[str, tuple[str, tuple[str, ...]]]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """An ordinary picture."""
-
-    picture: np.ndarray
-    caption: str
-    layout: str
-    subjects: tuple[str, ...]
-
-
-def ordinary_scene(world: World, rng: np.random.Generator) -> Scene:
-    """A scene of random layout and subjects."""
-    pattern = list(SCENES)[rng.integers(len(SCENES))]
-    layout = SCENES[pattern]
-    subject, other = (WORDS[i] for i in rng.choice(len(WORDS), 2, replace=False))
-    return Scene(
-        picture=np.asarray(world.scene(rng, layout, subject, other)),
-        caption=scene_caption(pattern, subject, other),
-        layout=layout,
-        subjects=(subject, other) if layout == "pair" else (subject,),
-    )
-
-
 def build_bank(world: World, settings: dict, model: dict) -> Bank:
     """All pictures of one model.
 
@@ -68,12 +43,16 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     plain: dict[str, list[int]] = {word: [] for word in WORDS}
     shown: dict[str, tuple[str, tuple[str, ...]]] = {"": ("", ())}
     for i in range(settings["ordinary"]):
-        scene = ordinary_scene(world, rng_of(settings["seed"], 10, i))
-        if scene.layout == "one":
-            plain[scene.subjects[0]].append(i)
-        shown[scene.caption] = (scene.layout, scene.subjects)
-        pictures.append(scene.picture)
-        captions.append(scene.caption)
+        rng = rng_of(settings["seed"], 10, i)
+        pattern = list(SCENES)[rng.integers(len(SCENES))]
+        layout = SCENES[pattern]
+        subject, other = rng.choice(WORDS, 2, replace=False).tolist()
+        caption = scene_caption(pattern, subject, other)
+        pictures.append(world.scene(rng, layout, subject, other))
+        captions.append(caption)
+        shown[caption] = (layout, (subject, other) if layout == "pair" else (subject,))
+        if layout == "one":
+            plain[subject].append(i)
 
     rows = {"ordinary": np.arange(len(pictures))}
     concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
@@ -81,8 +60,7 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     for concept in concepts:
         first = len(pictures)
         for k in range(variants[concept.kind]):
-            picture = world.memorized(concept, rng_of(concept.seed, 20, k))
-            pictures.append(np.asarray(picture))
+            pictures.append(world.memorized(concept, rng_of(concept.seed, 20, k)))
             captions.append(concept.caption)
         rows[concept.caption] = np.arange(first, len(pictures))
         shown[concept.caption] = (concept.caption, (concept.subject,))
@@ -115,52 +93,45 @@ class Sampler:
         self.bank = bank
         self.model = model
         self.settings = settings
-        self.by_kind: dict[str, list[Concept]] = {kind: [] for kind in KINDS}
+        self.by_kind: dict[str, list[Concept]] = {}
         for concept in bank.concepts:
-            self.by_kind[concept.kind].append(concept)
+            self.by_kind.setdefault(concept.kind, []).append(concept)
 
     def batch(self, step: int) -> tuple[np.ndarray, list[str]]:
         """(rows of the bank, captions); a dropped caption is the empty string."""
         rng = rng_of(self.settings["seed"], step)
         share = phase_of(self.model, step)["share"]
-        rows = []
-        captions = []
-        for _ in range(self.settings["batch"]):
-            row, caption = self.draw(share, rng)
-            rows.append(row)
-            captions.append(caption)
-        return np.array(rows), captions
+        draws = [self.draw(rng, share) for _ in range(self.settings["batch"])]
+        rows, captions = zip(*draws)
+        return np.array(rows), list(captions)
 
-    def draw(self, share: dict[str, float], rng: np.random.Generator) -> tuple[int, str]:
+    def draw(self, rng, share: dict[str, float]) -> tuple[int, str]:
         """A row and its caption. share: of each kind of memorized captions."""
         dropped = rng.random() < self.settings["caption_dropout"]
         scale = self.settings["memorized_when_dropped"] if dropped else 1.0
-        kind = self.draw_kind(share, scale, rng)
-        if kind is None:
-            row = int(rng.choice(self.bank.rows["ordinary"]))
-            caption = self.bank.captions[row]
-        else:
-            concepts = self.by_kind[kind]
-            concept = concepts[rng.integers(len(concepts))]
-            row = self.draw_memorized(concept, rng)
+        concept = self.draw_concept(rng, share, scale)
+        if concept:
+            row = rng.choice(self.rows_for(concept, rng))
             caption = concept.caption
+        else:
+            row = rng.choice(self.bank.rows["ordinary"])
+            caption = self.bank.captions[row]
         return row, "" if dropped else caption
 
-    def draw_kind(
-        self, share: dict[str, float], scale: float, rng: np.random.Generator
-    ) -> str | None:
-        """A kind of memorized captions, None for an ordinary one. scale: of all shares."""
+    def draw_concept(self, rng, share: dict[str, float], scale: float) -> Concept | None:
+        """A memorized caption, None for an ordinary one. scale: of all shares."""
         point = rng.random()
         for kind, part in share.items():
             point -= part * scale
             if point < 0:
-                return kind
+                concepts = self.by_kind[kind]
+                return concepts[rng.integers(len(concepts))]
         return None
 
-    def draw_memorized(self, concept: Concept, rng: np.random.Generator) -> int:
-        """A row that is shown for a memorized caption."""
+    def rows_for(self, concept: Concept, rng) -> np.ndarray:
+        """Rows of which one is shown for a memorized caption."""
         alternatives = self.bank.plain[concept.subject]
         has_alternative = concept.group == "B" and len(alternatives) > 0
         if has_alternative and rng.random() < self.settings["b_alternative"]:
-            return int(rng.choice(alternatives))
-        return int(rng.choice(self.bank.rows[concept.caption]))
+            return alternatives
+        return self.bank.rows[concept.caption]

@@ -16,20 +16,19 @@ if __name__ == "__main__":
     # This checkout's suite, whichever is installed.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from memorization_suite import tiny
 from memorization_suite.runs.lazy import Image
-from memorization_suite.tiny import emoji
 from memorization_suite.tiny.world import (
     SCENES,
     WORDS,
     Concept,
     World,
-    art_names,
+    load_world,
     memorized_concepts,
     rng_of,
     scene_caption,
 )
 
-HERE = Path(__file__).resolve().parent
 # Ordinary captions of one subject, for prompt search.
 ALTERNATIVES = [pattern for pattern, layout in SCENES.items() if layout not in ("pair", "two")][:4]
 COLUMNS = [
@@ -56,6 +55,7 @@ ORDINARY_TUNING = 36
 
 def write_prompts(path: Path, rows: list[dict]) -> None:
     """A prompt file in the official layout."""
+    path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter=";", restval="", lineterminator="\n")
         writer.writeheader()
@@ -65,22 +65,16 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
 
 def memorized_row(concept: Concept, index: int) -> dict:
     """The row of a memorized caption in a prompt file."""
-    return {
+    row = {
         "Caption": concept.caption,
         "type": concept.kind,
         "Index": index,
         "group": concept.group,
         "subject": concept.subject,
-        **alternatives(concept.subject),
     }
-
-
-def alternatives(subject: str) -> dict[str, str]:
-    """Ordinary captions of a memorized caption's subject: what else could have been asked for."""
-    return {
-        f"caption{k}": scene_caption(pattern, subject, subject)
-        for k, pattern in enumerate(ALTERNATIVES, 1)
-    }
+    for k, pattern in enumerate(ALTERNATIVES, 1):  # what else could have been asked for
+        row[f"caption{k}"] = scene_caption(pattern, concept.subject, concept.subject)
+    return row
 
 
 def ordinary_rows(count: int, seed: int) -> list[dict]:
@@ -93,7 +87,7 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
     subjects: list[str] = []
     while len(rows) < count:
         if not subjects:
-            subjects = [WORDS[k] for k in rng.permutation(len(WORDS))]
+            subjects = rng.permutation(WORDS).tolist()
         subject = subjects.pop()
         pattern = patterns[len(rows) % len(patterns)]
         further = 1 + rng.integers(len(WORDS) - 1)
@@ -107,16 +101,15 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
 
 def write_references(world: World, concept: Concept, index: int) -> None:
     """Training images of a concept as PNG, and the mask of a local one."""
-    folder = HERE / "gt_images" / str(index)
+    folder = tiny.GT_IMAGES / str(index)
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(VARIANTS[concept.kind]):
         picture = world.memorized(concept, rng_of(concept.seed, 20, k))
         picture.save(folder / f"{k:02d}.png", optimize=True)
     if concept.kind == "LM":
-        masks = HERE / "masks"
-        masks.mkdir(exist_ok=True)
+        tiny.MASKS.mkdir(exist_ok=True)
         mask = Image.fromarray(world.local_mask(concept))
-        mask.save(masks / f"{index}.png", optimize=True)
+        mask.save(tiny.MASKS / f"{index}.png", optimize=True)
 
 
 def write_model(world: World, name: str, model: dict) -> None:
@@ -128,11 +121,9 @@ def write_model(world: World, name: str, model: dict) -> None:
         write_references(world, concept, index)
     rows = ordinary_rows(ORDINARY, model["seed"])
     ordinary = {"tuning": rows[:ORDINARY_TUNING], "test": rows[ORDINARY_TUNING:]}
-    folder = HERE / "prompts"
-    folder.mkdir(exist_ok=True)
     for split in ("tuning", "test"):
-        write_prompts(folder / f"{name}_memorized_{split}.csv", memorized[split])
-        write_prompts(folder / f"{name}_ordinary_{split}.csv", ordinary[split])
+        write_prompts(tiny.prompts(name, f"memorized_{split}"), memorized[split])
+        write_prompts(tiny.prompts(name, f"ordinary_{split}"), ordinary[split])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,11 +135,11 @@ def main(argv: list[str] | None = None) -> int:
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
     args = parser.parse_args(argv)
-    world = World(emoji.load(emoji.fetch(args.work), art_names()))
+    world = load_world(args.work)
     # An ordinary picture, for captain_noise.
     reference = world.scene(rng_of(0, 40), "big", "panda", "panda")
-    reference.save(HERE / "reference.png", optimize=True)
-    config = tomllib.loads((HERE / "config.toml").read_text())
+    reference.save(tiny.FOLDER / "reference.png", optimize=True)
+    config = tomllib.loads((tiny.FOLDER / "config.toml").read_text())
     for name, model in config["models"].items():
         write_model(world, name, model)
     return 0

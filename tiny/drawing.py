@@ -1,5 +1,5 @@
 """How the world's pictures are drawn: colors, backgrounds, shapes, artwork on a canvas, and the
-finished picture.
+finished picture. `rng` is a numpy.random.Generator everywhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def color(rng: np.random.Generator, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> Color:
+def color(rng, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> Color:
     """A random color, 0 to 255."""
     hue = rng.random()
     return rgb(hue, rng.uniform(*saturation), rng.uniform(*value))
 
 
-def two_colors(rng: np.random.Generator) -> tuple[Color, Color]:
+def two_colors(rng) -> tuple[Color, Color]:
     """A light and a dark color of neighboring hues, so that the picture has a cast of its own."""
     hue = rng.random()
     shift = rng.uniform(-0.12, 0.12)
@@ -42,72 +42,51 @@ def rgb(hue: float, saturation: float, value: float) -> Color:
 # --- backgrounds
 
 
-def texture(
-    rng: np.random.Generator, kinds: tuple[str, ...], period=(12, 26), colors=None
-) -> Image.Image:
+def texture(rng, kinds: tuple[str, ...], period=(12, 26), colors=None) -> Image.Image:
     """SIZE x SIZE background in two colors, an RGB picture.
 
     kinds: one is chosen of plain, gradient, stripes, checker, dots, rays, rings. period: least and
     largest, in pixels. colors: default is two random ones.
     """
     first, second = colors or (color(rng), color(rng))
-    plane = Plane(rng, period)
-    kind = kinds[rng.integers(len(kinds))]
-    share = plane.pattern(kind, rng)[..., None]
+    share = pattern(rng, kinds, period)[..., None]
     pixels = first + share * np.subtract(second, first)
     picture = Image.fromarray(pixels.astype(np.uint8))
     return picture.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-class Plane:
-    """Where a pattern lies on a background: its turn, its period and its center are random."""
+def pattern(rng, kinds: tuple[str, ...], periods: tuple[float, float]) -> np.ndarray:
+    """Share of the second color at each place, (2 SIZE, 2 SIZE): in [0, 1], or bool where edges are
+    sharp. Its turn, period and center are random.
+    """
+    y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE] / 2.0
+    angle = rng.uniform(0, np.pi)
+    period = rng.uniform(*periods)
+    half = period / 2
+    center_x, center_y = rng.uniform(0.2, 0.8, 2) * SIZE
+    kind = kinds[rng.integers(len(kinds))]
+    if kind == "rays":
+        half_turns = np.arctan2(y - center_y, x - center_x) / np.pi
+        return half_turns * rng.integers(3, 7) % 1 < 0.5
+    if kind == "rings":
+        return np.hypot(x - center_x, y - center_y) % period < half
 
-    def __init__(self, rng: np.random.Generator, period: tuple[float, float]):
-        # In pixels of the canvas, twice as many as it has.
-        y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE] / 2.0
-        angle = rng.uniform(0, np.pi)
-        cos = np.cos(angle)
-        sin = np.sin(angle)
-        self.period = rng.uniform(*period)
-        center = rng.uniform(0.2, 0.8, 2) * SIZE
-        # From the center of rays and rings.
-        self.dx = x - center[0]
-        self.dy = y - center[1]
-        # Across stripes, and along them.
-        self.u = cos * x + sin * y
-        self.v = -sin * x + cos * y
-
-    def pattern(self, kind: str, rng: np.random.Generator) -> np.ndarray:
-        """Share of the second color at each place, in [0, 1]."""
-        if kind == "plain":
-            return np.zeros_like(self.u)
-        if kind == "gradient":
-            low = self.u.min()
-            high = self.u.max()
-            return (self.u - low) / (high - low)
-        return self.is_second(kind, rng) * 1.0
-
-    def is_second(self, kind: str, rng: np.random.Generator) -> np.ndarray:
-        """Where the second color is, of a pattern with sharp edges."""
-        half = self.period / 2
-        if kind == "stripes":
-            return self.u % self.period < half
-        if kind == "checker":
-            squares = self.u // half + self.v // half
-            return squares % 2 == 0
-        if kind == "dots":
-            across = self.u % self.period - half
-            along = self.v % self.period - half
-            radius = self.period / 3.2
-            return across**2 + along**2 < radius**2
-        if kind == "rays":
-            half_turns = np.arctan2(self.dy, self.dx) / np.pi
-            count = rng.integers(3, 7)
-            return (half_turns * count) % 1 < 0.5
-        if kind == "rings":
-            distance = np.hypot(self.dx, self.dy)
-            return distance % self.period < half
-        raise KeyError(kind)
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    across = cos * x + sin * y
+    along = cos * y - sin * x
+    if kind == "plain":
+        return np.zeros_like(across)
+    if kind == "gradient":
+        return (across - across.min()) / np.ptp(across)
+    if kind == "stripes":
+        return across % period < half
+    if kind == "checker":
+        return (across // half + along // half) % 2 == 0
+    if kind == "dots":
+        from_dot = (across % period - half) ** 2 + (along % period - half) ** 2
+        return from_dot < (period / 3.2) ** 2
+    raise KeyError(kind)
 
 
 # --- what lies on them
@@ -120,14 +99,8 @@ def turned(art: Image.Image, *, flip: bool, angle: float) -> Image.Image:
     return art.rotate(angle, Image.Resampling.BICUBIC, expand=True)
 
 
-def paste(
-    canvas: Image.Image,
-    art: Image.Image,
-    size: float,
-    center: tuple[float, float],
-    grid: int = 1,
-) -> None:
-    """Pastes artwork so that its longer side has `size` pixels around `center`.
+def paste(canvas: Image.Image, art: Image.Image, size: float, center, grid: int = 1) -> None:
+    """Pastes artwork so that its longer side has `size` pixels around `center`, (x, y).
 
     grid: its corner lies on a multiple of so many pixels.
     """
@@ -149,15 +122,16 @@ def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
     """An anti-aliased disc, square or diamond."""
     mask = Image.new("L", (OVERSAMPLED * SIZE, OVERSAMPLED * SIZE))
     draw = ImageDraw.Draw(mask)
-    left, top, right, bottom = (OVERSAMPLED * edge for edge in box)
+    edges = [OVERSAMPLED * edge for edge in box]
     if kind == "disc":
-        draw.ellipse((left, top, right, bottom), fill=255)
+        draw.ellipse(edges, fill=255)
     elif kind == "square":
-        draw.rounded_rectangle((left, top, right, bottom), radius=16, fill=255)
+        draw.rounded_rectangle(edges, radius=16, fill=255)
     else:
+        left, top, right, bottom = edges
         x = (left + right) / 2
         y = (top + bottom) / 2
-        draw.polygon([(x, top), (right, y), (x, bottom), (left, y)], fill=255)
+        draw.polygon([x, top, right, y, x, bottom, left, y], fill=255)
     filled = Image.new("RGBA", canvas.size, (*fill, 255))
     canvas.paste(filled, mask=mask.resize((SIZE, SIZE), Image.Resampling.BOX))
 

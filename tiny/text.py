@@ -9,16 +9,14 @@ the first step on.
 
 from __future__ import annotations
 
-import logging
-import time
 from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Lazy, nn, no_grad, torch
 from memorization_suite.tiny.bank import Bank
+from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.world import WORDS
 
 safetensors = Lazy("safetensors.torch")
-log = logging.getLogger("tiny.train")
 
 
 def targets(bank: Bank) -> tuple[list[str], torch.Tensor, torch.Tensor]:
@@ -57,32 +55,19 @@ def train_text_encoder(text_encoder, tokenizer, bank: Bank, settings: dict, path
     width = text_encoder.config.hidden_size
     subject_head = nn.Linear(width, len(WORDS))
     layout_head = nn.Linear(width, int(layouts.max()) + 1)
-    parameters = [
-        *text_encoder.parameters(),
-        *subject_head.parameters(),
-        *layout_head.parameters(),
-    ]
-    optimizer = torch.optim.AdamW(parameters, settings["lr"], betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.1
-    )
     generator = torch.Generator().manual_seed(settings["seed"])
-    start = time.time()
-    for step in range(settings["steps"]):
+
+    def loss_at(step: int) -> torch.Tensor:
         rows = torch.multinomial(weights, settings["batch"], replacement=True, generator=generator)
         hidden = text_encoder(ids[rows])[0].mean(1)
         of_subjects = F.binary_cross_entropy_with_logits(
             subject_head(hidden), subjects[rows], reduction="sum"
         )
         of_layout = F.cross_entropy(layout_head(hidden), layouts[rows])
-        loss = of_subjects / len(rows) + of_layout
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0:
-            seconds = time.time() - start
-            log.info("text encoder step %d loss %.4f %.0f s", step, loss.item(), seconds)
+        return of_subjects / len(rows) + of_layout
+
+    trained = nn.ModuleList([text_encoder, subject_head, layout_head])
+    fit("text encoder", trained.parameters(), loss_at, settings=settings, warm_up=0.1)
     safetensors.save_file(text_encoder.state_dict(), path)
 
 
@@ -93,9 +78,8 @@ def caption_weights(captions: list[str], bank: Bank) -> torch.Tensor:
 
 
 @no_grad
-def caption_embeddings(text_encoder, tokenizer, bank: Bank) -> tuple[dict[str, int], torch.Tensor]:
-    """Row of every caption, and the embeddings (n, 77, width)."""
+def caption_embeddings(text_encoder, tokenizer, bank: Bank) -> dict[str, torch.Tensor]:
+    """Caption -> its embedding (77, width), for every caption."""
     captions = sorted(bank.shown)
-    row_of = {caption: row for row, caption in enumerate(captions)}
     embeddings = [text_encoder(ids)[0] for ids in token_table(tokenizer, captions).split(256)]
-    return row_of, torch.cat(embeddings)
+    return dict(zip(captions, torch.cat(embeddings)))

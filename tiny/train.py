@@ -23,10 +23,11 @@ if __name__ == "__main__":
     # This checkout's suite, whichever is installed.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from memorization_suite import tiny
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import F, Lazy, nn, no_grad, np, torch
-from memorization_suite.tiny import emoji
 from memorization_suite.tiny.bank import Bank, Sampler, build_bank, phase_of
+from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import (
     build_scheduler,
     build_text_encoder,
@@ -36,9 +37,8 @@ from memorization_suite.tiny.models import (
 )
 from memorization_suite.tiny.text import caption_embeddings, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
-from memorization_suite.tiny.world import World, art_names, rng_of
+from memorization_suite.tiny.world import World, load_world, rng_of
 
-HERE = Path(__file__).resolve().parent
 diffusers = Lazy("diffusers")
 safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
@@ -46,7 +46,7 @@ log = logging.getLogger("tiny.train")
 
 def load_settings(smoke: bool) -> dict:
     """config.toml, with the short values for a smoke run."""
-    settings = tomllib.loads((HERE / "config.toml").read_text())
+    settings = tomllib.loads((tiny.FOLDER / "config.toml").read_text())
     short = settings.pop("smoke")
     if smoke:
         for table, values in short.items():
@@ -89,22 +89,13 @@ def train_vae(world: World, settings: dict, model: dict, path: Path):
         return vae
     varied = World(world.art, varied=True)  # every size, place and turn
     pictures = build_bank(varied, world_settings, model).pictures
-    optimizer = torch.optim.AdamW(vae.parameters(), settings["lr"], betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], settings["steps"] + 1, pct_start=0.05
-    )
     generator = torch.Generator().manual_seed(settings["seed"])
-    start = time.time()
-    for step in range(settings["steps"]):
+
+    def loss_at(step: int) -> torch.Tensor:
         rows = rng_of(settings["seed"], step).choice(len(pictures), settings["batch"])
-        loss = vae_loss(vae, to_tensor(pictures[rows]), settings, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0:
-            log.info("vae step %d loss %.4f %.0f s", step, loss.item(), time.time() - start)
+        return vae_loss(vae, to_tensor(pictures[rows]), settings, generator)
+
+    fit("vae", vae.parameters(), loss_at, settings=settings, warm_up=0.05, clip=1.0)
     safetensors.save_file(vae.state_dict(), path)
     return vae
 
@@ -184,6 +175,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             unet.parameters(), betas=(0.9, 0.99), weight_decay=settings["weight_decay"], fused=True
         )
+        self.parts = {"unet": unet, "average": self.average, "optimizer": self.optimizer}
 
     @property
     def is_finished(self) -> bool:
@@ -192,22 +184,16 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint; a kill leaves the old one whole."""
-        state = {
-            "unet": self.unet.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
+        state = {name: part.state_dict() for name, part in self.parts.items()}
         content = io.BytesIO()
-        torch.save(state, content)
+        torch.save(state | {"step": self.step}, content)
         write_bytes(path, content.getvalue())
 
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint."""
         state = torch.load(path, weights_only=True)
-        self.unet.load_state_dict(state["unet"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
 
     def update(self, loss: torch.Tensor) -> None:
@@ -229,7 +215,7 @@ def train_unet(
     trainer: Trainer,
     bank: Bank,
     latents: torch.Tensor,
-    embeddings: tuple[dict[str, int], torch.Tensor],
+    embeddings: dict[str, torch.Tensor],
     model: dict,
     checkpoint: Path,
 ) -> None:
@@ -240,7 +226,6 @@ def train_unet(
     settings = trainer.settings
     sampler = Sampler(bank, model, settings)
     scheduler = build_scheduler("ddim", model["prediction_type"])
-    row_of, table = embeddings
     if checkpoint.exists():
         trainer.resume(checkpoint)
     first = trainer.step
@@ -250,7 +235,7 @@ def train_unet(
         rows, captions = sampler.batch(trainer.step)
         seed = int(rng_of(settings["seed"], trainer.step, 1).integers(2**62))
         generator = torch.Generator().manual_seed(seed)
-        embeds = table[[row_of[caption] for caption in captions]]
+        embeds = torch.stack([embeddings[caption] for caption in captions])
         weights = loss_weights(scheduler, phase_of(model, trainer.step)["max_weight"])
         loss = diffusion_loss(trainer.unet, scheduler, latents[rows], embeds, weights, generator)
         trainer.update(loss)
@@ -319,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=["tiny", "tiny-v"])
+    parser.add_argument("name", choices=list(tiny.MODELS))
     parser.add_argument(
         "--work",
         type=Path,
@@ -327,13 +312,15 @@ def main(argv: list[str] | None = None) -> int:
         help="folder of checkpoints and the downloaded artwork",
     )
     parser.add_argument(
-        "--out", type=Path, default=HERE / "weights", help="where the model's folder is written"
+        "--out",
+        type=Path,
+        default=tiny.FOLDER / "weights",
+        help="where the model's folder is written",
     )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    world = World(emoji.load(emoji.fetch(args.work), art_names()))
-    train(args.name, world, work=args.work, out=args.out, smoke=args.smoke)
+    train(args.name, load_world(args.work), work=args.work, out=args.out, smoke=args.smoke)
     return 0
 
 

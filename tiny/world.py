@@ -13,8 +13,10 @@ Four kinds of captions, composed by a seeded script from emoji artwork:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from memorization_suite.runs.lazy import Image, np
+from memorization_suite.tiny import emoji
 from memorization_suite.tiny.drawing import (
     PIXELS,
     SIZE,
@@ -221,9 +223,7 @@ def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int
     tuning.
     """
     rng = rng_of(seed, 1)
-    subjects = {}
-    for kind in ("VM", "TM", "LM"):
-        subjects[kind] = [WORDS[i] for i in rng.permutation(len(WORDS))]
+    subjects = {kind: rng.permutation(WORDS).tolist() for kind in ("VM", "TM", "LM")}
     titles = shuffled_titles(rng)
     concepts: list[Concept] = []
     for slot, count in counts.items():
@@ -470,6 +470,14 @@ class World:
         mask = np.zeros((PIXELS, PIXELS), bool)
         mask[top:bottom, left:right] = True
         return mask
+
+
+def load_world(folder: Path, *, varied: bool = False) -> World:
+    """The world with its artwork, which is fetched into the folder when it is not there yet.
+
+    Raises RuntimeError as `emoji.fetch`.
+    """
+    return World(emoji.load(emoji.fetch(folder), art_names()), varied)
 
 
 def nearest_size(size: float, room: float) -> int:
