@@ -99,7 +99,7 @@ def add_calibrations(parser: Parser) -> None:
 
 def calibrate(kind: str, **typed: Any) -> Threshold | str:
     """The threshold, or what was written. Raises ValueError for what the user can mend, OSError."""
-    return threshold(**typed) if kind == "threshold" else stability(**typed).summary
+    return threshold(**typed) if kind == "threshold" else stability(**typed)
 
 
 SUBCOMMANDS = {

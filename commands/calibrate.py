@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.settings import Sampling, check_out, fill, on_device, split
+from tqdm import tqdm
+
+from memorization_suite.commands.settings import Sampling, check_out, on_device
+from memorization_suite.commands.study import asked, load_model
 from memorization_suite.detection.stability import (
     NORMS,
     NormRecorder,
@@ -18,13 +21,7 @@ from memorization_suite.detection.stability import (
     sampler_facts,
 )
 from memorization_suite.mitigation.registry import build_mitigation
-from memorization_suite.pipelines import loading
-from memorization_suite.pipelines.models import (
-    check_unet,
-    fingerprint,
-    load_preset,
-    resolve_model,
-)
+from memorization_suite.pipelines.models import check_unet, fingerprint
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import read_csv, sha256_of, write_bytes
 from memorization_suite.runs.lazy import torch
@@ -75,41 +72,24 @@ class Calibration(Sampling):
     out: Path = unkeyed(dataclasses.MISSING, "file to write, .json", metavar="FILE")
 
 
-@dataclass(frozen=True)
-class Stability:
-    """Statistics that were written, for --method stability_regions."""
-
-    path: Path
-    # N; the norms are of each of them.
-    steps: int
-    # Largest deviation of an update's norm, one an image, in standard deviations.
-    scores: list[float]
-
-    @property
-    def summary(self) -> str:
-        """What the file is of, in a line."""
-        middle = statistics.median(self.scores)
-        return (
-            f"{self.path}: {self.steps} steps, {len(self.scores)} images; their own largest "
-            f"deviation of an update's norm: median {middle:.2f}, at most {max(self.scores):.2f} "
-            "standard deviations"
-        )
-
-
-def stability(**typed: Any) -> Stability:
-    """Samples every prompt with plain guidance, and writes the statistics of its norms.
+def stability(**typed: Any) -> str:
+    """Samples every prompt with plain guidance, and writes the statistics of its norms. Returns
+    what the file is of, in a line.
 
     typed: flags of detect_memorization.py calibrate stability by name. Raises ValueError for what
     the user can mend, OSError. *Source:* Huang et al., KDD 2026.
     """
-    settings, prompts = plan_sampling(typed)
-    model = loading.load_pipeline(
-        settings.model_id,
-        unet_id=settings.unet_id,
-        dtype=settings.dtype,
-        device=settings.device,
-        scheduler=settings.scheduler,
-    )
+    check_unet(typed.get("unet_id"))
+    settings = asked(Calibration, typed, typed.get("preset", Calibration.preset))
+    prompts = read_prompts(Path(settings.prompts))
+    check_out(settings.out)
+    if len(prompts) * settings.n_samples_per_prompt < 2:
+        raise ValueError(
+            f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
+            f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
+        )
+    settings = on_device(settings)
+    model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {
@@ -126,33 +106,18 @@ def stability(**typed: Any) -> Stability:
     }
     made = measure(norms, made_with, made_from)
     write_bytes(settings.out, made.as_text().encode())
-    return Stability(settings.out, made.num_steps, instability(made, norms["update"]).tolist())
-
-
-def plan_sampling(typed: dict[str, Any]) -> tuple[Calibration, list[Prompt]]:
-    """Settings and prompts, checked as far as is possible without a model. Raises ValueError."""
-    split(typed, Calibration)
-    model_id = typed.get("model_id", Calibration.model_id)
-    resolve_model(model_id)
-    check_unet(typed.get("unet_id"))
-    _, preset = load_preset(typed.get("preset", Calibration.preset), model_id)
-    settings = fill(Calibration, typed, preset.get("generate", {}))
-    prompts = read_prompts(Path(settings.prompts))
-    check_out(settings.out)
-    if len(prompts) * settings.n_samples_per_prompt < 2:
-        raise ValueError(
-            f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
-            f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
-        )
-    return on_device(settings), prompts
+    scores = instability(made, norms["update"]).tolist()
+    return (
+        f"{settings.out}: {made.num_steps} steps, {len(scores)} images; their own largest "
+        f"deviation of an update's norm: median {statistics.median(scores):.2f}, at most "
+        f"{max(scores):.2f} standard deviations"
+    )
 
 
 def record(
     model: Denoiser, prompts: list[Prompt], settings: Calibration
 ) -> dict[str, torch.Tensor]:
     """Norms of each image at each step, (images, N), see `detection.stability`."""
-    from tqdm import tqdm
-
     parts = []
     with tqdm(total=len(prompts), unit="prompt", disable=settings.quiet) as bar:
         for start in range(0, len(prompts), settings.batch_size):

@@ -87,8 +87,8 @@ class Job:
             return noise_of(self.model, batch, settings.image_length)
         shape = self.model.latent_shape(settings.image_length, settings.image_length)
         rows = [settings.n_samples_per_prompt]
-        draws = official_noise(settings.seed, rows, shape, self.model.dtype, self.model.device)
-        drawn = next(draws)
+        device = str(self.model.device)
+        drawn = next(official_noise(settings.seed, rows, shape, self.model.dtype, device))
         return drawn.repeat(prompts, 1, 1, 1)
 
     def keys(self, prompts: list[Prompt]) -> list[tuple[Prompt, int]]:

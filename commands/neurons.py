@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from tqdm import tqdm
 
 from memorization_suite.commands.settings import (
     Model,
@@ -14,8 +17,8 @@ from memorization_suite.commands.settings import (
     check_out,
     check_range,
     on_device,
-    split,
 )
+from memorization_suite.commands.study import asked, load_model
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     kernel_size,
@@ -25,14 +28,12 @@ from memorization_suite.mitigation.nemo.measures import (
 from memorization_suite.mitigation.nemo.search import Maps, PromptSearch, Statistics, localize
 from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics, write_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
-from memorization_suite.pipelines import loading
-from memorization_suite.pipelines.models import fingerprint, resolve_model
+from memorization_suite.pipelines.models import fingerprint
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
 from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import (
-    Settings,
     again,
     flag,
     frozen_settings,
@@ -55,6 +56,9 @@ STEPS = 50
 @frozen_settings
 class NoiseMaps(Model):
     """How the noise maps of a prompt are made."""
+
+    # What --help says of a subcommand with these flags.
+    about: ClassVar[str]
 
     scheduler: str = again(Model, "scheduler", text="its timesteps; keep: the model's own")
     seeds: int = flag(10, "noises, the same for every prompt", at_least=2, metavar="N")
@@ -85,7 +89,7 @@ def file_flag(text: str) -> Any:
 class OrdinarySettings(NoiseMaps):
     """The flags of localize_neurons.py statistics."""
 
-    about: ClassVar[str] = "activations of ordinary prompts, and how alike their seeds are"
+    about = "activations of ordinary prompts, and how alike their seeds are"
 
     prompts: Path = file_flag("file of ordinary prompts: .csv, .txt or .jsonl")
     out: Path = file_flag("file to write: statistics, .safetensors")
@@ -98,7 +102,7 @@ class OrdinarySettings(NoiseMaps):
 class SearchSettings(NoiseMaps):
     """The flags of localize_neurons.py localize."""
 
-    about: ClassVar[str] = "neurons of memorized prompts"
+    about = "neurons of memorized prompts"
 
     prompts: Path = file_flag("file of memorized prompts: .csv, .txt or .jsonl")
     statistics: Path = file_flag("file of the subcommand statistics")
@@ -121,14 +125,6 @@ class SearchSettings(NoiseMaps):
     end: int | None = unkeyed(None, "row after the last prompt", at_least=1, metavar="ROW")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, "no progress bar")
-
-
-def asked(kind: type[Settings], typed: dict[str, Any]) -> Any:
-    """The settings that were typed, of a model that is there. Raises ValueError."""
-    split(typed, kind)
-    settings = kind(**typed)
-    resolve_model(settings.model_id)
-    return settings
 
 
 # --- maps of a prompt ---
@@ -154,47 +150,17 @@ def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float 
     )
 
 
-def load(settings: NoiseMaps) -> Denoiser:
-    """The model. Raises ValueError."""
-    return loading.load_pipeline(
-        settings.model_id,
-        dtype=settings.dtype,
-        device=settings.device,
-        scheduler=settings.scheduler,
-    )
-
-
 # --- statistics of ordinary prompts ---
 
 
-@dataclass(frozen=True)
-class Ordinary:
-    """Statistics of ordinary prompts that were written."""
-
-    path: Path
-    # How many prompts the activations are of.
-    prompts: int
-    # Similarity above which two seeds look memorized; nan: not measured.
-    threshold: float
-    # How many pairs of seeds it is from.
-    pairs: int
-
-    @property
-    def summary(self) -> str:
-        """What the file is of, in a line."""
-        return (
-            f"{self.path}: {self.prompts} prompts, similarity threshold {self.threshold:.3f} "
-            f"from {self.pairs} pairs of seeds"
-        )
-
-
-def ordinary(**typed: Any) -> Ordinary:
-    """Writes the statistics of ordinary prompts, which the search needs.
+def ordinary(**typed: Any) -> str:
+    """Writes the statistics of ordinary prompts, which the search needs. Returns what the file is
+    of, in a line.
 
     typed: flags of localize_neurons.py statistics by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    settings = asked(OrdinarySettings, typed)
+    settings = asked(OrdinarySettings, typed, preset="none")
     captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
     if len(captions) < 2:
         raise ValueError(
@@ -207,11 +173,14 @@ def ordinary(**typed: Any) -> Ordinary:
         "prompts_sha256": sha256_of(settings.prompts),
         "prompts": len(captions),
     }
-    model = load(settings)
+    model = load_model(settings, dtype=settings.dtype)
     for_threshold = captions[: settings.threshold_prompts]
     statistics, pairs = ordinary_statistics(model, captions, for_threshold, settings)
     write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
-    return Ordinary(settings.out, len(captions), statistics.threshold, pairs)
+    return (
+        f"{settings.out}: {len(captions)} prompts, similarity threshold {statistics.threshold:.3f} "
+        f"from {pairs} pairs of seeds"
+    )
 
 
 def ordinary_statistics(
@@ -238,41 +207,46 @@ def ordinary_statistics(
 # --- neurons of memorized prompts ---
 
 
-@dataclass(frozen=True)
-class NeuronSearch:
-    """A search that came to its end. The file may hold other prompts too."""
-
-    path: Path
-    # Caption -> what was found for it.
-    searches: dict[str, PromptSearch]
-
-    @property
-    def summary(self) -> str:
-        """How many prompts look memorized, and how many neurons they have, in a line."""
-        counts = sorted(search.count for search in self.searches.values() if search.seeds)
-        middle = f", {counts[len(counts) // 2]} neurons in the middle one" if counts else ""
-        return f"{self.path}: {len(self.searches)} prompts, {len(counts)} look memorized{middle}"
-
-
-def search(**typed: Any) -> NeuronSearch:
-    """Finds the neurons of memorized prompts, for --method nemo; a stopped search goes on.
+def search(**typed: Any) -> str:
+    """Finds the neurons of memorized prompts, for --method nemo; a stopped search goes on. Returns
+    how many prompts look memorized, and how many neurons they have, in a line.
 
     typed: flags of localize_neurons.py localize by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    settings = asked(SearchSettings, typed)
+    settings = asked(SearchSettings, typed, preset="none")
     prompts = read_prompts(settings.prompts)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
-    captions = [prompt.caption for prompt in prompts[settings.start : end]]
+    captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))
     check_out(settings.out)
-    model = fingerprint(settings.model_id)
-    statistics = statistics_for(settings, model)
+    model_name = fingerprint(settings.model_id)
+    statistics = statistics_for(settings, model_name)
     settings = on_device(settings)
-    file = NeuronFile(settings.out, model, search_identity(settings, statistics.threshold))
+    identity = {
+        **settings.identity(),
+        "threshold": statistics.threshold,
+        "scaling_factor": settings.scaling_factor,
+        "blocks": settings.blocks,
+        "statistics_sha256": sha256_of(settings.statistics),
+    }
+    file = NeuronFile(settings.out, model_name, identity)
     file.open(overwrite=settings.overwrite)
-    search_all(captions, statistics, file, settings)
+    model = load_model(settings, dtype=settings.dtype)
+    file.start(plain_values(settings))
+    missing = [caption for caption in captions if caption not in file.searches]
+    at_once = max(1, settings.rows // settings.seeds)
+    for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
+        maps = make_maps(model, caption, settings, settings.scaling_factor)
+        file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
     file.finish()
-    return NeuronSearch(settings.out, {caption: file.searches[caption] for caption in captions})
+    return summary(settings.out, [file.searches[caption] for caption in captions])
+
+
+def summary(path: Path, searches: list[PromptSearch]) -> str:
+    """How many prompts look memorized, and how many neurons they have, in a line."""
+    counts = sorted(search.count for search in searches if search.seeds)
+    middle = f", {counts[len(counts) // 2]} neurons in the middle one" if counts else ""
+    return f"{path}: {len(searches)} prompts, {len(counts)} look memorized{middle}"
 
 
 def statistics_for(settings: SearchSettings, model: str) -> Statistics:
@@ -297,36 +271,14 @@ def statistics_for(settings: SearchSettings, model: str) -> Statistics:
     return statistics
 
 
-def search_identity(settings: SearchSettings, threshold: float) -> dict[str, Any]:
-    """Everything but the model that decides what is found, in the file's order."""
-    return {
-        **settings.identity(),
-        "threshold": threshold,
-        "scaling_factor": settings.scaling_factor,
-        "blocks": settings.blocks,
-        "statistics_sha256": sha256_of(settings.statistics),
-    }
-
-
-def search_all(
-    captions: list[str], statistics: Statistics, file: NeuronFile, settings: SearchSettings
-) -> None:
-    """Searches prompt after prompt; each is kept in the file at once."""
-    from tqdm import tqdm
-
-    model = load(settings)
-    file.start(plain_values(settings))
-    missing = [caption for caption in dict.fromkeys(captions) if caption not in file.searches]
-    at_once = max(1, settings.rows // settings.seeds)
-    for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
-        maps = make_maps(model, caption, settings, settings.scaling_factor)
-        file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
-
-
 # --- the command line ---
 
 
-JOBS = {"statistics": (ordinary, OrdinarySettings), "localize": (search, SearchSettings)}
+Job = tuple[type[NoiseMaps], Callable[..., str]]
+JOBS: dict[str, Job] = {
+    "statistics": (OrdinarySettings, ordinary),
+    "localize": (SearchSettings, search),
+}
 
 
 def build_parser() -> Parser:
@@ -335,7 +287,7 @@ def build_parser() -> Parser:
         SCRIPT, "Finds the neurons that memorized prompts need (NeMo), for --method nemo."
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar=f"{{{','.join(JOBS)}}}")
-    for name, (_, settings) in JOBS.items():
+    for name, (settings, _) in JOBS.items():
         add_flags(jobs.add_parser(name, help=settings.about), settings)
     return parser
 
@@ -343,5 +295,5 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault."""
     typed = build_parser().typed(argv)
-    job, _ = JOBS[typed.pop("job")]
-    return command(SCRIPT, lambda: print(job(**typed).summary), after=RESUMES, smaller="--rows")
+    _, job = JOBS[typed.pop("job")]
+    return command(SCRIPT, lambda: print(job(**typed)), after=RESUMES, smaller="--rows")

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.settings import at_work
-from memorization_suite.commands.study import (
-    Study,
-    StudyFolder,
-    StudyJob,
-    StudyPlan,
-    StudySettings,
-    begin,
-    plan_study,
+from memorization_suite.commands.study import Study, StudySettings
+from memorization_suite.detection.evaluation.spectrum_plots import (
+    best_count,
+    counts,
+    histogram,
+    type_of,
 )
-from memorization_suite.detection.evaluation.spectrum_plots import best_count, counts, histogram
 from memorization_suite.detection.spectrum import (
     KINDS,
     OPERATORS,
@@ -39,8 +35,6 @@ from memorization_suite.sampling.loop import steps
 
 if TYPE_CHECKING:
     import torch
-
-    from memorization_suite.sampling import Denoiser
 
 
 @frozen_settings
@@ -115,108 +109,63 @@ def spectrum_of_row(row: Row) -> Key:
     )
 
 
-class SpectrumFolder(StudyFolder):
+class Spectra(Study):
     """`spectrum.csv`, `summary.csv`, a histogram a prompt and step, `counts.png`."""
 
+    kind = SpectrumSettings
     files = ("histogram_*.png", "counts.png")
     tables = {"spectrum": spectrum_of_row, "summary": spectrum_of_row}
 
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *means(self.rows("summary"), self.types)])
 
-def spectrum(*, load: Callable | None = None, **typed: Any) -> Study:
-    """The spectra of a prompt file's images. typed: flags of `detect_memorization.py spectrum`.
+    @property
+    def types(self) -> dict[int, str]:
+        """Type of each prompt by its row."""
+        return {prompt.row: prompt.type for prompt in self.prompts}
 
-    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
-    """
-    plan = plan_study(SpectrumSettings, typed)
-    folder = SpectrumFolder(plan.path)
-    job = Spectra(plan, folder, begin(plan, folder, load))
-    with at_work():
-        return Study(plan, folder, job.go())
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The spectra of a prompt's images at one step, of one kind and by one operator."""
-
-    step: int
-    timestep: float
-    kind: str
-    operator: str
-    found: Spectrum
-    # Of each image, (n,).
-    unet_rows: torch.Tensor
-    # Of an image.
-    seconds: float
-
-
-class Spectra(StudyJob):
-    """The spectra of a study's prompts and its two tables."""
-
-    settings: SpectrumSettings
-
-    def __init__(self, plan: StudyPlan, folder: SpectrumFolder, model: Denoiser):
-        super().__init__(plan, folder, model)
-        self.types = {prompt.row: prompt.type for prompt in plan.prompts}
-        self.done = folder.done("summary")
-
-    def is_done(self, prompt: Prompt) -> bool:
+    def keys(self, prompt: Prompt) -> Iterator[Key]:
         settings = self.settings
-        wanted = product(
-            [prompt.row],
-            range(settings.n_samples_per_prompt),
-            settings.at,
-            [KINDS.index(kind) for kind in settings.kind],
-            [OPERATORS.index(operator) for operator in settings.operator],
-        )
-        return self.done.issuperset(wanted)
+        samples = range(settings.n_samples_per_prompt)
+        kinds = map(KINDS.index, settings.kind)
+        operators = map(OPERATORS.index, settings.operator)
+        return product([prompt.row], samples, settings.at, kinds, operators)
 
-    def go(self) -> str:
-        """Makes what is missing, then the picture of all. Returns what there is, in lines."""
-        made = self.make_all()
-        rows = self.folder.rows("summary")
-        self.folder.save_figure("counts.png", counts(rows, self.types))
-        wanted = len(self.plan.wanted)
-        summary = f"{self.folder.path / 'summary.csv'}: {wanted} prompts, {made} made now"
-        return "\n".join([summary, *means(rows, self.types)])
+    def make_all(self, done: set) -> None:
+        super().make_all(done)
+        self.save_figure("counts.png", counts(self.rows("summary"), self.types))
 
     def make(self, prompt: Prompt) -> None:
-        self.folder.add(f"{prompt.row:06d}", **self.look(prompt))
+        self.add(f"{prompt.row:06d}", **self.look(prompt))
         rows: dict[int, list[Row]] = {}
-        for row in self.folder.rows("spectrum"):
+        for row in self.rows("spectrum"):
             if int(row["prompt_index"]) == prompt.row:
                 rows.setdefault(int(row["step"]), []).append(row)
         for step, shown in rows.items():
             name = f"histogram_{prompt.row:04d}_step{step:03d}.png"
-            self.folder.save_figure(name, histogram(shown, prompt.caption))
+            self.save_figure(name, histogram(shown, prompt.caption))
 
     def look(self, prompt: Prompt) -> dict[str, list[dict]]:
         """Rows of one prompt for both tables."""
         rows: dict[str, list[dict]] = {"spectrum": [], "summary": []}
-        for measured in self.measure(prompt):
+        for about, found, unet_rows, seconds in self.spectra(prompt):
             for k in range(self.settings.n_samples_per_prompt):
-                about = {
-                    "prompt_index": prompt.row,
-                    "sample_index": k,
-                    "step": measured.step,
-                    "timestep": f"{measured.timestep:.7g}",
-                    "kind": measured.kind,
-                    "operator": measured.operator,
-                }
-                for i, value in enumerate(measured.found.eigenvalues[k]):
-                    rows["spectrum"].append(about | {"index": i, "eigenvalue": f"{value:.7g}"})
-                rows["summary"].append(about | figures(measured, k))
+                key = {"prompt_index": prompt.row, "sample_index": k, **about}
+                for i, value in enumerate(found.eigenvalues[k]):
+                    rows["spectrum"].append(key | {"index": i, "eigenvalue": f"{value:.7g}"})
+                cost = {"rows": int(unet_rows[k]), "seconds": f"{seconds:.4g}"}
+                rows["summary"].append(key | figures(found, k) | cost)
         return rows
 
-    def measure(self, prompt: Prompt) -> Iterator[Measured]:
-        """The prompt's spectra of every step, kind and operator.
+    def spectra(self, prompt: Prompt) -> Iterator[tuple[dict, Spectrum, torch.Tensor, float]]:
+        """The spectra of the prompt's images by each step, kind and operator: columns that say
+        which, the spectra, UNet rows of each image (n,), seconds of an image.
 
         The operators share the probes, but each counts them.
         """
         settings = self.settings
-        batch, predictor, noise = self.start(prompt)
-        guidance_scale = settings.guidance_scale
-        looks = visited(predictor, noise, batch, guidance_scale=guidance_scale, at=settings.at)
-        for (step, t, x), kind in product(looks, settings.kind):
+        batch, predictor, noise = self.images_of(prompt)
+        for (step, t, x), kind in product(self.visited(predictor, noise, batch), settings.kind):
             jacobian = ScoreJacobian(predictor, x, t, kind, at_once=settings.batch_size)
             with Meter(predictor) as shared:
                 dimension = x[0].numel()
@@ -224,9 +173,35 @@ class Spectra(StudyJob):
             for operator in settings.operator:
                 with Meter(predictor) as own:
                     found = spectrum_of(jacobian, probes, operator, settings.iterations)
-                rows = shared.unet_rows + own.unet_rows
+                about = {"step": step, "timestep": f"{float(t):.7g}", "kind": kind}
+                about["operator"] = operator
                 seconds = (shared.seconds + own.seconds) / len(x)
-                yield Measured(step, float(t), kind, operator, found, rows, seconds)
+                yield about, found, shared.unet_rows + own.unet_rows, seconds
+
+    @no_grad
+    def visited(
+        self, predictor: NoisePredictor, noise: torch.Tensor, batch: Batch
+    ) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(step, t, x) at the wanted steps of the guided trajectory; x: what the UNet reads, (n, 4,
+        h, w) float32. Two UNet rows a step but the last.
+        """
+        at = self.settings.at
+        looks = []
+
+        def on_step(step, prediction) -> None:
+            if step.index in at:
+                looks.append((step.index, step.t, prediction.x.float()))
+
+        steps(
+            predictor,
+            noise * predictor.model.initial_scale,
+            batch,
+            GuidanceSchedule(),
+            self.settings.guidance_scale,
+            on_step=on_step,
+            watched=max(at) + 1,
+        )
+        return looks
 
 
 class Meter:
@@ -245,36 +220,18 @@ class Meter:
         self.seconds = time.perf_counter() - self.start
 
 
-@no_grad
-def visited(
-    predictor: NoisePredictor,
-    noise: torch.Tensor,
-    batch: Batch,
-    *,
-    guidance_scale: float,
-    at: tuple[int, ...],
-) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(step, t, x) at the wanted steps of the guided trajectory; x: what the UNet reads, (n, 4, h,
-    w) float32. Two UNet rows a step but the last.
+def spectrum(*, load: Callable | None = None, **typed: Any) -> Spectra:
+    """The spectra of a prompt file's images. typed: flags of `detect_memorization.py spectrum`.
+
+    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
     """
-    looks = []
-
-    def on_step(step, prediction) -> None:
-        if step.index in at:
-            looks.append((step.index, step.t, prediction.x.float()))
-
-    latents = noise * predictor.model.initial_scale
-    guidance = GuidanceSchedule()
-    last = max(at) + 1
-    steps(predictor, latents, batch, guidance, guidance_scale, on_step=on_step, watched=last)
-    return looks
+    return Spectra(**typed).run(load)
 
 
-def figures(measured: Measured, k: int) -> dict:
+def figures(found: Spectrum, k: int) -> dict:
     """An image's columns of summary.csv. exact: are these all eigenvalues? A number that there is
     not is empty.
     """
-    found = measured.found
     values = {
         "nonnegative": found.nonnegative[k],
         "nonnegative_estimate": found.estimate[k],
@@ -285,13 +242,10 @@ def figures(measured: Measured, k: int) -> dict:
         "trace_error": found.trace_error[k],
         "asymmetry": found.asymmetry[k],
     }
-    return {
-        "iterations": found.eigenvalues.shape[1],
-        "exact": int(found.exact),
-        **{name: "" if value != value else f"{value:.7g}" for name, value in values.items()},
-        "rows": int(measured.unet_rows[k]),
-        "seconds": f"{measured.seconds:.4g}",
-    }
+    columns = {"iterations": found.eigenvalues.shape[1], "exact": int(found.exact)}
+    for name, value in values.items():
+        columns[name] = "" if value != value else f"{value:.7g}"
+    return columns
 
 
 def means(rows: list[Row], types: dict[int, str]) -> list[str]:
@@ -300,10 +254,9 @@ def means(rows: list[Row], types: dict[int, str]) -> list[str]:
     """
     groups: dict[str, list[float]] = {}
     for row in rows:
-        name = types.get(int(row["prompt_index"]), "")
         label = f"step {row['step']}, {row['kind']}, {row['operator']}"
-        if name:
-            label += f", {name}"
+        if type_of(row, types):
+            label += f", {type_of(row, types)}"
         groups.setdefault(label, []).append(best_count(row))
     return [
         f"{label}: {sum(values) / len(values):.4g} non-negative eigenvalues in the mean of "

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tqdm import tqdm
 
 from memorization_suite.commands.settings import (
     Trajectories,
+    at_work,
     check_range,
     command_line,
     fill,
@@ -27,6 +27,7 @@ from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import (
+    Settings,
     again,
     frozen_settings,
     identity_of,
@@ -67,10 +68,90 @@ class StudySettings(Trajectories):
         return self
 
 
-class StudyFolder(Store):
-    """Tables and pictures of a study; a prompt is saved whole, so a stopped run goes on with the
-    next.
+class Study(Store):
+    """A study's folder, <output_path>/<study>: tables and pictures of a prompt file's images. As a
+    text it is what there is, in lines.
+
+    A prompt is saved whole, so a stopped study goes on with the next.
     """
+
+    kind: ClassVar[type[StudySettings]]
+    settings: Any
+    model: Denoiser
+    # How many prompts were made now.
+    made = 0
+
+    def __init__(self, **typed: Any):
+        """Checks everything that needs no model. typed: flags by name. Raises ValueError."""
+        settings = asked(self.kind, typed).resolved()
+        file, _ = prompt_sources(settings.model_id, settings.prompts, "")
+        # All of the file, and those of --start and --end.
+        self.prompts = read_prompts(Path(file))
+        check_range(settings.start, settings.end, len(self.prompts), file)
+        self.wanted = self.prompts[settings.start : settings.end]
+        self.settings = replace(settings, prompts=file, device=choose_device(settings.device))
+        self.command = command_line(f"detect_memorization.py {settings.study}", typed, self.kind)
+        # The last table tells what is done.
+        *_, self.table = self.tables
+        super().__init__(Path(settings.output_path) / settings.study)
+
+    def __str__(self) -> str:
+        table = self.path / f"{self.table}.csv"
+        return f"{table}: {len(self.wanted)} prompts, {self.made} made now"
+
+    def run(self, load: Callable | None = None) -> Self:
+        """Makes what the folder lacks, and returns itself.
+
+        load: in the place of `load_pipeline`. Raises ValueError for what the user can mend, before
+        the folder is changed.
+        """
+        settings = self.settings
+        identity = {
+            "study": settings.study,
+            **identity_of(settings),
+            "model_id": fingerprint(settings.model_id),
+            "device": settings.device.split(":")[0],
+            "prompts": captions_hash(self.prompts),
+        }
+        self.prepare(identity, overwrite=settings.overwrite)
+        self.model = load_model(settings, load, dtype="fp32")
+        torch.backends.cudnn.allow_tf32 = False  # convolutions keep float32's digits
+        config = {"command": self.command, **plain_values(settings)}
+        self.start(identity, overwrite=settings.overwrite, config=config)
+        # What an earlier run left in parts must not be overwritten by other rows of these prompts.
+        self.publish()
+        done = self.done(self.table)
+        with at_work():
+            self.make_all(done)
+        return self
+
+    def make_all(self, done: set) -> None:
+        """Makes what is missing. The tables are written also when it is interrupted."""
+        try:
+            for prompt in tqdm(self.wanted, unit="prompt", disable=self.settings.quiet):
+                if not done.issuperset(self.keys(prompt)):
+                    self.make(prompt)
+                    self.made += 1
+        finally:
+            self.publish()
+        self.finish()
+
+    def keys(self, prompt: Prompt) -> Iterable:
+        """What must be in the last table when everything that is asked of the prompt is done."""
+        raise NotImplementedError
+
+    def make(self, prompt: Prompt) -> None:
+        """Looks at the prompt and saves what there is to see."""
+        raise NotImplementedError
+
+    def images_of(self, prompt: Prompt) -> tuple[Batch, NoisePredictor, torch.Tensor]:
+        """The prompt's images, their predictor, and their noise (n, 4, h, w): the same as in other
+        runs with this seed.
+        """
+        settings = self.settings
+        batch = Batch.of([prompt], settings.n_samples_per_prompt, settings.seed)
+        predictor = predictor_of(self.model, batch, settings.num_inference_steps)
+        return batch, predictor, noise_of(self.model, batch, settings.image_length)
 
     def save_figure(self, name: str, figure: Figure) -> None:
         """A PNG, whole or not at all. Characters that the font lacks are drawn as boxes."""
@@ -81,125 +162,20 @@ class StudyFolder(Store):
         write_bytes(self.path / name, data.getvalue())
 
 
-@dataclass(frozen=True)
-class StudyPlan:
-    """A study that was checked as far as is possible without a model."""
+def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> Any:
+    """The settings with what was typed, else the preset's values, of a model that is there.
 
-    settings: StudySettings
-    # All of the file.
-    prompts: list[Prompt]
-    # What was typed, by name.
-    typed: dict[str, Any] = field(repr=False)
-
-    @property
-    def wanted(self) -> list[Prompt]:
-        """The prompts of --start and --end."""
-        return self.prompts[self.settings.start : self.settings.end]
-
-    @property
-    def path(self) -> Path:
-        """<output_path>/<study>."""
-        return Path(self.settings.output_path) / self.settings.study
-
-    @cached_property
-    def identity(self) -> dict:
-        """Everything that decides the numbers of an image."""
-        return {
-            "study": self.settings.study,
-            **identity_of(self.settings),
-            "model_id": fingerprint(self.settings.model_id),
-            "device": self.settings.device.split(":")[0],
-            "prompts": captions_hash(self.prompts),
-        }
-
-    @property
-    def config(self) -> dict:
-        """All arguments and the command, for people."""
-        script = f"detect_memorization.py {self.settings.study}"
-        command = command_line(script, self.typed, type(self.settings))
-        return {"command": command, **plain_values(self.settings)}
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study that was made, or was there already."""
-
-    plan: StudyPlan
-    folder: StudyFolder
-    # What there is, in lines.
-    summary: str
-
-    def __str__(self) -> str:
-        return self.summary
-
-
-def plan_study(kind: type[StudySettings], typed: dict[str, Any]) -> StudyPlan:
-    """Checks everything that needs no model. typed: flags by name. Raises ValueError."""
-    split(typed, kind)
-    asked = kind(**typed)
-    resolve_model(asked.model_id)
-    _, preset = load_preset("auto", asked.model_id)
-    settings = fill(kind, typed, preset.get("generate", {}))
-    settings = settings.resolved()
-    file, _ = prompt_sources(asked.model_id, asked.prompts, "")
-    prompts = read_prompts(Path(file))
-    check_range(settings.start, settings.end, len(prompts), file)
-    settings = replace(settings, prompts=file, device=choose_device(settings.device))
-    return StudyPlan(settings, prompts, typed)
-
-
-class StudyJob:
-    """Makes what a study's folder lacks, a prompt at a time."""
-
-    def __init__(self, plan: StudyPlan, folder: StudyFolder, model: Denoiser):
-        self.plan = plan
-        self.settings = plan.settings
-        self.folder = folder
-        self.model = model
-
-    def is_done(self, prompt: Prompt) -> bool:
-        """Whether everything that is asked of the prompt is in the tables."""
-        raise NotImplementedError
-
-    def make(self, prompt: Prompt) -> None:
-        """Looks at the prompt and saves what there is to see."""
-        raise NotImplementedError
-
-    def make_all(self) -> int:
-        """How many prompts were made now. The tables are written also when it is interrupted."""
-        made = 0
-        try:
-            for prompt in tqdm(self.plan.wanted, unit="prompt", disable=self.settings.quiet):
-                if not self.is_done(prompt):
-                    self.make(prompt)
-                    made += 1
-        finally:
-            self.folder.publish()
-        self.folder.finish()
-        return made
-
-    def start(self, prompt: Prompt) -> tuple[Batch, NoisePredictor, torch.Tensor]:
-        """The prompt's images, their predictor, and their noise (n, 4, h, w): the same as in other
-        runs with this seed.
-        """
-        settings = self.settings
-        batch = Batch.of([prompt], settings.n_samples_per_prompt, settings.seed)
-        predictor = predictor_of(self.model, batch, settings.num_inference_steps)
-        return batch, predictor, noise_of(self.model, batch, settings.image_length)
-
-
-def begin(plan: StudyPlan, folder: StudyFolder, load: Callable | None) -> Denoiser:
-    """The pipeline, float32, once the folder is found usable; the folder is changed last.
-
-    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
+    Raises ValueError.
     """
-    settings = plan.settings
-    folder.prepare(plan.identity, overwrite=settings.overwrite)
-    model = (load or loading.load_pipeline)(
-        settings.model_id, dtype="fp32", device=settings.device, scheduler=settings.scheduler
+    split(typed, kind)
+    settings: Any = kind(**typed)
+    resolve_model(settings.model_id)
+    _, tables = load_preset(preset, settings.model_id)
+    return fill(kind, typed, tables.get("generate", {}))
+
+
+def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
+    """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
+    return (load or loading.load_pipeline)(
+        settings.model_id, device=settings.device, scheduler=settings.scheduler, **more
     )
-    torch.backends.cudnn.allow_tf32 = False  # convolutions keep float32's digits
-    folder.start(plan.identity, overwrite=settings.overwrite, config=plan.config)
-    # What an earlier run left in parts must not be overwritten by other rows of the same prompts.
-    folder.publish()
-    return model

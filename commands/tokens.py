@@ -9,16 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.settings import at_work
-from memorization_suite.commands.study import (
-    Study,
-    StudyFolder,
-    StudyJob,
-    StudyPlan,
-    StudySettings,
-    begin,
-    plan_study,
-)
+from memorization_suite.commands.study import Study, StudySettings
 from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.detection.tokens import OFFICIAL, token_significance
 from memorization_suite.prompts.files import Prompt
@@ -26,8 +17,6 @@ from memorization_suite.runs.settings import again, flag, frozen_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from memorization_suite.sampling import Denoiser
 
 
 @frozen_settings
@@ -65,44 +54,20 @@ class TokenSettings(StudySettings):
         return replace(self, num_steps=num_steps)
 
 
-class TokenFolder(StudyFolder):
+class Tokens(Study):
     """`tokens.csv`, a bar plot a prompt."""
 
+    kind = TokenSettings
     files = ("tokens_*.png",)
     tables = {"tokens": lambda row: int(row["prompt_index"])}
 
-
-def tokens(*, load: Callable | None = None, **typed: Any) -> Study:
-    """How much each token of a prompt file's prompts matters. typed: flags of
-    `detect_memorization.py tokens`.
-
-    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
-    """
-    plan = plan_study(TokenSettings, typed)
-    folder = TokenFolder(plan.path)
-    job = Tokens(plan, folder, begin(plan, folder, load))
-    with at_work():
-        made = job.make_all()
-    table = folder.path / "tokens.csv"
-    return Study(plan, folder, f"{table}: {len(plan.wanted)} prompts, {made} made now")
-
-
-class Tokens(StudyJob):
-    """The scores of a study's prompts and their table."""
-
-    settings: TokenSettings
-
-    def __init__(self, plan: StudyPlan, folder: TokenFolder, model: Denoiser):
-        super().__init__(plan, folder, model)
-        self.done = folder.done("tokens")
-
-    def is_done(self, prompt: Prompt) -> bool:
-        return prompt.row in self.done
+    def keys(self, prompt: Prompt) -> list[int]:
+        return [prompt.row]
 
     def make(self, prompt: Prompt) -> None:
         texts, scores = self.look(prompt)
         figure = bars(texts, scores, prompt.caption)
-        self.folder.save_figure(f"tokens_{prompt.row:04d}.png", figure)
+        self.save_figure(f"tokens_{prompt.row:04d}.png", figure)
         rows = [
             {
                 "prompt_index": prompt.row,
@@ -112,12 +77,12 @@ class Tokens(StudyJob):
             }
             for i, (text, score) in enumerate(zip(texts, scores), 1)
         ]
-        self.folder.add(f"{prompt.row:06d}", tokens=rows)
+        self.add(f"{prompt.row:06d}", tokens=rows)
 
     def look(self, prompt: Prompt) -> tuple[list[str], list[float]]:
         """Texts of the prompt's tokens, and their scores: the mean over its images."""
         settings = self.settings
-        _, predictor, noise = self.start(prompt)
+        _, predictor, noise = self.images_of(prompt)
         scores = token_significance(
             predictor,
             noise,
@@ -127,6 +92,15 @@ class Tokens(StudyJob):
         ).mean(0)
         texts = self.model.token_texts(prompt.caption)
         return texts, scores[1 : 1 + len(texts)].tolist()
+
+
+def tokens(*, load: Callable | None = None, **typed: Any) -> Tokens:
+    """How much each token of a prompt file's prompts matters. typed: flags of
+    `detect_memorization.py tokens`.
+
+    load: in the place of `load_pipeline`. Raises ValueError for what the user can mend.
+    """
+    return Tokens(**typed).run(load)
 
 
 def bars(texts: list[str], scores: list[float], caption: str) -> Figure:

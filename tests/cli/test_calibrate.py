@@ -3,6 +3,7 @@ accepted or refused.
 """
 
 import json
+import re
 
 import pytest
 
@@ -74,10 +75,10 @@ def test_it_is_a_function(made, random_sd_folder, prompt_file, loaded, tmp_path,
         "quiet": True,
     }
     typed |= {"num_inference_steps": 3, "n_samples_per_prompt": 2, "batch_size": 2}
-    written = stability(**typed, out=tmp_path / "a.json")
-    assert written.path.read_bytes() == made.read_bytes()
-    assert written.steps == 3 and len(written.scores) == 10
-    assert f"at most {max(written.scores):.2f} standard deviations" in written.summary
+    line = stability(**typed, out=tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_bytes() == made.read_bytes()
+    assert line.startswith(f"{tmp_path / 'a.json'}: 3 steps, 10 images; their own largest ")
+    assert re.search(r"median \d\.\d\d, at most \d\.\d\d standard deviations$", line)
     with pytest.raises(ValueError, match="there is no flag 'step'"):
         stability(**typed, out=tmp_path / "b.json", step=3)
 

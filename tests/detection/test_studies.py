@@ -262,10 +262,11 @@ def test_studies_from_python(random_sd_folder, prompt_file, loaded, tmp_path):
         "output_path": str(tmp_path),
     }
     spectra = spectrum(load=loaded, **given, iterations=2, probes=1, kind="text", at=[1, 0, 1])
-    assert [row["step"] for row in spectra.folder.rows("summary")] == ["0", "1"]
-    assert str(spectra) == spectra.summary and spectra.folder.is_finished()
+    assert [row["step"] for row in spectra.rows("summary")] == ["0", "1"]
+    assert "1 prompts, 1 made now\nstep 0, text, lanczos" in str(spectra)
+    assert spectra.is_finished()
     words = tokens(load=loaded, **given, n_samples_per_prompt=1)
-    assert [row["token"] for row in words.folder.rows("tokens")[:3]] == ["a", "red", "square"]
+    assert [row["token"] for row in words.rows("tokens")[:3]] == ["a", "red", "square"]
     with pytest.raises(ValueError, match="there is no flag 'num_step'.*Did you mean num_steps"):
         tokens(**given, num_step=2)
 
