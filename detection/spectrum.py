@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from memorization_suite.runs.lazy import no_grad, np, torch
+from memorization_suite.runs.lazy import np, torch
 from memorization_suite.sampling import NoisePredictor
 from memorization_suite.sampling.gradients import forward_product
 from memorization_suite.sampling.noise import stream
@@ -68,36 +69,31 @@ class ScoreJacobian:
 
     def times(self, v: torch.Tensor) -> torch.Tensor:
         """J v by forward-mode differentiation."""
-        return self.in_parts(self.forward_product, v)
+        with torch.no_grad():
+            return self.in_parts(forward_product, v)
 
     def transposed(self, v: torch.Tensor) -> torch.Tensor:
         """J^T v by reverse-mode differentiation, with respect to x alone."""
-        return self.in_parts(self.reverse_product, v)
+        with torch.enable_grad(), self.predictor.model.frozen():
+            return self.in_parts(reverse_product, v)
 
     def in_parts(self, product: Callable[..., torch.Tensor], v: torch.Tensor) -> torch.Tensor:
         """A product of (r, d) vectors, `at_once` at a time."""
         products = []
         for rows in torch.arange(len(v)).split(self.at_once):
             images = rows % len(self.x)
-            x = self.x[images.to(self.x.device)]
-            part = v[rows.to(v.device)].float().reshape(x.shape)
-            products.append(product(x, part, images).flatten(1).double())
+            score = partial(self.score, images=images)
+            x = self.x[images]
+            part = v[rows].float().reshape(x.shape)
+            products.append(product(score, x, part).flatten(1).double())
         return torch.cat(products)
 
-    @no_grad
-    def forward_product(
-        self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
-    ) -> torch.Tensor:
-        """J v of these images."""
-        return forward_product(lambda x: self.score(x, images), x, v)
 
-    def reverse_product(
-        self, x: torch.Tensor, v: torch.Tensor, images: torch.Tensor
-    ) -> torch.Tensor:
-        """J^T v of these images."""
-        with torch.enable_grad(), self.predictor.model.frozen():
-            x = x.requires_grad_()
-            return torch.autograd.grad(self.score(x, images), x, v)[0]
+def reverse_product(score: Product, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """J^T v, J the Jacobian of the score at x."""
+    x = x.requires_grad_()
+    (product,) = torch.autograd.grad(score(x), x, v)
+    return product
 
 
 @dataclass
@@ -136,11 +132,10 @@ def probe(
 
     seeds: one an image; equal seeds give equal probes, whatever the batch.
     """
-    signs = []
-    for seed in seeds:
-        generator = stream(seed, "probes")
-        signs.append(torch.randint(2, (count, dimension), generator=generator))
-    vectors = ((2 * torch.stack(signs, 1) - 1).double() / dimension**0.5).to(device)
+    shape = (count, dimension)
+    bits = [torch.randint(2, shape, generator=stream(seed, "probes")) for seed in seeds]
+    signs = 2 * torch.stack(bits, 1).double() - 1
+    vectors = (signs / dimension**0.5).to(device)
     flat = vectors.flatten(0, 1)
     products = operator.times(flat).reshape(vectors.shape)
     transposed = operator.transposed(flat).reshape(vectors.shape)
@@ -163,8 +158,8 @@ def orthogonalize(w: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, t
     """
     coefficients = w.new_zeros(basis.shape[:2])
     for _ in range(2):
-        part = (basis @ w[:, :, None])[:, :, 0]
-        w = w - (part[:, None, :] @ basis)[:, 0]
+        part = torch.einsum("rkd,rd->rk", basis, w)
+        w = w - torch.einsum("rk,rkd->rd", part, basis)
         coefficients = coefficients + part
     return w, coefficients
 
@@ -187,81 +182,56 @@ def following(
     return q, torch.where(ended, 0.0, length)
 
 
-@dataclass
-class Start:
-    """Where Krylov spaces begin, a row each."""
-
-    # Unit vectors, (r, d) float64.
-    vectors: torch.Tensor
-    # The operator's products with them.
-    products: torch.Tensor
-    # For vectors beyond a space that is invariant.
-    generators: list[torch.Generator]
-
-
-def arnoldi(product: Product, start: Start, iterations: int) -> torch.Tensor:
+def arnoldi(
+    product: Product,
+    q: torch.Tensor,
+    w: torch.Tensor,
+    *,
+    iterations: int,
+    generators: list[torch.Generator],
+) -> torch.Tensor:
     """Hessenberg matrices of the operator in the Krylov spaces, (r, m, m), m = min(iterations, d).
 
     Every new vector is orthogonalized against all before it, so for a symmetric operator this is
-    Lanczos with full reorthogonalization and the matrix is tridiagonal to rounding.
+    Lanczos with full reorthogonalization and the matrix is tridiagonal to rounding. q: where the
+    spaces begin, unit vectors (r, d) float64; w: their products. generators: one a row, for vectors
+    beyond a space that is invariant.
     """
-    r, d = start.vectors.shape
+    r, d = q.shape
     m = min(iterations, d)
-    basis = start.vectors.new_zeros(r, m, d)
-    hessenberg = start.vectors.new_zeros(r, m, m)
-    scale = start.vectors.new_zeros(r)
-    q = start.vectors
+    basis = q.new_zeros(r, m, d)
+    hessenberg = q.new_zeros(r, m, m)
+    scale = q.new_zeros(r)
     for k in range(m):
+        if k > 0:
+            w = product(q)
         basis[:, k] = q
-        w = product(q) if k else start.products
+        so_far = basis[:, : k + 1]
         scale = torch.maximum(scale, torch.linalg.vector_norm(w, dim=1))
-        w, hessenberg[:, : k + 1, k] = orthogonalize(w, basis[:, : k + 1])
+        w, hessenberg[:, : k + 1, k] = orthogonalize(w, so_far)
         if k + 1 < m:
-            q, hessenberg[:, k + 1, k] = following(w, basis[:, : k + 1], scale, start.generators)
+            q, hessenberg[:, k + 1, k] = following(w, so_far, scale, generators)
     return hessenberg
 
 
-def tridiagonal(hessenberg: torch.Tensor) -> torch.Tensor:
-    """What Lanczos gives: the matrices of a symmetric operator without their rounding."""
-    diagonal = hessenberg.diagonal(0, 1, 2)
-    beside = hessenberg.diagonal(-1, 1, 2)
-    return torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+def ritz(hessenberg: torch.Tensor, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ritz values, ascending (arnoldi: their real parts), and weights in the start vector, which
+    add up to one (arnoldi: nan).
 
-
-def without_broken(matrices: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The matrices with zeros where one is not finite, and which are, (n,)."""
-    values = array(matrices)
-    broken = ~np.isfinite(values).all((1, 2))
-    return np.where(broken[:, None, None], 0.0, values), broken
-
-
-def ritz(symmetric: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Ritz values, ascending, and their weights in the start vector, which add up to one.
-
-    (n, m) each, nan where the matrix is not finite.
+    (r, m) each, nan where the matrix is not finite. Lanczos' matrices are what is on and below the
+    diagonal, which is all that eigh reads.
     """
-    matrices, broken = without_broken(symmetric)
-    values, vectors = np.linalg.eigh(matrices)
+    matrices = array(hessenberg)
+    broken = ~np.isfinite(matrices).all((1, 2))
+    matrices = np.where(broken[:, None, None], 0.0, matrices)  # so that the solvers take them
+    if method == "arnoldi":
+        values = np.sort(np.linalg.eigvals(matrices).real, 1)
+        weights = np.full(values.shape, np.nan)
+    else:
+        values, vectors = np.linalg.eigh(matrices)
+        weights = vectors[:, 0] ** 2
     values[broken] = np.nan
-    return values, vectors[:, 0, :] ** 2
-
-
-def ritz_real(hessenberg: torch.Tensor) -> np.ndarray:
-    """Real parts of the Ritz values, ascending, (n, m); nan where the matrix is not finite."""
-    matrices, broken = without_broken(hessenberg)
-    values = np.sort(np.linalg.eigvals(matrices).real, 1)
-    values[broken] = np.nan
-    return values
-
-
-def not_negative(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """The weight of those that are at least 0, (n, m) -> (n,) float; nan where there are nan.
-
-    Without weights how many they are; with those of Ritz values the share of all eigenvalues, by
-    stochastic Lanczos quadrature.
-    """
-    weight = (weights * (values >= 0)).sum(1)
-    return np.where(np.isfinite(values).all(1), weight, np.nan)
+    return values, weights
 
 
 @dataclass
@@ -299,57 +269,43 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
             f"{method!r} with {iterations} iterations is not possible; there are "
             f"{', '.join(OPERATORS)} with at least 1"
         )
-    by_method = by_arnoldi if method == "arnoldi" else by_lanczos
-    values, estimate, error = by_method(operator, probes, iterations)
-    count = not_negative(values)
-    exact = iterations >= probes.vectors.shape[2]
-    if exact:
-        estimate = count
-        error = 0 * count
+    many, n, d = probes.vectors.shape
+    exact = iterations >= d
+    product = operator.times
+    products = probes.products
+    if method == "lanczos":
+        product = partial(symmetric_product, operator)
+        products = (probes.products + probes.transposed) / 2
+    if exact or method == "arnoldi":
+        many = 1  # there is nothing to estimate
+    hessenberg = arnoldi(
+        product,
+        probes.vectors[:many].flatten(0, 1),
+        products[:many].flatten(0, 1),
+        iterations=iterations,
+        generators=[stream(seed, "krylov start") for seed in probes.seeds * many],
+    )
+    values, weights = ritz(hessenberg, method)
+    nonnegative = np.heaviside(values, 1.0)  # 1 or 0, nan of nan
+    count = nonnegative[:n].sum(1)
+    shares = (weights * nonnegative).sum(1).reshape(many, n)
+    estimate, error = mean_and_error(torch.from_numpy(d * shares))
     trace, trace_error = probes.trace()
     return Spectrum(
         exact=exact,
-        eigenvalues=values,
+        eigenvalues=values[:n],
         nonnegative=count,
-        estimate=estimate,
-        estimate_error=error,
+        estimate=count if exact else array(estimate),
+        estimate_error=0 * count if exact else array(error),
         trace=array(trace),
         trace_error=array(trace_error),
         asymmetry=array(probes.asymmetry()),
     )
 
 
-def by_arnoldi(operator: Operator, probes: Probes, iterations: int) -> tuple[np.ndarray, ...]:
-    """Real parts of J's Ritz values (n, m), and nan in the place of an estimate and its error."""
-    start = Start(probes.vectors[0], probes.products[0], krylov_streams(probes.seeds))
-    values = ritz_real(arnoldi(operator.times, start, iterations))
-    unknown = np.full(len(values), np.nan)
-    return values, unknown, unknown
-
-
-def by_lanczos(operator: Operator, probes: Probes, iterations: int) -> tuple[np.ndarray, ...]:
-    """Ritz values of (J + J^T) / 2, (n, m), the estimated count and its standard error, (n,)."""
-
-    def symmetric(v: torch.Tensor) -> torch.Tensor:
-        return (operator.times(v) + operator.transposed(v)) / 2
-
-    many, n, d = probes.vectors.shape
-    if iterations >= d:
-        many = 1  # all eigenvalues: there is nothing to estimate
-    start = Start(
-        vectors=probes.vectors[:many].flatten(0, 1),
-        products=((probes.products + probes.transposed) / 2)[:many].flatten(0, 1),
-        generators=krylov_streams(probes.seeds * many),
-    )
-    values, weights = ritz(tridiagonal(arnoldi(symmetric, start, iterations)))
-    estimates = torch.from_numpy(d * not_negative(values, weights)).reshape(many, n)
-    estimate, error = mean_and_error(estimates)
-    return values[:n], array(estimate), array(error)
-
-
-def krylov_streams(seeds: list[int]) -> list[torch.Generator]:
-    """One a seed."""
-    return [stream(seed, "krylov start") for seed in seeds]
+def symmetric_product(operator: Operator, v: torch.Tensor) -> torch.Tensor:
+    """(J + J^T) v / 2."""
+    return (operator.times(v) + operator.transposed(v)) / 2
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
