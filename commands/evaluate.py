@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from memorization_suite.detection.evaluation.summary import (
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.store import Store
 from memorization_suite.runs.text import table_text
 
 
@@ -120,7 +122,11 @@ class Evaluation:
     @cached_property
     def warnings(self) -> list[str]:
         """What a reader must know before believing the figures."""
-        return [f"{label_of(row)}: {text}" for row in self.rows for text in warnings_of(row)]
+        warnings = []
+        for row in self.rows:
+            label = f"{row['detector']}, type {row['type']}" if row["type"] else row["detector"]
+            warnings += [f"{label}: {text}" for text in warnings_of(row)]
+        return warnings
 
     def __str__(self) -> str:
         table = table_text([shown(row, self.settings.fpr) for row in self.rows])
@@ -171,53 +177,54 @@ def read_all(settings: EvaluationSettings) -> list[Scored]:
     names = names_of([*files, *settings.memorized])
     detections = [read_both(file, name, settings) for file, name in zip(files, names)]
     for (memorized, ordinary), name in zip(pairs, names[len(files) :]):
-        sources = (names_of([memorized])[0], names_of([ordinary])[0])
-        scores = read_set(memorized, "mem", settings)
-        detections.append(Scored(name, scores, read_set(ordinary, "nonmem", settings), sources))
+        detections.append(
+            Scored(
+                name,
+                read_set(memorized, "mem", settings),
+                read_set(ordinary, "nonmem", settings),
+                sources=(*names_of([memorized]), *names_of([ordinary])),
+            )
+        )
     return detections
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Score files of the files and folders given, each once; a folder without one is told on
-    stderr. Raises ValueError for a missing path.
+    """Score files of the files and folders given, each once: of a folder its scores.csv, or those
+    of the folders in it. A folder without one is told on stderr. Raises ValueError for a missing
+    path.
     """
     files: dict[Path, Path] = {}
     for path in paths:
-        inside = score_files(path)
+        if not path.exists():
+            raise ValueError(f"{path} is not there")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(path.glob("scores.csv")) or sorted(path.glob("*/scores.csv"))
         if not inside:
             print(f"{path} holds no scores.csv: left out", file=sys.stderr)
         files |= {file.resolve(): file for file in inside}
     return list(files.values())
 
 
-def score_files(path: Path) -> list[Path]:
-    """A file itself; a folder's scores.csv, or those of the folders in it. Raises ValueError."""
-    if not path.exists():
-        raise ValueError(f"{path} is not there")
-    if not path.is_dir():
-        return [path]
-    table = path / "scores.csv"
-    return [table] if table.exists() else sorted(path.glob("*/scores.csv"))
-
-
 def names_of(files: Sequence[Path]) -> list[str]:
     """Folder name of a scores.csv, else the file's own name; with as many folders before it as tell
     the files apart, or a number.
     """
-    parts = []
-    for path in files:
-        named = path.resolve().parent if path.name == "scores.csv" else path.resolve()
-        parts.append(named.parts if path.name == "scores.csv" else named.with_suffix("").parts)
-    depth = [1] * len(files)
-    for _ in range(max(map(len, parts), default=0)):
-        names = ["/".join(part[-size:]) for part, size in zip(parts, depth)]
-        depth = [size + (names.count(name) > 1) for name, size in zip(names, depth)]
-    names = [printable("/".join(part[-size:])) for part, size in zip(parts, depth)]
-    numbered = []
-    for i, name in enumerate(names):
-        before = names[:i].count(name)
-        numbered.append(f"{name} ({before + 1})" if before else name)
-    return numbered
+    every = []
+    for file in files:
+        path = file.resolve()
+        named = path.parent if file.name == "scores.csv" else path.with_suffix("")
+        every.append(named.parts)
+    names = []
+    times: Counter[str] = Counter()
+    for parts in every:
+        size = 1
+        while size < len(parts) and sum(parts[-size:] == other[-size:] for other in every) > 1:
+            size += 1
+        name = printable("/".join(parts[-size:]))
+        times[name] += 1
+        names.append(name if times[name] == 1 else f"{name} ({times[name]})")
+    return names
 
 
 def printable(text: object) -> str:
@@ -229,15 +236,11 @@ def source_names(file: Path) -> tuple[str, str]:
     """Prompt sources as the detector's config.json beside the scores has them; empty where there is
     none.
     """
-    if file.name != "scores.csv":
-        return "", ""
-    try:
-        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
-        memorized = config.get("prompts", "")
-        ordinary = config.get("nonmem_prompts", "")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return "", ""
-    return printable(memorized), printable(ordinary)
+    config = {}
+    if file.name == "scores.csv":
+        with suppress(OSError, ValueError, RecursionError):
+            config = Store(file.parent).config()
+    return printable(config.get("prompts", "")), printable(config.get("nonmem_prompts", ""))
 
 
 def read_both(file: Path, name: str, settings: EvaluationSettings) -> Scored:
@@ -281,28 +284,22 @@ def split_by_type(
 ) -> dict[str, list[PromptScore]]:
     """Type -> scores of the memorized prompts of that type. prompts: of the file.
 
-    Raises ValueError when the prompt file is another one than the detector saw.
+    Raises ValueError when the detector saw another prompt in a row than the file has.
     """
     groups: dict[str, list[PromptScore]] = {}
     for score in scored.memorized:
-        check_seen(scored.name, score, prompts, file)
-        kind = printable(prompts[score.row].type) or "none"
-        groups.setdefault(kind, []).append(score)
-    return dict(sorted(groups.items()))
-
-
-def check_seen(name: str, score: PromptScore, prompts: Sequence[Prompt], file: Path) -> None:
-    """Raises ValueError when the detector saw another prompt in this row than the file has."""
-    if score.row >= len(prompts):
         there = f"none, as the file has {len(prompts)} prompts"
-    elif score.prompt and score.prompt.strip() != prompts[score.row].caption.strip():
-        there = repr(prompts[score.row].caption[:60])
-    else:
-        return
-    raise ValueError(
-        f"--prompts {file} is not what {name} saw: row {score.row} is {score.prompt[:60]!r} in the "
-        f"scores, but {there}"
-    )
+        if score.row < len(prompts):
+            prompt = prompts[score.row]
+            if not score.prompt or score.prompt.strip() == prompt.caption.strip():
+                groups.setdefault(printable(prompt.type) or "none", []).append(score)
+                continue
+            there = repr(prompt.caption[:60])
+        raise ValueError(
+            f"--prompts {file} is not what {scored.name} saw: row {score.row} is "
+            f"{score.prompt[:60]!r} in the scores, but {there}"
+        )
+    return dict(sorted(groups.items()))
 
 
 # --- figures ---
@@ -319,18 +316,13 @@ def rows_of(
     if prompts is not None and settings.prompts is not None:
         groups |= split_by_type(scored, prompts, settings.prompts)
     memorized_source, ordinary_source = scored.sources
+    sources = {"memorized_prompts": memorized_source, "ordinary_prompts": ordinary_source}
     ordinary = scores_of(scored.ordinary)
     fprs = list(dict.fromkeys(settings.fpr))
     rows = []
     for kind, scores in groups.items():
         figures = summarise(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
-        about = {
-            "detector": scored.name,
-            "type": kind,
-            "memorized_prompts": memorized_source,
-            "ordinary_prompts": ordinary_source,
-        }
-        rows.append(about | figures)
+        rows.append({"detector": scored.name, "type": kind, **sources, **figures})
     return rows
 
 
@@ -349,16 +341,10 @@ def other_prompts(detections: Sequence[Scored]) -> list[str]:
 
 def differ(ours: Sequence[PromptScore], theirs: Sequence[PromptScore]) -> bool:
     """Whether these are scores of different prompts, as far as the files tell."""
-    if len(ours) != len(theirs):
-        return True
-    if not all(score.prompt for score in [*ours, *theirs]):
-        return False
-    return sorted(score.prompt for score in ours) != sorted(score.prompt for score in theirs)
-
-
-def label_of(row: Mapping[str, Any]) -> str:
-    """Detector, and the type if it is not all of them."""
-    return f"{row['detector']}, type {row['type']}" if row["type"] else row["detector"]
+    first = sorted(score.prompt for score in ours)
+    second = sorted(score.prompt for score in theirs)
+    known = all(first + second)
+    return first != second if known else len(first) != len(second)
 
 
 def shown(row: dict, fprs: Sequence[float]) -> dict[str, str]:

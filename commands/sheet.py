@@ -31,10 +31,11 @@ def run_sheet(path: Path | str, *, prompts: int = 8, samples: int = 4) -> Image.
     rows = []
     for row in sorted(run.prompts_scored)[:prompts]:
         prompt = run.prompts[row]
-        training = references.of(prompt)
-        files = [run.files.get(Key(row, sample)) for sample in columns]
-        pictures = [Picture(file) if file else None for file in files]
-        rows.append((prompt.caption, [training[0] if training else None, *pictures]))
+        pictures: list[Picture | None] = [*references.of(prompt), None][:1]
+        for sample in columns:
+            file = run.files.get(Key(row, sample))
+            pictures.append(Picture(file) if file else None)
+        rows.append((prompt.caption, pictures))
     return draw(["training image", *(f"sample {sample}" for sample in columns)], rows)
 
 

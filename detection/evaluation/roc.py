@@ -43,7 +43,11 @@ class Curves:
         return self.alarms / self.alarms[:, -1:]
 
     def auc(self) -> np.ndarray:
-        """(rows,) area by trapezoids, in whole numbers up to the division."""
+        """(rows,) area by trapezoids, in whole numbers up to the division.
+
+        That is Mann-Whitney's: the share of pairs in which the memorized prompt has the larger
+        score, ties count one half.
+        """
         widths = np.diff(self.alarms)
         left = self.hits[:, :-1]
         right = self.hits[:, 1:]
@@ -53,12 +57,24 @@ class Curves:
         return twice / (2 * positives * negatives)
 
     def accuracy(self) -> np.ndarray:
-        """(rows,) the largest 1 - (FPR + FNR) / 2 of any threshold."""
+        """(rows,) the largest 1 - (FPR + FNR) / 2 of any threshold.
+
+        The threshold is chosen on the same scores, so it is a best case. *Source:*
+        `det_mem_viz.ipynb` of Wen et al., ICLR 2024.
+        """
         fnr = 1 - self.tpr
         return (1 - (self.fpr + fnr) / 2).max(1)
 
     def tpr_at(self, fpr: float, rule: str) -> np.ndarray:
-        """(rows,) TPR at this false-positive rate by one of RULES, see the function `tpr_at`."""
+        """(rows,) true-positive rate at a false-positive rate in (0, 1), by one of RULES.
+
+        at_most: the largest TPR with FPR <= fpr; wen_strict: TPR of the last point with FPR < fpr
+        (Wen et al., ICLR 2024); nearest: TPR of the point with the least |FPR - fpr|, the first of
+        equally near ones, so that the true FPR may be larger (Ren et al., ECCV 2024; Jeon et al.,
+        ICML 2025); interp: linear between the points, at a step its upper end. wen_strict and
+        nearest look at the points that scikit-learn's `roc_curve` keeps by default, as the official
+        scripts do.
+        """
         if rule == "nearest":
             return self.nearest_tpr(fpr)
         if rule == "interp":
@@ -92,30 +108,20 @@ def curves_of(positives: np.ndarray, negatives: np.ndarray, size: int) -> Curves
     """positives: (rows, n), negatives: (rows, m), each score as its place among `size` values, 0
     the largest.
     """
-    hits = counts(positives, size)
-    alarms = counts(negatives, size)
+    # Hits and alarms that each step down adds, (2, rows, size).
+    steps = np.stack([counts(positives, size), counts(negatives, size)])
     # Values that a resample did not draw go to the end, where they add nothing.
-    missing = hits + alarms == 0
+    missing = (steps == 0).all(0)
     order = np.argsort(missing, axis=1, kind="stable")
-    missing = np.take_along_axis(missing, order, axis=1)
-    hits = np.take_along_axis(hits, order, axis=1)
-    alarms = np.take_along_axis(alarms, order, axis=1)
-    corners = corners_of(hits, alarms)
-    corners[:, 1:] &= ~missing
-    return Curves(running_total(hits), running_total(alarms), corners)
-
-
-def corners_of(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
-    """Steps of curves (rows, size) -> (rows, size + 1), the points where the next step is another
-    one; the ends are corners.
-    """
-    rows, size = hits.shape
-    more_hits = np.diff(hits) != 0
-    more_alarms = np.diff(alarms) != 0
-    turns = more_hits | more_alarms
-    corners = np.ones((rows, size + 1), dtype=bool)
+    steps = np.take_along_axis(steps, order[None], axis=2)
+    # A corner is where the next step is another one, and the ends.
+    turns = (np.diff(steps) != 0).any(0)
+    corners = np.ones((len(missing), size + 1), dtype=bool)
     corners[:, 2:-1] = turns[:, 1:]
-    return corners
+    corners[:, 1:] &= ~np.sort(missing, axis=1)
+    before = np.zeros_like(steps[:, :, :1])
+    hits, alarms = np.concatenate([before, steps], axis=2).cumsum(2)
+    return Curves(hits, alarms, corners)
 
 
 def counts(places: np.ndarray, size: int) -> np.ndarray:
@@ -125,12 +131,6 @@ def counts(places: np.ndarray, size: int) -> np.ndarray:
     numbers = places + offsets[:, None]
     occurrences = np.bincount(numbers.ravel(), minlength=rows * size)
     return occurrences.reshape(rows, size)
-
-
-def running_total(numbers: np.ndarray) -> np.ndarray:
-    """(rows, size) -> (rows, size + 1), sums of the first 0, 1, ... numbers of each row."""
-    start = np.zeros((len(numbers), 1), dtype=int)
-    return np.concatenate([start, numbers.cumsum(1)], axis=1)
 
 
 def places_of(positives: Scores, negatives: Scores) -> tuple[np.ndarray, np.ndarray, int]:
@@ -163,38 +163,6 @@ def curve(positives: Scores, negatives: Scores) -> Curves:
     """
     first, second, size = places_of(positives, negatives)
     return curves_of(first[None], second[None], size)
-
-
-def auc(positives: Scores, negatives: Scores) -> float:
-    """Share of pairs in which the memorized prompt has the larger score, ties count one half.
-
-    That is Mann-Whitney's, and equals the area under the ROC curve. Raises ValueError, see
-    `places_of`.
-    """
-    return float(curve(positives, negatives).auc()[0])
-
-
-def accuracy(positives: Scores, negatives: Scores) -> float:
-    """Largest 1 - (FPR + FNR) / 2 of any threshold.
-
-    The threshold is chosen on the same scores, so it is a best case. Raises ValueError, see
-    `places_of`. *Source:* `det_mem_viz.ipynb` of Wen et al., ICLR 2024.
-    """
-    return float(curve(positives, negatives).accuracy()[0])
-
-
-def tpr_at(positives: Scores, negatives: Scores, fpr: float, rule: str = "at_most") -> float:
-    """True-positive rate at a false-positive rate in (0, 1).
-
-    at_most: the largest TPR with FPR <= fpr; wen_strict: TPR of the last point with FPR < fpr (Wen
-    et al., ICLR 2024); nearest: TPR of the point with the least |FPR - fpr|, the first of equally
-    near ones, so that the true FPR may be larger (Ren et al., ECCV 2024; Jeon et al., ICML 2025);
-    interp: linear between the points, at a step its upper end. wen_strict and nearest look at the
-    points that scikit-learn's `roc_curve` keeps by default, as the official scripts do. Raises
-    ValueError for another rule or rate, and see `places_of`.
-    """
-    check(rule, [fpr])
-    return float(curve(positives, negatives).tpr_at(fpr, rule)[0])
 
 
 def check(rule: str, rates: Sequence[float]) -> None:

@@ -156,24 +156,17 @@ def read_jsonl(path: Path, steps: int | None, field: str) -> list[PromptScore]:
 
 def image_values(entry, field: str, where: str) -> list[list]:
     """The values of each image of a prompt. Raises ValueError when the entry has no such field."""
-    images = entry.get(field) if isinstance(entry, dict) else None
+    fields = entry if isinstance(entry, dict) else {}
+    images = fields.get(field)
     usable = isinstance(images, list) and all(isinstance(values, list) for values in images)
     if not usable or not images:
+        lists = [name for name in fields if name != field and isinstance(fields[name], list)]
+        others = f"; it has {', '.join(map(repr, lists))} (--field)" if lists else ""
         raise ValueError(
-            f"{where}: no field {field!r} with a list of values for each image"
-            + others(entry, field)
+            f"{where}: no field {field!r} with a list of values for each image{others}"
         )
-    if len({len(values) for values in images}) > 1:
-        raise ValueError(f"{where}: the images have different numbers of steps")
+    check_lengths(images, where, "images")
     return images
-
-
-def others(entry, field: str) -> str:
-    """What to type when the object has other lists than the one that was asked for."""
-    if not isinstance(entry, dict):
-        return ""
-    lists = [name for name, value in entry.items() if isinstance(value, list) and name != field]
-    return f"; it has {', '.join(map(repr, lists))} (--field)" if lists else ""
 
 
 def read_pt(path: Path, steps: int | None) -> dict[str, list[PromptScore]]:
@@ -202,13 +195,18 @@ def read_pt(path: Path, steps: int | None) -> dict[str, list[PromptScore]]:
         raise ValueError(
             f"{path} holds a dict with {shown}; its names must be {' and '.join(map(repr, SETS))}"
         )
-    scores = {}
+    scores: dict[str, list[PromptScore]] = {}
     for name, values in sets.items():
-        check_rows(path, values, type(tables[name]).__name__)
-        scores[name] = [
-            PromptScore(row, row_mean(value, steps, f"{path}, prompt {row}"))
-            for row, value in enumerate(values)
-        ]
+        if not isinstance(values, list):
+            kind = type(tables[name]).__name__
+            raise ValueError(
+                f"{path} holds {kind}, not a tensor or list with a row for each prompt"
+            )
+        check_lengths(values, str(path), "prompts")
+        scores[name] = []
+        for row, value in enumerate(values):
+            mean = row_mean(value, steps, f"{path}, prompt {row}")
+            scores[name].append(PromptScore(row, mean))
     return scores
 
 
@@ -219,16 +217,14 @@ def plain(value):
     return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def check_rows(path: Path, values, kind: str) -> None:
-    """Raises ValueError unless these are rows of one length, one a prompt. kind: what was saved."""
-    if not isinstance(values, list):
-        raise ValueError(f"{path} holds {kind}, not a tensor or list with a row for each prompt")
-    lengths = {len(value) if isinstance(value, list) else None for value in values}
-    if len(lengths) > 1:
-        raise ValueError(f"{path}: the prompts have different numbers of steps")
-
-
 # --- values ---
+
+
+def check_lengths(rows: list, where: str, what: str) -> None:
+    """Raises ValueError unless all rows are numbers, or lists of one length. what: they are of."""
+    lengths = {len(row) if isinstance(row, list) else None for row in rows}
+    if len(lengths) > 1:
+        raise ValueError(f"{where}: the {what} have different numbers of steps")
 
 
 def row_mean(value, steps: int | None, where: str) -> float:

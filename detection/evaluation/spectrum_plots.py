@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 
-def distinct(rows: Sequence[Row], column: str) -> list[str]:
-    """The column's values in order of appearance."""
-    return list(dict.fromkeys(row[column] for row in rows))
-
-
 def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with panels in a row; the title is plain text, cut to one line."""
     figure = empty_figure(4.2 * count, 3.6)
@@ -41,10 +36,11 @@ def histogram(rows: Sequence[Row], caption: str) -> Figure:
     first = rows[0]
     timestep = float(first["timestep"])
     title = f"step {first['step']}, t = {timestep:.4g}: {caption}"
-    kinds = distinct(rows, "kind")
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
     figure, axes = panels(len(kinds), title)
-    for axis, kind in zip(axes, kinds):
-        of_kind = [row for row in rows if row["kind"] == kind]
+    for axis, (kind, of_kind) in zip(axes, kinds.items()):
         draw_eigenvalues(axis, of_kind)
         axis.set(title=kind, xlabel="eigenvalue")
     axes[0].set_ylabel("eigenvalues found")

@@ -16,6 +16,7 @@ from memorization_suite.detection.evaluation import roc
 from memorization_suite.detection.evaluation.roc_plots import file_stems
 from memorization_suite.detection.evaluation.summary import SWAPPED, report_line, summarise
 from memorization_suite.runs.files import write_csv
+from tests.detect import scalars
 
 CAPTIONS = [f'prompt "{i}", of nothing' for i in range(30)]
 
@@ -95,10 +96,10 @@ def test_a_line_for_each_detector(folders, tmp_path, capsys):
     assert [line.split()[0] for line in lines[1:3]] == ["attention", "noise_norm"] and not error
     for row, shift in zip(table(tmp_path / "out" / "evaluation.csv"), (0.5, 2.0)):
         positives, negatives = scores(shift)
-        assert float(row["auc"]) == pytest.approx(roc.auc(positives, negatives))
-        assert float(row["tpr_at_0.03"]) == roc.tpr_at(positives, negatives, 0.03) and float(
+        assert float(row["auc"]) == pytest.approx(scalars.auc(positives, negatives))
+        assert float(row["tpr_at_0.03"]) == scalars.tpr_at(positives, negatives, 0.03) and float(
             row["accuracy"]
-        ) == roc.accuracy(positives, negatives)
+        ) == scalars.accuracy(positives, negatives)
         assert 0 <= float(row["auc_low"]) < float(row["auc"]) < float(row["auc_high"]) <= 1
         assert (row["positives"], row["negatives"], row["rule"], row["type"]) == (
             "30",
@@ -139,7 +140,7 @@ def test_the_rule_and_the_rates_are_used(folders, tmp_path, capsys, rule):
     )
     row = table(tmp_path / "out" / "evaluation.csv")[0]
     assert [float(row[f"tpr_at_{rate}"]) for rate in (0.1, 0.3)] == pytest.approx(
-        [roc.tpr_at(*scores(0.5), rate, rule) for rate in (0.1, 0.3)]
+        [scalars.tpr_at(*scores(0.5), rate, rule) for rate in (0.1, 0.3)]
     )
     assert f"rule {rule}" in capsys.readouterr().out and "tpr_at_0.01" not in row
 
@@ -156,7 +157,7 @@ def test_a_wrong_sign_or_swapped_sets_are_reported_not_mended(tmp_path, capsys, 
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
     assert f"backwards: {SWAPPED}\n" == capsys.readouterr().err
     auc = float(table(tmp_path / "out" / "evaluation.csv")[0]["auc"])
-    assert auc == pytest.approx(1 - roc.auc(memorized, ordinary)) and auc < 0.5
+    assert auc == pytest.approx(1 - scalars.auc(memorized, ordinary)) and auc < 0.5
     assert SWAPPED in report_line(folder / "scores.csv")
 
 
@@ -181,7 +182,7 @@ def test_scores_that_are_no_numbers_are_counted_and_left_out(tmp_path, capsys):
         row["left_out_positives"],
         row["left_out_negatives"],
     ) == ("29", "28", "1", "2")
-    assert float(row["auc"]) == pytest.approx(roc.auc(memorized[1:], ordinary[2:]))
+    assert float(row["auc"]) == pytest.approx(scalars.auc(memorized[1:], ordinary[2:]))
 
 
 def test_a_set_without_a_number_has_no_figures():
@@ -222,7 +223,7 @@ def test_by_type_against_the_same_ordinary_prompts(folders, tmp_path, capsys):
         ("none", "2", "30"),
     ]
     memorized, ordinary = scores(2.0)
-    assert float(rows[2]["auc"]) == pytest.approx(roc.auc(memorized[:10], ordinary))
+    assert float(rows[2]["auc"]) == pytest.approx(scalars.auc(memorized[:10], ordinary))
     assert "VM" in capsys.readouterr().out
 
 
@@ -294,7 +295,7 @@ def test_official_files_of_a_set_each(tmp_path, capsys):
     )
     first, second = table(tmp_path / "out" / "evaluation.csv")
     means = [track[:, :, :1].mean((1, 2)) for track in tracks.values()]
-    assert float(first["auc"]) == pytest.approx(roc.auc(*means)) and (
+    assert float(first["auc"]) == pytest.approx(scalars.auc(*means)) and (
         first["positives"],
         first["negatives"],
     ) == ("12", "15")
@@ -329,7 +330,7 @@ def test_our_scores_with_other_ordinary_prompts(folders, tmp_path, capsys):
         == 0
     )
     row = table(tmp_path / "out" / "evaluation.csv")[0]
-    assert float(row["auc"]) == pytest.approx(roc.auc(scores(2.0)[0], scores(1.0, seed=5)[0]))
+    assert float(row["auc"]) == pytest.approx(scalars.auc(scores(2.0)[0], scores(1.0, seed=5)[0]))
     capsys.readouterr()
     refused(capsys, [others], "holds no scores of ordinary prompts (set nonmem)")
 
@@ -385,7 +386,7 @@ def test_equal_and_wide_scores_can_be_drawn(tmp_path):
 def test_evaluation_from_python(folders, capsys):
     evaluation = evaluate(files=folders, fpr=0.1, rule="nearest")
     assert [row["detector"] for row in evaluation.rows] == ["noise_norm", "attention"]
-    assert evaluation.rows[0]["auc"] == roc.auc(*scores(2.0))
+    assert evaluation.rows[0]["auc"] == scalars.auc(*scores(2.0))
     text = str(evaluation)
     assert text.count("\n") == 3 and "TPR@10%FPR" in text and "rule nearest" in text
     assert capsys.readouterr() == ("", "") and not evaluation.warnings
@@ -395,7 +396,7 @@ def test_evaluation_from_python(folders, capsys):
 
 def test_the_line_of_the_detection_command(folders, tmp_path):
     line = report_line(folders[0] / "scores.csv")
-    assert line.startswith(f"AUC {roc.auc(*scores(2.0)):.3f} [") and line.endswith(
+    assert line.startswith(f"AUC {scalars.auc(*scores(2.0)):.3f} [") and line.endswith(
         "(30 memorized, 30 ordinary prompts)"
     )
     assert "TPR@1%FPR" in line and "TPR@3%FPR" in line

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from memorization_suite.detection.evaluation import roc
+from tests.detect import scalars
 from tests.reference import roc as plain
 
 RULES = {
@@ -32,16 +33,18 @@ def drawn(seed):
 def test_equals_the_loops_and_scikit_learn(seed):
     positives, negatives = drawn(seed)
     labels, scores = [1] * len(positives) + [0] * len(negatives), positives + negatives
-    assert roc.auc(positives, negatives) == pytest.approx(
+    assert scalars.auc(positives, negatives) == pytest.approx(
         plain.auc(positives, negatives), abs=1e-12
     )
-    assert roc.auc(positives, negatives) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert roc.accuracy(positives, negatives) == pytest.approx(
+    assert scalars.auc(positives, negatives) == pytest.approx(
+        roc_auc_score(labels, scores), abs=1e-12
+    )
+    assert scalars.accuracy(positives, negatives) == pytest.approx(
         plain.accuracy(positives, negatives), abs=1e-12
     )
     for rule, expected in RULES.items():
         for rate in RATES:
-            assert roc.tpr_at(positives, negatives, rate, rule) == pytest.approx(
+            assert scalars.tpr_at(positives, negatives, rate, rule) == pytest.approx(
                 expected(positives, negatives, rate), abs=1e-12
             ), (rule, rate)
     curve = roc.curve(positives, negatives)
@@ -76,39 +79,39 @@ def test_the_rules_differ_where_they_should():
     """100 ordinary prompts: one false positive is a rate of exactly 1 %."""
     negatives = [*range(99), 1000]
     positives = [2000] * 30 + [500] * 50 + [98.5] * 10 + [-1] * 10
-    assert roc.tpr_at(positives, negatives, 0.01) == 0.9  # FPR of 1 % is allowed
-    assert roc.tpr_at(positives, negatives, 0.01, "wen_strict") == 0.3  # it must be less
+    assert scalars.tpr_at(positives, negatives, 0.01) == 0.9  # FPR of 1 % is allowed
+    assert scalars.tpr_at(positives, negatives, 0.01, "wen_strict") == 0.3  # it must be less
     assert (
-        roc.tpr_at(positives, negatives, 0.014, "nearest") == 0.3
+        scalars.tpr_at(positives, negatives, 0.014, "nearest") == 0.3
     )  # the first corner at FPR = 1 % has no more
-    assert roc.tpr_at(positives, negatives, 0.02, "interp") == 0.9
+    assert scalars.tpr_at(positives, negatives, 0.02, "interp") == 0.9
     assert (
-        roc.tpr_at(positives, negatives, 0.02, "nearest") == 0.3
+        scalars.tpr_at(positives, negatives, 0.02, "nearest") == 0.3
     )  # the point at 2 % lies on a straight line and was dropped
     few = [0, 1, 2, 3]
     assert (
-        roc.tpr_at([0.5, 1.5, 2.5, 3.5], few, 0.2, "nearest") == 0.25
+        scalars.tpr_at([0.5, 1.5, 2.5, 3.5], few, 0.2, "nearest") == 0.25
     )  # FPR 0.25 is nearer than 0: more than was asked for
     assert (
-        roc.tpr_at([0.5, 1.5, 2.9, 2.5], few, 0.2, "nearest")
+        scalars.tpr_at([0.5, 1.5, 2.9, 2.5], few, 0.2, "nearest")
         == 0.0
-        == roc.tpr_at([0.5, 1.5, 2.9, 2.5], few, 0.2)
+        == scalars.tpr_at([0.5, 1.5, 2.9, 2.5], few, 0.2)
     )
 
 
 def test_the_most_memorized_have_the_largest_scores():
     better, worse = [3.0, 4.0, 5.0], [0.0, 1.0, 2.0]
     assert (
-        roc.auc(better, worse)
+        scalars.auc(better, worse)
         == 1
-        == roc.tpr_at(better, worse, 0.01)
-        == roc.accuracy(better, worse)
+        == scalars.tpr_at(better, worse, 0.01)
+        == scalars.accuracy(better, worse)
     )
     assert (
-        roc.auc(worse, better) == 0 == roc.tpr_at(worse, better, 0.01)
+        scalars.auc(worse, better) == 0 == scalars.tpr_at(worse, better, 0.01)
     )  # swapped sets: not flipped
-    assert roc.auc([-score for score in better], [-score for score in worse]) == 0
-    assert roc.auc([1.0] * 7, [1.0] * 3) == 0.5 == roc.accuracy([1.0] * 7, [1.0] * 3)
+    assert scalars.auc([-score for score in better], [-score for score in worse]) == 0
+    assert scalars.auc([1.0] * 7, [1.0] * 3) == 0.5 == scalars.accuracy([1.0] * 7, [1.0] * 3)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +125,9 @@ def test_the_most_memorized_have_the_largest_scores():
 )
 def test_what_has_no_curve_is_refused(positives, negatives, told):
     for call in (
-        lambda: roc.auc(positives, negatives),
-        lambda: roc.tpr_at(positives, negatives, 0.01),
-        lambda: roc.accuracy(positives, negatives),
+        lambda: scalars.auc(positives, negatives),
+        lambda: scalars.tpr_at(positives, negatives, 0.01),
+        lambda: scalars.accuracy(positives, negatives),
         lambda: roc.intervals(positives, negatives, [roc.Curves.auc]),
     ):
         with pytest.raises(ValueError, match=told):
@@ -142,7 +145,7 @@ def test_what_has_no_curve_is_refused(positives, negatives, told):
 )
 def test_wrong_rates_and_rules_are_refused(rate, rule, told):
     with pytest.raises(ValueError, match=told):
-        roc.tpr_at([1.0], [0.0], rate, rule)
+        roc.check(rule, [rate])
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -178,7 +181,10 @@ def test_intervals_repeat_and_are_fast():
         low < estimate < high
         for (low, high), estimate in zip(
             first,
-            (roc.auc(positives, negatives), roc.tpr_at(positives, negatives, 0.01, "nearest")),
+            (
+                scalars.auc(positives, negatives),
+                scalars.tpr_at(positives, negatives, 0.01, "nearest"),
+            ),
         )
     )
 
