@@ -15,11 +15,10 @@ def tiles(images: torch.Tensor, parts: int) -> torch.Tensor:
 
     What does not fit at the right and the bottom is left out.
     """
-    height, width = (side // parts for side in images.shape[-2:])
+    height = images.shape[2] // parts
+    width = images.shape[3] // parts
     cut = images[..., : height * parts, : width * parts]
-    # (n, channels, parts, parts, height, width)
-    tiled = cut.unfold(2, height, height).unfold(3, width, width)
-    return tiled.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    return F.unfold(cut, (height, width), stride=(height, width)).mT
 
 
 def tile_distance(images: torch.Tensor, parts: int) -> torch.Tensor:

@@ -17,12 +17,18 @@ import dataclasses
 import difflib
 import hashlib
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, dataclass_transform
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+BOUNDS = {  # of a number -> whether it holds, and its words
+    "above": (operator.gt, "above"),
+    "at_least": (operator.ge, "of at least"),
+    "at_most": (operator.le, "of at most"),
+}
 
 
 @dataclass(frozen=True)
@@ -235,15 +241,10 @@ def converted(option: dataclasses.Field, value: Any) -> Any:
 
 def check_bounds(option: dataclasses.Field, value: float) -> None:
     """Raises ValueError when a number is not finite or out of the flag's range."""
-    above = option.metadata["above"]
-    at_least = option.metadata["at_least"]
-    at_most = option.metadata["at_most"]
-    fits = (
-        math.isfinite(value)
-        and (above is None or value > above)
-        and (at_least is None or value >= at_least)
-        and (at_most is None or value <= at_most)
-    )
+    fits = math.isfinite(value)
+    for name, (holds, _) in BOUNDS.items():
+        bound = option.metadata[name]
+        fits = fits and (bound is None or holds(value, bound))
     if not fits:
         number = "whole number" if value_type(option) is int else "finite number"
         raise ValueError(
@@ -253,19 +254,16 @@ def check_bounds(option: dataclasses.Field, value: float) -> None:
 
 def range_text(option: dataclasses.Field) -> str:
     """The flag's range as the end of a sentence; empty without one."""
-    above = option.metadata["above"]
     at_least = option.metadata["at_least"]
     at_most = option.metadata["at_most"]
     if at_least is not None and at_most is not None:
         return f" from {number_text(at_least)} to {number_text(at_most)}"
-    parts = []
-    if above is not None:
-        parts.append(f"above {number_text(above)}")
-    if at_least is not None:
-        parts.append(f"of at least {number_text(at_least)}")
-    if at_most is not None:
-        parts.append(f"of at most {number_text(at_most)}")
-    return "".join(f" {part}" for part in parts)
+    text = ""
+    for name, (_, words) in BOUNDS.items():
+        bound = option.metadata[name]
+        if bound is not None:
+            text += f" {words} {number_text(bound)}"
+    return text
 
 
 def check_choice(option: dataclasses.Field, value: str) -> None:
