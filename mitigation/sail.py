@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,21 @@ class Candidate:
     magnitude: float
     # e(x, ...) by half, (4, h, w) each.
     halves: dict[str, torch.Tensor]
+    # Before its noise was drawn.
+    restart: int = 0
+    # Of its noise, before it was evaluated.
+    updates: int = 0
+    # Is the loss low enough?
+    accepted: bool = False
+
+
+def candidates_of(prediction: Prediction, x: torch.Tensor, losses: list[float]) -> list[Candidate]:
+    """One for each noise of x, (k, 4, h, w), which the prediction is of."""
+    candidates = []
+    for k, magnitude in enumerate(prediction.magnitude().tolist()):
+        halves = {half: prediction.halves[half][k].detach() for half in HALVES}
+        candidates.append(Candidate(x[k].detach(), losses[k], magnitude, halves))
+    return candidates
 
 
 class SailRestart:
@@ -43,19 +59,41 @@ class SailRestart:
     Row i belongs to image i of the predictor and has its own Adam state.
     """
 
-    def __init__(self, method: Sail, predictor: NoisePredictor, start: torch.Tensor, t):
+    def __init__(
+        self,
+        method: Sail,
+        predictor: NoisePredictor,
+        start: torch.Tensor,
+        t,
+        restart: int,
+        parts: Parts,
+    ):
         self.method = method
         self.predictor = predictor
         self.start = start
         self.t = t
+        self.restart = restart
+        self.parts = parts
         self.iterates = Iterates(start, torch.optim.Adam, lr=method.lr)
         # The newest evaluation of each row.
         self.candidates: dict[int, Candidate] = {}
 
-    def evaluate(
-        self, part: torch.Tensor, *, threshold: float, differentiate: bool
-    ) -> torch.Tensor:
-        """The rows of `part` whose loss is above the threshold, with gradients.
+    def evaluations(self) -> Iterator[list[int]]:
+        """The rows of each evaluation, at most `max_steps`; between two of them lies an update."""
+        rows = torch.arange(len(self.start))
+        for updates in range(self.method.max_steps):
+            last = updates + 1 == self.method.max_steps
+            evaluate = partial(self.evaluate, updates=updates, differentiate=not last)
+            going = torch.cat(self.parts.evaluate(evaluate, rows))
+            yield rows.tolist()
+            rows = going
+            if last or not len(rows):
+                return
+            self.iterates.step()
+
+    def evaluate(self, part: torch.Tensor, *, updates: int, differentiate: bool) -> torch.Tensor:
+        """The rows of `part` that go on, with gradients: those whose loss is above the threshold,
+        of a pool all.
 
         part, result: indices.
         """
@@ -64,13 +102,17 @@ class SailRestart:
         with torch.set_grad_enabled(differentiate):
             loss, prediction = self.method.loss(predictor, x, self.start[part], self.t)
         losses = loss.detach().cpu()
-        magnitudes = prediction.magnitude().tolist()
-        for k, i in enumerate(part.tolist()):
-            halves = {half: prediction.halves[half][k].detach() for half in HALVES}
-            self.candidates[i] = Candidate(x[k].detach(), float(losses[k]), magnitudes[k], halves)
-        going = torch.isfinite(losses) & (losses > threshold)
+        accepted = losses <= self.method.threshold(self.restart)
+        going = torch.isfinite(losses) & (~accepted | self.method.pooled)
         self.iterates.keep_gradients(loss, x, part, going)
-        return part[going]
+
+        candidates = candidates_of(prediction, x, losses.tolist())
+        for i, k_accepted, candidate in zip(part.tolist(), accepted.tolist(), candidates):
+            candidate.restart = self.restart
+            candidate.updates = updates
+            candidate.accepted = k_accepted
+            self.candidates[i] = candidate
+        return part if self.method.pooled else part[going]
 
 
 class SailState:
@@ -80,24 +122,19 @@ class SailState:
         n = len(x)
         self.start = x
         self.best: list[Candidate | None] = [None] * n
-        # The restart that the noise is of.
-        self.attempt = torch.zeros(n, dtype=torch.long)
         self.first_magnitude = torch.full((n,), torch.nan)
         self.updates = torch.zeros(n, dtype=torch.long)
         self.restarts = torch.zeros(n, dtype=torch.long)
-        self.reached = torch.zeros(n, dtype=torch.bool)
         # Whose loss was not finite once.
         self.failed = torch.zeros(n, dtype=torch.bool)
 
-    def take(self, image: int, candidate: Candidate, restart: int, *, accepted: bool) -> None:
+    def take(self, image: int, candidate: Candidate) -> None:
         """Notes a candidate of this image."""
         best = self.best[image]
         if best is None:
             self.first_magnitude[image] = candidate.magnitude
-        if best is None or accepted or candidate.loss < best.loss:
+        if best is None or candidate.accepted or candidate.loss < best.loss:
             self.best[image] = candidate
-            self.attempt[image] = restart
-        self.reached[image] = accepted
         self.failed[image] |= not math.isfinite(candidate.loss)
 
     def restore_failed(self, predictor: NoisePredictor, t) -> None:
@@ -108,13 +145,10 @@ class SailState:
         if not images:
             return
         rows = torch.tensor(images)
-        prediction = predictor.select(rows).at(self.start[rows], t)
-        magnitudes = prediction.magnitude().tolist()
-        for k, i in enumerate(images):
-            halves = {half: prediction.halves[half][k] for half in HALVES}
-            self.best[i] = Candidate(self.start[i], math.nan, magnitudes[k], halves)
-            self.attempt[i] = 0
-            self.reached[i] = False
+        x = self.start[rows]
+        prediction = predictor.select(rows).at(x, t)
+        for i, candidate in zip(images, candidates_of(prediction, x, [math.nan] * len(images))):
+            self.best[i] = candidate
 
     def result(self, predictor: NoisePredictor, t, batch: Batch, *, known: bool) -> Adjustment:
         """The noises. known: whether what was evaluated is the prediction at them."""
@@ -124,7 +158,7 @@ class SailState:
         numbers = {
             "iterations": self.updates,
             "restarts": self.restarts,
-            "attempt": self.attempt,
+            "attempt": torch.tensor([candidate.restart for candidate in best]),
             "first_magnitude": self.first_magnitude,
         }
         if known:
@@ -135,24 +169,12 @@ class SailState:
             numbers["last_magnitude"] = torch.tensor([candidate.magnitude for candidate in best])
         numbers |= {
             "loss": torch.tensor([candidate.loss for candidate in best]),
-            "reached": self.reached,
+            "reached": torch.tensor([candidate.accepted for candidate in best]),
             "failed": self.failed,
             "norm": row_norm(x),
             "moved": row_norm(x - self.start),
         }
         return Adjustment(x, numbers)
-
-
-@dataclass
-class PoolEntry:
-    """A candidate for the images of a prompt."""
-
-    candidate: Candidate
-    # Of its noise, before it was evaluated.
-    updates: int
-    # Before its noise was drawn.
-    restart: int
-    accepted: bool
 
 
 class SailPool:
@@ -164,16 +186,16 @@ class SailPool:
         self.wanted = wanted
         self.t = t
         self.parts = Parts(method.grad_rows or method.budget)
-        self.accepted: list[PoolEntry] = []
+        self.accepted: list[Candidate] = []
         # The last evaluations of candidates that were never good enough.
-        self.others: list[PoolEntry] = []
+        self.others: list[Candidate] = []
 
     @property
     def is_full(self) -> bool:
         """Whether every image has a candidate."""
         return len(self.accepted) >= self.wanted
 
-    def fill(self, seed: int, x: torch.Tensor) -> list[PoolEntry]:
+    def fill(self, seed: int, x: torch.Tensor) -> list[Candidate]:
         """The candidates, completed by the best of the others. x: of the images, for its shape."""
         shape = (self.method.budget, *x.shape[1:])
         for restart in range(self.method.restarts + 1):
@@ -184,30 +206,23 @@ class SailPool:
                 return self.accepted[: self.wanted]
             if (restart + 1) % RESTARTS_PER_STEP == 0:
                 seed = int(torch.randint(0, SEEDS, (1,), generator=generator))
-        self.others.sort(key=lambda entry: entry.candidate.loss)
+        self.others.sort(key=lambda candidate: candidate.loss)
         return self.accepted + self.others[: self.wanted - len(self.accepted)]
 
     def try_noises(self, start: torch.Tensor, restart: int) -> None:
         """Optimizes the candidates together, until there are enough."""
-        method = self.method
-        run = SailRestart(method, self.predictor, start, self.t)
+        run = SailRestart(self.method, self.predictor, start, self.t, restart, self.parts)
         taken: set[int] = set()
-        for k in range(method.max_steps):
-            last = k + 1 == method.max_steps
-            evaluate = partial(run.evaluate, threshold=-math.inf, differentiate=not last)
-            self.parts.evaluate(evaluate, torch.arange(method.budget))
-            for i, candidate in sorted(run.candidates.items()):
-                if i not in taken and candidate.loss <= method.threshold(restart):
-                    self.accepted.append(PoolEntry(candidate, k, restart, accepted=True))
+        for rows in run.evaluations():
+            for i in rows:
+                if run.candidates[i].accepted and i not in taken:
+                    self.accepted.append(run.candidates[i])
                     taken.add(i)
             if self.is_full:
                 return
-            if not last:
-                run.iterates.step()
         for i, candidate in run.candidates.items():
             if i not in taken and math.isfinite(candidate.loss):
-                updates = method.max_steps - 1
-                self.others.append(PoolEntry(candidate, updates, restart, accepted=False))
+                self.others.append(candidate)
 
 
 @register(
@@ -264,6 +279,11 @@ class Sail(Mitigation):
     )
     official: str = quirks("fixed_direction", "same_candidates", "v_as_x0")
 
+    @property
+    def pooled(self) -> bool:
+        """Whether a prompt's images share their candidates."""
+        return "same_candidates" in self.official
+
     def loss(
         self, predictor: NoisePredictor, x: torch.Tensor, start: torch.Tensor, t
     ) -> tuple[torch.Tensor, Prediction]:
@@ -297,7 +317,7 @@ class Sail(Mitigation):
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:
         with predictor.model.frozen():
-            if "same_candidates" in self.official:
+            if self.pooled:
                 state = self.fill_from_pools(predictor, x, t, batch)
             else:
                 state = self.search(predictor, x, t, batch)
@@ -313,39 +333,27 @@ class Sail(Mitigation):
             state.restarts[active] = restart
             start = x[active]
             if restart > 0:
-                seeds = [batch.seeds[i] for i in active.tolist()]
-                start = fresh_noise(seeds, restart, predictor, x, t)
-            run = SailRestart(self, predictor.select(active), start, t)
-            active = self.optimize(run, state, active, restart, parts)
-            if not len(active):
+                seeds = [derived(batch.seeds[i], restart) for i in active.tolist()]
+                fresh = initial_noise(seeds, tuple(x.shape[1:]))
+                start = as_read(fresh, predictor, x, t)
+            run = SailRestart(self, predictor.select(active), start, t, restart, parts)
+            going = self.optimize(run, state, active.tolist())
+            active = torch.tensor(going, dtype=torch.long)
+            if not going:
                 break
         return state
 
-    def optimize(
-        self,
-        run: SailRestart,
-        state: SailState,
-        images: torch.Tensor,
-        restart: int,
-        parts: Parts,
-    ) -> torch.Tensor:
+    def optimize(self, run: SailRestart, state: SailState, images: list[int]) -> list[int]:
         """Those of the images whose noise did not become good enough. images: of the run's rows."""
-        threshold = self.threshold(restart)
-        rows = torch.arange(len(images))
-        for k in range(self.max_steps):
-            last = k + 1 == self.max_steps
-            evaluate = partial(run.evaluate, threshold=threshold, differentiate=not last)
-            going = torch.cat(parts.evaluate(evaluate, rows))
-            for row in rows.tolist():
-                candidate = run.candidates[row]
-                accepted = candidate.loss <= threshold
-                state.take(int(images[row]), candidate, restart, accepted=accepted)
-            rows = going
-            if last or not len(rows):
-                break
-            run.iterates.step()
-            state.updates[images[rows]] += 1
-        return images[rows]
+        for rows in run.evaluations():
+            for row in rows:
+                state.take(images[row], run.candidates[row])
+        going = []
+        for row, candidate in run.candidates.items():
+            state.updates[images[row]] += candidate.updates
+            if math.isfinite(candidate.loss) and not candidate.accepted:
+                going.append(images[row])
+        return going
 
     def fill_from_pools(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
@@ -358,21 +366,12 @@ class Sail(Mitigation):
             # Whose UNet rows the candidates' count as.
             owners = group[torch.arange(self.budget) % len(group)]
             pool = SailPool(self, predictor.select(owners), len(group), t)
-            entries = pool.fill(batch.prompt_seeds[int(group[0])], x)
-            for image, entry in zip(group.tolist(), entries):
-                state.take(image, entry.candidate, entry.restart, accepted=entry.accepted)
-                state.updates[image] = entry.updates
-                state.restarts[image] = entry.restart if entry.accepted else self.restarts
+            candidates = pool.fill(batch.prompt_seeds[int(group[0])], x)
+            for image, candidate in zip(group.tolist(), candidates):
+                state.take(image, candidate)
+                state.updates[image] = candidate.updates
+                state.restarts[image] = candidate.restart if candidate.accepted else self.restarts
         return state
-
-
-def fresh_noise(
-    seeds: list[int], restart: int, predictor: NoisePredictor, like: torch.Tensor, t
-) -> torch.Tensor:
-    """Noise of images that start anew, as the UNet reads it, (len(seeds), 4, h, w)."""
-    channels, height, width = like.shape[1:]
-    drawn = initial_noise([derived(seed, restart) for seed in seeds], (channels, height, width))
-    return as_read(drawn, predictor, like, t)
 
 
 def as_read(noise: torch.Tensor, predictor: NoisePredictor, like: torch.Tensor, t) -> torch.Tensor:
