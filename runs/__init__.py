@@ -1,4 +1,4 @@
-"""Run folders and result tables."""
+"""No torch: settings, registries and plugins, the command line, run folders and tables."""
 
 from memorization_suite import one_name
 from memorization_suite.runs.run_folder import Key, RunFolder
