@@ -109,20 +109,25 @@ def differences(first: Path, other: Path) -> list[dict[str, str]]:
     return rows
 
 
+def parser_of_runs(prog: str, about: str, settings: type[Settings], text: str) -> Parser:
+    """One that takes run folders and the settings' flags. text: what --help says of the folders."""
+    parser = Parser(prog, about)
+    parser.add_argument(
+        "runs", type=lambda text: Path(text).resolve(), nargs="+", metavar="RUN", help=text
+    )
+    add_flags(parser, settings)
+    return parser
+
+
 def build_parser() -> Parser:
     """All flags."""
-    parser = Parser(SCRIPT, DESCRIPTION)
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="run folder with a results.csv"
-    )
-    add_flags(parser, Summarizing)
-    return parser
+    return parser_of_runs(SCRIPT, DESCRIPTION, Summarizing, "run folder with a results.csv")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     typed = build_parser().typed(argv)
-    runs = [run.resolve() for run in typed.pop("runs")]
+    runs = typed.pop("runs")
 
     def work() -> None:
         summary = summary_of(runs, Summarizing(**typed).quantities)

@@ -27,6 +27,8 @@ from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
 OF_THE_SWEEP = ("output_path", "overwrite", "quiet")
+# What a flag's value can be.
+PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def combinations(
     values = {}
     for name, value in (common | table).items():
         if name not in typed:
-            values[name] = value if isinstance(value, list) else [value]
+            values[name] = as_list(value)
     named = [name for name in values if name in table or len(values[name]) > 1]
     for chosen in itertools.product(*values.values()):
         settings = dict(zip(values, chosen))
@@ -96,10 +98,14 @@ def check_table(where: str, table: object) -> None:
             raise ValueError(
                 f"{where} sets {name!r}, which is no flag of {SCRIPT} that a sweep can set{meant}"
             )
-        values = value if isinstance(value, list) else [value]
-        plain = [each for each in values if isinstance(each, (bool, int, float, str))]
-        if not values or len(plain) < len(values):
+        values = as_list(value)
+        if not values or not all(isinstance(each, PLAIN) for each in values):
             raise ValueError(
                 f"{where} sets {name} to {value!r}: it takes a number, a text, true, or a list of "
                 "those"
             )
+
+
+def as_list(value: Any) -> list:
+    """A list as it is, another value as a list of one."""
+    return value if isinstance(value, list) else [value]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.summarize import check_scored
+from memorization_suite.commands.summarize import check_scored, parser_of_runs
 from memorization_suite.metrics.tradeoff import draw, points
-from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
 
@@ -56,18 +56,10 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
 
 def build_parser() -> Parser:
     """All flags."""
-    parser = Parser(SCRIPT, DESCRIPTION)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="scored run folder")
-    add_flags(parser, Plotting)
-    return parser
+    return parser_of_runs(SCRIPT, DESCRIPTION, Plotting, "scored run folder")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     typed = build_parser().typed(argv)
-    runs = [run.resolve() for run in typed.pop("runs")]
-
-    def work() -> None:
-        print(plot_tradeoff(runs, **typed))
-
-    return command(SCRIPT, work)
+    return command(SCRIPT, lambda: print(plot_tradeoff(**typed)))

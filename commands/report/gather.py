@@ -54,10 +54,9 @@ class Reported:
 
     def line(self, quantity: str, variant: str, split: str) -> Line | None:
         """The summary of a score in a split, if it has values."""
-        name = (quantity, variant, split)
         for line in self.lines:
-            if (line.quantity, line.variant, line.split) == name:
-                return line if line.n else None
+            if line.n and (line.quantity, line.variant, line.split) == (quantity, variant, split):
+                return line
         return None
 
 
