@@ -7,14 +7,14 @@ table
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from memorization_suite import ROOT, tiny
 from memorization_suite.commands.report import report
-from memorization_suite.experiments.scored_run import ScoredRun, load_once, mean, scored_run
+from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.scored_run import ScoredRun, is_kind, load_once, scored_run
 from memorization_suite.metrics.embedded import Caption
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import table_text
@@ -32,15 +32,15 @@ HEADING = 110  # width of a row's name
 
 def table_line(title: str, run: ScoredRun, pipe) -> dict[str, str]:
     """One line of the table."""
+    run.add_magnitudes(pipe)
     copies = {}
     for kind in ("VM", "TM", "LM"):
-        share = run.copies(lambda caption, kind=kind: caption.kind == kind)
-        copies[f"copies {kind}"] = percent(share)
+        copies[f"copies {kind}"] = percent(run.only(is_kind(kind)).copies())
     return {
         "method": title,
         **copies,
-        "subject shown": percent(run.shown()),
-        "magnitude": f"{mean(run.magnitudes(pipe).values()):.3f}",
+        "subject shown": percent(run.average("subject_shown")),
+        "magnitude": f"{run.average('magnitude'):.3f}",
         "UNet rows / image": f"{run.column('unet_evals'):.1f}",
         "s / image": f"{run.column('seconds'):.2f}",
     }
@@ -51,11 +51,6 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def reference_of(caption: Caption) -> Path:
-    """Its first training image."""
-    return sorted((tiny.GT_IMAGES / caption.index).glob("*.png"))[0]
-
-
 def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> None:
     """One row a method under the training images, for the first type B captions.
 
@@ -63,7 +58,7 @@ def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> 
     """
     type_b = [caption for caption in captions if caption.group == "B"]
     shown = (type_b or captions)[:COLUMNS]
-    rows = {"training image": [reference_of(caption) for caption in shown]}
+    rows = {"training image": [tiny.GT_IMAGES / caption.index / "00.png" for caption in shown]}
     for title, run in runs.items():
         rows[title] = [run.folder.image_path(Key(caption.row, 0)) for caption in shown]
     cell = SIDE + 4
@@ -80,15 +75,13 @@ def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_id", default="tiny", choices=list(tiny.MODELS))
-    parser.add_argument("--samples", type=int, default=2, help="images per prompt")
-    parser.add_argument("--batch", type=int, default=8, help="prompts per batch")
-    parser.add_argument("--prompts", type=int, default=None, help="only the first so many prompts")
-    parser.add_argument("--out", type=Path, default=ROOT / "demo")
-    args = parser.parse_args(argv)
+    flags = parser(__doc__)
+    flags.add_argument("--model_id", default="tiny", choices=list(tiny.MODELS))
+    flags.add_argument("--samples", type=int, default=2, help="images per prompt")
+    flags.add_argument("--batch", type=int, default=8, help="prompts per batch")
+    flags.add_argument("--prompts", type=int, default=None, help="only the first so many prompts")
+    flags.add_argument("--out", type=Path, default=ROOT / "demo")
+    args = flags.parse_args(argv)
     args.out.mkdir(exist_ok=True)
     runs = {}
     for title, flags in METHODS.items():

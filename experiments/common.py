@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,4 @@ def interval_text(mean: float, low: float, high: float, *, form: str) -> str:
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:
     """Least wall time of several calls, in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(work, number=1, repeat=repeats))

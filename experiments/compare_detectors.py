@@ -24,11 +24,12 @@ from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.bright_ending import binarise
+from memorization_suite.detection.evaluation.score_files import read_scores
 from memorization_suite.detection.evaluation.summary import figure_text, summarise
 from memorization_suite.experiments.common import interval_text, model_parser, write_figures
 from memorization_suite.experiments.scored_run import load_once
 from memorization_suite.metrics.embedded import Caption, read_captions
-from memorization_suite.metrics.intervals import average, mean_over_prompts, prompt_means
+from memorization_suite.metrics.intervals import average, mean_over_prompts
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import table_text
@@ -55,14 +56,6 @@ def run(args: argparse.Namespace, detector: str, out: Path, **flags) -> dict[str
 # --- scores
 
 
-def prompt_scores(folder: ScoreFolder) -> dict[str, dict[int, float]]:
-    """Set -> prompt row -> mean over its images."""
-    scores: dict[str, list[tuple[int, float]]] = {}
-    for row in folder.rows("scores"):
-        scores.setdefault(row["set"], []).append((int(row["prompt_index"]), float(row["score"])))
-    return {name: prompt_means(values) for name, values in scores.items()}
-
-
 def mean_of(rows: list[dict[str, str]], column: str) -> float:
     """Mean of a column."""
     return average([float(row[column]) for row in rows])
@@ -72,10 +65,10 @@ def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
     """One detector's figures; `by kind`: AUC of one kind of memorized prompts against all ordinary
     ones.
     """
-    scores = prompt_scores(folder)
+    sets = read_scores(folder.path / "scores.csv")
+    memorized = {entry.row: entry.score for entry in sets["mem"]}
+    ordinary = [entry.score for entry in sets["nonmem"]]
     cost = folder.rows("cost")
-    memorized = scores["mem"]
-    ordinary = list(scores["nonmem"].values())
     by_kind = {}
     for kind in KINDS:
         of_kind = [memorized[caption.row] for caption in captions if caption.kind == kind]

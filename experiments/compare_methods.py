@@ -52,12 +52,13 @@ def line_of(name: str, run: ScoredRun) -> dict:
     figures = {"copies": run.share_of_copies()}
     for title, quantity in QUANTITIES.items():
         figures[title] = run.mean(quantity)
+    parts = {kind: run.only(is_kind(kind)) for kind in KINDS}
     return {
         "method": name,
         "folder": run.folder.path.name,
         **{title: value and asdict(value) for title, value in figures.items()},
-        "copies by kind": {kind: run.copies(is_kind(kind)) for kind in KINDS},
-        "subject by kind": {kind: run.shown(is_kind(kind)) for kind in KINDS},
+        "copies by kind": {kind: part.copies() for kind, part in parts.items()},
+        "subject by kind": {kind: part.average("subject_shown") for kind, part in parts.items()},
         "UNet rows": run.column("unet_evals"),
         "seconds": run.column("seconds"),
     }

@@ -65,8 +65,8 @@ def by_layout(run: ScoredRun) -> dict[str, float]:
     """Share of images that show their subject, for each layout of ordinary captions."""
     shares = {}
     for layout in sorted({caption.group for caption in run.captions}):
-        shown = run.shown(lambda caption, layout=layout: caption.group == layout)
-        shares[layout] = round(shown, 3)
+        part = run.only(lambda caption, layout=layout: caption.group == layout)
+        shares[layout] = round(part.average("subject_shown"), 3)
     return shares
 
 
@@ -94,12 +94,10 @@ def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
     high = magnitudes(pipe, memorized).mean(1)
     table = {"ordinary": {"mean": round(low.mean().item(), 3)}}
     for name in KINDS:
-        wanted = is_kind(name)
-        chosen = torch.tensor([wanted(caption) for caption in memorized])
+        chosen = torch.tensor([*map(is_kind(name), memorized)])
         of_kind = high[chosen]
         labels = [1] * len(of_kind) + [0] * len(low)
-        values = torch.cat([of_kind, low])
-        auc = float(roc_auc_score(labels, values.tolist()))
+        auc = float(roc_auc_score(labels, torch.cat([of_kind, low])))
         table[name] = {"mean": round(of_kind.mean().item(), 3), "AUC": round(auc, 4)}
     return table
 
@@ -114,9 +112,7 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
     is_b = is_kind("VM B")
     captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
     rows = [caption.row for caption in captions if is_b(caption)]
-    shares = {}
-    copies = {}
-    shown = {}
+    runs = {}
     for start in STARTS:
         run = scored_run(
             args,
@@ -127,20 +123,19 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
             start=min(rows),
             end=max(rows) + 1,
         )
-        shares[start] = run.copies(is_b)
-        scores = run.values("copy_score", is_b)
-        copies[start] = {key: copied(value) for key, value in scores.items()}
-        shown[start] = run.shown(is_b)
+        runs[start] = run.only(is_b)
     steps = []
     by_prompt: dict[int, set] = {}
-    for key in copies[0]:
-        step = first_escape([copies[start][key] for start in STARTS])
+    for key in runs[0].rows:
+        scores = [run.scores["copy_score"][key] for run in runs.values()]
+        step = first_escape([copied(score) for score in scores])
         steps.append(step)
         by_prompt.setdefault(key.prompt, set()).add(step)
     differing = mean(len(different) > 1 for different in by_prompt.values())
+    shown = {start: run.average("subject_shown") for start, run in runs.items()}
     return {
-        "share of copies": {start: round(shares[start], 3) for start in STARTS},
-        "subject shown": {start: round(shown[start], 3) for start in STARTS},
+        "share of copies": {start: round(run.copies(), 3) for start, run in runs.items()},
+        "subject shown": {start: round(share, 3) for start, share in shown.items()},
         "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
         "prompts whose noises escape at different steps": round(differing, 3),
     }
@@ -169,14 +164,13 @@ def contact_sheet(path: Path, run: ScoredRun, samples: int, columns: int = 4) ->
         x = i % columns * width
         y = i // columns * height
         draw.text((x, y), caption.text[: width // 6], fill="black")
-        keys = [key for key in run.rows if key.prompt == caption.row]
-        generated = [run.folder.image_path(key) for key in keys[:samples]]
         if caption.index:
-            reference = sorted((tiny.GT_IMAGES / caption.index).glob("*.png"))[0]
+            reference = tiny.GT_IMAGES / caption.index / "00.png"
             sheet.paste(small(reference), (x, y + 12))
             x += CELL + 4
-        for k, file in enumerate(generated):
-            sheet.paste(small(file), (x + k * CELL, y + 12))
+        keys = [key for key in run.rows if key.prompt == caption.row]
+        for k, key in enumerate(keys[:samples]):
+            sheet.paste(small(run.folder.image_path(key)), (x + k * CELL, y + 12))
     sheet.save(path, quality=70, optimize=True)
 
 
@@ -202,9 +196,9 @@ def main() -> None:
     contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)
     pipe = load_once(args.model_id)
     figures = {
-        "copies": {name: round(memorized.copies(is_kind(name)), 3) for name in KINDS},
+        "copies": {name: round(memorized.only(is_kind(name)).copies(), 3) for name in KINDS},
         "ordinary": {
-            "subject shown": round(ordinary.shown(), 3),
+            "subject shown": round(ordinary.average("subject_shown"), 3),
             "subject shown by layout": by_layout(ordinary),
             **ordinary_copies(ordinary, args.model_id),
         },

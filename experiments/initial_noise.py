@@ -15,15 +15,7 @@ from memorization_suite.experiments.common import model_parser, write_figures
 from memorization_suite.experiments.compare_methods import KINDS
 from memorization_suite.experiments.evaluate_tiny import ordinary_magnitude
 from memorization_suite.experiments.grids import grids
-from memorization_suite.experiments.scored_run import (
-    ScoredRun,
-    Test,
-    everything,
-    is_kind,
-    load_once,
-    mean,
-    scored_run,
-)
+from memorization_suite.experiments.scored_run import ScoredRun, is_kind, load_once, scored_run
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.text import table_text
 
@@ -44,22 +36,16 @@ def settings(model_id: str, level: float) -> dict[str, dict[str, Any]]:
 
 def line_of(title: str, run: ScoredRun, pipe) -> dict:
     """Figures of one run, whole and by kind."""
-    magnitudes = run.magnitudes(pipe)
-
-    def figures(wanted: Test) -> dict[str, float | None]:
-        """Share of copies, share of images with their subject, mean magnitude at the start."""
-        return {
-            "copies": run.copies(wanted),
-            "subject shown": run.shown(wanted),
-            "magnitude": mean(run.of(magnitudes, wanted).values()),
+    run.add_magnitudes(pipe)
+    line = {"method": title, "UNet rows": run.column("unet_evals")}
+    for name in ("all", *KINDS):
+        part = run if name == "all" else run.only(is_kind(name))
+        line[name] = {
+            "copies": part.copies(),
+            "subject shown": part.average("subject_shown"),
+            "magnitude": part.average("magnitude"),
         }
-
-    return {
-        "method": title,
-        "UNet rows": run.column("unet_evals"),
-        "all": figures(everything),
-        **{name: figures(is_kind(name)) for name in KINDS},
-    }
+    return line
 
 
 def shown(line: dict) -> dict[str, str]:

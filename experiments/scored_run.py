@@ -9,7 +9,7 @@ import functools
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
 from memorization_suite.pipelines import loading
 from memorization_suite.runs.run_folder import Key, RunFolder
-from memorization_suite.runs.table import Result
 
 # Kinds of memorization -> the prompt file's type and group; "": any group.
 KINDS = {
@@ -40,11 +39,6 @@ Test = Callable[[Caption], bool]
 load_once = functools.lru_cache(maxsize=1)(loading.load_pipeline)
 
 
-def everything(caption: Caption) -> bool:
-    """A test that all captions pass."""
-    return True
-
-
 def is_kind(name: str) -> Test:
     """A test of captions: is it of this kind, one of KINDS?"""
     kind, group = KINDS[name]
@@ -53,47 +47,49 @@ def is_kind(name: str) -> Test:
 
 @dataclass
 class ScoredRun:
-    """A finished run of an embedded model."""
+    """A finished run of an embedded model, or the images of some of its captions."""
 
     folder: RunFolder
     captions: list[Caption]
     # Quantity -> score of each image that has one; copy_score: images of memorized captions.
     scores: dict[str, dict[Key, float]]
-    # Rows of images.csv.
+    # Image -> its row of images.csv.
     rows: dict[Key, dict[str, str]]
 
-    def values(self, quantity: str, wanted: Test = everything) -> dict[Key, float]:
-        """Scores of the images of the wanted captions."""
-        return self.of(self.scores.get(quantity, {}), wanted)
+    def only(self, wanted: Test) -> ScoredRun:
+        """The images of the wanted captions."""
+        rows = {key: row for key, row in self.rows.items() if wanted(self.captions[key.prompt])}
+        return replace(self, rows=rows)
 
-    def of(self, values: dict[Key, Any], wanted: Test) -> dict[Key, Any]:
-        """Of any values, those of images of the wanted captions."""
-        return {key: value for key, value in values.items() if wanted(self.captions[key.prompt])}
+    def values(self, quantity: str) -> list[tuple[int, float]]:
+        """Prompt and score of each image that has one."""
+        scores = self.scores.get(quantity, {})
+        return [(key.prompt, value) for key, value in scores.items() if key in self.rows]
 
     def mean(self, quantity: str) -> Mean | None:
         """Mean over prompts; None without any."""
-        values = by_prompt(self.values(quantity))
+        values = self.values(quantity)
         return mean_over_prompts(values) if values else None
 
-    def share_of_copies(self, wanted: Test = everything) -> Mean | None:
-        """Share of copies among the images of the wanted captions; None without any."""
-        return share_of_copies(by_prompt(self.values("copy_score", wanted)), THRESHOLD)
+    def share_of_copies(self) -> Mean | None:
+        """Share of copies; None without any score."""
+        return share_of_copies(self.values("copy_score"), THRESHOLD)
 
-    def copies(self, wanted: Test = everything) -> float | None:
+    def copies(self) -> float | None:
         """The same without its interval."""
-        share = self.share_of_copies(wanted)
+        share = self.share_of_copies()
         return share.mean if share else None
 
-    def shown(self, wanted: Test = everything) -> float | None:
-        """Share of images that show their subject."""
-        return mean(self.values("subject_shown", wanted).values())
+    def average(self, quantity: str) -> float | None:
+        """Mean over images; of `subject_shown`: the share of images that show their subject."""
+        return mean(value for _, value in self.values(quantity))
 
-    def column(self, name: str, wanted: Test = everything) -> float | None:
+    def column(self, name: str) -> float | None:
         """Mean of a column of images.csv."""
-        return mean(row[name] for row in self.of(self.rows, wanted).values())
+        return mean(row[name] for row in self.rows.values())
 
-    def magnitudes(self, pipe) -> dict[Key, float]:
-        """First-step magnitudes where sampling started.
+    def add_magnitudes(self, pipe) -> None:
+        """Adds the quantity `magnitude`: first-step magnitudes where sampling started.
 
         The run was made with --save_latents and the model's own scheduler.
         """
@@ -101,12 +97,7 @@ class ScoredRun:
         latents = torch.stack([load_file(file)["adjusted"] for file in files])
         captions = [row["prompt"] for row in self.rows.values()]
         values = start_magnitudes(pipe, captions, latents)
-        return dict(zip(self.rows, values.tolist()))
-
-
-def by_prompt(values: dict[Key, float]) -> list[tuple[int | None, float]]:
-    """Prompt and value of each image."""
-    return [(key.prompt, value) for key, value in values.items()]
+        self.scores["magnitude"] = dict(zip(self.rows, values.tolist()))
 
 
 def mean(values: Iterable[float | str]) -> float | None:
@@ -136,19 +127,11 @@ def scored_run(
     print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
     run = generate(planned, load=load_once)
     print(run.summary)
-    table = score(run, metrics, num_samples=samples, quiet=True)
+    scores: dict[str, dict[Key, float]] = {}
+    for row in score(run, metrics, num_samples=samples, quiet=True).results:
+        if row.prompt_index is not None and row.sample_index is not None:
+            key = Key(row.prompt_index, row.sample_index)
+            scores.setdefault(row.quantity, {})[key] = row.value
     wanted = {*planned.wanted(planned.prompts)}
     rows = {key: row for key, row in run.folder.costs().items() if key in wanted}
-    return ScoredRun(run.folder, captions, by_quantity(table.results, wanted), rows)
-
-
-def by_quantity(results: list[Result], wanted: set[Key]) -> dict[str, dict[Key, float]]:
-    """Quantity -> score of each wanted image."""
-    scores: dict[str, dict[Key, float]] = {}
-    for row in results:
-        if row.prompt_index is None or row.sample_index is None:
-            continue
-        key = Key(row.prompt_index, row.sample_index)
-        if key in wanted:
-            scores.setdefault(row.quantity, {})[key] = row.value
-    return scores
+    return ScoredRun(run.folder, captions, scores, rows)

@@ -11,6 +11,7 @@ tuning split.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def try_setting(args: argparse.Namespace, method: str, settings: dict[str, Any])
         "method": method,
         **settings,
         "copies": run.copies(),
-        "subject shown": run.shown(),
+        "subject shown": run.average("subject_shown"),
         "UNet rows": run.column("unet_evals"),
     }
 
@@ -63,23 +64,19 @@ def choose(tried: list[dict]) -> dict:
 
 def toml(tables: dict[str, dict]) -> str:
     """Tables of numbers and texts."""
-
     texts = []
     for name, table in tables.items():
-        lines = [f"[{name}]\n"]
-        for key, value in table.items():
-            text = repr(value).replace("'", '"')
-            lines.append(f"{key} = {text}\n")
-        texts.append("".join(lines))
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in table.items()]
+        texts.append(f"[{name}]\n{''.join(lines)}")
     return "\n".join(texts)
 
 
 def missing_file(model_id: str, settings: list[dict]) -> str | None:
     """The first file that the settings name and that is not there."""
-    for values in settings:
-        for value in filter(is_file, values.values()):
-            if not (tiny.MODELS[model_id] / value).is_file():
-                return value
+    values = itertools.chain.from_iterable(table.values() for table in settings)
+    for file in filter(is_file, values):
+        if not (tiny.MODELS[model_id] / file).is_file():
+            return file
     return None
 
 
@@ -88,9 +85,8 @@ def relative(table: dict, model_id: str) -> dict:
     folder = f"{tiny.MODELS[model_id]}/"
     made = {}
     for name, value in table.items():
-        if isinstance(value, str) and value.startswith(folder):
-            value = f"./{value.removeprefix(folder)}"
-        made[name] = value
+        inside = isinstance(value, str) and value.startswith(folder)
+        made[name] = value.replace(folder, "./", 1) if inside else value
     return made
 
 
