@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from memorization_suite import ROOT
@@ -122,8 +123,8 @@ def read_table(table: Path) -> dict[str, Asset]:
 
 def check_places(assets: Iterable[Asset], table: Path) -> None:
     """Raises ValueError when two assets, or one and the record, are in each other's place."""
-    paths = sorted(PurePosixPath(path) for path in (RECORD, *(asset.path for asset in assets)))
-    for first, second in zip(paths, paths[1:]):
+    places = [RECORD, *(asset.path for asset in assets)]
+    for first, second in pairwise(sorted(map(PurePosixPath, places))):
         if second.is_relative_to(first):
             raise ValueError(f"{table}: {first} and {second} are in each other's place")
 
@@ -164,9 +165,12 @@ def first_fault(asset: Asset) -> str:
         return "is no name: letters, digits, _ . -"
     if asset.kind not in KINDS:
         return f"kind {asset.kind!r} is none of {', '.join(KINDS)}"
-    inside = [asset.path, *([asset.main] if asset.main else []), *asset.files]
-    if not all(map(is_inside, inside)):
-        return f"leaves the folder: {[path for path in inside if not is_inside(path)]}"
+    paths = [asset.path, *asset.files]
+    if asset.main:
+        paths.insert(1, asset.main)
+    outside = [path for path in paths if not is_inside(path)]
+    if outside:
+        return f"leaves the folder: {outside}"
     hashes = [asset.sha256, *asset.files.values()]
     if not all(re.fullmatch("([0-9a-f]{64})?", str(text)) for text in hashes):
         return "has a sha256 that is not 64 hexadecimal digits"
@@ -191,11 +195,13 @@ def select(assets: dict[str, Asset], names: Sequence[str]) -> list[Asset]:
 
     Raises ValueError that lists the known names.
     """
-    groups = list(dict.fromkeys(asset.group for asset in assets.values()))
+    groups = [*dict.fromkeys(asset.group for asset in assets.values()), "all"]
     for name in names:
-        if name not in (*assets, *groups, "all"):
+        if name not in assets and name not in groups:
             raise ValueError(
                 f"there is no asset {name!r}; the assets are {', '.join(assets)}; the groups are "
-                f"{', '.join(groups)}, all"
+                f"{', '.join(groups)}"
             )
-    return [asset for asset in assets.values() if {asset.name, asset.group, "all"} & set(names)]
+    if "all" in names:
+        return list(assets.values())
+    return [asset for asset in assets.values() if asset.name in names or asset.group in names]

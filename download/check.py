@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.runs.files import sha256_of, write_json
 
+Hashes = dict[str, str]  # file -> sha256
+Record = dict[str, dict]  # asset -> {source, date, files: Hashes}, of what was first seen
 
-def read_record(root: Path) -> dict[str, dict]:
-    """Asset -> {source, date, files: {file: sha256}} of what was first seen.
 
-    Raises ValueError when the record is damaged.
-    """
+def read_record(root: Path) -> Record:
+    """What was first seen. Raises ValueError when the record is damaged."""
     path = root / RECORD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -40,8 +40,8 @@ def read_entry(entry: dict) -> dict:
     }
 
 
-def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
-    """Notes these checksums as the first seen. files: file -> sha256.
+def write_record(root: Path, asset: Asset, files: Hashes) -> None:
+    """Notes these checksums as the first seen.
 
     Raises OSError, and ValueError as `read_record`.
     """
@@ -51,8 +51,8 @@ def write_record(root: Path, asset: Asset, files: dict[str, str]) -> None:
     write_json(path, read_record(root) | {asset.name: entry})
 
 
-def known(asset: Asset) -> dict[str, str]:
-    """File -> sha256 known in advance, else empty; the file "" is the asset itself.
+def known(asset: Asset) -> Hashes:
+    """What is known in advance, else empty; the file "" is the asset itself.
 
     What is in an archive is not known.
     """
@@ -67,28 +67,33 @@ def all_known(asset: Asset) -> bool:
     return bool(hashes) and all(hashes)
 
 
-def expected(asset: Asset, record: dict[str, dict]) -> dict[str, str]:
-    """File -> sha256: known in advance, else first seen, else empty."""
-    seen = record.get(asset.name, {}).get("files", {})
-    return seen | {file: sha256 or seen.get(file, "") for file, sha256 in known(asset).items()}
+def expected(asset: Asset, record: Record) -> Hashes:
+    """Known in advance, else first seen, else empty."""
+    seen = record[asset.name]["files"] if asset.name in record else {}
+    hashes = dict(seen)
+    for file, sha256 in known(asset).items():
+        hashes[file] = sha256 or seen.get(file, "")
+    return hashes
 
 
-def files_of(asset: Asset, content: Path) -> dict[str, str]:
-    """File -> sha256 of what there is of the asset at `content`, its place or a copy beside it.
-
-    Raises OSError.
-    """
+def files_of(asset: Asset, content: Path) -> Hashes:
+    """What there is of the asset at `content`, its place or a copy beside it. Raises OSError."""
     if asset.kind == "archive":
         names = [path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))]
     else:
         names = list(known(asset))
-    return {name: sha256_of(content / name) for name in names if (content / name).is_file()}
+    hashes = {}
+    for name in names:
+        file = content / name
+        if file.is_file():
+            hashes[name] = sha256_of(file)
+    return hashes
 
 
-def problem(asset: Asset, there: dict[str, str], hashes: dict[str, str]) -> str:
+def problem(asset: Asset, there: Hashes, hashes: Hashes) -> str:
     """The first thing wrong with the files that are there, empty when nothing is.
 
-    there, hashes (as they should be): file -> sha256.
+    hashes: as they should be.
     """
     for file, sha256 in hashes.items():
         name = file or PurePosixPath(asset.path).name
@@ -101,7 +106,7 @@ def problem(asset: Asset, there: dict[str, str], hashes: dict[str, str]) -> str:
     return ""
 
 
-def examine(asset: Asset, root: Path, record: dict[str, dict]) -> tuple[str, str]:
+def examine(asset: Asset, root: Path, record: Record) -> tuple[str, str]:
     """(state, why): whole; missing; broken; or there, when no checksum is known yet.
 
     Raises OSError.
@@ -113,11 +118,11 @@ def examine(asset: Asset, root: Path, record: dict[str, dict]) -> tuple[str, str
     wrong = problem(asset, files_of(asset, path), hashes)
     if wrong:
         return "broken", wrong
-    complete = bool(hashes) and all(hashes.values())
+    complete = hashes and all(hashes.values())
     return "whole" if complete else "there", checksum(asset, record)
 
 
-def checksum(asset: Asset, record: dict[str, dict]) -> str:
+def checksum(asset: Asset, record: Record) -> str:
     """What its checksum rests on."""
     if all_known(asset):
         return "known"

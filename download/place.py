@@ -10,6 +10,8 @@ from pathlib import Path
 from memorization_suite.download.archive import unpack
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.download.check import (
+    Hashes,
+    Record,
     all_known,
     checksum,
     examine,
@@ -56,7 +58,7 @@ def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = Fals
     return bring(asset, root, record, quiet=quiet)
 
 
-def bring(asset: Asset, root: Path, record: dict[str, dict], *, quiet: bool) -> str:
+def bring(asset: Asset, root: Path, record: Record, *, quiet: bool) -> str:
     """Fetches, compares, places and records; says what was done.
 
     Raises as `get`; what came of an interrupted transfer is kept.
@@ -159,11 +161,8 @@ def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
 # --- at the end ---
 
 
-def compare(asset: Asset, files: dict[str, str], record: dict[str, dict]) -> None:
-    """Raises Refused when what came is not what is known in advance, or not what was first seen.
-
-    files: file -> sha256.
-    """
+def compare(asset: Asset, files: Hashes, record: Record) -> None:
+    """Raises Refused when what came is not what is known in advance, or not what was first seen."""
     wrong = problem(asset, files, known(asset))
     if wrong:
         raise Refused(f"{wrong}: thrown away. {DAMAGED}")
