@@ -182,7 +182,7 @@ def read_all(settings: EvaluationSettings) -> list[Scored]:
                 name,
                 read_set(memorized, "mem", settings),
                 read_set(ordinary, "nonmem", settings),
-                sources=(*names_of([memorized]), *names_of([ordinary])),
+                sources=(names_of([memorized])[0], names_of([ordinary])[0]),
             )
         )
     return detections

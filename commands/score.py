@@ -137,21 +137,24 @@ def compute(
     user can mend; a wrong argument is found before anything is said.
     """
     job = begin(names, settings, typed)
-    metrics = {name: job.metric(METRICS[name]) for name in names}
-    missing = {name: metric.missing(job) for name, metric in metrics.items()}
+    metrics = [job.metric(METRICS[name]) for name in names]
+    missing = {metric.name: metric.missing(job) for metric in metrics}
     check_required(script, missing, settings.require)
-    possible = {name: metric for name, metric in metrics.items() if not missing[name]}
-    scores = scores_of(possible, job)
+    possible = [metric for metric in metrics if not missing[metric.name]]
     table = Table()
-    for metric in possible.values():
+    for metric in possible:
         table.left_out |= metric.partly(job)
     table.left_out |= {name: why for name, why in missing.items() if why}
+    # Those that need no download come first.
+    possible.sort(key=lambda metric: bool(metric.checkpoints(job)))
+    scores = {metric.name: metric.scores(job) for metric in possible}
     for name, why in table.left_out.items():
         say(f"{name} is not computed: {why}")
 
-    with_references = any(metric.against == "references" for metric in metrics.values())
+    with_references = any(metric.against == "references" for metric in metrics)
     references = References(job.gt_folder, decode=with_references)
-    table.results = stored_results(job, [*chain(*scores.values())], references)
+    every_score = list(chain.from_iterable(scores.values()))
+    table.results = stored_results(job, every_score, references)
     for line in store_coverage(job, references):
         say(line)
 
@@ -162,7 +165,7 @@ def compute(
             if name not in settings.require:
                 say(f"{name} has no value for this run")
     table.lines = summarize(job.run.folder, computed)
-    table.headlines = headlines(names, table.results)
+    table.headlines = headlines(metrics, table.results)
     return table
 
 
@@ -186,12 +189,6 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
         unmitigated = opened(settings.unmitigated, prompts, flag="--unmitigated")
         check_equal(run, unmitigated)
     return Job(settings, typed, run, gt_folder, masks, unmitigated)
-
-
-def scores_of(metrics: Mapping[str, Metric], job: Job) -> dict[str, list[Score]]:
-    """Metric -> its scores; those that need no download come first."""
-    order = sorted(metrics, key=lambda name: bool(metrics[name].checkpoints(job)))
-    return {name: metrics[name].scores(job) for name in order}
 
 
 def kind(row: Result | Score) -> tuple[str, str]:
@@ -243,15 +240,15 @@ def store_coverage(job: Job, references: References) -> list[str]:
     return references.report() or [nothing]
 
 
-def headlines(names: Sequence[str], results: Sequence[Result]) -> list[str]:
+def headlines(metrics: Sequence[Metric], results: Sequence[Result]) -> list[str]:
     """Lines to print first: what the official scripts say of the quantities of these metrics."""
     lines = []
-    for name in names:
-        for quantity in METRICS[name].quantities:
+    for metric in metrics:
+        for quantity in metric.quantities:
             rows = [row for row in results if row.quantity == quantity.name]
             if quantity.title and rows:
                 values = list(by_prompt(values_of(rows)).values())
-                lines.append(f"{quantity.title}{METRICS[name].figure(values)}")
+                lines.append(f"{quantity.title}{metric.figure(values)}")
     return lines
 
 

@@ -36,24 +36,28 @@ def run_sheet(path: Path | str, *, prompts: int = 8, samples: int = 4) -> Image.
             file = run.files.get(Key(row, sample))
             pictures.append(Picture(file) if file else None)
         rows.append((prompt.caption, pictures))
-    return draw(["training image", *(f"sample {sample}" for sample in columns)], rows)
+    titles = [f"sample {sample}" for sample in columns]
+    return draw(["training image", *titles], rows)
 
 
 def draw(titles: list[str], rows: list[tuple[str, list[Picture | None]]]) -> Image.Image:
     """Titles over columns of tiles. rows: (caption, a picture or None a column)."""
-    width = GAP + len(titles) * (SIDE + GAP)
-    height = TITLE + SIDE + GAP  # of a row
-    sheet = Image.new("RGB", (width, TITLE + GAP + len(rows) * height), BACKGROUND)
-    pen = ImageDraw.Draw(sheet)
-    lefts = [GAP + column * (SIDE + GAP) for column in range(len(titles))]
-    for left, title in zip(lefts, titles):
-        pen.text((left, 1), title, fill=INK)
+    step = SIDE + GAP
+    height = TITLE + step  # of a row
+    width = GAP + len(titles) * step
     top = TITLE + GAP
+    sheet = Image.new("RGB", (width, top + len(rows) * height), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        pen.text((GAP + column * step, 1), title, fill=INK)
     for caption, pictures in rows:
-        pen.text((GAP, top), beginning(caption, pen, width - 2 * GAP), fill=INK)
-        for left, picture in zip(lefts, pictures):
+        text = beginning(caption, pen, width - 2 * GAP)
+        pen.text((GAP, top), text, fill=INK)
+        left = GAP
+        for picture in pictures:
             if picture:
                 sheet.paste(tile(picture.image), (left, top + TITLE))
+            left += step
         top += height
     return sheet
 

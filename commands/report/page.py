@@ -31,8 +31,18 @@ jinja2 = Lazy("jinja2")
 
 SIDE = 192  # of a thumbnail; smaller pictures stay as they are
 WIDE = 400  # caption characters shown
-RUN_COLUMNS = ("run", "model", "steps", "guidance", "seed", "prompt file", "prompts", "images")
-COST_COLUMNS = ("UNet rows / image", "s / image")
+RUN_COLUMNS = (
+    "run",
+    "model",
+    "steps",
+    "guidance",
+    "seed",
+    "prompt file",
+    "prompts",
+    "images",
+    "UNet rows / image",
+    "s / image",
+)
 
 
 @dataclass(frozen=True)
@@ -100,11 +110,11 @@ def cost_table(runs: list[Reported]) -> dict:
     for reported in runs:
         run = reported.run
         names = ("model_id", "num_inference_steps", "guidance_scale", "seed")
-        texts = [str(reported.config.get(name, "–")) for name in names]
-        texts += [run.prompts_file.name, str(len(run.prompts_scored)), str(len(run.files))]
-        texts += [number(reported.cost("unet_evals"), 1), number(reported.cost("seconds"), 2)]
-        body.append([name_cell(reported), *({"value": text} for text in texts)])
-    head = [{"name": name} for name in (*RUN_COLUMNS, *COST_COLUMNS)]
+        values = [reported.config.get(name, "–") for name in names]
+        values += [run.prompts_file.name, len(run.prompts_scored), len(run.files)]
+        values += [number(reported.cost("unet_evals"), 1), number(reported.cost("seconds"), 2)]
+        body.append([name_cell(reported), *({"value": value} for value in values)])
+    head = [{"name": name} for name in RUN_COLUMNS]
     return {"title": "runs", "head": head, "body": body}
 
 
@@ -176,19 +186,13 @@ def shown(path: Path | None, state: str = "unknown", note: str = "") -> dict:
     state: of its frame: copy, free, or unknown without a score. A missing or broken file says so in
     its place.
     """
+    image = {"state": state, "note": note}
     if path is None:
-        return {"missing": "no image", "state": state, "note": note}
+        return {"missing": "no image", **image}
     try:
-        return {"url": thumbnail(path), "state": state, "note": note}
+        return {"url": thumbnail(path), **image}
     except Unreadable:
-        return {"missing": "unreadable", "state": state, "note": note}
-
-
-def marks() -> list[Quantity]:
-    """What may stand below a picture: an official alignment, else a yes or no, else another."""
-    return sorted(
-        quantities_of("alignment"), key=lambda quantity: (not quantity.title, not quantity.yes)
-    )
+        return {"missing": "unreadable", **image}
 
 
 class Gallery:
@@ -204,10 +208,12 @@ class Gallery:
         self.prompts = limits.prompts
         last = max(key.sample for reported in self.runs for key in reported.run.files)
         self.samples = min(limits.samples, 1 + last)
+        # An official alignment, else a yes or no, else another.
+        alignments = sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
         # The quantities below a picture, and their values by image for each run.
         with_threshold = [quantity for quantity in quantities_of("copy") if quantity.thresholds]
         self.copy = first_of(with_threshold, self.runs)
-        self.aligned = first_of(marks(), self.runs)
+        self.aligned = first_of(alignments, self.runs)
         self.copies = self.values(self.copy)
         self.alignments = self.values(self.aligned)
 
@@ -244,16 +250,15 @@ class Gallery:
 
     def image(self, i: int, key: Key) -> dict:
         """An image of the run at position i."""
+        state = "unknown"
+        note = ""
         score = self.copies[i].get(key)
-        note = "" if score is None else f"{score:.2f}"
+        if self.copy and score is not None:
+            note = f"{score:.2f}"
+            if not math.isnan(score):
+                state = "copy" if score >= self.copy.thresholds[-1] else "free"
         note += self.mark(self.alignments[i].get(key))
-        return shown(self.runs[i].run.files.get(key), self.state(score), note)
-
-    def state(self, score: float | None) -> str:
-        """Whether a copy score means a copy."""
-        if self.copy is None or score is None or math.isnan(score):
-            return "unknown"
-        return "copy" if score >= self.copy.thresholds[-1] else "free"
+        return shown(self.runs[i].run.files.get(key), state, note)
 
     def mark(self, alignment: float | None) -> str:
         """The end of the text below a picture."""

@@ -92,8 +92,9 @@ def counts(rows: Sequence[Row], types: Mapping[int, str]) -> Figure:
         groups = shown.setdefault((row["kind"], row["operator"]), {})
         group = (type_of(row, types), int(row["step"]))
         groups.setdefault(group, []).append(best_count(row))
-    names = sorted({type_of(row, types) for row in rows})
-    steps = sorted({int(row["step"]) for row in rows})
+    every = {group for groups in shown.values() for group in groups}
+    names = sorted({name for name, _ in every})
+    steps = sorted({step for _, step in every})
     title = "eigenvalues ≥ 0 of the Hessian (estimated for short runs)"
     figure, axes = panels(len(shown), title)
     for axis, (panel, groups) in zip(axes, shown.items()):
