@@ -31,18 +31,17 @@ def combine(tables: dict[str, dict], settings: Mapping[str, Any]) -> Mitigation:
     Raises ValueError.
     """
     for setting, value in settings.items():
-        owners = [
-            name for name in tables if name in METHODS and setting in flag_names(METHODS[name])
-        ]
+        known = [name for name in tables if name in METHODS]
+        owners = [name for name in known if setting in flag_names(METHODS[name])]
         if len(owners) != 1:
             which = "none of them takes it"
             if owners:
                 which = f"both {' and '.join(owners)} take it: give each its own in a preset file"
             raise ValueError(f"--{setting} with --method {'+'.join(tables)}: {which}")
-        tables[owners[0]] = tables[owners[0]] | {setting: value}
-    return Composite(
-        methods=tuple(build_mitigation(name, **table) for name, table in tables.items())
-    )
+        (owner,) = owners
+        tables[owner] = tables[owner] | {setting: value}
+    methods = [build_mitigation(name, **table) for name, table in tables.items()]
+    return Composite(methods=tuple(methods))
 
 
 def method_name(method: str, *, batch_wise: bool = False, per_sample: bool = False) -> str:
@@ -77,17 +76,19 @@ def choose_mitigation(
     name: as of `method_name`. Raises ValueError.
     """
     parts = name.split("+")
-    own = {option.name: option for part in parts for option in flags(METHODS[part])}
-    replaced: set[str] = set()  # flags that the preset may not set, since another was typed
+    excludes: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        excludes |= {option.name: option.metadata["excludes"] for option in flags(METHODS[part])}
+    # Flags that the preset may not set, since another was typed.
+    replaced = {flag for flag, others in excludes.items() if typed.keys() & others}
     for flag in typed:
-        if flag not in own:
+        if flag not in excludes:
             owners = ", ".join(method for method, _ in flag_owners(METHODS)[flag])
             raise ValueError(f"--method {name} does not take --{flag} (a flag of {owners})")
-        for other in own[flag].metadata["excludes"]:
+        for other in excludes[flag]:
             if other in typed:
                 raise ValueError(f"--{flag} and --{other} exclude each other")
-        replaced |= set(own[flag].metadata["excludes"])
-    replaced |= {flag for flag in own if set(own[flag].metadata["excludes"]) & set(typed)}
+            replaced.add(other)
     tables = {}
     for part in parts:
         table = preset.get(part, {})
