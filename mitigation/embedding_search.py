@@ -58,6 +58,10 @@ class Search:
         self.decay_begin = "joint_norm" in official
         # Images of each embedding.
         self.groups = batch.groups() if self.decay_begin else list(torch.arange(n).split(1))
+        # The embedding of each image.
+        self.group_of = torch.zeros(n, dtype=torch.long)
+        for g, group in enumerate(self.groups):
+            self.group_of[group] = g
 
         # Embeddings of the images as they came; of each group the rows that stay as they are, and
         # the best of those that are optimized.
@@ -83,7 +87,8 @@ class Search:
 
         # Of every group: its loss with that embedding, updates, whether a loss was not finite.
         everyone = torch.arange(len(self.groups))
-        self.totals = joint(self.losses[self.images(everyone)], self.sizes(everyone)).cpu()
+        images, sizes = self.images(everyone)
+        self.totals = joint(self.losses[images], sizes).cpu()
         self.updates = torch.zeros_like(everyone)
         self.failed = ~torch.isfinite(self.totals)
         self.active = everyone[self.totals > self.target]
@@ -93,8 +98,7 @@ class Search:
 
         part, result: indices.
         """
-        images = self.images(part)
-        sizes = self.sizes(part)
+        images, sizes = self.images(part)
         # Place in `part` of each image's group.
         owner = torch.arange(len(part)).repeat_interleave(torch.tensor(sizes))
         iterates = self.iterates.at(part, differentiate=differentiate)
@@ -109,12 +113,15 @@ class Search:
         going = finite & (now > self.target)
         self.iterates.keep_gradients(totals, iterates, part, going)
         self.failed[part] |= ~finite
+
         better = (now < self.totals[part]) | self.keep_last
-        self.totals[part[better]] = now[better]
-        self.best[part[better]] = iterates.detach()[better]
-        better_images = better[owner]
-        self.losses[images[better_images]] = losses.detach()[better_images]
-        self.text[images[better_images]] = predictions[0].text.detach()[better_images]
+        groups = part[better]
+        self.totals[groups] = now[better]
+        self.best[groups] = iterates.detach()[better]
+        better = better[owner]
+        images = images[better]
+        self.losses[images] = losses.detach()[better]
+        self.text[images] = predictions[0].text.detach()[better]
         return part[going]
 
     def predictions(self, images: torch.Tensor, embeds: torch.Tensor) -> list[Prediction]:
@@ -141,7 +148,7 @@ class Search:
         embedding back.
         """
         first = self.first[0]
-        failed = self.per_image(self.failed)
+        failed = self.failed[self.group_of]
         self.text[failed] = first.text[failed]
         self.losses[failed] = self.first_losses[failed]
 
@@ -155,29 +162,19 @@ class Search:
         last.halves = {"uncond": first.uncond, "text": self.text}
         batch.first = last
         return {
-            "iterations": self.per_image(self.updates),
+            "iterations": self.updates[self.group_of],
             "first_magnitude": first.magnitude(),
             "last_magnitude": last.magnitude(),
             "first_loss": self.first_losses,
             "last_loss": self.losses,
-            "reached": self.per_image((self.totals <= self.target) & ~self.failed),
+            "reached": (self.totals <= self.target)[self.group_of] & ~failed,
             "failed": failed,
         }
 
-    def images(self, part: torch.Tensor) -> torch.Tensor:
-        """The images of these groups, one group after the other."""
-        return torch.cat([self.groups[g] for g in part.tolist()])
-
-    def sizes(self, part: torch.Tensor) -> list[int]:
-        """How many images each of these groups has."""
-        return [len(self.groups[g]) for g in part.tolist()]
-
-    def per_image(self, values: torch.Tensor) -> torch.Tensor:
-        """(groups,) -> (n,)."""
-        spread = values.new_empty(len(self.objective.x))
-        for value, group in zip(values, self.groups):
-            spread[group] = value
-        return spread
+    def images(self, part: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """The images of these groups, one group after the other, and how many each has."""
+        groups = [self.groups[g] for g in part.tolist()]
+        return torch.cat(groups), [len(group) for group in groups]
 
 
 def joint(losses: torch.Tensor, sizes: list[int]) -> torch.Tensor:
