@@ -7,7 +7,9 @@ structure on every seed.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling.denoiser import Denoiser
@@ -45,21 +47,22 @@ def mean_and_std(
     Sums are in float64, so that no batch has to stay. Raises ValueError for fewer than two prompts.
     """
     count = 0
-    sums: dict[str, torch.Tensor] = {}
-    squares: dict[str, torch.Tensor] = {}
+    sums: dict[str, Any] = defaultdict(float)
+    squares: dict[str, Any] = defaultdict(float)
     for batch in batches:
         count += len(next(iter(batch.values())))
         for name, active in batch.items():
             values = active.double().cpu()
-            sums[name] = values.sum(0) + sums.get(name, 0.0)
-            squares[name] = (values**2).sum(0) + squares.get(name, 0.0)
+            sums[name] += values.sum(0)
+            squares[name] += values.square().sum(0)
     if count < 2:
         raise ValueError(f"statistics need at least two ordinary prompts, not {count}")
     means = {}
     stds = {}
     for name, total in sums.items():
         mean = total / count
-        variance = (squares[name] - count * mean**2).clamp(min=0) / (count - 1)
+        deviations = squares[name] - count * mean**2
+        variance = deviations.clamp(min=0) / (count - 1)
         means[name] = mean.float()
         stds[name] = variance.sqrt().float()
     return means, stds
@@ -89,7 +92,8 @@ def scaled_maps(noise_pred: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     y = noise_pred.float() - x.float()
     low = y.amin((2, 3), keepdim=True)
     high = y.amax((2, 3), keepdim=True)
-    return torch.where(high > low, (y - low) / (high - low), 0.0)
+    stretched = (y - low) / (high - low)
+    return torch.where(high > low, stretched, 0.0)
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -110,7 +114,8 @@ def similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def pair_similarities(maps: torch.Tensor) -> torch.Tensor:
     """MS-SSIM of all pairs of a prompt's maps, (n, n) symmetric; the diagonal is minus infinity."""
-    first, second = torch.triu_indices(len(maps), len(maps), offset=1)
-    table = torch.full((len(maps), len(maps)), -torch.inf)
+    n = len(maps)
+    first, second = torch.triu_indices(n, n, offset=1)
+    table = torch.full((n, n), -torch.inf)
     table[first, second] = similarity(maps[first], maps[second]).cpu()
     return torch.maximum(table, table.T)

@@ -76,9 +76,9 @@ def read_neurons(path: Path) -> dict[str, Neurons]:
     """
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"]
-        listed = [channels for layers in prompts.values() for channels in layers.values()]
-        if not all(are_channels(channels) for channels in listed):
-            raise ValueError("neurons are whole numbers of at least 0")
+        for layers in prompts.values():
+            if not all(map(are_channels, layers.values())):
+                raise ValueError("neurons are whole numbers of at least 0")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} is no neuron file of localize_neurons.py ({type(error).__name__}: {error})"

@@ -87,13 +87,14 @@ class Maps:
         blocked = [by_layer(neurons) for neurons in candidates]
         factors = value_factors(self.model, blocked, self.factor)
         # Seeds of the first candidate, then of the next.
-        every = torch.arange(len(candidates) * len(self.x))
+        seeds = len(self.x)
+        every = torch.arange(len(candidates) * seeds)
         parts = []
         for rows in every.split(self.rows):
-            x = self.x[rows % len(self.x)]
-            parts.append(self.part(factors, rows // len(self.x), x))
+            x = self.x[rows % seeds]
+            parts.append(self.part(factors, rows // seeds, x))
         self.unet_rows += len(every)
-        return torch.cat(parts).unflatten(0, (len(candidates), len(self.x)))
+        return torch.cat(parts).unflatten(0, (len(candidates), seeds))
 
     def part(
         self, factors: dict[str, torch.Tensor], candidates: torch.Tensor, x: torch.Tensor
@@ -103,7 +104,8 @@ class Maps:
         candidates: which of `factors` is for each row, (rows,). x: (rows, 4, h, w).
         """
         everyone = torch.zeros(len(x), dtype=torch.long)
-        predictor = NoisePredictor(self.model, self.prompt[everyone], self.prompt[everyone[:0]])
+        nobody = everyone[:0]
+        predictor = NoisePredictor(self.model, self.prompt[everyone], self.prompt[nobody])
         with scaled_values(self.model, factors, lambda: candidates):
             return scaled_maps(predictor.at(x, self.t).text, x)
 
@@ -132,12 +134,13 @@ def selections(active: dict[str, torch.Tensor], statistics: Statistics) -> list[
     """
     tries = []
     for k in range(round((THETA - THETA_END) / THETA_STEP)):
+        theta = THETA - k * THETA_STEP
         chosen: dict[Neuron, None] = {}  # a set that keeps its order
         for name, a in active.items():
             z = (a - statistics.mean[name]).abs() / statistics.std[name]
-            odd = (z > THETA - k * THETA_STEP).nonzero().flatten()
-            largest = a.topk(min(k, len(a))).indices
-            for channel in (*odd.tolist(), *largest.tolist()):
+            odd = (z > theta).nonzero().flatten().tolist()
+            largest = a.topk(min(k, len(a))).indices.tolist()
+            for channel in odd + largest:
                 chosen[name, channel] = None
         tries.append(list(chosen))
     return tries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -37,11 +38,13 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
     """(statistics, settings). Raises ValueError for a file that is none of `write_statistics`."""
     from safetensors import SafetensorError, safe_open
 
+    tensors: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads(file.metadata()["settings"])
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
+            for name in list(file.keys()):
+                kind, _, layer = name.partition(".")
+                tensors[kind][layer] = file.get_tensor(name)
         if settings.pop("schema") != SCHEMA:
             raise ValueError(f"not of schema {SCHEMA}")
         threshold = float(settings.pop("threshold"))
@@ -49,19 +52,7 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
         raise ValueError(
             f"{path} is no statistics file of localize_neurons.py ({type(error).__name__}: {error})"
         ) from error
-    mean = tensors_of("mean", tensors)
-    std = tensors_of("std", tensors)
-    return Statistics(mean, std, threshold), settings
-
-
-def tensors_of(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Layer -> tensor of those whose names begin with the kind."""
-    start = f"{kind}."
-    return {
-        name.removeprefix(start): values
-        for name, values in tensors.items()
-        if name.startswith(start)
-    }
+    return Statistics(tensors["mean"], tensors["std"], threshold), settings
 
 
 # --- neurons ---
@@ -69,10 +60,11 @@ def tensors_of(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.T
 
 def as_json(search: PromptSearch) -> dict[str, Any]:
     """Its fields by name; None for nan, which JSON lacks."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(search).items()
-    }
+    values = asdict(search)
+    for name, value in values.items():
+        if value != value:
+            values[name] = None
+    return values
 
 
 def of_json(values: dict[str, Any]) -> PromptSearch:
@@ -107,8 +99,7 @@ class SearchFolder(Store):
         """Caption -> search, in the order in which they were added. Raises as `of_json`."""
         by_caption = {}
         for row in self.rows("prompts"):
-            cells = {option.name: row[option.name] for option in fields(PromptSearch)}
-            values = {name: json.loads(cell) for name, cell in cells.items()}
+            values = {option.name: json.loads(row[option.name]) for option in fields(PromptSearch)}
             by_caption[row["caption"]] = of_json(values)
         return by_caption
 
