@@ -35,18 +35,14 @@ class InsideRegions(GuidanceSchedule):
         self.statistics = statistics
         self.gamma = gamma
         self.severe_from = severe
-        # Of each image: the largest deviation, in sd; steps corrected, by severity; the first of
-        # them, -1 without one.
-        self.largest = torch.zeros(0)
-        self.mild_steps = torch.zeros(0)
-        self.severe_steps = torch.zeros(0)
-        self.first = torch.zeros(0)
 
     def begin(self, step: Step, pred: Prediction) -> None:
         """Step 0. Raises ValueError when the statistics are of another kind of run."""
         self.statistics.check_step(step, pred)
         n = len(pred.x)
         device = pred.x.device
+        # Of each image: the largest deviation, in sd; steps corrected, by severity; the first of
+        # them, -1 without one.
         self.largest = torch.zeros(n, device=device)
         self.mild_steps = torch.zeros(n, dtype=torch.long, device=device)
         self.severe_steps = torch.zeros(n, dtype=torch.long, device=device)
