@@ -10,7 +10,7 @@ from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.sail import Sail
 from memorization_suite.sampling import Batch
 from memorization_suite.sampling.sample import denoise
-from tests.methods.helpers import relative, sample
+from tests.methods.helpers import Poisoned, equal_rows, relative, sample
 from tests.models import predictor_of
 from tests.reference import jeon2025
 
@@ -227,28 +227,14 @@ def test_the_empty_prompt(pipe, prompts, noise):
     assert not made.numbers["failed"].any()
 
 
-class Poisoned(torch.nn.Module):
-    """A UNet whose prediction is NaN for rows with one embedding, from the call with number `after`
-    on.
-    """
-
-    def __init__(self, unet, embed, after):
-        super().__init__()
-        self.unet, self.embed, self.after, self.calls = unet, embed, after, 0
-
-    def forward(self, x, t, encoder_hidden_states, return_dict=False):
-        noise = self.unet(x, t, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
-        bad = (encoder_hidden_states == self.embed).flatten(1).all(1) & (self.calls >= self.after)
-        self.calls += 1
-        return (noise * torch.where(bad, torch.nan, 1.0).reshape(-1, 1, 1, 1),)
-
-
 @pytest.mark.parametrize("after", [0, 3])
 def test_an_image_with_a_non_finite_loss_keeps_its_noise(pipe, prompts, noise, after):
     """It is flagged; the others are as without it (1e-4)."""
     method, made = build_mitigation("sail", l_thres=7.5, restarts=1, max_steps=4), []
     pipe.scheduler.set_timesteps(STEPS)
-    for unet in (pipe.unet, Poisoned(pipe.unet, pipe.encode(prompts[2:]).tokens, after)):
+    third = pipe.encode(prompts[2:]).tokens
+    poisoned = Poisoned(pipe.unet, lambda _, embeds: equal_rows(embeds, third), after)
+    for unet in (pipe.unet, poisoned):
         predictor = predictor_of(
             unet, pipe.scheduler, pipe.encode(prompts).tokens, pipe.encode([""] * 3).tokens
         )
