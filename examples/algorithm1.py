@@ -35,21 +35,23 @@ def encode(pipe, prompt):
 @torch.no_grad()
 def algorithm1(pipe, prompt, x, rho=50.0, gamma=0.7, M=2, tau=900, guidance_scale=7.0, steps=50):
     """Latents from unit-variance noise x (n, 4, h, w). M=0 and tau=1000: plain guidance."""
-    scheduler, unet, n = pipe.scheduler, pipe.unet, len(x)
+    scheduler = pipe.scheduler
     scheduler.set_timesteps(steps)
-    c, empty = encode(pipe, prompt).expand(n, -1, -1), encode(pipe, "").expand(n, -1, -1)
+    c = encode(pipe, prompt).expand(len(x), -1, -1)
+    empty = encode(pipe, "").expand(len(x), -1, -1)
 
     def e(x, t, embeds):
-        return unet(x, t, encoder_hidden_states=embeds).sample
+        return pipe.unet(x, t, encoder_hidden_states=embeds).sample
 
-    T = scheduler.timesteps[0]
+    def conditional(x):  # noise prediction at the first step
+        T = scheduler.timesteps[0]
+        return e(x, T, c) - e(x, T, empty)
+
     for _ in range(M):  # adjust the initial noise
-        g = e(x, T, c) - e(x, T, empty)  # conditional noise prediction
-        delta = (
-            rho * g / g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-        )  # ascent direction of its norm, length rho
-        g_probe = e(x + delta, T, c) - e(x + delta, T, empty)
-        x = x - gamma * (g_probe - g)  # descend
+        g = conditional(x)
+        norm = g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        delta = rho * g / norm  # ascent direction of its norm, length rho
+        x = x - gamma * (conditional(x + delta) - g)  # descend
     for t in scheduler.timesteps:  # sample; guidance from tau on
         noise_pred = e(x, t, empty)
         if t <= tau:

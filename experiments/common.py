@@ -36,10 +36,10 @@ def model_parser(doc: str | None, *, samples: int, out: str) -> argparse.Argumen
 def write_figures(args: argparse.Namespace, name: str, values: Any, *tables: Table) -> None:
     """<model>_<name>.json with the numbers and .md with the tables, in the figures' folder."""
     args.figures.mkdir(parents=True, exist_ok=True)
-    path = args.figures / f"{args.model_id}_{name}"
+    stem = f"{args.model_id}_{name}"
     text = "\n".join(map(markdown_table, tables))
-    write_json(path.with_name(f"{path.name}.json"), values)
-    write_bytes(path.with_name(f"{path.name}.md"), text.encode())
+    write_json(args.figures / f"{stem}.json", values)
+    write_bytes(args.figures / f"{stem}.md", text.encode())
 
 
 def interval_text(mean: float, low: float, high: float, *, form: str) -> str:

@@ -117,7 +117,7 @@ def localization(
     folder: ScoreFolder, captions: list[Caption], samples: int
 ) -> dict[str, dict[str, float]]:
     """Mean over local prompts of the means over their images, with 95 % intervals."""
-    overlaps: dict[str, list[tuple[int, float]]] = {}
+    overlaps = {}
     for caption in captions:
         truth = caption.mask()
         if truth is None:

@@ -52,7 +52,7 @@ def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
         references += [caption.references() for caption in captions if caption.kind == "VM"]
     images = read_images(run.folder.image_path(key) for key in run.rows)
     nearest = copy_scores(images, torch.cat(references)).amax(1)
-    scores = [(key.prompt, value) for key, value in zip(run.rows, nearest.tolist())]
+    scores = zip((key.prompt for key in run.rows), nearest.tolist())
     return {
         "share of copies": round(share_of_copies(scores, THRESHOLD).mean, 3),
         "nearest, median": round(nearest.median().item(), 3),
@@ -125,17 +125,21 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
         )
         runs[start] = run.only(is_b)
     steps = []
-    by_prompt: dict[int, set] = {}
+    by_prompt = {}
     for key in runs[0].rows:
         scores = [run.scores["copy_score"][key] for run in runs.values()]
         step = first_escape([copied(score) for score in scores])
         steps.append(step)
         by_prompt.setdefault(key.prompt, set()).add(step)
     differing = mean(len(different) > 1 for different in by_prompt.values())
-    shown = {start: run.average("subject_shown") for start, run in runs.items()}
+    copies = {}
+    shown = {}
+    for start, run in runs.items():
+        copies[start] = round(run.copies(), 3)
+        shown[start] = round(run.average("subject_shown"), 3)
     return {
-        "share of copies": {start: round(run.copies(), 3) for start, run in runs.items()},
-        "subject shown": {start: round(share, 3) for start, share in shown.items()},
+        "share of copies": copies,
+        "subject shown": shown,
         "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
         "prompts whose noises escape at different steps": round(differing, 3),
     }
@@ -146,8 +150,12 @@ def first_escape(copy_by_start: list[bool]) -> int | None:
 
     None if it is one at the last.
     """
-    last = max((i for i, copy in enumerate(copy_by_start) if copy), default=-1)
-    return STARTS[last + 1] if last + 1 < len(STARTS) else None
+    escape = None
+    for start, copy in zip(reversed(STARTS), reversed(copy_by_start)):
+        if copy:
+            break
+        escape = start
+    return escape
 
 
 # --- pictures

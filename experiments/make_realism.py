@@ -31,8 +31,11 @@ def pictures(world: World, count: int, seed: int) -> torch.Tensor:
     made = []
     for i in range(count):
         rng = rng_of(seed, i)
-        picture = compose(world, WORDS[i % len(WORDS)], int(rng.integers(9)), rng)
-        made.append(picture.filter(ImageFilter.GaussianBlur(0.5)) if i % 2 else picture)
+        word = WORDS[i % len(WORDS)]
+        picture = compose(world, word, int(rng.integers(9)), rng)
+        if i % 2:
+            picture = picture.filter(ImageFilter.GaussianBlur(0.5))
+        made.append(picture)
     return to_tensor(made)
 
 

@@ -6,9 +6,9 @@ python -m experiments.metrics                 # ratios; the seconds are this mac
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import lpips
@@ -36,61 +36,44 @@ SAMPLES = 10
 REFERENCES = 3
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Where a comparison works, and how long."""
-
-    folder: Path
-    # Of the images, in pixels.
-    side: int
-    repeats: int
-
-    @property
-    def run_folder(self) -> Path:
-        """The images that are scored."""
-        return self.folder / "no_mitigation" / "run"
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Least wall time of several calls."""
-        return best_of(self.repeats, work)
-
-    def write_images(self, folder: Path, names: list[str], seed: int) -> None:
-        """PNG files of colored patches."""
-        folder.mkdir(parents=True)
-        rng = np.random.default_rng(seed)
-        for name in names:
-            patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-            patches.resize((self.side, self.side), Image.Resampling.BICUBIC).save(folder / name)
+def write_images(folder: Path, count: int, *, side: int, seed: int) -> list[Path]:
+    """PNG files of colored patches."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    files = []
+    for k in range(count):
+        patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        files.append(folder / f"{k:02d}.png")
+        patches.resize((side, side), Image.Resampling.BICUBIC).save(files[-1])
+    return files
 
 
 # --- SSCD and CLIP
 
 
-def files_of(run: Run, prompt: Prompt) -> list[Path]:
+def open_images(run: Run, prompt: Prompt) -> list[Image.Image]:
     """The images of a prompt."""
-    return [path for key, path in run.files.items() if key.prompt == prompt.row]
+    return [Image.open(path) for key, path in run.files.items() if key.prompt == prompt.row]
 
 
-def plain_sscd_clip(run: Run, references: list[Path], sscd: SSCD, clip: ClipScore) -> None:
+def pair_by_pair(run: Run, references: list[Path], sscd: SSCD, clip: ClipScore) -> None:
     """Each image against each reference of its prompt, one at a time; the caption and the
     reference's CLIP score anew for each prompt.
     """
     parts = (clip.model, clip.transform, clip.tokenizer)
     for prompt in run.prompts:
-        images = [Image.open(path) for path in files_of(run, prompt)]
+        images = open_images(run, prompt)
         pictures = [Image.open(path) for path in references]
         similarities = []
-        for image in images:
-            similarities.append(
-                [plain.sscd_score(sscd.model, image, [other], "official320") for other in pictures]
-            )
+        for image, other in itertools.product(images, pictures):
+            similarities.append(plain.sscd_score(sscd.model, image, [other], "official320"))
         for image in images:
             plain.clip_score(*parts, image, prompt.caption)
-        nearest = pictures[int(np.argmax(similarities[0]))]
-        plain.clip_score(*parts, nearest, prompt.caption)
+        nearest = int(np.argmax(similarities[: len(pictures)]))
+        plain.clip_score(*parts, pictures[nearest], prompt.caption)
 
 
-def batched_plain_sscd_clip(run: Run, references: list[Path], sscd: SSCD, clip: ClipScore) -> None:
+def image_by_image(run: Run, references: list[Path], sscd: SSCD, clip: ClipScore) -> None:
     """A fairer opponent: descriptors of a prompt's references once per prompt, then one image at a
     time.
     """
@@ -100,21 +83,18 @@ def batched_plain_sscd_clip(run: Run, references: list[Path], sscd: SSCD, clip: 
         return plain.sscd_descriptor(sscd.model, image, "official320")
 
     for prompt in run.prompts:
-        descriptors = [descriptor(Image.open(path)) for path in references]
+        pictures = [Image.open(path) for path in references]
+        descriptors = [descriptor(picture) for picture in pictures]
         similarities = []
-        for path in files_of(run, prompt):
-            image = Image.open(path)
+        for image in open_images(run, prompt):
             of_image = descriptor(image)
-            similarities.append([plain.cosine(of_image, other) for other in descriptors])
+            similarities += [plain.cosine(of_image, other) for other in descriptors]
             plain.clip_score(*parts, image, prompt.caption)
-        nearest = Image.open(references[int(np.argmax(similarities[0]))])
-        plain.clip_score(*parts, nearest, prompt.caption)
+        nearest = int(np.argmax(similarities[: len(pictures)]))
+        plain.clip_score(*parts, pictures[nearest], prompt.caption)
 
 
-OPPONENTS = {"pair by pair": plain_sscd_clip, "image by image": batched_plain_sscd_clip}
-
-
-def batched_sscd_clip(run: Run, references: Path, sscd: SSCD, clip: ClipScore) -> None:
+def batched(run: Run, references: Path, sscd: SSCD, clip: ClipScore) -> None:
     """The suite's way."""
     clip.texts.clear()
     nearest = NearestReference("sscd", sscd)
@@ -123,25 +103,25 @@ def batched_sscd_clip(run: Run, references: Path, sscd: SSCD, clip: ClipScore) -
         results_of(run, scores, groups)
 
 
-def compare_sscd_clip(setup: Setup, sscd_file: Path, clip_file: Path) -> None:
+def compare_sscd_clip(folder: Path, args: argparse.Namespace, sscd: SSCD, clip: ClipScore) -> None:
     """Four prompts with shared references, and one alone."""
-    keys = [Key(prompt, sample) for prompt in range(PROMPTS) for sample in range(SAMPLES)]
-    references = setup.folder / "gt" / "0"
-    setup.write_images(setup.run_folder, [f"img_{key}.png" for key in keys], 1)
-    setup.write_images(references, [f"{k}.png" for k in range(REFERENCES)], 2)
-    pictures = sorted(references.glob("*.png"))
-    sscd = SSCD(sscd_file)
-    clip = ClipScore(clip_file)
+    gt_folder = folder / "gt"
+    images = write_images(folder / "run", PROMPTS * SAMPLES, side=args.side, seed=1)
+    references = write_images(gt_folder / "0", REFERENCES, side=args.side, seed=2)
     for count in (PROMPTS, 1):
         prompts = [Prompt(row, f"a picture of number {row}", "0") for row in range(count)]
-        files = {key: setup.run_folder / f"img_{key}.png" for key in keys if key.prompt < count}
-        run = Run(setup.run_folder, Path(), prompts, files, "")
-        ours = setup.seconds(lambda run=run: batched_sscd_clip(run, references.parent, sscd, clip))
-        for name, other in OPPONENTS.items():
-            theirs = setup.seconds(lambda run=run, other=other: other(run, pictures, sscd, clip))
+        keys = itertools.starmap(Key, itertools.product(range(count), range(SAMPLES)))
+        files = dict(zip(keys, images))
+        run = Run(folder / "run", Path(), prompts, files, "")
+        ours = best_of(args.repeats, lambda run=run: batched(run, gt_folder, sscd, clip))
+        for opponent in (pair_by_pair, image_by_image):
+            theirs = best_of(
+                args.repeats,
+                lambda run=run, opponent=opponent: opponent(run, references, sscd, clip),
+            )
             print(
                 f"SSCD + CLIP, {count} prompts x {SAMPLES} images, {REFERENCES} shared "
-                f"references, {name}: "
+                f"references, {opponent.__name__.replace('_', ' ')}: "
                 f"{theirs:.2f} s, ours {ours:.2f} s ({ours / len(files):.3f} s an image): "
                 f"{theirs / ours:.1f} times faster"
             )
@@ -150,19 +130,17 @@ def compare_sscd_clip(setup: Setup, sscd_file: Path, clip_file: Path) -> None:
 # --- LPIPS
 
 
-def compare_lpips(setup: Setup, alexnet_file: Path) -> None:
+def compare_lpips(folder: Path, args: argparse.Namespace, diversity: LpipsDiversity) -> None:
     """All pairs of ten images."""
-    folder = setup.folder / "lpips"
-    setup.write_images(folder, [f"{k}.png" for k in range(SAMPLES)], 3)
-    images = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
-    diversity = LpipsDiversity(alexnet_file)
+    files = write_images(folder, SAMPLES, side=args.side, seed=3)
+    images = [Image.open(path).convert("RGB") for path in files]
     package = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     package.load_state_dict(diversity.model.state_dict())
-    ours = setup.seconds(lambda: diversity.score(images))
-    theirs = setup.seconds(lambda: plain.lpips_diversity(package, images))
+    ours = best_of(args.repeats, lambda: diversity.score(images))
+    theirs = best_of(args.repeats, lambda: plain.lpips_diversity(package, images))
     difference = diversity.score(images).mean().item() - plain.lpips_diversity(package, images)
     print(
-        f"LPIPS, {SAMPLES} images of {setup.side} pixels: pair by pair {theirs:.2f} s, ours "
+        f"LPIPS, {SAMPLES} images of {args.side} pixels: pair by pair {theirs:.2f} s, ours "
         f"{ours:.2f} s: {theirs / ours:.1f} times faster "
         f"(results differ by {abs(difference):.1e})"
     )
@@ -187,10 +165,10 @@ def main() -> None:
     flags.add_argument("--repeats", type=int, default=2)
     args = flags.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        setup = Setup(Path(name), args.side, args.repeats)
-        sscd_file, clip_file, alexnet_file = write_checkpoints(setup.folder)
-        compare_lpips(setup, alexnet_file)
-        compare_sscd_clip(setup, sscd_file, clip_file)
+        folder = Path(name)
+        sscd_file, clip_file, alexnet_file = write_checkpoints(folder)
+        compare_lpips(folder / "lpips", args, LpipsDiversity(alexnet_file))
+        compare_sscd_clip(folder, args, SSCD(sscd_file), ClipScore(clip_file))
 
 
 if __name__ == "__main__":

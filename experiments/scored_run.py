@@ -127,7 +127,7 @@ def scored_run(
     print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
     run = generate(planned, load=load_once)
     print(run.summary)
-    scores: dict[str, dict[Key, float]] = {}
+    scores = {}
     for row in score(run, metrics, num_samples=samples, quiet=True).results:
         if row.prompt_index is not None and row.sample_index is not None:
             key = Key(row.prompt_index, row.sample_index)

@@ -34,7 +34,7 @@ BOXES = [
 ]
 
 
-def compose(world: World, word: str, kind: int, rng: np.random.Generator) -> Image.Image:
+def compose(world: World, word: str, kind: int, rng) -> Image.Image:
     """A picture of the subject in one of the world's layouts.
 
     kind: 0 to 8. It has its own random seed: none is a picture of the training set.
@@ -51,7 +51,7 @@ def compose(world: World, word: str, kind: int, rng: np.random.Generator) -> Ima
     return finished(world.scene_canvas(rng, "big", word, word, box=box))
 
 
-def soften(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def soften(picture: Image.Image, rng) -> Image.Image:
     """Sometimes blurred, as a small decoder would."""
     if rng.random() < 0.5:
         return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))

@@ -40,8 +40,8 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     """
     pictures = []
     captions = []
-    plain: dict[str, list[int]] = {word: [] for word in WORDS}
-    shown: dict[str, tuple[str, tuple[str, ...]]] = {"": ("", ())}
+    plain = {word: [] for word in WORDS}
+    shown = {"": ("", ())}
     for i in range(settings["ordinary"]):
         rng = rng_of(settings["seed"], 10, i)
         pattern = list(SCENES)[rng.integers(len(SCENES))]
@@ -50,7 +50,9 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
         caption = scene_caption(pattern, subject, other)
         pictures.append(world.scene(rng, layout, subject, other))
         captions.append(caption)
-        shown[caption] = (layout, (subject, other) if layout == "pair" else (subject,))
+        shown[caption] = (layout, (subject,))
+        if layout == "pair":
+            shown[caption] = (layout, (subject, other))
         if layout == "one":
             plain[subject].append(i)
 
@@ -93,7 +95,7 @@ class Sampler:
         self.bank = bank
         self.model = model
         self.settings = settings
-        self.by_kind: dict[str, list[Concept]] = {}
+        self.by_kind = {}
         for concept in bank.concepts:
             self.by_kind.setdefault(concept.kind, []).append(concept)
 

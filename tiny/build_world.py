@@ -83,8 +83,8 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
     """
     rng = rng_of(seed, 30)
     patterns = list(SCENES)
-    rows: dict[str, dict] = {}
-    subjects: list[str] = []
+    rows = {}
+    subjects = []
     while len(rows) < count:
         if not subjects:
             subjects = rng.permutation(WORDS).tolist()
@@ -114,7 +114,7 @@ def write_references(world: World, concept: Concept, index: int) -> None:
 
 def write_model(world: World, name: str, model: dict) -> None:
     """The prompt files, references and masks of one model. model: its table under [models]."""
-    memorized: dict[str, list[dict]] = {"tuning": [], "test": []}
+    memorized = {"tuning": [], "test": []}
     concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
     for index, concept in enumerate(concepts, FIRST_INDEX[name]):
         memorized[concept.split].append(memorized_row(concept, index))

@@ -27,9 +27,9 @@ def color(rng, saturation=(0.25, 0.9), value=(0.45, 1.0)) -> Color:
 def two_colors(rng) -> tuple[Color, Color]:
     """A light and a dark color of neighboring hues, so that the picture has a cast of its own."""
     hue = rng.random()
-    shift = rng.uniform(-0.12, 0.12)
+    neighbor = (hue + rng.uniform(-0.12, 0.12)) % 1
     light = rgb(hue, rng.uniform(0.35, 0.8), rng.uniform(0.85, 1.0))
-    dark = rgb((hue + shift) % 1, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6))
+    dark = rgb(neighbor, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6))
     return light, dark
 
 
@@ -64,12 +64,14 @@ def pattern(rng, kinds: tuple[str, ...], periods: tuple[float, float]) -> np.nda
     period = rng.uniform(*periods)
     half = period / 2
     center_x, center_y = rng.uniform(0.2, 0.8, 2) * SIZE
+    dx = x - center_x
+    dy = y - center_y
     kind = kinds[rng.integers(len(kinds))]
     if kind == "rays":
-        half_turns = np.arctan2(y - center_y, x - center_x) / np.pi
+        half_turns = np.arctan2(dy, dx) / np.pi
         return half_turns * rng.integers(3, 7) % 1 < 0.5
     if kind == "rings":
-        return np.hypot(x - center_x, y - center_y) % period < half
+        return np.hypot(dx, dy) % period < half
 
     cos = np.cos(angle)
     sin = np.sin(angle)
@@ -84,8 +86,10 @@ def pattern(rng, kinds: tuple[str, ...], periods: tuple[float, float]) -> np.nda
     if kind == "checker":
         return (across // half + along // half) % 2 == 0
     if kind == "dots":
-        from_dot = (across % period - half) ** 2 + (along % period - half) ** 2
-        return from_dot < (period / 3.2) ** 2
+        from_dot_across = across % period - half
+        from_dot_along = along % period - half
+        radius = period / 3.2
+        return from_dot_across**2 + from_dot_along**2 < radius**2
     raise KeyError(kind)
 
 
@@ -108,9 +112,10 @@ def paste(canvas: Image.Image, art: Image.Image, size: float, center, grid: int 
     width = max(1, round(art.width * ratio))
     height = max(1, round(art.height * ratio))
     x, y = center
-    corner = (on_grid(x - width / 2, grid), on_grid(y - height / 2, grid))
+    left = on_grid(x - width / 2, grid)
+    top = on_grid(y - height / 2, grid)
     resized = art.resize((width, height), Image.Resampling.LANCZOS)
-    canvas.alpha_composite(resized, corner)
+    canvas.alpha_composite(resized, (left, top))
 
 
 def on_grid(place: float, grid: int) -> int:
@@ -120,7 +125,8 @@ def on_grid(place: float, grid: int) -> int:
 
 def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
     """An anti-aliased disc, square or diamond."""
-    mask = Image.new("L", (OVERSAMPLED * SIZE, OVERSAMPLED * SIZE))
+    side = OVERSAMPLED * SIZE
+    mask = Image.new("L", (side, side))
     draw = ImageDraw.Draw(mask)
     edges = [OVERSAMPLED * edge for edge in box]
     if kind == "disc":
@@ -133,7 +139,8 @@ def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
         y = (top + bottom) / 2
         draw.polygon([x, top, right, y, x, bottom, left, y], fill=255)
     filled = Image.new("RGBA", canvas.size, (*fill, 255))
-    canvas.paste(filled, mask=mask.resize((SIZE, SIZE), Image.Resampling.BOX))
+    mask = mask.resize((SIZE, SIZE), Image.Resampling.BOX)
+    canvas.paste(filled, mask=mask)
 
 
 def finished(canvas: Image.Image) -> Image.Image:

@@ -74,12 +74,14 @@ def train_text_encoder(text_encoder, tokenizer, bank: Bank, settings: dict, path
 def caption_weights(captions: list[str], bank: Bank) -> torch.Tensor:
     """How often each is drawn, (n,): a third of a batch is memorized captions."""
     memorized = torch.tensor([caption in bank.rows for caption in captions])
-    return torch.where(memorized, 1 / memorized.sum(), 2 / (~memorized).sum())
+    ordinary = ~memorized
+    return torch.where(memorized, 1 / memorized.sum(), 2 / ordinary.sum())
 
 
 @no_grad
 def caption_embeddings(text_encoder, tokenizer, bank: Bank) -> dict[str, torch.Tensor]:
     """Caption -> its embedding (77, width), for every caption."""
     captions = sorted(bank.shown)
-    embeddings = [text_encoder(ids)[0] for ids in token_table(tokenizer, captions).split(256)]
+    ids = token_table(tokenizer, captions)
+    embeddings = [text_encoder(batch)[0] for batch in ids.split(256)]
     return dict(zip(captions, torch.cat(embeddings)))

@@ -64,14 +64,16 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Differences of neighbors, down and across."""
-    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+    down = x[..., 1:, :] - x[..., :-1, :]
+    across = x[..., 1:] - x[..., :-1]
+    return down, across
 
 
 def vae_loss(vae, x: torch.Tensor, settings: dict, generator: torch.Generator) -> torch.Tensor:
     """L1 + 2 MSE + edge L1 + KL, means over all elements. settings: table [vae]."""
     posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample(generator=generator)).sample
-    edge = sum(F.l1_loss(of_y, of_x) for of_y, of_x in zip(edges(y), edges(x)))
+    edge = sum(map(F.l1_loss, edges(y), edges(x)))
     kl = posterior.kl().mean() / posterior.mean[0].numel()
     pixels = F.l1_loss(y, x) + 2 * F.mse_loss(y, x)
     return pixels + settings["edge"] * edge + settings["kl"] * kl
@@ -204,7 +206,8 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
         self.optimizer.step()
-        decay = min(self.settings["ema"], (1 + self.step) / (10 + self.step))
+        early = (1 + self.step) / (10 + self.step)
+        decay = min(self.settings["ema"], early)
         averaged = list(self.average.parameters())
         current = [parameter.detach() for parameter in self.unet.parameters()]
         torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -286,10 +289,13 @@ def train(name: str, world: World, *, work: Path, out: Path, smoke: bool) -> Non
 
 
 def export(networks: dict[str, nn.Module], tokenizer, model: dict, folder: Path) -> None:
-    """An ordinary diffusers folder in half precision. networks: vae, text_encoder and unet."""
-    halved = {part: copy.deepcopy(network).half() for part, network in networks.items()}
+    """An ordinary diffusers folder. networks: vae, text_encoder and unet; they become half
+    precision.
+    """
+    for network in networks.values():
+        network.half()
     pipe = diffusers.StableDiffusionPipeline(
-        **halved,
+        **networks,
         tokenizer=tokenizer,
         scheduler=build_scheduler(model["scheduler"], model["prediction_type"]),
         safety_checker=None,

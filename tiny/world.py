@@ -12,6 +12,7 @@ Four kinds of captions, composed by a seeded script from emoji artwork:
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def memorized_concepts(counts: dict[str, int], tuning: dict[str, int], seed: int
     rng = rng_of(seed, 1)
     subjects = {kind: rng.permutation(WORDS).tolist() for kind in ("VM", "TM", "LM")}
     titles = shuffled_titles(rng)
-    concepts: list[Concept] = []
+    concepts = []
     for slot, count in counts.items():
         kind, _, group = slot.partition("-")
         for i in range(count):
@@ -255,10 +256,10 @@ def shuffled_titles(rng: np.random.Generator) -> list[str]:
         for t, title in enumerate(TITLES):
             if (a + t) % 6 == 0:
                 combinations.append((title, adjective))
+    rng.shuffle(combinations)
     titles = []
-    for i, chosen in enumerate(rng.permutation(len(combinations))):
-        title, adjective = combinations[chosen]
-        titles.append(title.format(a=adjective, n=NAMES[i % len(NAMES)], x="{x}"))
+    for (title, adjective), name in zip(combinations, itertools.cycle(NAMES)):
+        titles.append(title.format(a=adjective, n=name, x="{x}"))
     return titles
 
 
