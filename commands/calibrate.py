@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from memorization_suite.commands.settings import Sampling, check_out, on_device
-from memorization_suite.commands.study import asked, load_model
+from memorization_suite.commands.settings import Sampling, check_out, load_model, on_device
+from memorization_suite.commands.study import asked
 from memorization_suite.detection.stability import (
     NORMS,
     NormRecorder,

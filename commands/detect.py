@@ -11,9 +11,9 @@ from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.settings import (
     at_work,
+    load_model,
 )
 from memorization_suite.detection.evaluation.summary import report_line
-from memorization_suite.pipelines import loading
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     folders = {detector.name: plan.folder(detector) for detector in plan.detectors}
     for detector in plan.detectors:
         folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
-    model = (load or loading.load_pipeline)(
-        settings.model_id,
-        dtype=settings.dtype,
-        device=settings.device,
-        scheduler=settings.scheduler,
-    )
+    model = load_model(settings, load, dtype=settings.dtype)
     for detector in plan.detectors:
         folders[detector.name].start(
             plan.identity(detector), overwrite=settings.overwrite, config=plan.config(detector)

@@ -12,8 +12,8 @@ from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.image_job import Job
 from memorization_suite.commands.settings import (
     at_work,
+    load_model,
 )
-from memorization_suite.pipelines import loading
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 
@@ -75,7 +75,7 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
         if run.is_main:
             write_json(run.path / "config.json", planned.config)  # files may have moved
     else:
-        job = begin(run, state, load or loading.load_pipeline)
+        job = begin(run, state, load)
         with at_work():
             job.go()
         run.made = job.made
@@ -92,17 +92,12 @@ def describe(planned: Plan) -> None:
     print(f"method {planned.mitigation.name}, preset {planned.preset}: {shown}", file=sys.stderr)
 
 
-def begin(run: Run, state, load: Callable) -> Job:
+def begin(run: Run, state, load: Callable | None) -> Job:
     """The model, then the folder, which is changed last. Raises ValueError."""
     settings = run.plan.settings
     device = str(state.device) if state.num_processes > 1 else settings.device
-    model = load(
-        settings.model_id,
-        unet_id=settings.unet_id,
-        dtype=settings.dtype,
-        device=device,
-        scheduler=settings.scheduler,
-    )
+    own = {"unet_id": settings.unet_id, "dtype": settings.dtype, "device": device}
+    model = load_model(settings, load, **own)
     if run.is_main:
         identity = run.plan.identity
         run.folder.start(identity, overwrite=settings.overwrite, config=run.plan.config)

@@ -16,9 +16,10 @@ from memorization_suite.commands.settings import (
     Sampling,
     check_out,
     check_range,
+    load_model,
     on_device,
 )
-from memorization_suite.commands.study import asked, load_model
+from memorization_suite.commands.study import asked
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     kernel_size,

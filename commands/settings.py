@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from memorization_suite import tiny
+from memorization_suite.pipelines import loading
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
@@ -21,7 +22,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
     unknown_name,
 )
-from memorization_suite.sampling.denoiser import Unusable
+from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
@@ -133,6 +134,12 @@ def check_range(start: int, end: int | None, total: int, source: str | Path) -> 
             f"0 <= start < end <= {total}"
         )
     return end
+
+
+def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
+    """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
+    given = {"device": settings.device, "scheduler": settings.scheduler, **more}
+    return (load or loading.load_pipeline)(settings.model_id, **given)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from memorization_suite.commands.settings import (
     check_range,
     command_line,
     fill,
+    load_model,
     split,
 )
-from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import captions_hash, prompt_sources
@@ -172,10 +172,3 @@ def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> 
     resolve_model(settings.model_id)
     _, tables = load_preset(preset, settings.model_id)
     return fill(kind, typed, tables.get("generate", {}))
-
-
-def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
-    """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
-    return (load or loading.load_pipeline)(
-        settings.model_id, device=settings.device, scheduler=settings.scheduler, **more
-    )

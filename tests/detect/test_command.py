@@ -11,6 +11,7 @@ from PIL import Image
 
 import memorization_suite.pipelines.loading
 from memorization_suite.commands import detect as detection
+from memorization_suite.commands import detect_plan
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection import DETECTORS
@@ -195,7 +196,7 @@ def test_a_half_made_folder_of_an_older_checkout_goes_on(
 
 def test_detection_from_python(flags, tmp_path, loaded):
     """The same job as a function; the model may come from the caller."""
-    plan = detection.plan_detection(
+    plan = detect_plan.plan_detection(
         **flags, detector="noise_norm,bright_ending", output_path=str(tmp_path), num_steps=2
     )
     assert [detector.name for detector in plan.detectors] == ["noise_norm", "bright_ending"]
@@ -211,14 +212,14 @@ def test_detection_from_python(flags, tmp_path, loaded):
 
 def test_a_prompt_file_is_read_once(flags, tmp_path, monkeypatch):
     read = []
-    text_of = prompt_files.text_of
+    read_text = prompt_files.read_text
 
     def counted(path, *more):
         read.append(str(path))
-        return text_of(path, *more)
+        return read_text(path, *more)
 
-    monkeypatch.setattr(prompt_files, "text_of", counted)
-    plan = detection.plan_detection(**flags, output_path=str(tmp_path))
+    monkeypatch.setattr(prompt_files, "read_text", counted)
+    plan = detect_plan.plan_detection(**flags, output_path=str(tmp_path))
     assert plan.identity(plan.detectors[0]) and read == [flags["prompts"], flags["nonmem_prompts"]]
 
 
@@ -231,7 +232,7 @@ def test_a_preset_sets_the_sampler_alone(flags, tmp_path):
     for name in ("num_inference_steps", "n_samples_per_prompt"):
         del flags[name]
     settings = flags | {"preset": str(tmp_path / "preset.toml"), "output_path": str(tmp_path)}
-    plan = detection.plan_detection(**settings)
+    plan = detect_plan.plan_detection(**settings)
     used = plan.settings
     assert (used.num_inference_steps, plan.detectors[0].num_steps) == (7, 3)
     assert (used.guidance_scale, used.batch_size, used.n_samples_per_prompt) == (7.5, 1, 4)
