@@ -172,8 +172,10 @@ def bright(mask: torch.Tensor, how: str, quantile: float) -> torch.Tensor:
         return torch.ones_like(mask, dtype=torch.bool)
     if how == "quantile":
         return mask >= torch.quantile(mask.flatten(), quantile)
-    gray = ((mask - low) / (high - low) * 255).round().cpu().numpy().astype(np.uint8)
-    _, binary = cv2.threshold(gray.reshape(-1, 1), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    stretched = (mask - low) / (high - low)
+    gray = (stretched * 255).round().cpu().numpy().astype(np.uint8)
+    otsu = cv2.THRESH_BINARY + cv2.THRESH_OTSU
+    _, binary = cv2.threshold(gray.reshape(-1, 1), 0, 1, otsu)
     return torch.from_numpy(binary).reshape(mask.shape).to(mask.device) > 0
 
 

@@ -175,9 +175,9 @@ def following(
     length = torch.linalg.vector_norm(w, dim=1)
     ended = length <= 1e-10 * scale
     for i in ended.nonzero().flatten().tolist():
-        drawn = torch.randn(1, w.shape[1], generator=generators[i], dtype=w.dtype).to(w.device)
-        direction, _ = orthogonalize(drawn, basis[i : i + 1])
-        w[i] = direction[0]
+        drawn = torch.randn(1, w.shape[1], generator=generators[i], dtype=w.dtype)
+        row = slice(i, i + 1)
+        w[row], _ = orthogonalize(drawn.to(w.device), basis[row])
     q = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
     return q, torch.where(ended, 0.0, length)
 
@@ -271,10 +271,14 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
         )
     many, n, d = probes.vectors.shape
     exact = iterations >= d
+
+    def symmetric(v: torch.Tensor) -> torch.Tensor:
+        return (operator.times(v) + operator.transposed(v)) / 2
+
     product = operator.times
     products = probes.products
     if method == "lanczos":
-        product = partial(symmetric_product, operator)
+        product = symmetric
         products = (probes.products + probes.transposed) / 2
     if exact or method == "arnoldi":
         many = 1  # there is nothing to estimate
@@ -301,11 +305,6 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
         trace_error=array(trace_error),
         asymmetry=array(probes.asymmetry()),
     )
-
-
-def symmetric_product(operator: Operator, v: torch.Tensor) -> torch.Tensor:
-    """(J + J^T) v / 2."""
-    return (operator.times(v) + operator.transposed(v)) / 2
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:

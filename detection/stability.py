@@ -92,13 +92,16 @@ class Statistics:
 
     def deviation(self, name: str, index: int, norm: torch.Tensor) -> torch.Tensor:
         """(norm - mean) / sd at this step, shape of norm."""
-        return (norm - float(self.mean[name][index])) / float(self.sd[name][index])
+        mean = float(self.mean[name][index])
+        sd = float(self.sd[name][index])
+        return (norm - mean) / sd
 
     def clamped(self, name: str, index: int, norm: torch.Tensor, gamma: float) -> torch.Tensor:
         """The norms put into [mean - gamma sd, mean + gamma sd] of this step."""
         mean = float(self.mean[name][index])
-        reach = gamma * float(self.sd[name][index])
-        return norm.clamp(max(mean - reach, 0.0), mean + reach)
+        sd = float(self.sd[name][index])
+        low = max(mean - gamma * sd, 0.0)
+        return norm.clamp(low, mean + gamma * sd)
 
     def check(self, **here: Any) -> None:
         """Raises ValueError when a setting that is known here and there differs.
@@ -108,7 +111,9 @@ class Statistics:
         made_with = {"num_inference_steps": self.num_steps} | self.made_with
         for name, value in here.items():
             there = made_with.get(name, value)
-            if there != value and not may_be_the_same(name, there, value):
+            # The model's own scheduler may be the named one.
+            unknown = name == "scheduler" and "keep" in (there, value)
+            if there != value and not unknown:
                 raise ValueError(
                     f"the statistics are of another kind of run: {name} is {there} there, {value} "
                     "here (python detect_memorization.py calibrate stability makes them with this "
@@ -137,11 +142,6 @@ class Statistics:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def may_be_the_same(name: str, there: Any, here: Any) -> bool:
-    """Whether two values that differ may mean one: the model's own scheduler may be the named."""
-    return name == "scheduler" and "keep" in (there, here)
-
-
 def measure(
     norms: dict[str, torch.Tensor], made_with: dict[str, Any], made_from: dict[str, Any]
 ) -> Statistics:
@@ -154,8 +154,12 @@ def measure(
     finite = all(torch.isfinite(values).all() for values in norms.values())
     if images < 2 or not finite:
         raise ValueError(f"statistics need finite norms of at least two images, not of {images}")
-    mean = {name: norms[name].double().mean(0) for name in NORMS}
-    sd = {name: norms[name].double().std(0).maximum(1e-6 * mean[name]) for name in NORMS}
+    mean = {}
+    sd = {}
+    for name in NORMS:
+        values = norms[name].double()
+        mean[name] = values.mean(0)
+        sd[name] = values.std(0).maximum(1e-6 * mean[name])
     return Statistics(mean, sd, made_with, made_from)
 
 
@@ -196,9 +200,10 @@ def instability(statistics: Statistics, update: torch.Tensor) -> torch.Tensor:
 
     update: (n, steps), no more than the file has.
     """
-    steps = range(update.shape[1])
-    each = [statistics.deviation("update", i, update[:, i]).abs() for i in steps]
-    return torch.stack(each, 1).amax(1)
+    deviations = []
+    for i, norm in enumerate(update.unbind(1)):
+        deviations.append(statistics.deviation("update", i, norm).abs())
+    return torch.stack(deviations, 1).amax(1)
 
 
 @register("stability", paper="Huang et al., KDD 2026", cost="2N")

@@ -44,11 +44,11 @@ class Significance(GuidanceSchedule):
         Two UNet rows an image, which the step uses too, and a backward pass through the text half.
         """
         predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
-        dtype = predictor.tokens("text").dtype
-        c = predictor.tokens("text").detach().float().requires_grad_()
+        tokens = predictor.tokens("text")
+        c = tokens.detach().float().requires_grad_()
         prediction.need("uncond")
         with torch.enable_grad(), predictor.model.frozen():
-            predictor.set_tokens("text", c.to(dtype))
+            predictor.set_tokens("text", c.to(tokens.dtype))
             text = predictor.at(prediction.x, prediction.t).text
             magnitude = row_norm(text.float() - prediction.uncond.float())
             if self.swapped is not None:
