@@ -301,13 +301,14 @@ class Sail(Mitigation):
         prediction = predictor.at(at, t)
         e = factor * prediction.conditional
         u = unit(e.detach() if self.stop_gradient else e)
+        # With s = -e / sigma the paper's probe goes against u, and sigma^2 divides the square.
+        delta = self.delta if self.objective == "code" else -self.delta
+        e_probe = factor * predictor.conditional_noise(x + delta * u, t)
+        length = row_norm(x)
         if self.objective == "code":
-            e_probe = factor * predictor.conditional_noise(x + self.delta * u, t)
-            return row_norm(e_probe) + self.alpha * row_norm(x), prediction
-        # With s = -e / sigma the probe goes against u, and sigma^2 divides the square.
-        e_probe = factor * predictor.conditional_noise(x - self.delta * u, t)
+            return row_norm(e_probe) + self.alpha * length, prediction
         sharpness = row_norm(e_probe - e).square() / sigma**2
-        return sharpness + self.alpha * row_norm(x).square(), prediction
+        return sharpness + self.alpha * length.square(), prediction
 
     def threshold(self, restart: int) -> float:
         """The loss at which a noise of this restart is accepted."""
@@ -334,7 +335,8 @@ class Sail(Mitigation):
             start = x[active]
             if restart > 0:
                 seeds = [derived(batch.seeds[i], restart) for i in active.tolist()]
-                fresh = initial_noise(seeds, tuple(x.shape[1:]))
+                channels, height, width = x.shape[1:]
+                fresh = initial_noise(seeds, (channels, height, width))
                 start = as_read(fresh, predictor, x, t)
             run = SailRestart(self, predictor.select(active), start, t, restart, parts)
             going = self.optimize(run, state, active.tolist())
