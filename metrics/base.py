@@ -209,7 +209,5 @@ def quantity_named(name: str) -> Quantity | None:
 def quantities_of(role: str) -> list[Quantity]:
     """The quantities of a role, those of the official scripts first."""
     every = [quantity for metric in METRICS.values() for quantity in metric.quantities]
-    return sorted(
-        (quantity for quantity in every if quantity.role == role),
-        key=lambda quantity: not quantity.title,
-    )
+    chosen = [quantity for quantity in every if quantity.role == role]
+    return sorted(chosen, key=lambda quantity: not quantity.title)

@@ -65,14 +65,11 @@ class ClipScore(Embedder):
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self.texts]
         for i in range(0, len(fresh), self.batch_size):
             batch = fresh[i : i + self.batch_size]
-            self.texts.update(zip(batch, self.encode_texts(batch)))
+            tokens = self.tokenizer(batch).to(self.device)
+            with torch.inference_mode():
+                features = self.model.encode_text(tokens).float().cpu()
+                self.texts.update(zip(batch, F.normalize(features, dim=1)))
         return torch.stack([self.texts[caption] for caption in captions])
-
-    def encode_texts(self, captions: Sequence[str]) -> torch.Tensor:
-        """The same without what was encoded before, in one batch."""
-        with torch.inference_mode():
-            features = self.model.encode_text(self.tokenizer(captions).to(self.device))
-            return F.normalize(features.float().cpu(), dim=1)
 
 
 class ClipGenerated(FeatureScore):

@@ -35,9 +35,10 @@ def backbone(device: str = "cpu") -> nn.Module:
     stored = without_counters(torch.load(path, map_location="cpu", weights_only=True))
     wanted = without_counters(model.state_dict())
     # The file names them otherwise, in the same order.
-    if [value.shape for value in stored.values()] != [value.shape for value in wanted.values()]:
+    renamed = dict(zip(wanted, stored.values()))
+    if shapes(stored) != shapes(wanted):
         raise RuntimeError(f"{path} does not fit timm's tf_efficientnet_lite0")
-    model.load_state_dict(model.state_dict() | dict(zip(wanted, stored.values())))
+    model.load_state_dict(model.state_dict() | renamed)
     model.reset_classifier(0)
     return model.eval().requires_grad_(False).to(device)
 
@@ -45,6 +46,11 @@ def backbone(device: str = "cpu") -> nn.Module:
 def without_counters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state without the counters of batch norms, which the file lacks in part."""
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def shapes(state: dict[str, torch.Tensor]) -> list[torch.Size]:
+    """Of its tensors, in their order."""
+    return [value.shape for value in state.values()]
 
 
 def resized(images: torch.Tensor) -> torch.Tensor:

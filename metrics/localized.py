@@ -78,11 +78,10 @@ class Localized(Score):
 
     def matrix(self, group: Group, mask: torch.Tensor) -> torch.Tensor:
         """(images, references)."""
-        references = [reference.image for reference in group.references]
-        rows = [
-            [ls_l2(picture.image, reference, mask) for reference in references]
-            for picture in group.pictures
-        ]
+        rows = []
+        for picture in group.pictures:
+            image = picture.image
+            rows.append([ls_l2(image, reference.image, mask) for reference in group.references])
         return torch.tensor(rows)
 
 

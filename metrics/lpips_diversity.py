@@ -48,14 +48,14 @@ class LpipsDiversity(Score):
         if len({image.size for image in images}) > 1:
             raise ValueError("LPIPS compares images of one size")
         pixels = (transforms.to_tensor(image) * 2 - 1 for image in images)
-        layers: list[list[torch.Tensor]] = [[] for _ in self.model.lins]
+        weights = [head.model[-1].weight for head in self.model.lins]
+        batches = []
         with torch.inference_mode():
             for batch in equal_shapes(pixels, self.batch_size):
-                batch = self.model.scaling_layer(batch.to(self.device))
-                outputs = self.model.net(batch)
-                for layer, head, output in zip(layers, self.model.lins, outputs):
-                    layer.append(scaled(output, head.model[-1].weight))
-            return [torch.cat(layer) for layer in layers]
+                x = self.model.scaling_layer(batch.to(self.device))
+                outputs = self.model.net(x)
+                batches.append(list(map(scaled, outputs, weights)))
+            return [torch.cat(layer) for layer in zip(*batches)]
 
     def distances(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """LPIPS of all pairs, (n, n) float32 on the CPU, zero on the diagonal."""

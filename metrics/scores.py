@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from memorization_suite.metrics.pictures import Embedder
+from memorization_suite.metrics.pictures import Embedder, Picture
 from memorization_suite.metrics.runs import Group
 from memorization_suite.runs.lazy import torch
 
@@ -63,10 +63,11 @@ class NearestReference(Score):
         self.embedder = embedder
 
     def prepare(self, groups: Sequence[Group]) -> None:
-        for_these = [group for group in groups if group.references]
-        self.embedder.embed(
-            picture for group in for_these for picture in group.pictures + group.references
-        )
+        pictures: list[Picture] = []
+        for group in groups:
+            if group.references:
+                pictures += group.pictures + group.references
+        self.embedder.embed(pictures)
 
     def similarities(self, group: Group) -> torch.Tensor:
         """(images, references)."""

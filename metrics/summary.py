@@ -94,8 +94,10 @@ class Prompts:
 
     def mean_of_clusters(self, means: dict[int | None, float]) -> float:
         """Mean over the clusters of their prompts' means."""
-        in_cluster = ((self.clusters.get(prompt, prompt), mean) for prompt, mean in means.items())
-        return average(list(prompt_means(in_cluster).values()))
+        of_clusters = []
+        for prompt, mean in means.items():
+            of_clusters.append((self.clusters.get(prompt, prompt), mean))
+        return average(list(prompt_means(of_clusters).values()))
 
     def possible(self, split: str, row: Result) -> int:
         """How many values like this one there could be in the split."""
@@ -132,9 +134,11 @@ def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
     cluster: dict[int | None, int] = {}
     owner: dict[str, int] = {}  # of an image: the cluster that has it
     for prompt, images in sorted(hashes.items()):
-        joined = {owner[image] for image in images if image in owner} | {prompt}
-        cluster = merged(cluster | {prompt: prompt}, joined)
-        owner = merged(owner | dict.fromkeys(images, prompt), joined)
+        joined = {owner.get(image, prompt) for image in images} | {prompt}
+        cluster[prompt] = prompt
+        owner |= dict.fromkeys(images, prompt)
+        cluster = merged(cluster, joined)
+        owner = merged(owner, joined)
     return cluster
 
 
@@ -155,8 +159,9 @@ def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
     values = values_of(chosen)
     mean = mean_over_prompts(values)
     quantity = quantity_named(first.quantity)
+    thresholds = quantity.thresholds if quantity else ()
     shares = {}
-    for threshold in quantity.thresholds if quantity else ():
+    for threshold in thresholds:
         share = share_of_copies(values, threshold)
         if share:
             shares[threshold] = share

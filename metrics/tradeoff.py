@@ -38,8 +38,9 @@ def points(runs: Sequence[Path], x: str | None = None, y: str | None = None) -> 
     lines = {run: whole_lines(run) for run in runs}
     x = pick(lines, [x] if x else names_of("copy"), "copy similarity (--x)")
     y = pick(lines, [y] if y else names_of("alignment"), "alignment (--y)")
-    series = series_of(runs)
-    rows = [row(run_lines[x], run_lines[y], series[run]) for run, run_lines in lines.items()]
+    rows = []
+    for run, series in series_of(runs).items():
+        rows.append(row(lines[run][x], lines[run][y], series))
     return Points(x, y, rows)
 
 
