@@ -38,12 +38,16 @@ class Quantity:
     better: str
     # What it is an axis of: copy, alignment, diversity, quality, change. Empty: a detail of tables.
     role: str = ""
-    # Scores of at least so much mean a copy, the strictest last.
+    # Scores of at least so much mean a copy (`intervals.is_copy`), the strictest last.
     thresholds: tuple[float, ...] = ()
     # What the official script prints before the figure; empty: nothing.
     title: str = ""
     # Of a yes or no (1 or 0): what a yes says.
     yes: str = ""
+
+    def __post_init__(self) -> None:
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError(f"the thresholds of {self.name} do not rise: {self.thresholds}")
 
 
 # --- what is scored

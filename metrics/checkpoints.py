@@ -15,35 +15,51 @@ from memorization_suite.runs.settings import Settings
 class Checkpoint:
     """What a network is loaded from."""
 
-    path: Path
-    # Its name in download/assets.toml.
+    # None: it was not given, and download/ does not know it.
+    place: Path | None
+    # Its name in download/assets.toml; empty for a file that only the flag gives.
     asset: str
+    # The flag that gives another one.
+    flag: str
 
     @classmethod
-    def of(cls, flags: Settings, name: str, asset: str, *, folder: bool = False) -> Checkpoint:
+    def of(cls, flags: Settings, name: str, asset: str = "", *, folder: bool = False) -> Checkpoint:
         """The one that the flag `name` gives, else where download/ puts the asset.
 
         Raises ValueError when the flag gives one that is not there.
         """
-        typed = existing(getattr(flags, name), f"--{name}", folder=folder)
-        return cls(typed or path_of(asset), asset)
+        place = existing(getattr(flags, name), f"--{name}", folder=folder)
+        if place is None and asset:
+            place = path_of(asset)
+        return cls(place, asset, f"--{name}")
+
+    @property
+    def path(self) -> Path:
+        """Where it is. Raises ValueError when it was not given."""
+        if self.place is None:
+            raise ValueError(self.missing)
+        return self.place
 
     @property
     def missing(self) -> str:
         """What to say when nothing is there; empty when it is."""
-        return "" if self.path.exists() else hint(self.asset)
+        if self.place is None:
+            return f"{self.flag} is not given"
+        return "" if self.place.exists() else hint(self.asset)
 
     def variant(self, name: str) -> str:
         """`name` for the published file.
 
         With the beginning of its sha256 for another file of that architecture.
         """
-        if self.path.resolve() == path_of(self.asset).resolve():
+        if self.asset and self.path.resolve() == path_of(self.asset).resolve():
             return name
-        published = named(self.asset)
         digest = sha256_of(self.path)
-        is_published = digest in (published.sha256, *published.files.values())
-        return name if is_published else f"{name}@{digest[:8]}"
+        if self.asset:
+            published = named(self.asset)
+            if digest in (published.sha256, *published.files.values()):
+                return name
+        return f"{name}@{digest[:8]}"
 
 
 def existing(typed: Path | None, flag: str, *, folder: bool) -> Path | None:

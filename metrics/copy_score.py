@@ -59,11 +59,6 @@ def standardized(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.normalize(centered.flatten(1), dim=1)
 
 
-def copied(score: float) -> bool:
-    """Whether a copy score means a copy."""
-    return score >= THRESHOLD
-
-
 def thumbnail(picture: Picture) -> torch.Tensor:
     """(3, SIDE, SIDE) in [0, 1], area-averaged; kept with the picture."""
     name = f"thumbnail_{SIDE}"

@@ -33,12 +33,20 @@ def mean_over_prompts(values: Values) -> Mean:
     return Mean(average(means), *interval(means))
 
 
+def is_copy(score: float, threshold: float) -> bool:
+    """The one definition of a copy: a score of at least the threshold. Not a number is none."""
+    return score >= threshold
+
+
 def share_of_copies(values: Values, threshold: float) -> Mean | None:
     """Share of a prompt's images that score at least the threshold, as a mean over prompts.
 
     None without any score. A score that is no number is none.
     """
-    copies = [(prompt, float(value >= threshold)) for prompt, value in values if isfinite(value)]
+    copies = []
+    for prompt, value in values:
+        if isfinite(value):
+            copies.append((prompt, float(is_copy(value, threshold))))
     return mean_over_prompts(copies) if copies else None
 
 

@@ -21,7 +21,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, dataclass_transform
+from typing import Any, dataclass_transform, get_args
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
 BOUNDS = {  # of a number -> whether it holds, and its words
@@ -145,13 +145,21 @@ def value_type(option: dataclasses.Field) -> type:
 
     Of `tuple[Path, ...]`, a flag that takes several values, it is Path.
     """
-    annotation = getattr(option.type, "__name__", str(option.type))
+    annotation = annotation_of(option)
     return TYPES[annotation.removeprefix("tuple[").split(",")[0].split(" ")[0]]
 
 
 def takes_many(option: dataclasses.Field) -> bool:
     """Whether the flag takes several values."""
-    return str(option.type).startswith("tuple[")
+    return annotation_of(option).startswith("tuple[")
+
+
+def annotation_of(option: dataclasses.Field) -> str:
+    """The field's annotation as it is written, `pathlib.Path | None` as `Path | None`."""
+    written = option.type
+    if isinstance(written, type) and not get_args(written):
+        return written.__name__
+    return str(written).replace("pathlib.", "")
 
 
 def excluded(settings: Settings) -> set[str]:

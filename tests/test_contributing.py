@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from memorization_suite import ROOT, detect_memorization, generate_images
 from memorization_suite.commands.score import PREFERENCE, run_script
@@ -25,9 +27,9 @@ pytestmark = pytest.mark.skipif(
 def plugin(registries, tmp_path):
     """plugin(title): the flag with a file that holds the recipe."""
 
-    def write(title: str) -> list[str]:
-        file = tmp_path / f"{title.split()[-1]}.py"
-        file.write_text(recipe(title), encoding="utf-8")
+    def write(title: str, number: int = 0) -> list[str]:
+        file = tmp_path / f"{title.split()[-1]}_{number}.py"
+        file.write_text(recipe(title, number=number), encoding="utf-8")
         return ["--plugin", str(file)]
 
     return write
@@ -61,6 +63,23 @@ def test_a_metric(plugin, tmp_path):
     argv = [*plugin("A metric"), "--gen_folder", str(table.parent), "--quiet"]
     assert run_script(PREFERENCE, [*argv, "--metrics", "sharpness", "--side", "16"]) == 0
     assert {row["quantity"] for row in rows(table.parent / "results.csv")} == {"sharpness"}
+
+
+def test_a_metric_with_a_checkpoint(plugin, tmp_path, capsys):
+    argv = [*SMALL, "--num_inference_steps", "4", "--output_path", str(tmp_path / "runs")]
+    assert generate_images.main(argv) == 0
+    (table,) = (tmp_path / "runs").rglob("images.csv")
+    argv = [*plugin("A metric", 1), "--gen_folder", str(table.parent), "--metrics", "aesthetic"]
+    assert run_script(PREFERENCE, [*argv, "--quiet"]) == 0
+    assert "aesthetic is not computed: --aesthetic_head is not given" in capsys.readouterr().err
+    assert run_script(PREFERENCE, [*argv, "--quiet", "--require", "aesthetic"]) == 2
+    weights = {"w": torch.full((1280,), 0.5), "b": torch.ones(1)}
+    save_file(weights, tmp_path / "head.safetensors")
+    argv += ["--quiet", "--aesthetic_head", str(tmp_path / "head.safetensors")]
+    assert run_script(PREFERENCE, argv) == 0
+    scored = rows(table.parent / "results.csv")
+    assert {row["quantity"] for row in scored} == {"aesthetic"} and len(scored) == 4
+    assert all("_linear@" in row["variant"] and float(row["value"]) > 1 for row in scored)
 
 
 def test_a_prompt_set(tmp_path):

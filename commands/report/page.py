@@ -19,7 +19,7 @@ from memorization_suite.commands.report.gather import (
     splits,
 )
 from memorization_suite.metrics.base import Quantity, quantities_of
-from memorization_suite.metrics.intervals import Mean
+from memorization_suite.metrics.intervals import Mean, is_copy
 from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.summary import ALL, Line
@@ -256,7 +256,7 @@ class Gallery:
         if self.copy and score is not None:
             note = f"{score:.2f}"
             if not math.isnan(score):
-                state = "copy" if score >= self.copy.thresholds[-1] else "free"
+                state = "copy" if is_copy(score, self.copy.thresholds[-1]) else "free"
         note += self.mark(self.alignments[i].get(key))
         return shown(self.runs[i].run.files.get(key), state, note)
 
