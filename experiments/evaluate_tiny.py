@@ -27,10 +27,10 @@ from memorization_suite.experiments.scored_run import (
     mean,
     scored_run,
 )
-from memorization_suite.metrics.copy_score import THRESHOLD, copied, copy_scores
+from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.images import read_images
-from memorization_suite.metrics.intervals import share_of_copies
+from memorization_suite.metrics.intervals import is_copy, share_of_copies
 from memorization_suite.runs.files import write_json
 from memorization_suite.sampling import image_seed, initial_noise
 
@@ -128,7 +128,7 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
     by_prompt = {}
     for key in runs[0].rows:
         scores = [run.scores["copy_score"][key] for run in runs.values()]
-        step = first_escape([copied(score) for score in scores])
+        step = first_escape([is_copy(score, THRESHOLD) for score in scores])
         steps.append(step)
         by_prompt.setdefault(key.prompt, set()).add(step)
     differing = mean(len(different) > 1 for different in by_prompt.values())

@@ -11,8 +11,9 @@ from memorization_suite import tiny
 from memorization_suite.examples import demo
 from memorization_suite.experiments.evaluate_tiny import STARTS, first_escape, magnitudes
 from memorization_suite.experiments.tune_presets import choose, toml
-from memorization_suite.metrics.copy_score import copied, copy_scores
+from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import read_captions
+from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.models import load_preset
@@ -69,7 +70,7 @@ def share_of_copies(model, method: str) -> float:
             for caption, pair in zip(captions, images)
         ]
     )
-    return sum(copied(score) for score in scores.flatten().tolist()) / scores.numel()
+    return sum(is_copy(score, THRESHOLD) for score in scores.flatten().tolist()) / scores.numel()
 
 
 @shipped
@@ -107,7 +108,7 @@ def test_demo_writes_a_page_that_says_what_it_is(tmp_path, capsys):
     scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
     assert (
         page.count("<figure") == 2 * (1 + 3)
-        and page.count('class="copy"') == sum(copied(score) for score in scores)
+        and page.count('class="copy"') == sum(is_copy(score, THRESHOLD) for score in scores)
         and len(scores) == 6
     )
     assert page.count('class="free"') == 6 - page.count('class="copy"')

@@ -12,10 +12,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from memorization_suite import tiny
 from memorization_suite.commands.score import score
-from memorization_suite.metrics.copy_score import THRESHOLD, CopyScore, copied, copy_scores
+from memorization_suite.metrics.copy_score import THRESHOLD, CopyScore, copy_scores
 from memorization_suite.metrics.embedded import read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
+from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.metrics.subject import VARIANT, probe, subject_logits, subject_shown
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results, read_results
@@ -103,7 +104,7 @@ def test_the_score_has_no_side_and_bounds(references):
     assert (
         torch.isfinite(scores).all()
         and scores.abs().max() <= 1 + 1e-5
-        and not copied(float(scores.max()))
+        and not is_copy(float(scores.max()), THRESHOLD)
     )
 
 
@@ -144,7 +145,7 @@ def test_masked_regions_of_other_prompts_are_no_copies():
     ("score", "verdict"), [(THRESHOLD, True), (THRESHOLD - 1e-6, False), (1.0, True), (-1.0, False)]
 )
 def test_a_copy_scores_at_least_the_threshold(score, verdict):
-    assert copied(score) is verdict
+    assert is_copy(score, THRESHOLD) is verdict
 
 
 # --- features, subjects
@@ -249,7 +250,7 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
         assert [(result.prompt_index, result.sample_index) for result in scores] == [
             (caption.row, k) for caption in chosen for k in range(samples)
         ]
-        assert all(copied(result.value) == (name == "copies") for result in scores)
+        assert all(is_copy(result.value, THRESHOLD) == (name == "copies") for result in scores)
         assert {(result.run, result.method, result.variant) for result in scores} == {
             (name, "some_method", CopyScore(masked=True).variant)
         }
