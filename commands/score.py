@@ -175,7 +175,7 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
     """
     for name in names:
         if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
+            raise no_metric(name)
         for flag in lacking(name, settings, typed):
             raise ValueError(f"the following arguments are required: --{flag}")
     opened = partial(open_run, num_samples=settings.num_samples, incomplete=settings.incomplete)
@@ -259,7 +259,10 @@ def build_parser(script: Script, argv: list[str]) -> Parser:
     """The general flags, and those of the metrics that are asked for."""
     early = Parser(script.name, argv=argv, add_help=False)
     add_choice(early, script)
-    names = [name for name in early.parse_known_args(argv)[0].metrics if name in METRICS]
+    names = early.parse_known_args(argv)[0].metrics
+    for name in names:
+        if name not in METRICS:
+            early.exit(2, f"{script.name}: {no_metric(name)}\n")
     parser = Parser(script.name, script.description)
     against = {METRICS[name].against for name in names}
     unread = [flag for what, flag in FLAGS_OF.items() if what not in against]
@@ -270,6 +273,14 @@ def build_parser(script: Script, argv: list[str]) -> Parser:
     for option in options.values():
         add_flag(parser, option)
     return parser
+
+
+def no_metric(name: str) -> ValueError:
+    """The error for a name that no metric has; a number of one is told whose it is."""
+    for metric in METRICS.values():
+        if any(quantity.name == name for quantity in metric.quantities):
+            return ValueError(f"{name} is a number of the metric {metric.name}: name that one")
+    return unknown_name("metric", name, METRICS)
 
 
 def add_choice(parser: Parser, script: Script) -> None:

@@ -108,7 +108,6 @@ def test_a_metric_whose_flag_is_missing(run):
         score(run, ["feature_change"], quiet=True)
     table = score(run, ["feature_change"], quiet=True, unmitigated=run.path)
     assert table.headlines[0] == "feature_gen (not SSCD): 1 ± 0"
-    assert run_script(COPIES, [*common(run), "--metrics", "copies"]) == 2
 
 
 # --- the registry
@@ -161,3 +160,20 @@ def test_a_score_that_is_no_number_is_no_score():
     nothing = float("nan")
     assert share_of_copies([(0, nothing), (0, 0.8), (1, nothing)], 0.75).mean == 1
     assert share_of_copies([(0, nothing)], 0.75) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("brightnes", "there is no metric 'brightnes'"),
+        ("realism", "realism is a number of the metric quality"),
+    ],
+)
+def test_a_name_that_no_metric_has(capsys, name, message):
+    """It is said before flags that would be the metric's are called unknown."""
+    argv = ["--gen_folder", "x", "--metrics", name, "--side", "16"]
+    with pytest.raises(SystemExit) as leave:
+        run_script(PREFERENCE, argv)
+    assert leave.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(ValueError, match=message):
+        score("x", [name])
