@@ -114,11 +114,17 @@ def again(owner: type[Settings], name: str, **changes: Any) -> Any:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def frozen_settings(cls):
-    """Class decorator: a frozen dataclass. Flags without a short name are called as they are."""
+    """Class decorator: a frozen dataclass. Flags without a short name are called as they are.
+
+    Raises TypeError for a flag of a type that the command line cannot have.
+    """
     for annotated, option in vars(cls).items():
         if isinstance(option, dataclasses.Field) and not option.metadata.get("short"):
             option.metadata = option.metadata | {"short": annotated}  # type: ignore[assignment]
-    return dataclass(frozen=True, kw_only=True)(cls)
+    made = dataclass(frozen=True, kw_only=True)(cls)
+    for option in flags(made):
+        value_type(option)
+    return made
 
 
 def quirks(*known: str) -> Any:
@@ -146,7 +152,13 @@ def value_type(option: dataclasses.Field) -> type:
     Of `tuple[Path, ...]`, a flag that takes several values, it is Path.
     """
     annotation = annotation_of(option)
-    return TYPES[annotation.removeprefix("tuple[").split(",")[0].split(" ")[0]]
+    name = annotation.removeprefix("tuple[").split(",")[0].split(" ")[0]
+    if name not in TYPES:
+        raise TypeError(
+            f"the flag {option.name} is of type {annotation}; possible are {', '.join(TYPES)}, "
+            "the same or None, and a tuple of one of them"
+        )
+    return TYPES[name]
 
 
 def takes_many(option: dataclasses.Field) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 import memorization_suite.mitigation
 from memorization_suite.mitigation import METHODS, Mitigation, build_mitigation
-from memorization_suite.mitigation.base import flag, flags, register
+from memorization_suite.mitigation.base import flag, flags, register, value_type
 from memorization_suite.runs.cli import listing
 
 FOLDER = Path(memorization_suite.mitigation.__file__).parent
@@ -167,3 +167,21 @@ def test_two_methods_cannot_share_a_name(registries):
     with pytest.raises(ValueError, match="two methods are called 'batch_wise'"):
         register("batch_wise", paper="none")(type("Other", (Mitigation,), {}))
     assert METHODS["batch_wise"] is first
+
+
+def test_a_flag_of_an_odd_type_is_refused_where_it_is_written(registries):
+    """Annotations may be texts or types: `Path | None` is one flag either way."""
+
+    class Typed(Mitigation):
+        """Written without annotations as texts."""
+
+        __annotations__ = {"file": Path | None, "several": tuple[int, ...], "share": float}
+        file = flag(None, "a file")
+        several = flag((1, 2), "numbers")
+        share = flag(0.5, "a share")
+
+    made = register("typed", paper="none")(Typed)
+    assert [value_type(option) for option in flags(made)] == [Path, int, float]
+    Odd = type("Odd", (Mitigation,), {"__annotations__": {"odd": dict}, "odd": flag(None, "odd")})
+    with pytest.raises(TypeError, match="the flag odd is of type dict; possible are int, float"):
+        register("odd", paper="none")(Odd)
