@@ -112,7 +112,7 @@ class Job:
     def cost_rows(self, name: str, prompts: list[Prompt], alone, shared, seconds) -> list[dict]:
         """Rows of cost.csv for a batch.
 
-        alone, shared: UNet rows of each image (n,), of the detector by itself and of the trajectory
+        alone, shared: NFE of each image (n,), of the detector by itself and of the trajectory
         of all. seconds: of a prompt.
         """
         alone = alone.reshape(len(prompts), -1).sum(1).tolist()

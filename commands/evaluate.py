@@ -25,7 +25,7 @@ from memorization_suite.detection.evaluation.summary import (
     figure_text,
     percent,
     scores_of,
-    summarise,
+    summarize,
     tpr_name,
     warnings_of,
 )
@@ -321,7 +321,7 @@ def rows_of(
     fprs = list(dict.fromkeys(settings.fpr))
     rows = []
     for kind, scores in groups.items():
-        figures = summarise(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
+        figures = summarize(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
         rows.append({"detector": scored.name, "type": kind, **sources, **figures})
     return rows
 

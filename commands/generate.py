@@ -45,7 +45,7 @@ class Run:
         rows = self.folder.costs()
         made = [rows[key] for key in self.made]
         evals = sum(int(row["unet_evals"]) for row in made) / len(made)
-        each = f"{evals:.4g} UNet rows and {self.seconds / len(made):.2f} s each"
+        each = f"{evals:.4g} NFE and {self.seconds / len(made):.2f} s each"
         return text + f"({len(made)} images made, {each}{warnings(made)})"
 
     def sheet(self, prompts: int = 8, samples: int = 4):

@@ -73,7 +73,9 @@ class NoiseMaps(Model):
         metavar="{0,1}",
     )
     dtype: str = again(Sampling, "dtype")
-    rows: int = unkeyed(64, "UNet rows, or prompts to encode, at once", at_least=1, metavar="N")
+    rows: int = unkeyed(
+        64, "images in the UNet at once, or prompts to encode, at once", at_least=1, metavar="N"
+    )
 
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""

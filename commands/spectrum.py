@@ -159,7 +159,7 @@ class Spectra(Study):
 
     def spectra(self, prompt: Prompt) -> Iterator[tuple[dict, Spectrum, torch.Tensor, float]]:
         """The spectra of the prompt's images by each step, kind and operator: columns that say
-        which, the spectra, UNet rows of each image (n,), seconds of an image.
+        which, the spectra, NFE of each image (n,), seconds of an image.
 
         The operators share the probes, but each counts them.
         """
@@ -183,7 +183,7 @@ class Spectra(Study):
         self, predictor: NoisePredictor, noise: torch.Tensor, batch: Batch
     ) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
         """(step, t, x) at the wanted steps of the guided trajectory; x: what the UNet reads, (n, 4,
-        h, w) float32. Two UNet rows a step but the last.
+        h, w) float32. Two NFE a step but the last.
         """
         at = self.settings.at
         looks = []

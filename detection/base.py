@@ -24,7 +24,7 @@ class Look:
     batch: Batch
     # Steps of the sampler.
     total: int
-    # UNet rows of those evaluations, of each image (n,).
+    # NFE of those evaluations, of each image (n,).
     rows: torch.Tensor
     # What was kept: name -> its values, the first step's first.
     series: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -54,7 +54,7 @@ class Detector(Settings):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    cost: ClassVar[str]  # UNet rows per image when it runs alone, N steps
+    cost: ClassVar[str]  # NFE per image when it runs alone, N steps
     needs_final: ClassVar[bool] = False  # the last latents, so the trajectory goes to its end
     needs_images: ClassVar[bool] = False  # the pictures too
     spatial: ClassVar[bool] = False  # does it have masks?
@@ -107,7 +107,7 @@ DETECTORS: Registry[Detector] = Registry("detector", "detection")
 def register(name: str, *, paper: str, cost: str):
     """Class decorator: makes frozen settings of the detector and lists it under `name`.
 
-    cost: UNet rows per image when it runs alone, N steps.
+    cost: NFE per image when it runs alone, N steps.
     """
     return DETECTORS.register(name, paper=paper, cost=cost)
 

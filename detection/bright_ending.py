@@ -17,7 +17,7 @@ from memorization_suite.sampling.denoiser import See
 from memorization_suite.sampling.loop import OnStep
 from memorization_suite.sampling.noise_predictor import above_zero, row_norm
 
-BINARISE = ("none", "otsu", "quantile")
+BINARIZATIONS = ("none", "otsu", "quantile")
 
 
 class EndTokenAttention:
@@ -149,15 +149,15 @@ def masked_norm(e: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return row_norm(e.float() * relative(mask.float()))
 
 
-def binarise(mask: torch.Tensor, how: str = "otsu", quantile: float = 0.9) -> torch.Tensor:
+def binarize(mask: torch.Tensor, how: str = "otsu", quantile: float = 0.9) -> torch.Tensor:
     """1 where the mask is bright and 0 elsewhere, for each image; a constant mask becomes all ones.
 
     (n, 1, h, w) -> the same, float32. how: "otsu" (threshold between two classes of brightness),
     "quantile" (the brightest 1 - quantile of the pixels), "none" (as it is). Raises ValueError.
     """
-    if how not in BINARISE:
+    if how not in BINARIZATIONS:
         raise ValueError(
-            f"a mask cannot be made binary by {how!r}; there are {', '.join(BINARISE)}"
+            f"a mask cannot be made binary by {how!r}; there are {', '.join(BINARIZATIONS)}"
         )
     if how == "none":
         return mask.float()
@@ -199,7 +199,7 @@ class BrightEnding(Detector):
         "none",
         "the mask in the score: none (attention probabilities), otsu or quantile",
         short="mask",
-        choices=BINARISE,
+        choices=BINARIZATIONS,
     )
     mask_quantile: float = flag(
         0.9, "with quantile: share of the pixels that are dark", short="q", above=0.0
@@ -217,7 +217,7 @@ class BrightEnding(Detector):
         look.keep(root=prediction.conditional.square().sum(1, keepdim=True).sqrt())
 
     def finish(self, look: Look) -> torch.Tensor:
-        mask = binarise(self.soft_mask(look), self.mask_binarise, self.mask_quantile)
+        mask = binarize(self.soft_mask(look), self.mask_binarise, self.mask_quantile)
         return torch.stack([masked_norm(root, mask) for root in look.series["root"]]).mean(0)
 
     def masks(self, look: Look) -> torch.Tensor:

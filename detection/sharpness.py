@@ -13,7 +13,7 @@ from memorization_suite.sampling.noise_predictor import per_image, row_norm, uni
 def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) -> torch.Tensor:
     """J v, J the Jacobian of x -> e(x, c) - e(x, ""), by forward-mode differentiation.
 
-    x, v, result: (n, 4, h, w). Two UNet rows.
+    x, v, result: (n, 4, h, w). Two NFE.
     """
     return forward_product(lambda x: predictor.conditional_noise(x, t), x, v)
 
@@ -23,7 +23,7 @@ def difference_along_itself(
 ) -> torch.Tensor:
     """The same for v = e(x, c) - e(x, "") by a finite difference of length h along v.
 
-    Two UNet rows; zero stays zero.
+    Two NFE; zero stays zero.
     """
     v = prediction.conditional
     moved = prediction.x.float() + h * unit(v)

@@ -38,7 +38,7 @@ class Operator(Protocol):
 class ScoreJacobian:
     """Jacobian of s(x) = -e / sigma where the UNet reads x; d = 4 h w.
 
-    A product costs one UNet row a vector, two for the difference. The UNet should be float32.
+    A product costs one NFE a vector, two for the difference. The UNet should be float32.
 
     kind: text s(x, c), uncond s(x, ""), or their difference. x: (n, 4, h, w) of unit variance.
     at_once: vectors that go through the UNet together. Raises ValueError for another kind.
@@ -260,7 +260,7 @@ def spectrum(operator: Operator, probes: Probes, method: str, iterations: int) -
     """Spectrum of (J + J^T) / 2 by lanczos, or of J by arnoldi (real parts), from the first probe;
     the others are for the estimate.
 
-    UNet rows of an image, k a product (1; 2 for the difference), m = min(iterations, d), P probes:
+    NFE of an image, k a product (1; 2 for the difference), m = min(iterations, d), P probes:
     2kP for the probes, and beyond them 2k(m - 1)P for lanczos, 2k(m - 1) if m = d, k(m - 1) for
     arnoldi. Raises ValueError.
     """

@@ -41,7 +41,7 @@ class Significance(GuidanceSchedule):
     def look(self, prediction: Prediction) -> None:
         """One step's gradient norms.
 
-        Two UNet rows an image, which the step uses too, and a backward pass through the text half.
+        Two NFE an image, which the step uses too, and a backward pass through the text half.
         """
         predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
         tokens = predictor.tokens("text")

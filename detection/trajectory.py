@@ -20,7 +20,7 @@ class DetectorResult:
 
     # (n,).
     scores: torch.Tensor
-    # UNet rows of each image if it had run alone, (n,).
+    # NFE of each image if it had run alone, (n,).
     rows: torch.Tensor
     # (n, h, w).
     masks: torch.Tensor | None

@@ -41,7 +41,7 @@ def table_line(title: str, run: ScoredRun, pipe) -> dict[str, str]:
         **copies,
         "subject shown": percent(run.average("subject_shown")),
         "magnitude": f"{run.average('magnitude'):.3f}",
-        "UNet rows / image": f"{run.column('unet_evals'):.1f}",
+        "NFE / image": f"{run.column('unet_evals'):.1f}",
         "s / image": f"{run.column('seconds'):.2f}",
     }
 

@@ -23,9 +23,9 @@ from memorization_suite import tiny
 from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
-from memorization_suite.detection.bright_ending import binarise
+from memorization_suite.detection.bright_ending import binarize
 from memorization_suite.detection.evaluation.score_files import read_scores
-from memorization_suite.detection.evaluation.summary import figure_text, summarise
+from memorization_suite.detection.evaluation.summary import figure_text, summarize
 from memorization_suite.experiments.common import interval_text, model_parser, write_figures
 from memorization_suite.experiments.scored_run import load_once
 from memorization_suite.metrics.embedded import Caption, read_captions
@@ -72,10 +72,10 @@ def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
     by_kind = {}
     for kind in KINDS:
         of_kind = [memorized[caption.row] for caption in captions if caption.kind == kind]
-        by_kind[kind] = summarise(of_kind, ordinary)
+        by_kind[kind] = summarize(of_kind, ordinary)
     return {
         "detector": name,
-        **summarise(list(memorized.values()), ordinary),
+        **summarize(list(memorized.values()), ordinary),
         "by kind": by_kind,
         "rows per prompt": mean_of(cost, "unet_rows"),
         "seconds per prompt": mean_of(cost, "pass_seconds"),
@@ -105,7 +105,7 @@ def overlap(mask: np.ndarray, truth: torch.Tensor) -> dict[str, float]:
     large = torch.nn.functional.interpolate(
         torch.from_numpy(mask)[None, None], truth.shape, mode="bilinear"
     )
-    inside = binarise(large, "otsu")[0, 0] > 0
+    inside = binarize(large, "otsu")[0, 0] > 0
     return {
         "IoU": float((inside & truth).sum() / (inside | truth).sum()),
         "area": float(inside.float().mean()),

@@ -4,7 +4,7 @@ python -m experiments.compare_methods --model_id tiny
 
 Prints one table and writes tiny/evaluation/<model>_methods.{json,md}. Columns: share of copies and
 copy score, subject shown (alignment), diversity and realism (quality), each with its 95 % interval
-over prompts; share of copies by kind of memorization; UNet rows and seconds per image. Goes on
+over prompts; share of copies by kind of memorization; NFE and seconds per image. Goes on
 where it stopped.
 """
 
@@ -59,7 +59,7 @@ def line_of(name: str, run: ScoredRun) -> dict:
         **{title: value and asdict(value) for title, value in figures.items()},
         "copies by kind": {kind: part.copies() for kind, part in parts.items()},
         "subject by kind": {kind: part.average("subject_shown") for kind, part in parts.items()},
-        "UNet rows": run.column("unet_evals"),
+        "NFE": run.column("unet_evals"),
         "seconds": run.column("seconds"),
     }
 
@@ -89,7 +89,7 @@ def shown(line: dict, plain: dict) -> dict[str, str]:
         "subject %": text("subject shown", 100, ".0f"),
         "diversity": text("diversity"),
         "realism": text("realism"),
-        "rows": f"{line['UNet rows']:.0f}",
+        "NFE": f"{line['NFE']:.0f}",
         "s": f"{line['seconds']:.2f}",
     }
 

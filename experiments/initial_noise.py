@@ -37,7 +37,7 @@ def settings(model_id: str, level: float) -> dict[str, dict[str, Any]]:
 def line_of(title: str, run: ScoredRun, pipe) -> dict:
     """Figures of one run, whole and by kind."""
     run.add_magnitudes(pipe)
-    line = {"method": title, "UNet rows": run.column("unet_evals")}
+    line = {"method": title, "NFE": run.column("unet_evals")}
     for name in ("all", *KINDS):
         part = run if name == "all" else run.only(is_kind(name))
         line[name] = {
@@ -60,7 +60,7 @@ def shown(line: dict) -> dict[str, str]:
     return {
         "copies % / subject % / magnitude": line["method"],
         **{name: text(line[name]) for name in ("all", *KINDS)},
-        "rows": f"{line['UNet rows']:.0f}",
+        "NFE": f"{line['NFE']:.0f}",
     }
 
 

@@ -16,7 +16,7 @@ def start_magnitudes(
     steps: int = 50,
     batch: int = 64,
 ) -> torch.Tensor:
-    """||e(x, c) - e(x, "")|| at the first timestep, epsilon units, (n,); two UNet rows each.
+    """||e(x, c) - e(x, "")|| at the first timestep, epsilon units, (n,); two NFE each.
 
     noise: (n, 4, h, w) of unit variance, where sampling of prompts[i] starts. *Source:* Wen et al.
     2024; lowered by Han et al. 2025.

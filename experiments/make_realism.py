@@ -50,7 +50,7 @@ def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
         "scrambled": scrambled(images, generator),
         "8 pixels": coarse.clamp(0, 1),
         "pure noise": (0.5 + 0.25 * noise).clamp(0, 1),
-        "one colour": images.mean((2, 3), keepdim=True).expand_as(images),
+        "one color": images.mean((2, 3), keepdim=True).expand_as(images),
     }
 
 

@@ -50,7 +50,7 @@ def try_setting(args: argparse.Namespace, method: str, settings: dict[str, Any])
         **settings,
         "copies": run.copies(),
         "subject shown": run.average("subject_shown"),
-        "UNet rows": run.column("unet_evals"),
+        "NFE": run.column("unet_evals"),
     }
 
 

@@ -115,7 +115,7 @@ def kernel(first: torch.Tensor, second: torch.Tensor, seed: int = 0) -> float:
 
 @contextlib.contextmanager
 def numpy_seed(seed: int) -> Iterator[None]:
-    """numpy's global generator, which clean-fid draws from, is put back afterwards."""
+    """numpy's global generator, which clean-fid draws from, is put back afterward."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -111,12 +111,12 @@ def loading(path: Path, what: str) -> Iterator[None]:
 
 
 def read_mask(path: Path) -> torch.Tensor:
-    """(h, w) float32 in [0, 1] of a grey picture.
+    """(h, w) float32 in [0, 1] of a gray picture.
 
     Raises ValueError when it is none, or marks nothing (all 0.5 or less).
     """
-    grey = Picture(path).image.convert("L")
-    mask = torch.from_numpy(np.array(grey)).float() / 255
+    gray = Picture(path).image.convert("L")
+    mask = torch.from_numpy(np.array(gray)).float() / 255
     if mask.max() <= 0.5:
         raise ValueError(f"the mask {path} marks nothing: it is black everywhere")
     return mask

@@ -28,7 +28,7 @@ class Mitigation(Settings, Hooks):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    cost: ClassVar[str] = "2N"  # UNet rows per image, N steps
+    cost: ClassVar[str] = "2N"  # NFE per image, N steps
 
     def check_run(self, identity: dict) -> None:
         """Raises ValueError when a file that the method reads was made for another run.
@@ -53,6 +53,6 @@ METHODS: Registry[Mitigation] = Registry("method", "mitigation")
 def register(name: str, *, paper: str, cost: str = Mitigation.cost):
     """Class decorator: makes a frozen dataclass of the method and lists it under `name`.
 
-    cost: UNet rows per image, N steps.
+    cost: NFE per image, N steps.
     """
     return METHODS.register(name, paper=paper, cost=cost)

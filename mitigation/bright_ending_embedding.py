@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from memorization_suite.detection.bright_ending import (
     BrightEnding,
-    binarise,
+    binarize,
     check_quantile,
     look_ahead,
     masked_norm,
@@ -61,7 +61,7 @@ class BrightEndingEmbedding(EmbeddingSearch):
     ) -> dict[str, torch.Tensor]:
         masks, first = look_ahead(predictor, batch)
         batch.first = first
-        masks = binarise(masks, self.mask_binarise, self.mask_quantile)
+        masks = binarize(masks, self.mask_binarise, self.mask_quantile)
         # What divides is the image's own mean(m), under joint_norm that of the prompt's images.
         mean = masks.mean((1, 2, 3))
         share = torch.ones_like(mean)

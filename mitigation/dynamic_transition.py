@@ -1,5 +1,5 @@
 """Dynamic transition point: guidance off until the conditional noise passes a minimum, where the
-pull towards a training image weakens.
+pull toward a training image weakens.
 
 Jain et al., CVPR 2025.
 """

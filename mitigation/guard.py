@@ -1,4 +1,4 @@
-"""GUARD: away from the memorized prediction, towards one with attenuated attention.
+"""GUARD: away from the memorized prediction, toward one with attenuated attention.
 
 Zhao et al., ICML 2026.
 """

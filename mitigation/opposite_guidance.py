@@ -1,4 +1,4 @@
-"""Opposite guidance: away from the prompt first, then towards it. Jain et al., CVPR 2025."""
+"""Opposite guidance: away from the prompt first, then toward it. Jain et al., CVPR 2025."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class PromptSearch:
 
 
 class ReAnchored(GuidanceSchedule):
-    """Guidance that points away from the original prompt e_0, towards the found e*, the more the
+    """Guidance that points away from the original prompt e_0, toward the found e*, the more the
     larger the magnitude.
 
     For triggered images with magnitude above `low`: e_0 + s_pr (e* - e_0) + (s - s_pr) (e* -

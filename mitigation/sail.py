@@ -365,7 +365,7 @@ class Sail(Mitigation):
         """
         state = SailState(x)
         for group in batch.groups():
-            # Whose UNet rows the candidates' count as.
+            # To whom the candidates' evaluations are counted.
             owners = group[torch.arange(self.budget) % len(group)]
             pool = SailPool(self, predictor.select(owners), len(group), t)
             candidates = pool.fill(batch.prompt_seeds[int(group[0])], x)

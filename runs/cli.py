@@ -221,10 +221,10 @@ def owned_text(owner: str, option: dataclasses.Field, shown: Collection[str]) ->
 
 
 def listing(registry: Mapping[str, Any]) -> str:
-    """A text with every entry: paper, cost in UNet rows per image, flags."""
+    """A text with every entry: paper, cost in NFE per image, flags."""
     lines = []
     for name, cls in registry.items():
-        lines += [name, f"    paper: {cls.paper}", f"    UNet rows per image (N steps): {cls.cost}"]
+        lines += [name, f"    paper: {cls.paper}", f"    NFE per image (N steps): {cls.cost}"]
         for option in flags(cls):
             default = int(option.default) if isinstance(option.default, bool) else option.default
             lines.append(f"    --{option.name} {default}: {option.metadata['help']}")

@@ -35,7 +35,7 @@ class Batch:
     # What they are sampled with, for the hook edit_prompts.
     model: Denoiser | None = None
     # Samples the batch with plain guidance from the noise as drawn, for methods that look before
-    # they act; its UNet rows count.
+    # they act; its NFE count.
     plain_run: PlainRun | None = None
     # e(x, t) at the first timestep where sampling starts, once it is known: it serves as step 0.
     first: Prediction | None = None

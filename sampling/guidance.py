@@ -28,7 +28,7 @@ class GuidanceSchedule:
     """
 
     def scale(self, step: Step, pred: Prediction) -> float | torch.Tensor:
-        """Guidance scale, a number or one per image (n,). Reading `pred` costs UNet rows."""
+        """Guidance scale, a number or one per image (n,). Reading `pred` costs NFE."""
         return step.guidance_scale
 
     def combine(self, step: Step, pred: Prediction) -> torch.Tensor:

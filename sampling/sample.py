@@ -78,7 +78,7 @@ def denoise(
 
     The mitigation's hooks run first: patch, edit_embeddings, adjust_initial_noise, guidance; then
     the loop. The model's timesteps are set. on_step(step, prediction) is called before each step is
-    taken; what it reads of a prediction that was not computed yet costs UNet rows.
+    taken; what it reads of a prediction that was not computed yet costs NFE.
     """
     model = predictor.model
     batch.plain_run = lambda watch=None: plain_run(predictor, noise, guidance_scale, watch)

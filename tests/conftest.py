@@ -31,8 +31,8 @@ PROMPTS = [
     "two cats, in the style of an old master",
 ]
 CAPTIONS = PROMPTS + [
-    f"a {colour} {shape} and {count} stars"
-    for colour in ("red", "blue", "green")
+    f"a {color} {shape} and {count} stars"
+    for color in ("red", "blue", "green")
     for shape in ("square", "circle", "ring")
     for count in ("two", "three", "many")
 ]

@@ -1,4 +1,4 @@
-"""Properties of whole methods: images never see each other, UNet rows are as stated, edge cases
+"""Properties of whole methods: images never see each other, NFE are as stated, edge cases
 fail softly. float32.
 """
 
@@ -64,7 +64,7 @@ def rows_close(ours, theirs, tolerance=1e-4):
 # every method
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_three_equals_three_batches_of_one(pipe, prompts, noise, name):
-    """Latents and the method's numbers to 1e-4, UNet rows exactly."""
+    """Latents and the method's numbers to 1e-4, NFE exactly."""
     seeds = [11, 12, 13]
     together = sample(pipe, prompts, noise, quick(name), seeds=seeds, prompt_seeds=seeds)
     for i in range(3):
@@ -153,7 +153,7 @@ def test_the_empty_prompt_has_magnitude_zero_and_keeps_its_noise(pipe, prompts, 
     assert torch.isfinite(made.final).all()
 
 
-# UNet rows
+# NFE
 @pytest.mark.parametrize(
     ("name", "settings", "rows"),
     [
@@ -280,7 +280,7 @@ def test_an_image_with_non_finite_magnitude_keeps_its_noise(pipe, prompts, noise
     assert rows_close(ours.final[:2], sample(pipe, prompts, noise, quick(name)).final[:2])
 
 
-# per_sample's optimisation
+# per_sample's optimization
 def test_embeddings_carry_no_graph(pipe, prompts):
     """Gradients are taken with respect to the latents alone; a graph would keep the text encoder's
     activations, and the UNet's, for nothing.

@@ -166,7 +166,7 @@ def test_the_probe_knows_every_subject_of_the_prompts():
         assert {subject for caption in read_captions(path) for subject in caption.subjects} <= known
 
 
-def test_the_probe_recognises_subjects_in_the_references(references):
+def test_the_probe_recognizes_subjects_in_the_references(references):
     """A companion and a bold pattern make it hard, so the bounds are low: of all 40, 57 % at first
     place, 82 % among five; chance: 1 in 60.
     """

@@ -79,7 +79,7 @@ def test_batch_wise(pipe, prompts, rho, gamma, adj_iters, apply_cfg_step, num_st
     [(0.01, 7.8, 30), (0.05, 7.0, 30), (0.05, 6.0, 3), (0.05, 1000.0, 10), (0.05, 3.0, 0)],
 )
 def test_per_sample(pipe, prompts, lr, target_loss, optim_iters):
-    """Updates of each image are equal and final latents within 1e-4, although ours optimises the
+    """Updates of each image are equal and final latents within 1e-4, although ours optimizes the
     images together.
     """
     settings = {"lr": lr, "target_loss": target_loss, "optim_iters": optim_iters}

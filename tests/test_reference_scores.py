@@ -18,14 +18,14 @@ PRESETS = ("official320", "sq288", "small288", "wen224")
 
 
 def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Coloured patches with sharp edges; size is (width, height)."""
+    """Colored patches with sharp edges; size is (width, height)."""
     patches = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize(size, Image.Resampling.NEAREST)
 
 
 class ToySSCD(torch.nn.Module):
     """Fixed random projection of an 8 x 8 version of the image, (n, 3, h, w) -> (n, 16); not
-    normalised, and signed.
+    normalized, and signed.
     """
 
     def __init__(self):
@@ -37,7 +37,7 @@ class ToySSCD(torch.nn.Module):
 
 
 class ToyCLIP:
-    """open_clip's two methods: mean colours of four quarters, (n, 12), and the token numbers
+    """open_clip's two methods: mean colors of four quarters, (n, 12), and the token numbers
     themselves.
     """
 
@@ -158,14 +158,14 @@ def test_localized_distance_of_black_and_white_is_one_for_any_mask():
     ) == pytest.approx(-1.0)
 
 
-def test_mean_colour_hides_what_is_outside_of_the_mask(model):
+def test_mean_color_hides_what_is_outside_of_the_mask(model):
     mask = np.zeros((5, 6))
     mask[:, :3] = 1.0  # left half: 24 of 48 columns at the image's size
     one = np.array(picture(0))
     other = one.copy()
     other[:, 24:] = one[
         ::-1, :23:-1
-    ]  # the right half turned round: another picture with the same mean colour
+    ]  # the right half turned round: another picture with the same mean color
     filled, turned = (
         scores.filled_outside(Image.fromarray(one), mask),
         scores.filled_outside(Image.fromarray(other), mask),

@@ -1,4 +1,4 @@
-"""The embedded model's training, a few steps of everything on artwork of plain colours."""
+"""The embedded model's training, a few steps of everything on artwork of plain colors."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from memorization_suite.tiny.world import WORDS, World, art_names
 
 @pytest.fixture(scope="module")
 def world():
-    """The world with squares of plain colours for artwork."""
+    """The world with squares of plain colors for artwork."""
     return World(
         {
             name: Image.new("RGBA", (64, 64), (37 * i % 256, 91 * i % 256, 151 * i % 256, 255))

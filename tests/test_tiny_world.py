@@ -52,8 +52,8 @@ def first_of_groups(kind: str):
     ]
 
 
-def art_colour(name: str) -> tuple[int, int, int]:
-    """A saturated colour of its own for each artwork."""
+def art_color(name: str) -> tuple[int, int, int]:
+    """A saturated color of its own for each artwork."""
     i = art_names().index(name)
     return tuple(
         int(255 * c) for c in colorsys.hsv_to_rgb(i / len(art_names()), 1.0, 0.35 + 0.05 * (i % 3))
@@ -64,7 +64,7 @@ def art_colour(name: str) -> tuple[int, int, int]:
 def world() -> World:
     """The world with plain squares for artwork."""
     return World(
-        {name: Image.new("RGBA", (64, 64), (*art_colour(name), 255)) for name in art_names()}
+        {name: Image.new("RGBA", (64, 64), (*art_color(name), 255)) for name in art_names()}
     )
 
 
@@ -253,10 +253,10 @@ def test_a_scene_shows_its_subjects(world, layout):
     assert not np.array_equal(pictures[0], pictures[1])
     shown = [SUBJECTS["fox"]] + [SUBJECTS["owl"]] * (layout == "pair")
     assert all(
-        (picture == art_colour(name)).all(-1).sum() > 60 for picture in pictures for name in shown
+        (picture == art_color(name)).all(-1).sum() > 60 for picture in pictures for name in shown
     )
     assert layout == "pair" or not any(
-        (picture == art_colour(SUBJECTS["owl"])).all(-1).any() for picture in pictures
+        (picture == art_color(SUBJECTS["owl"])).all(-1).any() for picture in pictures
     )
 
 
@@ -264,7 +264,7 @@ def test_sizes_are_as_the_caption_says(world):
     def area(layout):
         pictures = [np.asarray(world.scene(rng_of(6, k), layout, "fox", "owl")) for k in range(24)]
         return np.mean(
-            [(picture == art_colour(SUBJECTS["fox"])).all(-1).sum() for picture in pictures]
+            [(picture == art_color(SUBJECTS["fox"])).all(-1).sum() for picture in pictures]
         )
 
     assert area("small") < 0.9 * area("one") < 0.9 * area("big")
@@ -288,9 +288,9 @@ def test_fixed_regions_differ_between_concepts(world):
 
 
 @pytest.mark.parametrize("concept", first_of_groups("TM"), ids=lambda c: c.group)
-def test_a_template_has_a_fixed_layout_and_its_colours_vary(world, concept):
+def test_a_template_has_a_fixed_layout_and_its_colors_vary(world, concept):
     pictures = np.stack([draw(world, concept, k) for k in range(6)])
-    for fixed in ((244, 244, 240), art_colour(SUBJECTS[concept.subject])):
+    for fixed in ((244, 244, 240), art_color(SUBJECTS[concept.subject])):
         places = (pictures == fixed).all(-1)
         assert places[0].sum() > 30 and (places == places[0]).all()
     assert (pictures.std(0).max(-1) > 5).mean() > 0.2

@@ -40,7 +40,7 @@ RUN_COLUMNS = (
     "prompt file",
     "prompts",
     "images",
-    "UNet rows / image",
+    "NFE / image",
     "s / image",
 )
 

@@ -24,7 +24,7 @@ SWAPPED = "AUC below 0.5: is the sign or are the sets swapped?"
 ENDS = {"positives": "memorized", "negatives": "ordinary"}
 
 
-def summarise(
+def summarize(
     positives: Scores,
     negatives: Scores,
     rule: str = "at_most",
@@ -128,7 +128,7 @@ def report_line(
     sets = read_scores(path)
     memorized = scores_of(sets.get("mem", []))
     ordinary = scores_of(sets.get("nonmem", []))
-    summary = summarise(memorized, ordinary, rule, fprs, seed)
+    summary = summarize(memorized, ordinary, rule, fprs, seed)
     warnings = "".join(f". {warning}" for warning in warnings_of(summary))
     numbers = ", ".join(f"{summary[end]} {name}" for end, name in ENDS.items())
     if summary["auc"] is None:

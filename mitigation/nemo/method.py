@@ -136,7 +136,7 @@ def scaled_values(
 ) -> Iterator[None]:
     """Inside the block, values of image i are multiplied by factors[layer][i], at every token.
 
-    images(): each UNet row's image, (rows,).
+    images(): each row of the UNet's batch: its image, (rows,).
     """
 
     def scale(name: str):

@@ -76,9 +76,9 @@ class Maps:
     t: torch.Tensor
     # What the values of blocked neurons are multiplied by.
     factor: float = 0.0
-    # UNet rows at once.
+    # UNet evaluations at once.
     rows: int = 64
-    # UNet rows so far.
+    # UNet evaluations so far.
     unet_rows: int = field(default=0, init=False)
 
     @no_grad

@@ -173,7 +173,7 @@ def test_several_processes_share_the_batches_and_one_speaks(base, whole, tmp_pat
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     command = [sys.executable, "-m", *launch, "generate_images.py", *base]
     command += ["--output_path", str(tmp_path)]
-    for told in ("(10 images made, 8 UNet rows", "(nothing to make)"):
+    for told in ("(10 images made, 8 NFE", "(nothing to make)"):
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1 and told in done.stdout

@@ -14,7 +14,7 @@ from memorization_suite import detect_memorization
 from memorization_suite.commands.evaluate import evaluate
 from memorization_suite.detection.evaluation import roc
 from memorization_suite.detection.evaluation.roc_plots import file_stems
-from memorization_suite.detection.evaluation.summary import SWAPPED, report_line, summarise
+from memorization_suite.detection.evaluation.summary import SWAPPED, report_line, summarize
 from memorization_suite.runs.files import write_csv
 from tests.detect import scalars
 
@@ -186,12 +186,12 @@ def test_scores_that_are_no_numbers_are_counted_and_left_out(tmp_path, capsys):
 
 
 def test_a_set_without_a_number_has_no_figures():
-    summary = summarise([float("nan")] * 3, [1.0, 2.0])
+    summary = summarize([float("nan")] * 3, [1.0, 2.0])
     assert (
         summary["auc"] is summary["tpr_at_0.01"] is summary["accuracy_low"] is None
         and summary["left_out_positives"] == 3
     )
-    single = summarise([1.0], [0.0, 2.0])
+    single = summarize([1.0], [0.0, 2.0])
     assert single["auc"] == 0.5 and single["auc_low"] is None
 
 
@@ -420,7 +420,7 @@ def test_the_line_of_the_detection_command(folders, tmp_path):
         (["--steps", "1"], "--steps is for files"),
         (["--by", "type"], "go together"),
         (["--prompts", "x.csv"], "go together"),
-        (["--by", "colour"], "--by"),
+        (["--by", "color"], "--by"),
         (["--memorized", "x.pt"], "go together"),
         (["--memorized", "x.pt", "--ordinary", "y.pt"], "x.pt"),
         (["--memorized", "x.pt", "--ordinary", "x.pt"], "same file"),

@@ -28,7 +28,7 @@ STEP = 25  # t = 481: some of the Hessians below have positive eigenvalues, some
 def between_modes(predictor: NoisePredictor, t) -> torch.Tensor:
     """Latents near the mean of their prompt's mixture, where its parts share the density."""
     alpha, sigma = predictor.model.alpha_sigma(t)
-    centres = (
+    centers = (
         predictor.model.unet.means.detach()[predictor.tokens("text")[:, 0, 0].long()]
         .mean(1)
         .reshape(-1, *LATENT)
@@ -36,10 +36,10 @@ def between_modes(predictor: NoisePredictor, t) -> torch.Tensor:
     noise = torch.stack(
         [
             torch.randn(LATENT, generator=torch.Generator().manual_seed(i))
-            for i in range(len(centres))
+            for i in range(len(centers))
         ]
     )
-    return (alpha * centres + 0.5 * sigma * noise).float()
+    return (alpha * centers + 0.5 * sigma * noise).float()
 
 
 def mixture_case(prediction_type: str, text=(1, 2, 3)):

@@ -166,7 +166,7 @@ def test_a_path_that_leaves_the_root_is_refused_before_anything_is_fetched(
         ({"kind": "magic"}, "'magic' is none of file"),
         ({"url": ""}, "needs a url"),
         ({"kind": "hub"}, "needs a repo"),
-        ({"colour": "red"}, "unknown keys: colour"),
+        ({"color": "red"}, "unknown keys: color"),
         ({"size": "big"}, "size is not a int"),
         ({"path": "checkpoints/first_seen.json"}, "in each other's place"),
         ({"path": "checkpoints"}, "in each other's place"),

@@ -11,7 +11,7 @@ FOLDER = tempfile.TemporaryDirectory(prefix="memorization_tests_")  # gone with 
 
 @cache
 def reference_image() -> str:
-    """Path of a PNG, 48 x 40 pixels: colours that change from corner to corner and a dark
+    """Path of a PNG, 48 x 40 pixels: colors that change from corner to corner and a dark
     square.
     """
     picture = Image.merge(

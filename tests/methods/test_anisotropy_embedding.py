@@ -41,7 +41,7 @@ def test_mean_cosine_equals_the_loops():
     ("norm_weight", "cosine_weight"), [(1.0, 2.0), (2.0, 1.0), (0.0, 1.0), (1.0, 0.0)]
 )
 def test_the_score_equals_the_transcription(pipe, prompts, noise, norm_weight, cosine_weight):
-    """t = 981 and 41 of 50 steps, three images at once; 1e-4. Four UNet rows."""
+    """t = 981 and 41 of 50 steps, three images at once; 1e-4. Four NFE."""
     predictor = make_predictor(pipe, prompts, 50)
     times = pipe.scheduler.timesteps[[0, -3]].tolist()
     assert times == [981, 41]

@@ -7,7 +7,7 @@ import torch
 
 from memorization_suite.detection.bright_ending import (
     EndTokenAttention,
-    binarise,
+    binarize,
     grid,
     look_ahead,
     masked_norm,
@@ -199,15 +199,15 @@ def test_otsu_separates_two_levels_of_each_image():
     bright[..., 2:5, 3:7] = 1
     mask = bright * 0.5 + 0.1 + 0.05 * torch.rand(1, 1, 8, 8, generator=generator)
     both = torch.cat([mask, mask / 1000])
-    assert torch.equal(binarise(both, "otsu"), torch.cat([bright, bright]))
-    assert torch.equal(binarise(both.to(torch.bfloat16), "otsu"), torch.cat([bright, bright]))
+    assert torch.equal(binarize(both, "otsu"), torch.cat([bright, bright]))
+    assert torch.equal(binarize(both.to(torch.bfloat16), "otsu"), torch.cat([bright, bright]))
 
 
 def test_quantiles_none_and_constant_masks():
     mask = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert binarise(mask, "quantile", 0.75).flatten().tolist() == [0.0] * 12 + [1.0] * 4
-    assert torch.equal(binarise(mask, "none"), mask)
+    assert binarize(mask, "quantile", 0.75).flatten().tolist() == [0.0] * 12 + [1.0] * 4
+    assert torch.equal(binarize(mask, "none"), mask)
     for how in ("otsu", "quantile"):
-        assert (binarise(torch.full((2, 1, 4, 4), 0.3), how) == 1).all()
+        assert (binarize(torch.full((2, 1, 4, 4), 0.3), how) == 1).all()
     with pytest.raises(ValueError, match="'half'; there are none, otsu, quantile"):
-        binarise(mask, "half")
+        binarize(mask, "half")

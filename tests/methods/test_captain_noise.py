@@ -86,7 +86,7 @@ def test_the_length_is_the_noises(make_pipe, prompts, noise, kind, rescale):
 
 @pytest.mark.parametrize(("mode", "size"), [("L", (70, 20)), ("RGBA", (9, 90)), ("P", (32, 32))])
 def test_any_picture_is_a_reference(pipe, noise, tmp_path, mode, size):
-    """Grey, transparent, with a palette; of any shape: cut, not squeezed."""
+    """Gray, transparent, with a palette; of any shape: cut, not squeezed."""
     path = tmp_path / "any.png"
     Image.linear_gradient("L").resize(size).convert(mode).save(path)
     assert method(reference=str(path)).latent(pipe, noise).shape == (1, 4, 8, 8)

@@ -43,7 +43,7 @@ CURVES = [
 
 
 def test_guidance_begins_one_step_after_the_first_strict_minimum():
-    """For good, whatever comes later; an equal neighbour is no minimum, nor is an end. Against the
+    """For good, whatever comes later; an equal neighbor is no minimum, nor is an end. Against the
     reference's search.
     """
     made, start = scales(CURVES, fallback_step=8)

@@ -195,7 +195,7 @@ def test_the_first_step_uses_what_a_noise_adjustment_computed(pipe, prompts, noi
 
 @pytest.mark.parametrize("skip", [True, False])
 def test_nothing_stays_behind(pipe, prompts, noise, skip):
-    """The extra half is gone afterwards, also after an exception; running both halves always
+    """The extra half is gone afterward, also after an exception; running both halves always
     changes nothing here.
     """
     pipe.scheduler.set_timesteps(3)

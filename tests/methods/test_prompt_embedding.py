@@ -1,4 +1,4 @@
-"""Prompt-embedding adjustment: parity with the transcription, quirks, rows, what is optimised and
+"""Prompt-embedding adjustment: parity with the transcription, quirks, rows, what is optimized and
 what is not. float32 unless said.
 """
 
@@ -231,7 +231,7 @@ def test_parts_of_the_backward_pass_change_nothing(pipe, prompts, noise, grad_ro
         assert numbers["iterations"].tolist() == others["iterations"].tolist()
 
 
-def test_bfloat16_keeps_its_optimiser_in_float32(make_pipe, prompts, noise):
+def test_bfloat16_keeps_its_optimizer_in_float32(make_pipe, prompts, noise):
     """Steps of 0.001 are lost when added to numbers of size one in bfloat16; ten of them are not
     when they are added up in float32.
     """

@@ -41,7 +41,7 @@ def noises(seed: int, own: torch.Tensor, restarts: int) -> list[torch.Tensor]:
 )
 def test_parity(make_pipe, prompts, noise, kind, settings):
     """Updates, restarts and acceptance are equal, noises within 1e-4 and losses within 1e-4,
-    although ours optimises the images together.
+    although ours optimizes the images together.
     """
     pipe, settings = (
         make_pipe("ddim", kind),

@@ -35,7 +35,7 @@ WORDS = [
 
 
 def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Coloured patches with sharp edges. size: width, height."""
+    """Colored patches with sharp edges. size: width, height."""
     patches = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
 

@@ -194,12 +194,12 @@ def test_training_pictures_are_more_real_than_broken_ones():
     for worse in (
         (real + 0.25 * noise).clamp(0, 1),
         spoilt["pure noise"],
-        spoilt["one colour"],
+        spoilt["one color"],
         spoilt["8 pixels"],
         spoilt["scrambled"],
     ):
         assert (scores[:, None] > realism(image_features(worse))[None]).float().mean() > 0.85
-    for worse in ((real + 0.25 * noise).clamp(0, 1), spoilt["pure noise"], spoilt["one colour"]):
+    for worse in ((real + 0.25 * noise).clamp(0, 1), spoilt["pure noise"], spoilt["one color"]):
         assert (scores[:, None] > realism(image_features(worse))[None]).float().mean() > 0.95
 
 

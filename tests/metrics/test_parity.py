@@ -191,12 +191,12 @@ def test_a_tighter_set_has_a_tighter_interval():
     assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
 
 
-def test_grey_images_are_read_as_rgb(sscd_file, tmp_path):
+def test_gray_images_are_read_as_rgb(sscd_file, tmp_path):
     from memorization_suite.metrics.pictures import Picture
 
-    Image.new("L", (20, 20), 90).save(tmp_path / "grey.png")
+    Image.new("L", (20, 20), 90).save(tmp_path / "gray.png")
     Image.new("RGBA", (20, 20), (90, 90, 90, 10)).save(tmp_path / "rgba.png")
     first, second = SSCD(sscd_file).features(
-        [Picture(tmp_path / name).image for name in ("grey.png", "rgba.png")]
+        [Picture(tmp_path / name).image for name in ("gray.png", "rgba.png")]
     )
     assert torch.allclose(first, second)
