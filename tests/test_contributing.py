@@ -88,7 +88,7 @@ def test_a_prompt_set(tmp_path):
         "python generate": f"python {ROOT}/generate",
         "python detect": f"python {ROOT}/detect",
     }
-    typed = recipe("A prompt set", "bash")
+    typed = recipe("A prompt set", "sh")
     for name, path in scripts.items():
         typed = typed.replace(name, path)
     typed = typed.replace("python ", f"{shlex.quote(sys.executable)} ")
