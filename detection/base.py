@@ -55,6 +55,9 @@ class Detector(Settings):
     name: ClassVar[str]
     paper: ClassVar[str]
     cost: ClassVar[str]  # NFE per image when it runs alone, N steps
+    # For the documents: owner/name of the official code on GitHub, and how the score compares.
+    code: ClassVar[str] = ""
+    compared: ClassVar[str] = ""
     needs_final: ClassVar[bool] = False  # the last latents, so the trajectory goes to its end
     needs_images: ClassVar[bool] = False  # the pictures too
     spatial: ClassVar[bool] = False  # does it have masks?
@@ -104,12 +107,13 @@ class Detector(Settings):
 DETECTORS: Registry[Detector] = Registry("detector", "detection")
 
 
-def register(name: str, *, paper: str, cost: str):
+def register(name: str, *, paper: str, cost: str, code: str = "", compared: str = ""):
     """Class decorator: makes frozen settings of the detector and lists it under `name`.
 
-    cost: NFE per image when it runs alone, N steps.
+    cost: NFE per image when it runs alone, N steps. code: owner/name of the official code on
+    GitHub. compared: how the score compares with it; both stand in detection/README.md.
     """
-    return DETECTORS.register(name, paper=paper, cost=cost)
+    return DETECTORS.register(name, paper=paper, cost=cost, code=code, compared=compared)
 
 
 def build_detector(name: str, **settings) -> Detector:

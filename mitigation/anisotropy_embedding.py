@@ -14,15 +14,17 @@ from memorization_suite.sampling import Batch, NoisePredictor, Prediction
     "anisotropy_embedding",
     paper="Asthana and Belagiannis, ICLR 2026",
     cost="2N + 2J + 4 and 2J backward passes, J updates; 2N + 2 without any",
+    compared="no code is published for it; epsilon units throughout",
 )
 class AnisotropyEmbedding(EmbeddingSearch):
-    """As prompt_embedding with the loss g1 ||e(x, c) - e(x, "")|| + g2 cos: the detector's score on
-    the image's own noise.
+    """Optimizes the prompt embedding, as prompt_embedding does, to lower the score of the detector
+    anisotropy on the image's own noise.
 
-    cos: mean cosine over pixels of e(x, "") and e(x, c) - e(x, "") at the third last timestep, on
-    the same x as the UNet reads it.
+    Loss: norm_weight ||e(x, c) - e(x, "")|| + cosine_weight cos. cos is the mean cosine over pixels
+    of e(x, "") and e(x, c) - e(x, "") at the third last timestep, on the same x as the UNet reads
+    it.
 
-    Source: the paper, which gives no code and no target for this; weights: the official detector's
+    Source: the paper, which gives no code and no target for this. Weights: the official detector's
     for SD 1.4 (SD 2: 1 and 0.1).
     """
 

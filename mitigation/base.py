@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from memorization_suite.runs.registry import Registry
-from memorization_suite.runs.settings import Settings, flag, flags, quirks, value_type
+from memorization_suite.runs.settings import Settings, flag, flags, value_type
 from memorization_suite.sampling import Adjustment, Hooks
 
 __all__ = [
@@ -29,6 +29,9 @@ class Mitigation(Settings, Hooks):
     name: ClassVar[str]
     paper: ClassVar[str]
     cost: ClassVar[str] = "2N"  # NFE per image, N steps
+    # For the documents: owner/name of the official code on GitHub, and how the method compares.
+    code: ClassVar[str] = ""
+    compared: ClassVar[str] = ""
 
     def check_run(self, identity: dict) -> None:
         """Raises ValueError when a file that the method reads was made for another run.
@@ -47,12 +50,27 @@ def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
         )
 
 
+def quirks(**repeats: str) -> Any:
+    """The flag --official: peculiarities of a method's official code to repeat, comma-separated.
+
+    repeats: name of a peculiarity -> what the official code does there.
+    """
+    known = ",".join(repeats)
+    text = f"peculiarities of the official code to repeat, any of {known}"
+    option = flag("", text, choices=tuple(repeats), several=True, always_named=False)
+    option.metadata = {**option.metadata, "repeats": repeats}
+    return option
+
+
 METHODS: Registry[Mitigation] = Registry("method", "mitigation")
 
 
-def register(name: str, *, paper: str, cost: str = Mitigation.cost):
+def register(
+    name: str, *, paper: str, cost: str = Mitigation.cost, code: str = "", compared: str = ""
+):
     """Class decorator: makes a frozen dataclass of the method and lists it under `name`.
 
-    cost: NFE per image, N steps.
+    cost: NFE per image, N steps. code: owner/name of the official code on GitHub. compared: how the
+    method compares with it; both stand in mitigation/README.md.
     """
-    return METHODS.register(name, paper=paper, cost=cost)
+    return METHODS.register(name, paper=paper, cost=cost, code=code, compared=compared)

@@ -20,13 +20,20 @@ from memorization_suite.sampling import (
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, unit
 
 
-@register("batch_wise", paper="Han et al., NeurIPS 2025, Algorithm 1", cost="4M + 2N - (k + 1)")
+@register(
+    "batch_wise",
+    paper="Han et al., NeurIPS 2025, Algorithm 1",
+    cost="4M + 2N - (k + 1), M adjustments, k = --apply_cfg_step",
+    code="hygnhan/init_noise_diffusion_memorization",
+    compared="equal in fp32; 103 NFE with the defaults (official code: 108)",
+)
 class BatchWise(Mitigation):
-    """A few sharpness-aware steps lower ||e(x, c) - e(x, "")||; guidance starts after tau.
+    """A few sharpness-aware steps on the initial noise lower ||e(x, c) - e(x, "")||. The first
+    steps of sampling are not guided.
 
     Source: Algorithm 1, Eq. 8 and 10. Differs from the official code: `rho` is a length in
     unit-variance latents for every scheduler (the official function reads Euler's latents
-    unscaled), and the unused text half is not computed.
+    unscaled), and the text half is not computed while guidance is off.
     """
 
     rho: float = flag(50.0, "length of the probe: L2 norm over one latent", above=0.0)

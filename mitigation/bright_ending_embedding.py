@@ -23,20 +23,18 @@ from memorization_suite.sampling import Batch, NoisePredictor, Prediction
     "bright_ending_embedding",
     paper="Chen et al., ICLR 2025",
     cost="4N + J - 1 and J backward passes, J updates; 4N - 2 without any",
+    code="chenchen-usyd/BE-PRSS",
+    compared="equal with --official joint_norm,last_iterate for the same mask",
 )
 class BrightEndingEmbedding(EmbeddingSearch):
-    """As prompt_embedding with the loss ||(e(x, c) - e(x, "")) o m|| / mean(m): m is the image's
-    Bright Ending mask from a first run.
+    """Optimizes the prompt embedding, as prompt_embedding does, to lower the magnitude where the
+    image is memorized: ||(e(x, c) - e(x, "")) o m|| / mean(m).
 
-    The first run (plain guidance, same noise) costs 2N; its step 0 is the search's first
-    evaluation.
+    m is the image's Bright Ending mask. It comes from a first run on the same noise with plain
+    guidance, which costs 2N. The first run's step 0 is the search's first evaluation.
 
-    Source: official code. Differs from it, which reads masks from a file of an earlier run: as
-    prompt_embedding does.
-
-    --official joint_norm: one embedding a prompt, norm and mean(m) over all its images in the
-    batch, and decay of the begin token's row; last_iterate: at the cap the last embedding, not the
-    best.
+    Source: official code. Differs from it as prompt_embedding does, and in where the mask comes
+    from: the official code reads a file of an earlier run.
     """
 
     optim_target_loss: float = flag(
@@ -54,7 +52,11 @@ class BrightEndingEmbedding(EmbeddingSearch):
         text="with --mask_binarise quantile: share of the pixels that are dark",
         always_named=False,
     )
-    official: str = quirks("joint_norm", "last_iterate")
+    official: str = quirks(
+        joint_norm="one embedding a prompt, norm and mean(m) over its images in the batch; the "
+        "begin token's row decays",
+        last_iterate="at the cap the last embedding is kept, not the best",
+    )
 
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -34,19 +34,23 @@ def as_long_as(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @register(
-    "captain_noise", paper="Zhang, Hinojosa, Ghanem 2025 (CAPTAIN, its initial noise)", cost="2N"
+    "captain_noise",
+    paper="Zhang et al. 2025 (CAPTAIN's initial noise)",
+    cost="2N",
+    compared="no code is published; the formula of the initial noise alone",
 )
 class CaptainNoise(Mitigation):
-    """x_T = IFFT(M_high FFT(eps) + M_low FFT(x_r)) with x_r the VAE latent of one given image,
-    which should be no training image.
+    """The initial noise gets the low frequencies of one given image, which should be no training
+    image: x_T = IFFT(M_high FFT(eps) + M_low FFT(x_r)), x_r the image's VAE latent.
 
-    Source: the paper's formula; no code is published. Of CAPTAIN it is the initial noise only: no
-    retrieval of references, no window of steps, no memorized region, no injection of features.
+    Source: the formula of Zhang, Hinojosa and Ghanem; no code is published. This is CAPTAIN's
+    initial noise alone: no retrieval of references, no window of steps, no memorized region, no
+    injection of features.
 
-    Ours, since the paper's masks and scale are not known: M_low is a disc; x_r is the latent's mode
-    times the VAE's scaling factor, without noise; the result gets the length of the noise as drawn,
-    so unit variance. A clean latent's low frequencies are far stronger than noise's, so the image
-    takes on the reference's colors, and its high frequencies start weaker than the model expects:
+    Ours, since the paper's masks and scale are not known: M_low is a disc. x_r is the latent's mode
+    times the VAE's scaling factor, without noise. The result gets the length of the noise as drawn,
+    so unit variance. A clean latent's low frequencies are far stronger than noise's. So the image
+    takes on the reference's colors, and its high frequencies start weaker than the model expects.
     --rescale band gives the replaced band the length that it had in the noise, and leaves the rest
     as drawn.
     """

@@ -9,7 +9,12 @@ from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 
 
-@register("clip_padding", paper="Kim and No, CVPR Findings 2026", cost="2N")
+@register(
+    "clip_padding",
+    paper="Kim and No, CVPR Findings 2026",
+    cost="2N",
+    compared="equal with --official padded_uncond",
+)
 class ClipPadding(Mitigation):
     """The prompt is padded with "!" instead of the end token, whose embedding is masked; or part of
     the padding is masked.
@@ -17,13 +22,14 @@ class ClipPadding(Mitigation):
     CLIP learned the end token as the summary of a text, and Stable Diffusion 1 pads with it, so
     that one summary fills most of the 77 positions. Stable Diffusion 2 pads with "!" already.
 
-    Source: abstract (both strategies) and official code: masked embeddings are set to zero, of the
-    padding the first `mask_padding` of what follows the end token, rounded down. Strategy 1: the
-    defaults. Strategy 2: --padding end --mask_end 0 --mask_padding 0.7 (the code also names 0.4).
+    Source: abstract (both strategies) and official code. Masked embeddings are set to zero; of the
+    padding, these are the first `mask_padding` of what follows the end token, rounded down.
+    Strategy 1: the defaults. Strategy 2: --padding end --mask_end 0 --mask_padding 0.7 (the code
+    also names 0.4).
 
-    Ours: the two can be mixed; --mask_by attention takes masked tokens out of the conditional rows'
-    cross-attention (a zero embedding stays in it: logit 0, value 0); the empty prompt keeps its own
-    padding (official code: that is "!" too, see --official).
+    Ours: the two strategies can be mixed. --mask_by attention takes masked tokens out of the
+    cross-attention of the prompt's rows, where a zero embedding stays in with logit 0 and value 0.
+    The empty prompt keeps its own padding.
     """
 
     padding: str = flag(
@@ -43,7 +49,7 @@ class ClipPadding(Mitigation):
         choices=("zero", "attention"),
         always_named=False,
     )
-    official: str = quirks("padded_uncond")
+    official: str = quirks(padded_uncond="the empty prompt gets the new padding too")
 
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -10,17 +10,23 @@ from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 
 
-@register("cross_attention", paper="Ren et al., ECCV 2024", cost="2N")
+@register(
+    "cross_attention",
+    paper="Ren et al., ECCV 2024",
+    cost="2N",
+    code="renjie3/MemAttn",
+    compared="equal for one image a call; right for any number",
+)
 class CrossAttention(Mitigation):
-    """Conditional rows attend more to the begin token; no row attends to the padding behind the
+    """Rows with a prompt attend more to the begin token. No row attends to the padding behind the
     prompt's end token.
 
-    In every cross-attention and step, logits l = Q K^T / sqrt(d): l_0 <- C l_0 for rows with a
+    In every cross-attention and step, with logits l = Q K^T / sqrt(d): l_0 <- C l_0 for rows with a
     prompt, and l_k <- -inf for k >= the prompt's length, also for the empty prompt.
 
-    Differs from the official code: rows are chosen by what they are (official: every second one,
-    right for one image per call). Source quirk, kept: a negative l_0 times C > 1 attends less;
-    --bos_mode add does not have it, and is not the paper's.
+    Differs from the official code: rows are chosen by what they are. The official code takes every
+    second one, which is right for one image per call. Kept from it: where l_0 is negative, C > 1
+    lowers the attention. --bos_mode add does not; it is not the paper's.
     """
 
     bos_scale: float = flag(

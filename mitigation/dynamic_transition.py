@@ -70,16 +70,22 @@ class FirstMinimum(GuidanceSchedule):
         return {"transition_step": self.start}
 
 
-@register("dynamic_transition", paper="Jain et al., CVPR 2025", cost="2N")
+@register(
+    "dynamic_transition",
+    paper="Jain et al., CVPR 2025",
+    cost="2N",
+    code="SonyResearch/mitigating_memorization",
+    compared="the script's rule, per image; its scale before the transition is 1, ours 0",
+)
 class DynamicTransition(Mitigation):
-    """Scale w_before while d_i = ||e(x, c) - e(x, "")|| falls; from the step after its first local
-    minimum plain guidance. One pass.
+    """Guidance scale w_before while d_i = ||e(x, c) - e(x, "")|| falls, then plain guidance from
+    the step after its first local minimum on. One pass.
 
     Source: the paper's rule as the official script applies it: guided from step i on when d_{i-1} <
-    d_{i-2} and d_{i-1} < d_i. Differs from the script: w_before is the paper's 0 (script: 1), d is
-    in epsilon units and per image, and an image without a minimum is guided from half of the steps
-    on, where the static transition's tau of 500 is (script: never, which is --fallback_step with
-    the number of steps).
+    d_{i-2} and d_{i-1} < d_i. Differs from the script: w_before is the paper's 0 (script: 1). d is
+    in epsilon units and per image. An image without a minimum is guided from half of the steps on,
+    where the static transition's tau of 500 lies (script: never, which is --fallback_step with the
+    number of steps).
     """
 
     w_before: float = flag(

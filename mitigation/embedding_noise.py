@@ -17,13 +17,19 @@ def normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(numpy_stream(seed).standard_normal(shape, dtype=np.float32))
 
 
-@register("embedding_noise", paper="Somepalli et al., NeurIPS 2023 (GNI)", cost="2N")
+@register(
+    "embedding_noise",
+    paper="Somepalli et al., NeurIPS 2023 (GNI)",
+    cost="2N",
+    code="somepago/DCR",
+    compared="equal for the same draws, which here belong to the image's seed",
+)
 class EmbeddingNoise(Mitigation):
     """Adds lambda N(0, I) to the prompt's embedding and to the empty prompt's, once per image and
     independently.
 
     Source: official code, which adds it to the stacked embeddings, so that the unconditional half
-    is noised too; published lambda: 0.1. Differs: the noise belongs to the image (its seed), not to
+    is noised too. Published lambda: 0.1. Differs: the noise belongs to the image (its seed), not to
     the order of the run.
     """
 

@@ -66,14 +66,19 @@ class Repulsive(GuidanceSchedule):
         return (uncond + s * attraction - r_i * repulsion).to(pred.uncond.dtype)
 
 
-@register("guard", paper="Zhao et al., ICML 2026", cost="3N")
+@register(
+    "guard",
+    paper="Zhao et al., ICML 2026",
+    cost="3N",
+    code="kairanzhao/GUARD",
+    compared="equal to its functions; the released script stops with a TypeError",
+)
 class Guard(Mitigation):
-    """Attraction to the prompt with attenuated attention spikes, repulsion from the ordinary
-    prediction; both from step 0.
+    """Attraction to the prompt with attenuated attention spikes, and repulsion from the ordinary
+    prediction. Both act from step 0.
 
-    Source: the paper's guidance rule. Differs from the official code, which by a default also takes
-    the part along e(c) - e("") off the attraction where the two are nearly parallel (--official
-    orthogonal), and whose released script stops with a TypeError.
+    Source: the paper's guidance rule. Differs from the official code, which by a default of its
+    script also takes a part off the attraction (--official orthogonal).
     """
 
     repulsion: float = flag(
@@ -86,7 +91,10 @@ class Guard(Mitigation):
     blocks: str = flag(
         "early", "where: early (down and middle) or all", choices=BLOCKS, always_named=False
     )
-    official: str = quirks("orthogonal")
+    official: str = quirks(
+        orthogonal="the attraction loses its part along e(c) - e(empty) where both are nearly "
+        "parallel: a default of the script, absent from the paper"
+    )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return Repulsive(self.repulsion, orthogonal="orthogonal" in self.official)
@@ -107,9 +115,18 @@ class Guard(Mitigation):
             predictor.conditioning.pop(HALF, None)
 
 
-@register("ca_attenuation", paper="Zhao et al., ICML 2026 (attenuation alone)", cost="2N")
+@register(
+    "ca_attenuation",
+    paper="Zhao et al., ICML 2026 (attenuation)",
+    cost="2N",
+    code="kairanzhao/GUARD",
+    compared="equal to its functions",
+)
 class CaAttenuation(Mitigation):
-    """Plain guidance with attenuated attention spikes in the rows of the prompt."""
+    """Plain guidance with attenuated attention spikes in the rows of the prompt.
+
+    Spikes are tokens whose largest attention logit stands out among a prompt's tokens.
+    """
 
     spike_threshold: float = again(Guard, "spike_threshold", default=0.01)
     attenuation: float = again(Guard, "attenuation")

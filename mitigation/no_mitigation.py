@@ -3,6 +3,11 @@
 from memorization_suite.mitigation.base import Mitigation, register
 
 
-@register("no_mitigation", paper="Ho and Salimans 2022 (classifier-free guidance)")
+@register(
+    "no_mitigation",
+    paper="Ho and Salimans 2022 (guidance)",
+    code="huggingface/diffusers",
+    compared="equal to diffusers' pipeline bit for bit",
+)
 class NoMitigation(Mitigation):
-    """Guidance at every step, from the noise as drawn."""
+    """Classifier-free guidance at every step, from the noise as drawn."""

@@ -12,17 +12,23 @@ from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, BelowTimestep, GuidanceSchedule
 
 
-@register("opposite_guidance", paper="Jain et al., CVPR 2025", cost="2N")
+@register(
+    "opposite_guidance",
+    paper="Jain et al., CVPR 2025",
+    cost="2N",
+    code="SonyResearch/mitigating_memorization",
+    compared="the paper's single pass; the released script does not run",
+)
 class OppositeGuidance(Mitigation):
     """e(x, "") - s (e(x, c) - e(x, "")) before the transition, plain guidance after it. One pass.
 
     The transition is the first local minimum on this trajectory (see dynamic_transition), or fixed
     by tau.
 
-    Source: the paper; s = 2 is the scale of its static command (650 is that command's tau), Han et
+    Source: the paper. s = 2 is the scale of its static command (650 is that command's tau); Han et
     al. 2025 try 1, 3, 5, 7, 9. The released script is not followed: it finds the minimum of
     1 - cos(x_{i+1}, x_i) in a pass of its own, flips the sign at every early step, and stops at the
-    transition; `signal` cosine is its signal, in the same pass and so one step later.
+    transition. --signal cosine is its signal, in the same pass and so one step later.
     """
 
     opposite_scale: float = flag(

@@ -109,15 +109,17 @@ class Search:
     "per_sample",
     paper="Han et al., NeurIPS 2025, Appendix A",
     cost="2N + 2J and J backward passes, J updates",
+    code="hygnhan/init_noise_diffusion_memorization",
+    compared="equal in fp32, with the same numbers of updates",
 )
 class PerSample(Mitigation):
     """AdamW on each latent until ||e(x, c) - e(x, "")|| <= target, then guidance from step 0.
 
     All images of a batch are optimized together, each with its own state, and leave the batch when
-    they are done: the same iterates as one after the other.
+    they are done. The iterates are those of one image after the other.
 
-    Source: Appendix A; of the stopping rule the official code (<=, checked before an update). At
-    the cap the best iterate is kept (official: the last).
+    Source: Appendix A; the stopping rule is the official code's (<=, checked before an update).
+    Differs: at the cap the best iterate is kept (official code: the last).
     """
 
     lr: float = flag(0.01, "learning rate of AdamW, in unit-variance latents", above=0.0)

@@ -12,17 +12,17 @@ from memorization_suite.sampling import Batch, NoisePredictor, Prediction
     "prompt_embedding",
     paper="Wen et al., ICLR 2024",
     cost="2N + J + 1 and J backward passes, J updates; 2N without any",
+    code="YuxinWenRick/diffusion_memorization",
+    compared="equal with --official joint_norm,last_iterate",
 )
 class PromptEmbedding(EmbeddingSearch):
     """AdamW on the prompt embedding until ||e(x, c) - e(x, "")|| <= target on the image's own
-    noise; padding and end token take part.
+    noise. Padding and end token take part.
 
     Source: official code. Differs from it: every image has its own embedding and magnitude, so the
     target does not depend on how many images a prompt has (official: 3 over 4 images, which is 1.5
-    for each); the begin token's row is not decayed; the unconditional half is computed once.
-
-    --official joint_norm: one embedding a prompt, the joint norm over its images in the batch (keep
-    them in one), and the decay; last_iterate: at the cap the last embedding, not the best.
+    for each). The begin token's row is not decayed. The unconditional half is computed once. At the
+    cap the best embedding is kept.
     """
 
     optim_target_loss: float = flag(
@@ -32,7 +32,11 @@ class PromptEmbedding(EmbeddingSearch):
         short="tl",
         above=0.0,
     )
-    official: str = quirks("joint_norm", "last_iterate")
+    official: str = quirks(
+        joint_norm="one embedding a prompt, one norm over its images in the batch; the begin "
+        "token's row decays",
+        last_iterate="at the cap the last embedding is kept, not the best",
+    )
 
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -149,18 +149,19 @@ class ReAnchored(GuidanceSchedule):
     paper="Chen et al., CVPR 2025",
     cost="2N + A + R, A alternatives tried, R re-anchored steps after step 0 with an alternative; "
     "4N - 2 + A + R with --masked 1",
+    code="chenchen-usyd/BE-PRSS",
+    compared="equal at one image a prompt; official code: 4 NFE in a re-anchored step",
 )
 class Prss(Mitigation):
-    """Takes the first caption of the same meaning whose magnitude is low enough, else the lowest,
-    and guides away from the original one.
+    """Takes the first caption of the same meaning whose magnitude is low enough, else the one with
+    the lowest, and guides away from the original one.
 
-    Captions: the prompt file's caption1, caption2, ...; an image without any keeps its own and is
+    Captions: the prompt file's caption1, caption2, ... An image without any keeps its own and is
     re-anchored on it.
 
     Source: official code. Differs from it: magnitudes are of each image (official: joint over a
-    prompt's images); e_uncond is computed once in the search and once a step, e_0 where it is used.
-    --masked 1 is the paper's PRSS + BE, with the mask of a first run; --official plain_anchor: only
-    in the search.
+    prompt's images). e_uncond is computed once in the search and once a step, e_0 where it is used.
+    --masked 1 is the paper's PRSS + BE, with the mask of a first run.
     """
 
     l_target_ss: float = flag(
@@ -180,7 +181,9 @@ class Prss(Mitigation):
         "1: magnitudes where the image is memorized, by its Bright Ending mask",
         always_named=False,
     )
-    official: str = quirks("plain_anchor")
+    official: str = quirks(
+        plain_anchor="with --masked 1: the mask serves the search only, not the re-anchoring"
+    )
 
     def edit_embeddings(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -17,13 +17,19 @@ def insert_word(prompt: str, word: str, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-@register("random_tokens", paper="Somepalli et al., NeurIPS 2023 (RT, RNA, CWR)", cost="2N")
+@register(
+    "random_tokens",
+    paper="Somepalli et al., NeurIPS 2023 (RT, RNA, CWR)",
+    cost="2N",
+    code="somepago/DCR",
+    compared="equal texts for equal draws",
+)
 class RandomTokens(Mitigation):
     """Inserts strings into the prompt, one after the other, each at a random place among the words
     as they then are.
 
-    rand_word_add (RT): a token of the vocabulary as the tokenizer spells it; rand_numb_add (RNA): a
-    number of 0..99999; rand_word_repeat (CWR): a word of the caption. A string is tokenized again
+    rand_word_add (RT): a token of the vocabulary as the tokenizer spells it. rand_numb_add (RNA): a
+    number of 0..99999. rand_word_repeat (CWR): a word of the caption. A string is tokenized again
     as part of the prompt, so a piece of a word may become several tokens; tokens_lost counts what
     does not fit into the text encoder.
 

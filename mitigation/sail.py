@@ -228,22 +228,24 @@ class SailPool:
 @register(
     "sail",
     paper="Jeon et al., ICML 2025, Algorithm 2",
-    cost="4E + 2N - 2 and J backward passes: E evaluations, J = E - attempts updates",
+    cost="4E + 2N - 2 and J backward passes, E evaluations, J = E - attempts updates",
+    code="Dongjae0324/sharpness_memorization_diffusion",
+    compared="equal with --official fixed_direction,same_candidates,v_as_x0",
 )
 class Sail(Mitigation):
-    """Adam on each initial noise x until the loss is at most l_thres; a fresh noise when max_steps
-    evaluations did not suffice.
+    """Adam on each initial noise x until the loss is at most l_thres. When max_steps evaluations do
+    not suffice, a fresh noise is tried.
 
-    With e(x) = e(x, c) - e(x, "") and u = e(x) / ||e(x)||: loss = ||e(x + delta u)|| + alpha ||x||
-    (the official code's; SD 2: alpha 0.01, l_thres 4 to 6, in units of its v quirk), or with s = -e
-    / sigma the paper's ||s(x + delta s / ||s||) - s(x)||^2 + alpha ||x||^2, for which no threshold
-    is published. The gradient flows through u.
+    With e(x) = e(x, c) - e(x, "") and u = e(x) / ||e(x)||, the official code's loss is
+    ||e(x + delta u)|| + alpha ||x|| (SD 2: alpha 0.01, l_thres 4 to 6, in units of its v quirk).
+    With s = -e / sigma, the paper's is ||s(x + delta s / ||s||) - s(x)||^2 + alpha ||x||^2; no
+    threshold is published for it. The gradient flows through u.
 
     Differs from the code: every image optimizes its own noise, so that images are paired with other
-    methods' (code: eight candidates of one seed for a prompt, first come); u is that of the iterate
-    (code: of the start); after the last restart the best noise is kept (code: goes on for ever). A
+    methods' (code: eight candidates of one seed for a prompt, first come). u is that of the iterate
+    (code: of the start). After the last restart the best noise is kept (code: goes on for ever). A
     fresh noise is drawn from SeedSequence([the image's seed, restart]); every third restart l_thres
-    grows by 0.1. attempt in the figures: the restart whose noise is kept.
+    grows by 0.1. The figure `attempt` is the restart whose noise is kept.
     """
 
     lr: float = flag(0.05, "learning rate of Adam, in unit-variance latents", above=0.0)
@@ -277,7 +279,11 @@ class Sail(Mitigation):
         at_least=0,
         changes_result=False,
     )
-    official: str = quirks("fixed_direction", "same_candidates", "v_as_x0")
+    official: str = quirks(
+        fixed_direction="the probe's direction is that of the start, not of the iterate",
+        same_candidates="a prompt's images share candidates of one seed, first come",
+        v_as_x0="a v-prediction is read as x0",
+    )
 
     @property
     def pooled(self) -> bool:

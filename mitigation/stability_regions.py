@@ -117,23 +117,27 @@ class InsideRegions(GuidanceSchedule):
         }
 
 
-@register("stability_regions", paper="Huang et al., KDD 2026", cost="2N")
+@register(
+    "stability_regions",
+    paper="Huang et al., KDD 2026",
+    cost="2N",
+    compared="no code is published; what the paper leaves open is named below",
+)
 class StabilityRegions(Mitigation):
-    """Steps that ordinary prompts do not make are corrected on the way; prompts, noise and guidance
-    are left alone.
+    """Corrects steps that ordinary prompts do not make. Prompt, noise and guidance are left alone.
 
-    With delta = z_{i+1} - z_i and mean and sd of its norm over ordinary prompts, a step is outside
-    when | ||delta|| - mean | > gamma sd. A file made with another model, sampler or guidance is
-    refused.
+    With delta = z_{i+1} - z_i, and mean and sd of its norm over ordinary prompts, a step is outside
+    when | ||delta|| - mean | > gamma sd. A statistics file that was made with another model,
+    sampler or guidance is refused.
 
     Fixed by the paper: these norms and their statistics (50 ordinary prompts), the region, the two
     corrections (z0_hat rescaled to the reference norm; ||z|| and ||delta|| clamped into their
     regions), and that there are two severities.
 
-    Ours, since no code is released and the text was not at hand: gamma 3; severe from twice that
-    on; mild: z0_hat alone; severe: z0_hat, then delta, then z, once each; the norm of delta is that
-    of the step as it would be without correction, found without a UNet call; norms in unit-variance
-    latents (paper: SD 1.4, PNDM).
+    Ours, since no code is released and the text was not at hand: gamma is 3, and severe begins at
+    twice that. A mild step has z0_hat corrected alone, a severe one z0_hat, then delta, then z,
+    once each. The norm of delta is that of the step without correction, found without a UNet call.
+    Norms are in unit-variance latents (paper: SD 1.4, PNDM).
     """
 
     statistics: str = again(Stability, "statistics", short="stats")

@@ -6,9 +6,17 @@ from memorization_suite.mitigation.base import Mitigation, check_guided_step, fl
 from memorization_suite.sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
 
 
-@register("static_transition", paper="Jain et al., CVPR 2025", cost="2N - (unguided steps)")
+@register(
+    "static_transition",
+    paper="Jain et al., CVPR 2025",
+    cost="2N - U, U unguided steps",
+    code="SonyResearch/mitigating_memorization",
+    compared="the script's rule, without its change to 200 steps",
+)
 class StaticTransition(Mitigation):
-    """Unconditional sampling (scale 0) while t > tau, then plain guidance; noise as drawn."""
+    """Unconditional sampling (scale 0) while t > tau, then plain guidance. The noise stays as
+    drawn.
+    """
 
     tau: float = flag(500.0, "no guidance while t > tau", at_least=1.0)
     cfg_step: int | None = flag(

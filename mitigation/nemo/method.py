@@ -18,13 +18,20 @@ from memorization_suite.sampling.denoiser import Denoiser
 Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its to_v
 
 
-@register("nemo", paper="Hintersdorf et al., NeurIPS 2024", cost="2N")
+@register(
+    "nemo",
+    paper="Hintersdorf et al., NeurIPS 2024",
+    cost="2N",
+    code="ml-research/localizing_memorization_in_diffusion_models",
+    compared="equal but for two repairs: sets without duplicates, one NFE a noise map",
+)
 class Nemo(Mitigation):
-    """Value neurons that a file lists for a prompt are multiplied by a factor: at every token and
+    """Multiplies by a factor the value neurons that a file lists for a prompt, at every token and
     step, in both halves.
 
     localize_neurons.py finds them. Prompts that the file does not name are sampled as without the
-    method.
+    method. The search differs from the official code: neurons are sets without duplicates, a noise
+    map takes one evaluation (official: two), and candidates are tried in one batch.
     """
 
     neurons: str = flag(

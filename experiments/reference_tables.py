@@ -1,0 +1,165 @@
+"""What the registries say, as Markdown: methods, detectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from memorization_suite.mitigation import METHODS
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.runs.settings import Settings, flags, number_text
+
+Rows = list[dict[str, str]]
+
+# Hook of the sampler -> what a method changes by it.
+CHANGES = {
+    "edit_prompts": "prompt",
+    "edit_embeddings": "embedding",
+    "adjust_initial_noise": "initial noise",
+    "guidance": "guidance",
+    "patch": "attention",
+}
+
+
+# --- methods
+
+
+def methods_by_name() -> str:
+    """Every mitigation, a line each."""
+    rows = []
+    for name, method in METHODS.items():
+        rows.append(
+            {
+                "`--method`": f"`{name}`",
+                "paper": method.paper,
+                "NFE per image": nfe_of(method.cost),
+                "changes": changes_of(method),
+            }
+        )
+    return table(rows)
+
+
+def methods_in_short() -> str:
+    """The same for the README: name, paper and cost."""
+    return in_short("`--method`", METHODS)
+
+
+def method_sections() -> str:
+    """A section for every mitigation: what it does, what it costs, its flags."""
+    return "\n\n".join(map(section, METHODS.values()))
+
+
+def changes_of(method: type[Mitigation]) -> str:
+    """What a method changes, by the hooks that it defines."""
+    changed = []
+    for hook, word in CHANGES.items():
+        if getattr(method, hook) is not getattr(Mitigation, hook):
+            changed.append(word)
+    return ", ".join(changed) or "nothing"
+
+
+# --- what methods and detectors share
+
+
+def in_short(title: str, registry: Any) -> str:
+    """Name, paper and cost of every entry."""
+    rows = []
+    for name, cls in registry.items():
+        rows.append({title: f"`{name}`", "paper": cls.paper, "NFE per image": nfe_of(cls.cost)})
+    return table(rows)
+
+
+def section(cls: Any) -> str:
+    """An entry of a registry: its docstring, its cost, its official code, its flags."""
+    facts = [f"- NFE per image: {cls.cost}"]
+    if cls.code:
+        facts.append(f"- Official code: [{cls.code}](https://github.com/{cls.code})")
+    if cls.compared:
+        facts.append(f"- Compared: {cls.compared}")
+    parts = [
+        f"### `{cls.name}`",
+        f"{cls.paper}.",
+        with_code(inspect.getdoc(cls) or "", cls),
+        with_code("\n".join(facts), cls),
+        flags_table(cls),
+    ]
+    return "\n\n".join(filter(None, parts)).rstrip()
+
+
+def with_code(text: str, cls: type[Settings]) -> str:
+    """The text with flags, and names of several words, in the form of code."""
+    known = {*METHODS, *(option.name for option in flags(cls))}
+    words = sorted((name for name in known if "_" in name), key=len, reverse=True)
+    names = "|".join([rf"--\w+(?: {value_of(cls)})?", *words])
+    return re.sub(rf"(?<![\w`/-])({names})(?![\w`])", r"`\1`", text)
+
+
+def value_of(cls: type[Settings]) -> str:
+    """A pattern of what may be typed after one of its flags: a number, or choices."""
+    choices = [choice for option in flags(cls) for choice in option.metadata["choices"]]
+    one = "|".join([r"-?[0-9][0-9.]*(?<!\.)", *map(re.escape, choices)])
+    return rf"(?:{one})(?:,(?:{one}))*(?!\w)"
+
+
+def flags_table(cls: type[Settings]) -> str:
+    """Its flags with their defaults; empty when it has none."""
+    rows = []
+    for option in flags(cls):
+        rows.append(
+            {
+                "flag": f"`--{option.name}`",
+                "default": default_text(option),
+                "meaning": meaning(option, cls),
+            }
+        )
+    return table(rows) if rows else ""
+
+
+def default_text(option: dataclasses.Field) -> str:
+    """A flag's default as it is typed; empty when there is none."""
+    value = option.default
+    if value in ("", None):
+        return ""
+    return f"`{int(value) if isinstance(value, bool) else number_text(value)}`"
+
+
+def meaning(option: dataclasses.Field, cls: type[Settings]) -> str:
+    """What a flag is, and its choices."""
+    repeats = option.metadata.get("repeats", {})
+    if repeats:
+        names = ", ".join(f"`{name}`" for name in repeats)
+        return f"[quirks of the official code](../docs/OFFICIAL.md#quirks): {names}"
+    text = with_code(str(option.metadata["help"]).replace("|", "\\|"), cls)
+    missing = [choice for choice in option.metadata["choices"] if choice not in text]
+    if missing:
+        text += f" ({', '.join(option.metadata['choices'])})"
+    return text
+
+
+def nfe_of(cost: str) -> str:
+    """The formula at the begin of a cost."""
+    return re.split(r",|;| and | \([a-z]{2}", cost)[0]
+
+
+def table(rows: Rows) -> str:
+    """A Markdown table whose columns are also aligned in its source, but for the last."""
+    titles = list(rows[0])
+    lines = [titles, ["-" * len(title) for title in titles], *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    widths[-1] = 0
+    lines[1] = ["-" * width for width in widths[:-1]] + ["---"]
+    texts = []
+    for cells in lines:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
+        texts.append(f"| {' | '.join(padded)} |\n")
+    return "".join(texts)
+
+
+REFERENCE_PARTS: dict[str, Callable[[], str]] = {
+    "methods": methods_by_name,
+    "method_sections": method_sections,
+    "readme_methods": methods_in_short,
+}

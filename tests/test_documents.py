@@ -1,0 +1,59 @@
+"""The generated parts of the documents are what the code and the stored figures say."""
+
+import pytest
+
+from memorization_suite.experiments import documents
+from memorization_suite.mitigation import METHODS
+from memorization_suite.mitigation.base import flags
+
+
+def test_every_part_is_up_to_date():
+    """Else: python -m experiments.documents"""
+    assert documents.update(check=True) == []
+
+
+def test_a_changed_entry_is_noticed(monkeypatch):
+    """Another paper, cost or default makes the parts stale that show it."""
+    monkeypatch.setattr(METHODS["sail"], "paper", "Someone else, 2030")
+    stale = documents.update(check=True)
+    assert "mitigation/README.md: methods" in stale
+    assert "mitigation/README.md: method_sections" in stale
+
+
+def test_a_part_is_rewritten_and_the_rest_is_left_alone():
+    text = "before\n<!-- generated: n -->\nold\nolder\n<!-- end -->\nafter\n"
+    made, changed = documents.rewritten(text, {"n": lambda: "new\n"})
+    assert made == "before\n<!-- generated: n -->\nnew\n<!-- end -->\nafter\n"
+    assert changed == ["n"]
+    assert documents.rewritten(made, {"n": lambda: "new\n"}) == (made, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- generated: nn -->\n<!-- end -->\n", "no generated part 'nn'.*Did you mean n?"),
+        ("<!-- generated: n -->\nold\n", "n has no line <!-- end -->"),
+    ],
+)
+def test_a_faulty_marker_is_said(text, message):
+    with pytest.raises(ValueError, match=message):
+        documents.rewritten(text, {"n": lambda: "new\n"})
+
+
+def test_check_names_what_differs(monkeypatch, capsys, tmp_path):
+    """--check changes nothing and exits with 1, without it the document is rewritten."""
+    page = tmp_path / "README.md"
+    page.write_text("<!-- generated: methods -->\n<!-- end -->\n")
+    assert documents.update(tmp_path, check=True) == ["README.md: methods"]
+    assert page.read_text().count("\n") == 2
+    documents.update(tmp_path)
+    assert "`sail`" in page.read_text() and documents.update(tmp_path, check=True) == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_how_it_compares(name):
+    method = METHODS[name]
+    assert method.compared
+    for option in flags(method):
+        if option.name == "official":
+            assert set(option.metadata["repeats"]) == set(option.metadata["choices"])
