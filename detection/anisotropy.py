@@ -51,12 +51,19 @@ def check_late_step(name: str, total: int) -> None:
         )
 
 
-@register("anisotropy", paper="Asthana and Belagiannis, ICLR 2026", cost="4")
+@register(
+    "anisotropy",
+    paper="Asthana and Belagiannis, ICLR 2026",
+    cost="4",
+    code="rohanasthana/memorization-anisotropy",
+    compared="its score with the weights of SD 1.4, equal to a transcription",
+)
 class Anisotropy(Detector):
-    """norm_weight ||e(x, c) - e(x, "")|| at the first timestep + cosine_weight cos at a late one,
-    on the same noise.
+    """norm_weight ||e(x, c) - e(x, "")|| at the first timestep, plus cosine_weight cos at a late
+    one, on the same pure noise.
 
-    Source: weights of SD 1.4.
+    cos is the mean cosine over pixels of e(x, "") and e(x, c) - e(x, ""), at the third last
+    timestep. Source: official code; its weights for SD 1.4.
     """
 
     norm_weight: float = flag(

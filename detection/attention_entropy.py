@@ -28,13 +28,19 @@ def keeps_text_rows(look: Look, layers: list[str]) -> dict[str, See]:
     return dict.fromkeys(layers, see)
 
 
-@register("attention_entropy", paper="Ren et al., ECCV 2024, D", cost="2N")
+@register(
+    "attention_entropy",
+    paper="Ren et al., ECCV 2024, D",
+    cost="2N",
+    code="renjie3/MemAttn",
+    compared="equal to a transcription; --difference signed is the official code's",
+)
 class AttentionEntropy(Detector):
-    """D: entropy of the layers' mean attention over the last fifth of the steps, plus the change of
-    the summary tokens' part since step 0.
+    """D: entropy of the layers' mean cross-attention over the last fifth of the steps, plus the
+    change of the summary tokens' part since step 0.
 
-    Source: the paper with absolute changes; the official code takes them with their sign. Summary
-    tokens: the end token and the padding.
+    Summary tokens: the end token and the padding. Source: the paper, with absolute changes; the
+    official code takes them with their sign.
     """
 
     difference: str = flag(
@@ -72,10 +78,14 @@ class AttentionEntropy(Detector):
 
 
 @register(
-    "layer_entropy", paper="Ren et al., ECCV 2024, E", cost="2 (the text half alone would do)"
+    "layer_entropy",
+    paper="Ren et al., ECCV 2024, E",
+    cost="2 (the text half alone would do)",
+    code="renjie3/MemAttn",
+    compared="equal to a transcription",
 )
 class LayerEntropy(Detector):
-    """E: entropy of one layer's attention at the first step.
+    """E: entropy of one layer's cross-attention at the first step.
 
     Source: layer 3 in the order of calls, down_blocks.1.attentions.1 of SD 1.
     """

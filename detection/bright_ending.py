@@ -185,12 +185,18 @@ def check_quantile(quantile: float) -> None:
         raise ValueError(f"--mask_quantile {quantile:g} leaves no bright pixel; it is below 1")
 
 
-@register("bright_ending", paper="Chen et al., ICLR 2025", cost="2N")
+@register(
+    "bright_ending",
+    paper="Chen et al., ICLR 2025",
+    cost="2N",
+    code="chenchen-usyd/BE-PRSS",
+    compared="equal to its two passes, in one",
+)
 class BrightEnding(Detector):
     """Mean over all steps of ||(e(x, c) - e(x, "")) o m|| / mean(m), m the end token's attention at
     the last step.
 
-    Source: official code, which samples twice to have the mask; one pass gives the same, since only
+    Source: official code, which samples twice to have the mask. One pass gives the same, since only
     the squares per pixel are kept.
     """
 

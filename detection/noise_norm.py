@@ -10,9 +10,18 @@ from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Prediction, Step
 
 
-@register("noise_norm_all", paper="Wen et al., ICLR 2024", cost="2N")
+@register(
+    "noise_norm_all",
+    paper="Wen et al., ICLR 2024",
+    cost="2N",
+    code="YuxinWenRick/diffusion_memorization",
+    compared="equal to a transcription",
+)
 class NoiseNormAll(Detector):
-    """||e(x, c) - e(x, "")||, epsilon units: mean over all steps of the guided trajectory."""
+    """||e(x, c) - e(x, "")||, epsilon units: mean over all steps of the guided trajectory.
+
+    Mask: its squares per pixel, summed over channels, mean over the steps.
+    """
 
     spatial = True
 
@@ -26,9 +35,18 @@ class NoiseNormAll(Detector):
         return reduce(torch.add, energies) / len(energies)
 
 
-@register("noise_norm", paper="Wen et al., ICLR 2024", cost="2K, K = --num_steps")
+@register(
+    "noise_norm",
+    paper="Wen et al., ICLR 2024",
+    cost="2K, K = --num_steps",
+    code="YuxinWenRick/diffusion_memorization",
+    compared="equal to a transcription",
+)
 class NoiseNorm(NoiseNormAll):
-    """The same over the first step, or the first K."""
+    """||e(x, c) - e(x, "")||, epsilon units: at the first step, or mean over the first K.
+
+    Mask: as of noise_norm_all, over these steps.
+    """
 
     num_steps: int = flag(1, "steps that are averaged, from the first", at_least=1)
 

@@ -61,7 +61,12 @@ class AmongSeeds(Detector):
         return scores
 
 
-@register("tile_distance", paper="Carlini et al., USENIX Security 2023", cost="2N")
+@register(
+    "tile_distance",
+    paper="Carlini et al., USENIX Security 2023",
+    cost="2N",
+    compared="the distance is equal to a transcription",
+)
 class TileDistance(AmongSeeds):
     """Minus the largest distance of corresponding tiles, mean over the prompt's other images.
 
@@ -74,9 +79,11 @@ class TileDistance(AmongSeeds):
         return -tile_distance(images, self.tiles)
 
 
-@register("seed_similarity", paper="ours: correlation of 32-pixel thumbnails", cost="2N")
+@register("seed_similarity", paper="ours: correlation of thumbnails", cost="2N")
 class SeedSimilarity(AmongSeeds):
-    """Correlation with the prompt's other images."""
+    """Correlation of the image's 32-pixel thumbnail with those of the prompt's other images, mean
+    over them.
+    """
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         return thumbnail_similarity(images)

@@ -31,16 +31,22 @@ def difference_along_itself(
     return change * per_image(row_norm(v)) / h
 
 
-@register("sharpness", paper="Jeon et al., ICML 2025", cost="4K, K = --num_steps")
+@register(
+    "sharpness",
+    paper="Jeon et al., ICML 2025",
+    cost="4K, K = --num_steps",
+    code="Dongjae0324/sharpness_memorization_diffusion",
+    compared="exact on a mixture of Gaussians; its v formula is not followed",
+)
 class Sharpness(Detector):
-    """||H s||: s and H are the differences of the conditional and the unconditional score and of
-    their Jacobians, where the UNet reads x.
+    """||H s||, where the UNet reads x. s is the difference of the conditional and the unconditional
+    score, H that of their Jacobians.
 
-    With s = -e / sigma, H s = J (e(x, c) - e(x, "")) / sigma^2.
+    With s = -e / sigma, H s = J (e(x, c) - e(x, "")) / sigma^2. Forward-mode differentiation or a
+    finite difference gives the product.
 
-    Source: section 4; the code's norm by default, the paper's square by `power`: the order of
-    prompts is the same at one step. The official v formula reads v as x0 and is off by powers of
-    sigma.
+    Source: section 4. The default is the code's norm, --power 2 the paper's square; at one step
+    both order prompts alike. The official v formula reads v as x0 and is off by powers of sigma.
     """
 
     num_steps: int = flag(1, "steps that are averaged, from the first", at_least=1)

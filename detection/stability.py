@@ -206,9 +206,14 @@ def instability(statistics: Statistics, update: torch.Tensor) -> torch.Tensor:
     return torch.stack(deviations, 1).amax(1)
 
 
-@register("stability", paper="Huang et al., KDD 2026", cost="2N")
+@register(
+    "stability",
+    paper="Huang et al., KDD 2026",
+    cost="2N",
+    compared="no code is published; equal to a transcription of the formula",
+)
 class Stability(Detector):
-    """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, mean and sd of this step over
+    """S = max over steps of | ||z_{i+1} - z_i|| - mean | / sd, with mean and sd of this step over
     ordinary prompts.
     """
 

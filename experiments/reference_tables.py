@@ -1,4 +1,4 @@
-"""What the registries say, as Markdown: methods, detectors."""
+"""What the registries say, as Markdown: methods and detectors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from memorization_suite.detection import DETECTORS, Detector
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.runs.settings import Settings, flags, number_text
 
 Rows = list[dict[str, str]]
+# Of a sampler, to see whether a detector looks at all of them.
+STEPS = 50
 
 # Hook of the sampler -> what a method changes by it.
 CHANGES = {
@@ -61,6 +64,44 @@ def changes_of(method: type[Mitigation]) -> str:
     return ", ".join(changed) or "nothing"
 
 
+# --- detectors
+
+
+def detectors_by_name() -> str:
+    """Every detector, a line each."""
+    rows = []
+    for name, detector in DETECTORS.items():
+        rows.append(
+            {
+                "`--detector`": f"`{name}`",
+                "paper": detector.paper,
+                "NFE per image": nfe_of(detector.cost),
+                "masks": "yes" if detector.spatial else "",
+                "needs": needs_of(detector),
+            }
+        )
+    return table(rows)
+
+
+def detectors_in_short() -> str:
+    """The same for the README: name, paper and cost."""
+    return in_short("`--detector`", DETECTORS)
+
+
+def detector_sections() -> str:
+    """A section for every detector: what it measures, what it costs, its flags."""
+    return "\n\n".join(map(section, DETECTORS.values()))
+
+
+def needs_of(detector: type[Detector]) -> str:
+    """What a detector looks at that is not there at the first step."""
+    if detector.needs_images:
+        return "images of the prompt"
+    if detector().steps(STEPS) == STEPS:
+        return "the whole trajectory"
+    return "the first steps"
+
+
 # --- what methods and detectors share
 
 
@@ -91,7 +132,7 @@ def section(cls: Any) -> str:
 
 def with_code(text: str, cls: type[Settings]) -> str:
     """The text with flags, and names of several words, in the form of code."""
-    known = {*METHODS, *(option.name for option in flags(cls))}
+    known = {*METHODS, *DETECTORS, *(option.name for option in flags(cls))}
     words = sorted((name for name in known if "_" in name), key=len, reverse=True)
     names = "|".join([rf"--\w+(?: {value_of(cls)})?", *words])
     return re.sub(rf"(?<![\w`/-])({names})(?![\w`])", r"`\1`", text)
@@ -162,4 +203,7 @@ REFERENCE_PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_by_name,
     "method_sections": method_sections,
     "readme_methods": methods_in_short,
+    "detectors": detectors_by_name,
+    "detector_sections": detector_sections,
+    "readme_detectors": detectors_in_short,
 }
