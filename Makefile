@@ -1,67 +1,80 @@
-# make demo | test | setup | lint | train-tiny | clean          VENV=folder of the environment (default .venv)
+# `make` lists the targets. VENV=folder: another environment. PYTHON=python3.12: what it is made with. PIP_ARGS="...": for every call of pip.
 VENV ?= .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.ready
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# The environment's Python once it is there.
+ANY_PYTHON = $(shell $(BIN)/python $(NEW_ENOUGH) 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
+SETUP = @$(ANY_PYTHON) -m memorization_suite setup --venv $(VENV)
 # Small batches on few cores: threads that sleep while they wait.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 # Clones may share an environment: the code is always this one's.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo test lint bench train-tiny evaluate-tiny clean
+.PHONY: help setup doctor demo test lint documents bench train-tiny evaluate-tiny clean environment tools
 
-setup: $(STAMP)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+setup: ## the environment, in .venv
+	$(SETUP) -- $(PIP_ARGS)
 
-demo: setup
-	$(BIN)/python examples/demo.py
+environment: # the same without a word when it is there
+	$(SETUP) --quiet -- $(PIP_ARGS)
 
-test: setup
+tools: # what tests and linters need beside it
+	$(SETUP) --quiet --dev -- $(PIP_ARGS)
+
+doctor: ## what this machine has, what is missing, and what gets it
+	@$(ANY_PYTHON) -m memorization_suite doctor
+
+demo: environment ## the first page, in minutes on a CPU; FULL=1: all of it
+	$(BIN)/python examples/demo.py $(if $(filter-out 0,$(FULL)),--full)
+
+test: tools ## the tests
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: tools ## the layout, the linter, the types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m tests.typed
 
-bench: setup
+documents: environment ## writes the generated parts of the documents anew
+	$(BIN)/python -m experiments.documents
+
+bench: environment ## speed of sampling and of metrics
 	$(BIN)/python -m experiments.speed
 	$(BIN)/python -m experiments.metrics
 
-# Everything of the embedded models from nothing, on a CPU, in hours; a stopped training goes on.
-train-tiny: setup
+train-tiny: environment ## the embedded models from nothing, in hours on a CPU; a stopped training resumes
 	$(BIN)/python tiny/train.py tiny
 	$(BIN)/python tiny/train.py tiny-v
 	$(BIN)/python tiny/build_world.py
 	$(BIN)/python -m experiments.train_probe
 	$(BIN)/python -m experiments.make_realism
 
-# Presets from the tuning split, then the figures of the model card and the README from the test split; some hours. EMBEDDED=tiny-v for the other model.
+# Presets from the tuning split, then the figures of the model card and the README from the test split.
 EMBEDDED ?= tiny
-evaluate-tiny: setup
-	$(BIN)/python detect_memorization.py calibrate stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 \
-		--out tiny/weights/$(EMBEDDED)/stability.json
-	$(BIN)/python detect_memorization.py calibrate stability --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv -n 4 -b 4 --guidance_scale 7.5 \
-		--out tiny/weights/$(EMBEDDED)/stability_7.5.json
+OF = --model_id $(EMBEDDED) --prompts tiny/prompts/$(EMBEDDED)
+STABILITY = $(BIN)/python detect_memorization.py calibrate stability $(OF)_ordinary_tuning.csv -n 4 -b 4
+NEURONS = $(BIN)/python mitigation/nemo/localize_neurons.py
+STATISTICS = build/$(EMBEDDED)_statistics.safetensors
+WEIGHTS = tiny/weights/$(EMBEDDED)
+
+evaluate-tiny: environment ## the embedded models' presets and figures, in hours; EMBEDDED=tiny-v: of the other one
+	$(STABILITY) --out $(WEIGHTS)/stability.json
+	$(STABILITY) --guidance_scale 7.5 --out $(WEIGHTS)/stability_7.5.json
 	mkdir -p build
-	$(BIN)/python mitigation/nemo/localize_neurons.py statistics --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_ordinary_tuning.csv \
-		--out build/$(EMBEDDED)_statistics.safetensors
-	$(BIN)/python mitigation/nemo/localize_neurons.py localize --model_id $(EMBEDDED) --scheduler keep --prompts tiny/prompts/$(EMBEDDED)_memorized_test.csv --blocks all \
-		--statistics build/$(EMBEDDED)_statistics.safetensors --seeds 4 --threshold 0.15 --out tiny/weights/$(EMBEDDED)/neurons.json
+	$(NEURONS) statistics $(OF)_ordinary_tuning.csv --scheduler keep --out $(STATISTICS)
+	$(NEURONS) localize $(OF)_memorized_test.csv --scheduler keep --blocks all --statistics $(STATISTICS) \
+		--seeds 4 --threshold 0.15 --out $(WEIGHTS)/neurons.json
 	$(BIN)/python -m experiments.tune_presets --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.evaluate_tiny --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.initial_noise --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_methods --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_detectors --model_id $(EMBEDDED)
 
-# What the others made, but for build/ (checkpoints of the training) and an environment elsewhere.
-clean:
-	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: ## removes what the others made, but build/ (checkpoints of a training)
+	rm -rf .venv demo first_look.png *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,9 +9,8 @@
 Everything is imported by this one name, for example `memorization_suite.mitigation`.
 """
 
-from __future__ import annotations
-
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
     from memorization_suite.runs.plugins import load_plugin
 
-if __name__ != "memorization_suite":  # this file too lies on __path__
+if __name__ not in ("memorization_suite", "__main__"):  # this file too lies on __path__
     raise ImportError(f"{__name__} is memorization_suite: import it by that name")
 
 # The folder that holds commands/, metrics/, tiny/, ...: this file lies beside them.
@@ -61,3 +60,9 @@ def one_name(name: str) -> None:
     """
     if not name.startswith(f"{__name__}."):
         raise ImportError(f"{name} is {__name__}.{name} here: import it by that name")
+
+
+if __name__ != "memorization_suite":  # python -m memorization_suite
+    from memorization_suite.commands.main import main
+
+    sys.exit(main())
