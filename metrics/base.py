@@ -44,6 +44,9 @@ class Quantity:
     title: str = ""
     # Of a yes or no (1 or 0): what a yes says.
     yes: str = ""
+    # For the documents: what it is, and its variant with the default flags.
+    what: str = ""
+    variant: str = ""
 
     def __post_init__(self) -> None:
         if list(self.thresholds) != sorted(self.thresholds):

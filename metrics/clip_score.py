@@ -115,8 +115,21 @@ class ClipReference(Score):
 
 @register(
     "clip",
-    Quantity("clip_gt", better="higher", title="Mean CLIP score (gt): "),
-    Quantity("clip_gen", better="higher", role="alignment", title="Mean CLIP score (gen): "),
+    Quantity(
+        "clip_gt",
+        better="higher",
+        title="Mean CLIP score (gt): ",
+        what="cosine of the caption and the training image that SSCD finds nearest",
+        variant="vit_b_32_laion2b_nearest_disc_mixup_official320",
+    ),
+    Quantity(
+        "clip_gen",
+        better="higher",
+        role="alignment",
+        title="Mean CLIP score (gen): ",
+        what="cosine of the caption and the image",
+        variant="vit_b_32_laion2b",
+    ),
     uses=("sscd",),
 )
 class ClipMetric(Metric):

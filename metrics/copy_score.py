@@ -92,8 +92,20 @@ class CopyScore(Score):
 
 @register(
     "copy",
-    Quantity("copy_score", better="lower", role="copy", thresholds=(THRESHOLD,)),
-    Quantity("feature_similarity", better="lower"),
+    Quantity(
+        "copy_score",
+        better="lower",
+        role="copy",
+        thresholds=(THRESHOLD,),
+        what="largest correlation of 32-pixel thumbnails over shifts of a pixel; no network",
+        variant=CopyScore().variant,
+    ),
+    Quantity(
+        "feature_similarity",
+        better="lower",
+        what="largest cosine of ImageNet features to a training image",
+        variant=EfficientNet.name,
+    ),
     against="references",
 )
 class CopyMetric(Metric):

@@ -17,7 +17,16 @@ def diversity(features: torch.Tensor, group: Group) -> torch.Tensor:
     return distance.sum(1) / (len(features) - 1)
 
 
-@register("diversity", Quantity("feature_diversity", better="higher", role="diversity"))
+@register(
+    "diversity",
+    Quantity(
+        "feature_diversity",
+        better="higher",
+        role="diversity",
+        what="mean of 1 - cosine of ImageNet features to the prompt's other images",
+        variant=EfficientNet.name,
+    ),
+)
 class DiversityMetric(Metric):
     """How different the images of one prompt are. Higher means more diverse."""
 

@@ -197,7 +197,12 @@ class ImageReward(Score):
 
 
 @register(
-    "image_reward", role="quality", better="higher", title="Mean Image-reward (gen, Overall): "
+    "image_reward",
+    role="quality",
+    better="higher",
+    title="Mean Image-reward (gen, Overall): ",
+    what="ImageReward of caption and image: a learned model of people's preference",
+    variant="v1.0",
 )
 class ImageRewardMetric(Metric):
     """ImageReward of each image."""

@@ -122,8 +122,18 @@ class LocalizedFeatures(Localized):
 
 @register(
     "localized",
-    Quantity("ls_l2", better="lower"),
-    Quantity("ls_features", better="lower"),
+    Quantity(
+        "ls_l2",
+        better="lower",
+        what="minus the distance of the pixels inside the mask; 0: the same region",
+        variant=Localized.variant,
+    ),
+    Quantity(
+        "ls_features",
+        better="lower",
+        what="cosine of ImageNet features of the masked pictures",
+        variant=EfficientNet.name,
+    ),
     against="references",
 )
 class LocalizedMetric(Metric):

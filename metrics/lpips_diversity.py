@@ -101,7 +101,14 @@ def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
     net.load_state_dict(weights)
 
 
-@register("lpips", role="diversity", better="higher", title="LPIPS mean :  ")
+@register(
+    "lpips",
+    role="diversity",
+    better="higher",
+    title="LPIPS mean :  ",
+    what="mean LPIPS of an image to the prompt's others",
+    variant="alex_v0.1",
+)
 class LpipsMetric(Metric):
     """Mean LPIPS of each image to the prompt's others."""
 

@@ -39,7 +39,16 @@ def realism(features: torch.Tensor) -> torch.Tensor:
     return -distances.kthvalue(NEIGHBOR, dim=1).values
 
 
-@register("quality", Quantity("realism", better="higher", role="quality"))
+@register(
+    "quality",
+    Quantity(
+        "realism",
+        better="higher",
+        role="quality",
+        what="embedded models: minus the distance to the third nearest real picture of their world",
+        variant=VARIANT,
+    ),
+)
 class RealismMetric(Metric):
     """Quality of an embedded model's images, by what is known of its world."""
 

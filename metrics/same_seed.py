@@ -15,7 +15,7 @@ from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.metrics.scores import FeatureScore, Score
-from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.metrics.sscd import DEFAULT, SscdMetric
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 
@@ -75,8 +75,22 @@ class Change(Metric):
 
 @register(
     "sscd_change",
-    Quantity("sscd_gen", better="higher", role="change", title="SSCD_gen: "),
-    Quantity("sscd_pairs", better="lower", role="diversity", title="SSCD diversity: "),
+    Quantity(
+        "sscd_gen",
+        better="higher",
+        role="change",
+        title="SSCD_gen: ",
+        what="cosine to the unmitigated image of the same seed",
+        variant=f"{DEFAULT}_to_<method>_<run>",
+    ),
+    Quantity(
+        "sscd_pairs",
+        better="lower",
+        role="diversity",
+        title="SSCD diversity: ",
+        what="median cosine over the pairs of a prompt's images",
+        variant=DEFAULT,
+    ),
     against="unmitigated",
     uses=("sscd",),
 )
@@ -92,9 +106,21 @@ class SscdChange(Change):
 
 @register(
     "feature_change",
-    Quantity("feature_gen", better="higher", role="change", title="feature_gen (not SSCD): "),
     Quantity(
-        "feature_pairs", better="lower", role="diversity", title="feature diversity (not SSCD): "
+        "feature_gen",
+        better="higher",
+        role="change",
+        title="feature_gen (not SSCD): ",
+        what="as sscd_gen, with ImageNet features",
+        variant=f"{EfficientNet.name}_to_<method>_<run>",
+    ),
+    Quantity(
+        "feature_pairs",
+        better="lower",
+        role="diversity",
+        title="feature diversity (not SSCD): ",
+        what="as sscd_pairs, with ImageNet features",
+        variant=EfficientNet.name,
     ),
     against="unmitigated",
 )

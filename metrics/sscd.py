@@ -55,6 +55,10 @@ PRESETS = {
 }
 
 
+# The variant with the default flags.
+DEFAULT = "disc_mixup_official320"
+
+
 class SSCD(Embedder):
     """Descriptors of an SSCD checkpoint (TorchScript). Their cosine is the copy similarity, in
     [-1, 1]; higher means nearer.
@@ -86,9 +90,27 @@ class SSCD(Embedder):
 
 @register(
     "sscd",
-    Quantity("sscd", better="lower", role="copy", thresholds=(0.5, 0.7), title="Mean SSCD score: "),
-    Quantity("ls_sscd", better="lower"),
-    Quantity("ls_gated", better="lower"),
+    Quantity(
+        "sscd",
+        better="lower",
+        role="copy",
+        thresholds=(0.5, 0.7),
+        title="Mean SSCD score: ",
+        what="largest cosine to a training image",
+        variant=DEFAULT,
+    ),
+    Quantity(
+        "ls_sscd",
+        better="lower",
+        what="largest cosine of the masked pictures",
+        variant=DEFAULT,
+    ),
+    Quantity(
+        "ls_gated",
+        better="lower",
+        what="ls_l2 of images whose whole picture is near (sscd above 0.5)",
+        variant=DEFAULT,
+    ),
     against="references",
 )
 class SscdMetric(Metric):

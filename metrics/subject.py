@@ -77,12 +77,20 @@ def columns(subjects: Collection[str]) -> torch.Tensor:
 
 @register(
     "alignment",
-    Quantity("subject_probability", better="higher", role="alignment"),
+    Quantity(
+        "subject_probability",
+        better="higher",
+        role="alignment",
+        what="embedded models: how surely a classifier sees all subjects of the caption",
+        variant=VARIANT,
+    ),
     Quantity(
         "subject_shown",
         better="higher",
         role="alignment",
         yes="an independent classifier sees the caption's subject",
+        what="embedded models: 1 if the classifier's first choice is a subject of the caption",
+        variant=VARIANT,
     ),
 )
 class SubjectMetric(Metric):

@@ -2,7 +2,10 @@
 
 import pytest
 
+import memorization_suite as suite
+from memorization_suite import tiny
 from memorization_suite.experiments import documents
+from memorization_suite.metrics.base import METRICS, quantity_named
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
 
@@ -57,3 +60,29 @@ def test_every_method_says_how_it_compares(name):
     for option in flags(method):
         if option.name == "official":
             assert set(option.metadata["repeats"]) == set(option.metadata["choices"])
+
+
+def test_every_quantity_says_what_it_is():
+    for metric in METRICS.values():
+        for quantity in metric.quantities:
+            assert quantity.what and quantity.variant, quantity.name
+
+
+@pytest.mark.skipif(not tiny.MODELS["tiny"].is_dir(), reason="no weights in this checkout")
+def test_declared_variants_are_those_of_a_run(tmp_path):
+    """Of the metrics that need no download."""
+    plan = suite.plan(
+        model_id="tiny",
+        end=1,
+        n_samples_per_prompt=2,
+        num_inference_steps=2,
+        output_path=str(tmp_path),
+        quiet=True,
+    )
+    run = suite.generate(plan)
+    results = suite.score(run, unmitigated=run.path, quiet=True).results
+    found = {result.quantity: result.variant for result in results}
+    assert len(found) >= 8
+    for name, variant in found.items():
+        declared = quantity_named(name).variant.removesuffix("<method>_<run>")
+        assert variant.startswith(declared), name
