@@ -1,12 +1,12 @@
 """Every detector on an embedded model's test prompts, memorized against ordinary: AUC and TPR by
-kind of memorization, rows and seconds.
+kind of memorization, NFE and seconds.
 
 python -m experiments.compare_detectors --model_id tiny
 
-Prints the tables and writes tiny/evaluation/<model>_detectors.{json,md}. Each detector runs alone,
-so that its seconds are its own, and then all together. Also: how well the masks of spatial
-detectors find the planted region of local memorization (intersection over union with it, binarized
-by Otsu's threshold; AUC over pixels). Goes on where it stopped.
+Prints the tables of docs/RESULTS.md and writes tiny/evaluation/<model>_detectors.json. A detector
+runs alone, so that its seconds are its own, and then all together. Also: how well the masks of
+spatial detectors find the planted region of local memorization (intersection over union with it,
+binarized by Otsu's threshold; AUC over pixels). Interrupted runs resume: rerun the command.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
 from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.bright_ending import binarize
 from memorization_suite.detection.evaluation.score_files import read_scores
-from memorization_suite.detection.evaluation.summary import figure_text, summarize
-from memorization_suite.experiments.common import interval_text, model_parser, write_figures
+from memorization_suite.detection.evaluation.summary import summarize
+from memorization_suite.experiments.common import model_parser
+from memorization_suite.experiments.result_tables import (
+    SAMPLES,
+    by_auc,
+    by_kind,
+    masks,
+    one_pass,
+)
 from memorization_suite.experiments.scored_run import load_once
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import average, mean_over_prompts
 from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import table_text
 
@@ -82,21 +90,6 @@ def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
     }
 
 
-def shown(line: dict) -> dict[str, str]:
-    """A line as text."""
-    kinds = line["by kind"].items()
-    return {
-        "detector": line["detector"],
-        "AUC": figure_text(line, "auc"),
-        "TPR@1%FPR": figure_text(line, "tpr_at_0.01"),
-        "TPR@3%FPR": figure_text(line, "tpr_at_0.03"),
-        **{f"AUC {kind}": figure_text(figures, "auc") for kind, figures in kinds},
-        **{f"TPR@1% {kind}": f"{figures['tpr_at_0.01']:.2f}" for kind, figures in kinds},
-        "rows": f"{line['rows per prompt']:.0f}",
-        "s": f"{line['seconds per prompt']:.2f}",
-    }
-
-
 # --- masks
 
 
@@ -130,17 +123,10 @@ def localization(
     return {name: asdict(mean_over_prompts(values)) for name, values in overlaps.items()}
 
 
-def shown_masks(name: str, figures: dict[str, dict[str, float]]) -> dict[str, str]:
-    """A line as text."""
-    line = {"masks of": name}
-    for quantity, values in figures.items():
-        line[quantity] = interval_text(**values, form=".3f")
-    return line
-
-
 def main() -> None:
     """The command line."""
-    args = model_parser(__doc__, samples=4, out="build/detection").parse_args()
+    parser = model_parser(__doc__, samples=SAMPLES["detectors"], out="build/detection")
+    args = parser.parse_args()
     captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
     preset = load_preset("auto", args.model_id)[1]
     lines = []
@@ -158,19 +144,13 @@ def main() -> None:
     folders = run(args, "all", args.out / f"{args.model_id}_all")
     cost = folders["noise_norm"].rows("cost")
     together = {name: mean_of(cost, name) for name in ("pass_unet_rows", "pass_seconds")}
-    lines_by_auc = sorted(lines, key=lambda line: -line["auc"])
-    table = [shown(line) for line in lines_by_auc]
-    masks = [shown_masks(name, figures) for name, figures in places.items()]
-    print(table_text(table))
-    print(
-        f"all in one pass: {together['pass_unet_rows']:.0f} rows and "
-        f"{together['pass_seconds']:.2f} s a prompt; one after the other "
-        f"{sum(line['rows per prompt'] for line in lines):.0f} rows and "
-        f"{sum(line['seconds per prompt'] for line in lines):.2f} s"
-    )
-    print(table_text(masks))
     figures = {"detectors": lines, "all in one pass": together, "local masks": places}
-    write_figures(args, "detectors", figures, table, masks)
+    print(table_text(by_auc(figures)))
+    print(one_pass(figures))
+    print(table_text(by_kind(figures)))
+    print(table_text(masks(figures)))
+    args.figures.mkdir(parents=True, exist_ok=True)
+    write_json(args.figures / f"{args.model_id}_detectors.json", figures)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 python -m experiments.compare_methods --model_id tiny
 
-Prints one table and writes tiny/evaluation/<model>_methods.{json,md}. Columns: share of copies and
-copy score, subject shown (alignment), diversity and realism (quality), each with its 95 % interval
-over prompts; share of copies by kind of memorization; NFE and seconds per image. Goes on
-where it stopped.
+Prints the tables of docs/RESULTS.md and writes tiny/evaluation/<model>_methods.json: share of
+copies, also by kind of memorization, copy score, subject shown (alignment), diversity and realism
+(quality), each with its 95 % interval over prompts; NFE and seconds per image. Interrupted runs
+resume: rerun the command.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import asdict
 from typing import Any
 
 from memorization_suite.commands.generate_plan import plan
-from memorization_suite.experiments.common import interval_text, model_parser, write_figures
+from memorization_suite.experiments.common import model_parser
+from memorization_suite.experiments.result_tables import KINDS, SAMPLES, by_copies, by_quality
 from memorization_suite.experiments.scored_run import ScoredRun, is_kind, scored_run
 from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.files import write_json
 from memorization_suite.runs.text import table_text
 
-KINDS = ("VM A", "VM B", "TM", "LM")
 METRICS = ("copy", "alignment", "diversity", "quality")
 QUANTITIES = {
     "copy score": "copy_score",
@@ -64,39 +65,9 @@ def line_of(name: str, run: ScoredRun) -> dict:
     }
 
 
-def shown(line: dict, plain: dict) -> dict[str, str]:
-    """A line as text.
-
-    A method is marked whose copies are not fewer than without any, beyond the interval.
-    """
-
-    def text(title: str, scale: float = 1.0, form: str = ".2f") -> str:
-        values = line[title]
-        if values is None:
-            return "-"
-        scaled = {name: scale * value for name, value in values.items()}
-        return interval_text(**scaled, form=form)
-
-    no_effect = line is not plain and line["copies"]["high"] >= plain["copies"]["low"]
-    by_kind = {}
-    for kind, value in line["copies by kind"].items():
-        by_kind[kind] = "-" if value is None else f"{100 * value:.0f}"
-    return {
-        "method": line["method"] + (" (*)" if no_effect else ""),
-        "copies %": text("copies", 100, ".0f"),
-        **by_kind,
-        "copy score": text("copy score"),
-        "subject %": text("subject shown", 100, ".0f"),
-        "diversity": text("diversity"),
-        "realism": text("realism"),
-        "NFE": f"{line['NFE']:.0f}",
-        "s": f"{line['seconds']:.2f}",
-    }
-
-
 def main() -> None:
     """The command line."""
-    parser = model_parser(__doc__, samples=2, out="build/comparison")
+    parser = model_parser(__doc__, samples=SAMPLES["methods"], out="build/comparison")
     parser.add_argument(
         "--methods", nargs="+", help="only these, beside no_mitigation (default: all)"
     )
@@ -118,10 +89,11 @@ def main() -> None:
             **flags_of(args.model_id, name),
         )
         lines.append(line_of(name, run))
-    table = [shown(line, lines[0]) for line in lines]
-    print(table_text(table))
+    print(table_text(by_copies(lines)))
     print("(*) copies not fewer than without a mitigation: the 95 % intervals overlap")
-    write_figures(args, "methods", lines, table)
+    print(table_text(by_quality(lines)))
+    args.figures.mkdir(parents=True, exist_ok=True)
+    write_json(args.figures / f"{args.model_id}_methods.json", lines)
 
 
 if __name__ == "__main__":

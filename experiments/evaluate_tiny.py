@@ -3,8 +3,8 @@ mitigation.
 
 python -m experiments.evaluate_tiny --model_id tiny
 
-About half an hour on two cores; goes on where it stopped. Writes tiny/evaluation/<model>.json and
-contact sheets beside it.
+About half an hour on two cores. Writes tiny/evaluation/<model>.json and contact sheets beside it.
+Interrupted runs resume: rerun the command.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from memorization_suite import tiny
 from memorization_suite.experiments.common import model_parser
 from memorization_suite.experiments.magnitudes import start_magnitudes
+from memorization_suite.experiments.result_tables import SAMPLES
 from memorization_suite.experiments.scored_run import (
     KINDS,
     ScoredRun,
@@ -189,11 +190,11 @@ def small(file: Path) -> Image.Image:
 
 def main() -> None:
     """The command line."""
-    parser = model_parser(__doc__, samples=10, out="build/evaluation")
+    parser = model_parser(__doc__, samples=SAMPLES["evaluation"], out="build/evaluation")
     parser.add_argument(
         "--noises",
         type=int,
-        default=4,
+        default=SAMPLES["transitions"],
         help="images per prompt in the transition study; 0 leaves it out",
     )
     args = parser.parse_args()

@@ -3,20 +3,21 @@ first-step magnitude by kind of memorization.
 
 python -m experiments.initial_noise --model_id tiny
 
-Prints the table and writes tiny/evaluation/<model>_initial_noise.{json,md}. Guidance alone starts
-at the batch-wise method's step; per-sample targets are those of experiments/grids.py.
+Prints the table of docs/RESULTS.md and writes tiny/evaluation/<model>_initial_noise.json. Guidance
+alone starts at the batch-wise method's step; per-sample targets are those of experiments/grids.py.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from memorization_suite.experiments.common import model_parser, write_figures
-from memorization_suite.experiments.compare_methods import KINDS
+from memorization_suite.experiments.common import model_parser
 from memorization_suite.experiments.evaluate_tiny import ordinary_magnitude
 from memorization_suite.experiments.grids import grids
+from memorization_suite.experiments.result_tables import KINDS, SAMPLES, initial_noise
 from memorization_suite.experiments.scored_run import ScoredRun, is_kind, load_once, scored_run
 from memorization_suite.pipelines.models import load_preset
+from memorization_suite.runs.files import write_json
 from memorization_suite.runs.text import table_text
 
 
@@ -48,34 +49,19 @@ def line_of(title: str, run: ScoredRun, pipe) -> dict:
     return line
 
 
-def shown(line: dict) -> dict[str, str]:
-    """A line as text: copies / subject / magnitude."""
-
-    def text(part: dict) -> str:
-        if part["copies"] is None:
-            return "-"
-        shares = f"{100 * part['copies']:.0f} / {100 * part['subject shown']:.0f}"
-        return f"{shares} / {part['magnitude']:.2f}"
-
-    return {
-        "copies % / subject % / magnitude": line["method"],
-        **{name: text(line[name]) for name in ("all", *KINDS)},
-        "NFE": f"{line['NFE']:.0f}",
-    }
-
-
 def main() -> None:
     """The command line."""
-    args = model_parser(__doc__, samples=2, out="build/initial_noise").parse_args()
+    parser = model_parser(__doc__, samples=SAMPLES["initial_noise"], out="build/initial_noise")
+    args = parser.parse_args()
     pipe = load_once(args.model_id)
     level = ordinary_magnitude(pipe, args.model_id)
     lines = []
     for title, flags in settings(args.model_id, level).items():
         run = scored_run(args, "memorized_test", save_latents=True, quiet=True, **flags)
         lines.append(line_of(title, run, pipe))
-    table = [shown(line) for line in lines]
-    print(table_text(table))
-    write_figures(args, "initial_noise", lines, table)
+    print(table_text(initial_noise(lines)))
+    args.figures.mkdir(parents=True, exist_ok=True)
+    write_json(args.figures / f"{args.model_id}_initial_noise.json", lines)
 
 
 if __name__ == "__main__":

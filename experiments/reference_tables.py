@@ -14,6 +14,8 @@ from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.runs.settings import Settings, flags, number_text
 
 Rows = list[dict[str, str]]
+# A last column that is wider is not aligned.
+WIDE = 24
 # Of a sampler, to see whether a detector looks at all of them.
 STEPS = 50
 
@@ -186,12 +188,12 @@ def nfe_of(cost: str) -> str:
 
 
 def table(rows: Rows) -> str:
-    """A Markdown table whose columns are also aligned in its source, but for the last."""
-    titles = list(rows[0])
-    lines = [titles, ["-" * len(title) for title in titles], *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    widths[-1] = 0
-    lines[1] = ["-" * width for width in widths[:-1]] + ["---"]
+    """A Markdown table that is aligned in its source too, but for a last column of long texts."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    if widths[-1] > WIDE:
+        widths[-1] = 3
+    lines.insert(1, ["-" * width for width in widths])
     texts = []
     for cells in lines:
         padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
