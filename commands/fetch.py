@@ -10,15 +10,16 @@ from filelock import FileLock, Timeout
 
 from memorization_suite import ROOT
 from memorization_suite.download.assets import RECORD, Asset, read_assets, select
-from memorization_suite.download.check import checksum, examine, read_record
-from memorization_suite.download.place import arrived, get, size_text, work_folder
-from memorization_suite.download.transfer import TransferError
+from memorization_suite.download.check import Record, checksum, examine, read_record
+from memorization_suite.download.place import arrived, get, work_folder
+from memorization_suite.download.transfer import TransferError, size_text
 from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.progress import next_step
 from memorization_suite.runs.settings import Settings, frozen_settings, unkeyed
 from memorization_suite.runs.text import table_text
 
 SCRIPT = "download/fetch.py"
-GOES_ON = ("", "; the same command goes on where it stopped")
+RESUMES = ("", ". Rerun the command to resume.")
 
 
 @frozen_settings
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     typed = build_parser().typed(argv)
     names = typed.pop("names", [])
-    return command(SCRIPT, lambda: run(names, FetchSettings(**typed)), after=GOES_ON)
+    return command(SCRIPT, lambda: run(names, FetchSettings(**typed)), after=RESUMES)
 
 
 def run(names: Sequence[str], settings: FetchSettings) -> int:
@@ -80,21 +81,25 @@ def run(names: Sequence[str], settings: FetchSettings) -> int:
         return 0
     if settings.check:
         return check(assets, root)
-    return fetch(assets, root, overwrite=settings.overwrite, quiet=settings.quiet)
+    code = fetch(assets, root, overwrite=settings.overwrite, quiet=settings.quiet)
+    script, *flags = assets[0].used_by.split(", ")[0].split(" ")
+    if code == 0 and (ROOT / script).is_file():
+        next_step(["python", script, *(flags or ["--help"])], settings.quiet)
+    return code
 
 
-def listing(assets: Sequence[Asset], record: dict[str, dict]) -> str:
+def listing(assets: Sequence[Asset], record: Record) -> str:
     """A line an asset."""
-    rows = []
-    for asset in assets:
-        row = {
+    rows = [
+        {
             "name": asset.name,
             "size": size_text(asset.size),
             "checksum": checksum(asset, record),
             "goes to": asset.where,
             "comes from": asset.address or "by hand",
         }
-        rows.append(row)
+        for asset in assets
+    ]
     return table_text(rows)
 
 
@@ -109,18 +114,13 @@ def check(assets: Sequence[Asset], root: Path) -> int:
     for asset in assets:
         state, why = examine(asset, root, record)
         if state == "missing":
-            why = what_is_missing(asset, root)
+            here = arrived(work_folder(asset, root))
+            why = f"{size_text(here)} of it are here" if here else f"python {SCRIPT} {asset.name}"
         elif state != "broken":
             why = f"checksum: {why}"
         print(f"{asset.name:<{width}}  {state:<7}  {asset.where}  ({why})")
         faults += state in ("missing", "broken")
     return 1 if faults else 0
-
-
-def what_is_missing(asset: Asset, root: Path) -> str:
-    """How much of it is here, else the command that gets it."""
-    here = arrived(work_folder(asset, root))
-    return f"{size_text(here)} of it are here" if here else f"python {SCRIPT} {asset.name}"
 
 
 def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) -> int:
@@ -131,22 +131,16 @@ def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) 
     """
     lock = (root / RECORD).with_name(".fetch.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    faults = 0
+    code = 0
     try:
         with FileLock(lock, timeout=0):
             for asset in assets:
-                faults += not try_to_get(asset, root, overwrite=overwrite, quiet=quiet)
+                try:
+                    done = get(asset, root, overwrite=overwrite, quiet=quiet)
+                    print(f"{asset.name}: {done}", flush=True)
+                except (TransferError, OSError) as error:
+                    print(f"{SCRIPT}: {asset.name}:", *str(error).split(), file=sys.stderr)
+                    code = 1
     except Timeout as error:
         raise OSError(f"another fetch into {root} is running") from error
-    return 1 if faults else 0
-
-
-def try_to_get(asset: Asset, root: Path, *, overwrite: bool, quiet: bool) -> bool:
-    """Gets one asset and says so, or why not. Raises ValueError for a damaged record."""
-    try:
-        done = get(asset, root, overwrite=overwrite, quiet=quiet)
-    except (TransferError, OSError) as error:
-        print(f"{SCRIPT}: {asset.name}:", *str(error).split(), file=sys.stderr, flush=True)
-        return False
-    print(f"{asset.name}: {done}", flush=True)
-    return True
+    return code

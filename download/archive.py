@@ -5,57 +5,42 @@ Nothing is written before every member is known to stay in the folder.
 
 from __future__ import annotations
 
-import gzip
 import lzma
-import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath
 
 from memorization_suite.download.assets import is_inside
-from memorization_suite.download.transfer import Refused, TransferError
+from memorization_suite.download.transfer import Refused, check_space
 
-DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
-)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file or folder in an archive."""
-
-    name: str
-    # Bytes when unpacked.
-    size: int
-    # What it is, if it is more than a plain file or folder.
-    oddity: str = ""
+# RuntimeError: zipfile's for a member that is encrypted, or packed in a way that it does not know.
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, lzma.LZMAError)
+DAMAGED += (EOFError, RuntimeError, UnicodeDecodeError)
+PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)  # types of a zip's members; 0: not told
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip or tar archive into `folder`, which must not exist.
 
     Raises Refused for a file that is no archive or is damaged, and for members that lie outside the
-    folder or are links or devices; TransferError when it does not fit on the disk; OSError.
+    folder or are links or devices; TransferError when there is no room for them; OSError.
     """
     try:
         if tarfile.is_tarfile(archive):  # first: a tar that holds a zip looks like a zip as well
             with tarfile.open(archive) as tarred:
-                check_members(map(tar_member, tarred.getmembers()), archive.parent)
+                for member in tarred.getmembers():
+                    check_member(member.name, plain=member.isreg() or member.isdir())
+                check_space(sum(member.size for member in tarred.getmembers()), archive.parent)
                 tarred.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                check_members(map(zip_member, zipped.infolist()), archive.parent)
+                for entry in zipped.infolist():
+                    kind = stat.S_IFMT(entry.external_attr >> 16)
+                    check_member(entry.orig_filename, plain=kind in PLAIN)
+                check_space(sum(entry.file_size for entry in zipped.infolist()), archive.parent)
                 zipped.extractall(folder)
         else:
             raise Refused("what came is neither a zip nor a tar archive")
@@ -63,38 +48,9 @@ def unpack(archive: Path, folder: Path) -> None:
         raise Refused(f"the archive is damaged ({type(error).__name__}: {error})") from error
 
 
-def zip_member(entry: zipfile.ZipInfo) -> Member:
-    """A member of a zip archive."""
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if entry.flag_bits & 1:
-        oddity = "encrypted"
-    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        oddity = "a link or a device"
-    else:
-        oddity = ""
-    return Member(entry.orig_filename, entry.file_size, oddity)
-
-
-def tar_member(entry: tarfile.TarInfo) -> Member:
-    """A member of a tar archive."""
-    plain = entry.isreg() or entry.isdir()
-    return Member(entry.name, entry.size, "" if plain else "a link or a device")
-
-
-def check_members(members: Iterable[Member], folder: Path) -> None:
-    """Raises Refused for the first member that may not be unpacked.
-
-    Raises TransferError when all need more than the free bytes of the disk.
-    """
-    total = 0
-    for member in members:
-        if member.oddity:
-            raise Refused(f"the archive is refused: its member {member.name!r} is {member.oddity}")
-        if PurePosixPath(member.name).parts and not is_inside(member.name):
-            raise Refused(
-                f"the archive is refused: its member {member.name!r} would lie outside the folder"
-            )
-        total += member.size
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise TransferError(f"unpacked it needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+def check_member(name: str, *, plain: bool) -> None:
+    """Raises Refused for a member that may not be unpacked. plain: whether a file or folder."""
+    if not plain:
+        raise Refused(f"the archive is refused: its member {name!r} is a link or a device")
+    if PurePosixPath(name).parts and not is_inside(name):
+        raise Refused(f"the archive is refused: its member {name!r} would lie outside the folder")

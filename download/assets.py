@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from itertools import pairwise
@@ -70,9 +70,9 @@ class Asset:
 # --- our assets ---
 
 
-def path_of(name: str, root: Path | None = None) -> Path:
+def path_of(name: str) -> Path:
     """Where the asset is, or would be. Raises ValueError for an unknown name."""
-    return (root or ROOT) / named(name).where
+    return ROOT / named(name).where
 
 
 def hint(name: str) -> str:
@@ -89,6 +89,22 @@ def named(name: str) -> Asset:
     if name not in assets:
         raise ValueError(f"there is no asset {name!r}; the assets are {', '.join(assets)}")
     return assets[name]
+
+
+def select(assets: dict[str, Asset], names: Sequence[str]) -> list[Asset]:
+    """The named assets and groups in the order of the table; `all` is everything.
+
+    Raises ValueError that lists the known names.
+    """
+    groups = dict.fromkeys(asset.group for asset in assets.values())
+    for name in names:
+        if name not in (*assets, *groups, "all"):
+            raise ValueError(
+                f"there is no asset {name!r}; the assets are {', '.join(assets)}; the groups are "
+                f"{', '.join(groups)}, all"
+            )
+    wanted = set(names)
+    return [asset for asset in assets.values() if wanted & {asset.name, asset.group, "all"}]
 
 
 # --- reading a table ---
@@ -114,73 +130,62 @@ def read_table(table: Path) -> dict[str, Asset]:
         entries = tomllib.loads(table.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the assets file {table}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{table} is not a TOML file: {error}") from error
     assets = {name: read_asset(name, entry, table) for name, entry in entries.items()}
-    check_places(assets.values(), table)
-    return assets
-
-
-def check_places(assets: Iterable[Asset], table: Path) -> None:
-    """Raises ValueError when two assets, or one and the record, are in each other's place."""
-    places = [RECORD, *(asset.path for asset in assets)]
+    places = [RECORD, *(asset.path for asset in assets.values())]
     for first, second in pairwise(sorted(map(PurePosixPath, places))):
         if second.is_relative_to(first):
             raise ValueError(f"{table}: {first} and {second} are in each other's place")
+    return assets
 
 
 def read_asset(name: str, entry: object, table: Path) -> Asset:
     """One entry of the table. Raises ValueError."""
     if not isinstance(entry, dict):
         raise ValueError(f"{table}: {name} is not a table")
-    check_keys(name, entry, table)
-    asset = Asset(name=name, **entry)
-    fault = first_fault(asset)
+    fault = fault_of_keys(entry)
+    if not fault:
+        asset = Asset(name=name, **entry)
+        fault = fault_of_values(asset)
     if fault:
         raise ValueError(f"{table}: [{name}] {fault}")
     return asset
 
 
-def check_keys(name: str, entry: dict, table: Path) -> None:
-    """Raises ValueError for a key that is missing or unknown, or a value of another type."""
+def fault_of_keys(entry: dict) -> str:
+    """What keys are missing or unknown, or which value is of another type; empty when all fit."""
     known = {item.name: item for item in fields(Asset) if item.name != "name"}
-    missing = []
-    for key, item in known.items():
-        required = item.default is MISSING and item.default_factory is MISSING
-        if required and key not in entry:
-            missing.append(key)
+    required = [name for name, item in known.items() if item.default is MISSING and name != "files"]
+    missing = [name for name in required if name not in entry]
     if missing:
-        raise ValueError(f"{table}: [{name}] lacks {', '.join(missing)}")
-    unknown = [key for key in entry if key not in known]
+        return f"lacks {', '.join(missing)}"
+    unknown = [name for name in entry if name not in known]
     if unknown:
-        raise ValueError(f"{table}: [{name}] has unknown keys: {', '.join(unknown)}")
-    for key, value in entry.items():
-        if type(value) is not TYPES[str(known[key].type)]:
-            raise ValueError(f"{table}: [{name}] {key} is not a {known[key].type}")
+        return f"has unknown keys: {', '.join(unknown)}"
+    for name, value in entry.items():
+        if type(value) is not TYPES[str(known[name].type)]:
+            return f"{name} is not a {known[name].type}"
+    return ""
 
 
-def first_fault(asset: Asset) -> str:
+def fault_of_values(asset: Asset) -> str:
     """What is wrong with an entry; empty when nothing is."""
     if not re.fullmatch(r"[\w.-]+", asset.name) or asset.name == "all":
         return "is no name: letters, digits, _ . -"
     if asset.kind not in KINDS:
         return f"kind {asset.kind!r} is none of {', '.join(KINDS)}"
-    paths = [asset.path, *asset.files]
-    if asset.main:
-        paths.insert(1, asset.main)
-    outside = [path for path in paths if not is_inside(path)]
-    if outside:
-        return f"leaves the folder: {outside}"
-    hashes = [asset.sha256, *asset.files.values()]
+    outside = [path for path in (asset.path, *asset.files) if not is_inside(path)]
+    if outside or (asset.main and not is_inside(asset.main)):
+        return f"leaves the folder: {outside or asset.main}"
+    hashes = (asset.sha256, *asset.files.values())
     if not all(re.fullmatch("([0-9a-f]{64})?", str(text)) for text in hashes):
         return "has a sha256 that is not 64 hexadecimal digits"
     if asset.url and not asset.url.startswith(("http://", "https://")):
         return "has a url that is not http or https"
-    if asset.by_hand:
-        return ""
-    if asset.kind == "hub":
-        return "" if asset.repo and asset.files else "needs a repo and its files"
-    return "" if asset.url or asset.drive else "needs a url, a drive id, or by_hand"
+    if asset.kind == "hub" and not (asset.repo and asset.files) and not asset.by_hand:
+        return "needs a repo and its files"
+    return "" if asset.address or asset.by_hand else "needs a url, a drive id, or by_hand"
 
 
 def is_inside(path: str) -> bool:
@@ -188,20 +193,3 @@ def is_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
     plain = path.isprintable() and "\\" not in path and not path.startswith("/")
     return plain and bool(parts) and ".." not in parts and ":" not in parts[0]
-
-
-def select(assets: dict[str, Asset], names: Sequence[str]) -> list[Asset]:
-    """The named assets and groups in the order of the table; `all` is everything.
-
-    Raises ValueError that lists the known names.
-    """
-    groups = [*dict.fromkeys(asset.group for asset in assets.values()), "all"]
-    for name in names:
-        if name not in assets and name not in groups:
-            raise ValueError(
-                f"there is no asset {name!r}; the assets are {', '.join(assets)}; the groups are "
-                f"{', '.join(groups)}"
-            )
-    if "all" in names:
-        return list(assets.values())
-    return [asset for asset in assets.values() if asset.name in names or asset.group in names]

@@ -12,16 +12,18 @@ from pathlib import Path, PurePosixPath
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.runs.files import sha256_of, write_json
 
-Hashes = dict[str, str]  # file -> sha256
+Hashes = dict[str, str]  # file -> sha256; the file "" is the asset itself
 Record = dict[str, dict]  # asset -> {source, date, files: Hashes}, of what was first seen
 
 
 def read_record(root: Path) -> Record:
     """What was first seen. Raises ValueError when the record is damaged."""
     path = root / RECORD
+    record = {}
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: read_entry(entry) for name, entry in stored.items()}
+        for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
+            files = dict(entry["files"])
+            record[name] = {"source": entry["source"], "date": entry["date"], "files": files}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -29,15 +31,7 @@ def read_record(root: Path) -> Record:
             f"{path}, the record of checksums, cannot be read ({type(error).__name__}): mend it, "
             "or move it away"
         ) from error
-
-
-def read_entry(entry: dict) -> dict:
-    """One of the record. Raises KeyError, TypeError or ValueError."""
-    return {
-        "source": str(entry["source"]),
-        "date": str(entry["date"]),
-        "files": dict(entry["files"]),
-    }
+    return record
 
 
 def write_record(root: Path, asset: Asset, files: Hashes) -> None:
@@ -52,10 +46,7 @@ def write_record(root: Path, asset: Asset, files: Hashes) -> None:
 
 
 def known(asset: Asset) -> Hashes:
-    """What is known in advance, else empty; the file "" is the asset itself.
-
-    What is in an archive is not known.
-    """
+    """What is known in advance, else empty. What is in an archive is not known."""
     if asset.kind == "hub":
         return asset.files
     return {"": asset.sha256} if asset.kind == "file" else {}
@@ -69,25 +60,18 @@ def all_known(asset: Asset) -> bool:
 
 def expected(asset: Asset, record: Record) -> Hashes:
     """Known in advance, else first seen, else empty."""
-    seen = record[asset.name]["files"] if asset.name in record else {}
-    hashes = dict(seen)
-    for file, sha256 in known(asset).items():
-        hashes[file] = sha256 or seen.get(file, "")
+    hashes = dict(known(asset))
+    for file, sha256 in record[asset.name]["files"].items() if asset.name in record else ():
+        hashes[file] = hashes.get(file) or sha256
     return hashes
 
 
 def files_of(asset: Asset, content: Path) -> Hashes:
     """What there is of the asset at `content`, its place or a copy beside it. Raises OSError."""
+    names = list(known(asset))
     if asset.kind == "archive":
         names = [path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))]
-    else:
-        names = list(known(asset))
-    hashes = {}
-    for name in names:
-        file = content / name
-        if file.is_file():
-            hashes[name] = sha256_of(file)
-    return hashes
+    return {name: sha256_of(content / name) for name in names if (content / name).is_file()}
 
 
 def problem(asset: Asset, there: Hashes, hashes: Hashes) -> str:

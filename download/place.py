@@ -15,22 +15,25 @@ from memorization_suite.download.check import (
     all_known,
     checksum,
     examine,
+    expected,
     files_of,
     known,
     problem,
     read_record,
-    sha256_of,
     write_record,
 )
 from memorization_suite.download.transfer import (
     Refused,
     TransferError,
+    check_space,
     fetch_drive,
     fetch_hub,
     fetch_url,
+    size_text,
 )
+from memorization_suite.runs.files import sha256_of
 
-DAMAGED = "The transfer was damaged, or the server has another file. Try again"
+DAMAGED = "thrown away. The transfer was damaged, or the server has another file. Try again"
 
 
 def get(asset: Asset, root: Path, *, overwrite: bool = False, quiet: bool = False) -> str:
@@ -63,15 +66,15 @@ def bring(asset: Asset, root: Path, record: Record, *, quiet: bool) -> str:
 
     Raises as `get`; what came of an interrupted transfer is kept.
     """
-    work = work_folder(asset, root)
-    work.mkdir(parents=True, exist_ok=True)
-    check_space(asset, work)
     if not quiet:
         size = size_text(asset.size)
         print(
             f"{asset.name}: {size} from {asset.address}; licence: {asset.licence}", file=sys.stderr
         )
+    work = work_folder(asset, root)
+    work.mkdir(parents=True, exist_ok=True)
     try:
+        check_space(asset.size - arrived(work), work.parent)
         content = fetch(asset, work, progress=not quiet and sys.stderr.isatty())
         files = files_of(asset, content)
         compare(asset, files, record)
@@ -79,18 +82,16 @@ def bring(asset: Asset, root: Path, record: Record, *, quiet: bool) -> str:
         if isinstance(error, Refused) or not arrived(work):
             shutil.rmtree(work)
         raise
-    place(content, root / asset.path, aside=work / "old")
-    first_seen = asset.name not in record and not all_known(asset)
-    if first_seen:
-        write_record(root, asset, files)
+    path = root / asset.path
+    if path.exists():
+        os.replace(path, work / "old")
+    os.replace(content, path)
     shutil.rmtree(work)
-    if not first_seen:
+    if asset.name in record or all_known(asset):
         return f"fetched to {asset.path} (checksum: {checksum(asset, record)})"
+    write_record(root, asset, files)
     why = "the hub's checksums agree" if asset.kind == "hub" else "its checksum was not known"
     return f"fetched to {asset.path}; {why}, and what was seen first is recorded in {RECORD}"
-
-
-# --- on the way ---
 
 
 def work_folder(asset: Asset, root: Path) -> Path:
@@ -105,83 +106,40 @@ def arrived(work: Path) -> int:
     return sum(path.stat().st_size for path in parts)
 
 
-def size_text(size: int) -> str:
-    """Bytes in a unit that suits them; 0: unknown."""
-    if not size:
-        return "? MB"
-    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size / 1e3:.3g} kB"
-
-
-def check_space(asset: Asset, work: Path) -> None:
-    """Raises TransferError when what is still to come has no room on the disk."""
-    to_come = asset.size - arrived(work)
-    free = shutil.disk_usage(work).free
-    if to_come > free:
-        raise TransferError(
-            f"no space: {size_text(to_come)} are to come, {size_text(free)} are free in "
-            f"{work.parent}"
-        )
-
-
 def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
-    """The file or folder as it will be placed, below `work`. Raises TransferError or OSError."""
-    if asset.kind == "hub":
-        fetch_hub(asset, work / "content", progress=progress)
-        return work / "content"
+    """The file or folder as it will be placed, below `work`. Raises TransferError or OSError.
+
+    Of an archive it is the folder in it that has the asset's name, or all.
+    """
+    content = work / "content"
     came = work / "came"
+    if asset.kind == "hub":
+        fetch_hub(asset, content, progress=progress)
+        return content
     if asset.drive:
         fetch_drive(asset, came, progress=progress)
     else:
         fetch_url(asset.url, came, progress=progress)
     if asset.kind == "file":
         return came
-    return unpacked(asset, came, work / "content")
-
-
-def unpacked(asset: Asset, archive: Path, folder: Path) -> Path:
-    """What is to be placed of the archive: the folder in it that has the asset's name, or all.
-
-    Raises TransferError or OSError.
-    """
-    if asset.sha256:
-        sha256 = sha256_of(archive)
-        if sha256 != asset.sha256:
-            raise Refused(
-                f"the sha256 of the archive is {sha256}, not {asset.sha256}: thrown away. {DAMAGED}"
-            )
-    shutil.rmtree(folder, ignore_errors=True)
-    unpack(archive, folder)
-    named = folder / Path(asset.path).name
-    return named if named.is_dir() else folder
-
-
-# --- at the end ---
+    sha256 = sha256_of(came)
+    if asset.sha256 not in ("", sha256):
+        raise Refused(f"the sha256 of the archive is {sha256}, not {asset.sha256}: {DAMAGED}")
+    shutil.rmtree(content, ignore_errors=True)
+    unpack(came, content)
+    named = content / Path(asset.path).name
+    return named if named.is_dir() else content
 
 
 def compare(asset: Asset, files: Hashes, record: Record) -> None:
     """Raises Refused when what came is not what is known in advance, or not what was first seen."""
     wrong = problem(asset, files, known(asset))
     if wrong:
-        raise Refused(f"{wrong}: thrown away. {DAMAGED}")
-    seen = record.get(asset.name)
-    wrong = problem(asset, files, seen["files"]) if seen else ""
-    if seen and wrong:
+        raise Refused(f"{wrong}: {DAMAGED}")
+    wrong = problem(asset, files, expected(asset, record))
+    if wrong:
+        seen = record[asset.name]
         raise Refused(
             f"{wrong}, which was first seen on {seen['date']} (from {seen['source']}): thrown "
-            "away. "
-            f"If the new one is meant, take {asset.name} out of {RECORD}"
+            f"away. If the new one is meant, take {asset.name} out of {RECORD}"
         )
-
-
-def place(content: Path, path: Path, *, aside: Path) -> None:
-    """Gives the content its final name.
-
-    What had the name is replaced; folders, which cannot be in one step, step aside first.
-    """
-    if path.exists() and (path.is_dir() or content.is_dir()):
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(path, aside)
-    os.replace(content, path)

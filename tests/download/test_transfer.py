@@ -9,6 +9,8 @@ from filelock import FileLock
 
 import memorization_suite.download.place
 import memorization_suite.download.transfer
+from memorization_suite import ROOT
+from memorization_suite.commands.fetch import main
 from memorization_suite.download.assets import RECORD
 from tests.download.conftest import leftovers, sha256
 
@@ -42,6 +44,23 @@ def test_a_file_is_fetched_verified_and_placed(server, thing, fetch, root):
     assert said.code == 0 and not said.err and "known" in said.out
     assert (root / HERE).read_bytes() == CONTENT and not leftovers(root)
     assert not (root / RECORD).exists()
+
+
+@pytest.mark.parametrize(
+    ("used_by", "command"),
+    [
+        (
+            "generate_images.py --model_id models/x, metrics/",
+            "generate_images.py --model_id models/x",
+        ),
+        ("metrics/compute_fid.py", "metrics/compute_fid.py --help"),
+    ],
+)
+def test_what_one_would_do_next(thing, root, tmp_path, capsys, used_by, command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = thing(used_by=used_by)
+    assert main(["thing", "--root", str(root), "--assets", str(table)]) == 0
+    assert capsys.readouterr().err.endswith(f"\nnext: python {command}\n")
 
 
 def test_what_is_whole_is_not_asked_for_again(server, thing, fetch):
