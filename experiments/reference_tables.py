@@ -1,4 +1,4 @@
-"""What the registries say, as Markdown: methods and detectors."""
+"""What the registries say, as Markdown: methods and detectors, and what download/ fetches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from memorization_suite.detection import DETECTORS, Detector
+from memorization_suite.download.assets import read_assets
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.runs.settings import Settings, flags, number_text
 
 Rows = list[dict[str, str]]
-# A last column that is wider is not aligned.
-WIDE = 24
+# A column that is wider is not aligned, and the last one not even then.
+WIDE = 60
+WIDE_LAST = 24
 # Of a sampler, to see whether a detector looks at all of them.
 STEPS = 50
 
@@ -104,6 +106,41 @@ def needs_of(detector: type[Detector]) -> str:
     return "the first steps"
 
 
+# --- assets
+
+
+def assets() -> str:
+    """What download/ fetches, how large it is, and under which license."""
+    rows = []
+    for name, asset in read_assets().items():
+        rows.append(
+            {
+                "name": f"`{name}`",
+                "group": asset.group,
+                "size": size_text(asset.size),
+                "what": asset.what,
+                "license": asset.licence,
+            }
+        )
+    return table(rows)
+
+
+def places() -> str:
+    """Where each asset goes, relative to the checkout."""
+    rows = []
+    for name, asset in read_assets().items():
+        rows.append({"name": f"`{name}`", "goes to": f"`{asset.where}`"})
+    return table(rows)
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: `99 MB`, `4.3 GB`; `?` when it is not known."""
+    for unit, length, digits in (("GB", 1e9, 1), ("MB", 1e6, 0), ("kB", 1e3, 0)):
+        if size >= length:
+            return f"{size / length:.{digits}f} {unit}"
+    return f"{size} B" if size else "?"
+
+
 # --- what methods and detectors share
 
 
@@ -188,11 +225,11 @@ def nfe_of(cost: str) -> str:
 
 
 def table(rows: Rows) -> str:
-    """A Markdown table that is aligned in its source too, but for a last column of long texts."""
+    """A Markdown table that is aligned in its source too, but for columns of long texts."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
-    if widths[-1] > WIDE:
-        widths[-1] = 3
+    limits = [WIDE] * (len(widths) - 1) + [WIDE_LAST]
+    widths = [3 if width > limit else width for width, limit in zip(widths, limits)]
     lines.insert(1, ["-" * width for width in widths])
     texts = []
     for cells in lines:
@@ -208,4 +245,6 @@ REFERENCE_PARTS: dict[str, Callable[[], str]] = {
     "detectors": detectors_by_name,
     "detector_sections": detector_sections,
     "readme_detectors": detectors_in_short,
+    "assets": assets,
+    "asset_places": places,
 }
