@@ -1,10 +1,12 @@
 """The generated parts of the documents are what the code and the stored figures say."""
 
+import tomllib
+
 import pytest
 
 import memorization_suite as suite
 from memorization_suite import tiny
-from memorization_suite.experiments import documents
+from memorization_suite.experiments import documents, result_tables, sd_cost
 from memorization_suite.metrics.base import METRICS, quantity_named
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
@@ -86,3 +88,34 @@ def test_declared_variants_are_those_of_a_run(tmp_path):
     for name, variant in found.items():
         declared = quantity_named(name).variant.removesuffix("<method>_<run>")
         assert variant.startswith(declared), name
+
+
+def test_a_changed_figure_is_noticed(monkeypatch):
+    """A number of the stored results, and a measured speed."""
+    figures = result_tables.figures
+
+    def changed(model: str, name: str = ""):
+        stored = figures(model, name)
+        if (model, name) == ("tiny", "methods"):
+            stored[0]["copies"]["mean"] = 0.123
+        return stored
+
+    monkeypatch.setattr(result_tables, "figures", changed)
+    assert documents.update(check=True) == ["docs/RESULTS.md: tiny_methods"]
+
+
+def test_costs_follow_from_the_measured_speeds(monkeypatch, tmp_path):
+    before = sd_cost.sd_cost()
+    text = sd_cost.SPEEDS.read_text()
+    speeds = tomllib.loads(text)
+    for method, seconds in speeds["seconds"].items():
+        assert sd_cost.cost(method, 10) == sd_cost.Cost(seconds, 10 * 512 * 512 * 3)
+    changed = tmp_path / "speeds.toml"
+    changed.write_text(text.replace("no_mitigation = ", "no_mitigation = 9"))
+    monkeypatch.setattr(sd_cost, "SPEEDS", changed)
+    assert sd_cost.sd_cost() != before
+
+
+@pytest.mark.parametrize("name", ["readme_methods", "readme_detectors", "readme_results"])
+def test_tables_of_the_readme_are_narrow(name):
+    assert max(map(len, documents.PARTS[name]().splitlines())) <= 100
