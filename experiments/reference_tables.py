@@ -59,6 +59,23 @@ def method_sections() -> str:
     return "\n\n".join(map(section, METHODS.values()))
 
 
+def quirks() -> str:
+    """Peculiarities of official codes that --official repeats."""
+    rows = []
+    for name, method in METHODS.items():
+        for option in flags(method):
+            for quirk, text in option.metadata.get("repeats", {}).items():
+                rows.append(
+                    {
+                        "method": f"`{name}`",
+                        "`--official`": f"`{quirk}`",
+                        "the official code": method.code or "the authors' script",
+                        "what it does": text,
+                    }
+                )
+    return table(rows)
+
+
 def changes_of(method: type[Mitigation]) -> str:
     """What a method changes, by the hooks that it defines."""
     changed = []
@@ -242,6 +259,7 @@ REFERENCE_PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_by_name,
     "method_sections": method_sections,
     "readme_methods": methods_in_short,
+    "quirks": quirks,
     "detectors": detectors_by_name,
     "detector_sections": detector_sections,
     "readme_detectors": detectors_in_short,

@@ -1,11 +1,13 @@
 """The generated parts of the documents are what the code and the stored figures say."""
 
+import re
 import tomllib
 
 import pytest
 
 import memorization_suite as suite
 from memorization_suite import tiny
+from memorization_suite.detection import DETECTORS
 from memorization_suite.experiments import documents, result_tables, sd_cost
 from memorization_suite.metrics.base import METRICS, quantity_named
 from memorization_suite.mitigation import METHODS
@@ -120,3 +122,34 @@ def test_costs_follow_from_the_measured_speeds(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["readme_methods", "readme_detectors", "readme_results"])
 def test_tables_of_the_readme_are_narrow(name):
     assert max(map(len, documents.PARTS[name]().splitlines())) <= 100
+
+
+def claims() -> list[tuple[str, str, str]]:
+    """(what, tolerance, test file) of the table in docs/OFFICIAL.md."""
+    text = (suite.ROOT / "docs" / "OFFICIAL.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (.*?) \| .*? \| `(.*?)` \| `(tests/.*?)` \|$", text.split("## How equal")[1], re.M
+    )
+    return rows
+
+
+@pytest.mark.parametrize(("what", "tolerance", "file"), claims(), ids=str)
+def test_a_test_enforces_how_equal_it_is(what, tolerance, file):
+    """The named file exists, and contains the tolerance."""
+    assert tolerance in (suite.ROOT / file).read_text(encoding="utf-8")
+
+
+def test_every_method_detector_and_metric_is_claimed():
+    told = " ".join(what for what, _, _ in claims())
+    without = {"seed_similarity"}  # ours: there is nothing to compare with
+    names = {*METHODS, *DETECTORS, "sscd", "clip_gen", "lpips", "image_reward", "fid"} - without
+    assert [name for name in sorted(names) if f"`{name}`" not in told] == []
+    assert len(claims()) >= 30
+
+
+def test_every_quirk_is_listed():
+    text = documents.PARTS["quirks"]()
+    for method in METHODS.values():
+        for option in flags(method):
+            if option.name == "official":
+                assert all(f"`{quirk}`" in text for quirk in option.metadata["choices"])
