@@ -127,10 +127,8 @@ def test_tables_of_the_readme_are_narrow(name):
 def claims() -> list[tuple[str, str, str]]:
     """(what, tolerance, test file) of the table in docs/OFFICIAL.md."""
     text = (suite.ROOT / "docs" / "OFFICIAL.md").read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\| (.*?) \| .*? \| `(.*?)` \| `(tests/.*?)` \|$", text.split("## How equal")[1], re.M
-    )
-    return rows
+    row = re.compile(r"^\| (.*?) \| .*? \| `(.*?)` \| `(tests/.*?)` \|$", re.M)
+    return row.findall(text.split("## How equal")[1])
 
 
 @pytest.mark.parametrize(("what", "tolerance", "file"), claims(), ids=str)
@@ -153,3 +151,26 @@ def test_every_quirk_is_listed():
         for option in flags(method):
             if option.name == "official":
                 assert all(f"`{quirk}`" in text for quirk in option.metadata["choices"])
+
+
+def links() -> list[tuple[str, str]]:
+    """(document, target) of every link inside the repository."""
+    found = []
+    for path in documents.documents():
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            found.append((path.relative_to(suite.ROOT).as_posix(), target))
+    return found
+
+
+@pytest.mark.parametrize(("file", "target"), links(), ids=str)
+def test_links_lead_somewhere(file, target):
+    """To a file that is there, and to a heading of it."""
+    name, _, heading = target.partition("#")
+    path = suite.ROOT / file
+    if name:
+        path = path.parent / name
+    assert path.exists()
+    if heading:
+        titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+        anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert heading in anchors
