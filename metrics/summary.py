@@ -9,7 +9,6 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.intervals import (
@@ -21,9 +20,11 @@ from memorization_suite.metrics.intervals import (
 )
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import read_csv
-from memorization_suite.runs.lazy import np
+from memorization_suite.runs.lazy import Lazy, np
 from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.text import table_text
+
+sparse = Lazy("scipy.sparse")
 
 ALL = "all"
 
@@ -131,21 +132,16 @@ def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
 
     A prompt without any is alone. hashes: prompt -> hashes of its training images.
     """
-    cluster: dict[int | None, int] = {}
-    owner: dict[str, int] = {}  # of an image: the cluster that has it
-    for prompt, images in sorted(hashes.items()):
-        joined = {owner.get(image, prompt) for image in images} | {prompt}
-        cluster[prompt] = prompt
-        owner |= dict.fromkeys(images, prompt)
-        cluster = merged(cluster, joined)
-        owner = merged(owner, joined)
-    return cluster
-
-
-def merged(table: dict[Any, int], joined: set[int]) -> dict[Any, int]:
-    """The table in which these clusters are one, called by its smallest prompt."""
-    first = min(joined)
-    return {name: first if number in joined else number for name, number in table.items()}
+    prompts = sorted(hashes)
+    size = len(prompts)
+    first_with: dict[str, int] = {}  # an image -> place of the first prompt that has it
+    links = sparse.lil_array((size, size), dtype=bool)
+    for i, prompt in enumerate(prompts):
+        for image in hashes[prompt]:
+            links[i, first_with.setdefault(image, i)] = True
+    _, labels = sparse.csgraph.connected_components(links, directed=False)
+    _, first = np.unique(labels, return_index=True)
+    return {prompt: prompts[first[label]] for prompt, label in zip(prompts, labels)}
 
 
 def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
