@@ -73,9 +73,9 @@ def interval(
 ) -> tuple[float, float]:
     """(low, high), the 95 % percentile interval of the mean, resampling prompts.
 
-    A single prompt, or none, has no interval: (nan, nan).
+    A single prompt, or none, has no interval, nor have means that are no numbers: (nan, nan).
     """
-    if len(prompt_means) < 2:
+    if len(prompt_means) < 2 or not np.isfinite(prompt_means).all():
         return nan, nan
     result = stats.bootstrap(
         (np.asarray(prompt_means, dtype=float),),
