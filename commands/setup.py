@@ -27,13 +27,15 @@ REQUIREMENTS = ROOT / "requirements.txt"
 DEVELOPMENT = ROOT / "requirements-dev.txt"
 STAMP = ".ready"
 LOG = "setup.log"
-LAST_LINES = 12
-# GB of disk. Measured with du on Linux x86-64, Python 3.11: the whole environment, and the pair of
-# torch and torchvision with the CUDA libraries and triton that they bring.
+LAST_LINES = 15
+# GB (2^30 bytes, as du and df count them), measured by `du -sh .venv` on Linux x86-64: all of it,
+# and of it the packages torch, torchvision, triton, nvidia and cuda.
 WITH_CUDA = 6.6
 PAIR_WITH_CUDA = 5.3
-# The same without NVIDIA's libraries and triton: more than a CPU build takes.
-WITHOUT_CUDA = 2.6
+# All without triton, nvidia and cuda: at least what a CPU build takes.
+WITHOUT_CUDA = 2.5
+# The wheels that the log of pip names, packed.
+DOWNLOADS = 3.3
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 INSTALL = (*PIP, "install", "--progress-bar", "off")
@@ -50,6 +52,8 @@ class Step:
     title: str
     # pip install ...
     arguments: tuple[str, ...]
+    # Package -> version, which are there afterward.
+    pins: dict[str, str]
 
     @property
     def digest(self) -> str:
@@ -72,33 +76,47 @@ def read_pins(path: Path) -> dict[str, str]:
 def steps(pip_args: list[str], *, development: bool) -> list[Step]:
     """In their order."""
     pins = read_pins(REQUIREMENTS)
-    pair = [f"{name}=={pins[name]}" for name in ("torch", "torchvision")]
+    pair = {name: pins[name] for name in ("torch", "torchvision")}
+    pair_words = tuple(f"{name}=={version}" for name, version in pair.items())
     planned = [
-        Step("pair", " ".join(pair), pair_title(pair, pip_args), tuple(pair)),
+        Step(
+            "pair",
+            content=" ".join(pair_words),
+            title=pair_title(pair, pip_args),
+            arguments=pair_words,
+            pins=pair,
+        ),
         Step(
             "packages",
-            REQUIREMENTS.read_text(encoding="utf-8"),
-            f"{len(pins) - len(pair)} more packages of requirements.txt",
-            ("-r", str(REQUIREMENTS)),
+            content=REQUIREMENTS.read_text(encoding="utf-8"),
+            title=f"{len(pins) - len(pair)} more packages of requirements.txt",
+            arguments=("-r", str(REQUIREMENTS)),
+            pins=pins,
         ),
         Step(
             "checkout",
-            (ROOT / "pyproject.toml").read_text(encoding="utf-8"),
-            "memorization_suite, from this folder",
-            ("--no-deps", "--editable", str(ROOT)),
+            content=(ROOT / "pyproject.toml").read_text(encoding="utf-8"),
+            title="memorization_suite, from this folder",
+            arguments=("--no-deps", "--editable", str(ROOT)),
+            pins={},
         ),
     ]
     if development:
-        title = f"{', '.join(read_pins(DEVELOPMENT))} of requirements-dev.txt"
-        arguments = ("-r", str(DEVELOPMENT), "-c", str(REQUIREMENTS))
-        content = DEVELOPMENT.read_text(encoding="utf-8")
-        planned.append(Step("development", content, title, arguments))
+        tools = read_pins(DEVELOPMENT)
+        step = Step(
+            "development",
+            content=DEVELOPMENT.read_text(encoding="utf-8"),
+            title=f"{', '.join(tools)} of requirements-dev.txt",
+            arguments=("-r", str(DEVELOPMENT)),
+            pins=tools,
+        )
+        planned.append(step)
     return planned
 
 
-def pair_title(pair: list[str], pip_args: list[str]) -> str:
+def pair_title(pair: dict[str, str], pip_args: list[str]) -> str:
     """What is said of torch and torchvision: which build, and how large."""
-    names = " and ".join(pair).replace("==", " ")
+    names = " and ".join(f"{name} {version}" for name, version in pair.items())
     if pip_args:
         return f"{names}: the builds that PIP_ARGS finds"
     if platform.system() == "Darwin":
@@ -118,8 +136,8 @@ def brings_cuda(pip_args: list[str]) -> bool:
 
 
 def announcement(venv: Path, pip_args: list[str]) -> str:
-    """How much disk, and how long: about 3 minutes on 2 cores with a quick network."""
-    size = f"{WITH_CUDA} GB of disk (torch is the CUDA build)"
+    """How much disk, and how long: 3 minutes were measured on 2 idle cores."""
+    size = f"{WITH_CUDA} GB of disk (torch is the CUDA build), {DOWNLOADS} GB to download"
     if pip_args:
         size = f"{WITHOUT_CUDA} to {WITH_CUDA} GB of disk, by the builds that PIP_ARGS finds"
     elif not brings_cuda(pip_args):
@@ -128,13 +146,16 @@ def announcement(venv: Path, pip_args: list[str]) -> str:
 
 
 def refusal(venv: Path, pip_args: list[str]) -> str:
-    """One line when the free disk is not enough; empty when it is."""
+    """One line when the free disk cannot hold the environment; empty when it can.
+
+    pip's downloads lie elsewhere, or come from a cache, and are not counted.
+    """
     place = venv.absolute()
     while not place.exists():
         place = place.parent
     whole = WITH_CUDA if brings_cuda(pip_args) else WITHOUT_CUDA
     needed = whole - size_of(venv)
-    free = shutil.disk_usage(place).free / 1e9
+    free = shutil.disk_usage(place).free / 2**30
     if free >= needed:
         return ""
     return (
@@ -144,12 +165,12 @@ def refusal(venv: Path, pip_args: list[str]) -> str:
 
 
 def size_of(folder: Path) -> float:
-    """GB of its files."""
+    """GB on disk, as du counts them."""
     total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            total += os.lstat(os.path.join(place, name)).st_size
-    return total / 1e9
+    for place, folders, names in os.walk(folder):
+        for name in folders + names:
+            total += getattr(os.lstat(os.path.join(place, name)), "st_blocks", 0) * 512
+    return total / 2**30
 
 
 # --- what is done
@@ -171,12 +192,38 @@ def works(venv: Path) -> bool:
     return done.returncode == 0
 
 
-def call(command: list[str], log: Path) -> bool:
-    """Whether it succeeds; its output is added to the log."""
+def installed(venv: Path) -> dict[str, str]:
+    """Package -> version, by the names of pip's folders."""
+    packages = {}
+    for place in ("lib/python*", "Lib"):
+        for folder in venv.glob(f"{place}/site-packages/*.dist-info"):
+            name, _, version = folder.stem.partition("-")
+            packages[name.lower().replace("_", "-")] = version.partition("+")[0]
+    return packages
+
+
+def not_done(venv: Path, planned: list[Step]) -> list[Step]:
+    """Steps whose content is new, or whose packages are not there."""
+    if not python_of(venv).exists():
+        return planned
+    done = read_stamp(venv)
+    here = installed(venv)
+    todo = []
+    for step in planned:
+        if done.get(step.name) != step.digest or not step.pins.items() <= here.items():
+            todo.append(step)
+    return todo
+
+
+def call(command: list[str], log: Path, title: str) -> bool:
+    """Whether it succeeds; its output is added to the log.
+
+    The command is not: PIP_ARGS may hold a password.
+    """
     # The checkout is on PYTHONPATH under make: its folders are no packages of pip.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with open(log, "a", encoding="utf-8") as file:
-        print("$", *command, file=file, flush=True)
+        print(f"--- {title}", file=file, flush=True)
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
         )
@@ -203,7 +250,7 @@ def fault(what: str, log: Path) -> int:
     """Says what failed, with the end of the log. Returns the exit code."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-LAST_LINES:]:
-        print(f"    {line}", file=sys.stderr)
+        print(f"    {line[:200]}", file=sys.stderr)
     print(f"setup: {what} failed; all of the log: {log}", file=sys.stderr)
     print("setup: what is done stays. Rerun the command to resume.", file=sys.stderr)
     return 1
@@ -226,11 +273,11 @@ def make_environment(venv: Path, todo: list[Step], pip_args: list[str]) -> int:
     if not works(venv):
         title = f"Python {platform.python_version()} and pip"
         command = [sys.executable, "-m", "venv", str(venv.absolute())]
-        if not timed(title, lambda: call(command, log) and works(venv)):
+        if not timed(title, lambda: call(command, log, title) and works(venv)):
             return fault(f"the environment (if it is a broken one, remove {venv})", log)
     for step in todo:
         command = [str(python_of(venv)), *INSTALL, *pip_args, *step.arguments]
-        if not timed(step.title, partial(call, command, log)):
+        if not timed(step.title, partial(call, command, log, step.title)):
             return fault(step.title.partition(":")[0], log)
         write_stamp(venv, read_stamp(venv) | {step.name: step.digest})
     return 0
@@ -238,14 +285,12 @@ def make_environment(venv: Path, todo: list[Step], pip_args: list[str]) -> int:
 
 def setup(venv: Path, pip_args: list[str], *, development: bool, quiet: bool) -> int:
     """Makes the environment, or what of it is not there. Returns the exit code."""
-    done = read_stamp(venv) if python_of(venv).exists() else {}
-    planned = steps(pip_args, development=development)
-    todo = [step for step in planned if done.get(step.name) != step.digest]
+    todo = not_done(venv, steps(pip_args, development=development))
     if not todo:
         if not quiet:
             print(f"The environment in {venv} is ready. Next: make demo")
         return 0
-    if "packages" in done:
+    if "packages" in read_stamp(venv):
         print(f"Environment in {venv}: brought up to date")
     else:
         print(announcement(venv, pip_args), flush=True)
@@ -274,6 +319,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     args = build_parser().parse_args(argv)
+    if not DEVELOPMENT.exists():
+        print(f"setup: this is no checkout; type: pip install -r {REQUIREMENTS}", file=sys.stderr)
+        return 1
     try:
         return setup(args.venv, args.pip_args, development=args.dev, quiet=args.quiet)
     except KeyboardInterrupt:
