@@ -31,7 +31,8 @@ from memorization_suite.detection.evaluation.summary import (
 )
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import write_csv
-from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.progress import to_open
+from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Store
 from memorization_suite.runs.text import table_text
 
@@ -85,6 +86,7 @@ class EvaluationSettings(Settings):
         metavar="FOLDER",
     )
     seed: int = flag(0, "seed of the bootstrap intervals", at_least=0, metavar="N")
+    quiet: bool = unkeyed(False, "no line on what comes next")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,6 +129,13 @@ class Evaluation:
             label = f"{row['detector']}, type {row['type']}" if row["type"] else row["detector"]
             warnings += [f"{label}: {text}" for text in warnings_of(row)]
         return warnings
+
+    @property
+    def following(self) -> list[str]:
+        """What one would type next: to open the ROC curves, if they were drawn."""
+        if self.settings.out is None or not (self.settings.out / "roc.png").exists():
+            return []
+        return to_open(self.settings.out / "roc.png")
 
     def __str__(self) -> str:
         table = table_text([shown(row, self.settings.fpr) for row in self.rows])

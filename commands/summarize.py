@@ -11,7 +11,8 @@ from memorization_suite.metrics.intervals import mean_over_prompts
 from memorization_suite.metrics.runs import unlike
 from memorization_suite.metrics.summary import Line, interval_text, summarize, text_of
 from memorization_suite.runs.cli import Parser, add_flags, command
-from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.progress import next_step
+from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.table import read_results
 from memorization_suite.runs.text import table_text
 
@@ -26,6 +27,7 @@ class Summarizing(Settings):
     """The flags of summarize.py."""
 
     quantities: tuple[str, ...] = flag((), "only these", metavar="NAME")
+    quiet: bool = unkeyed(False, "no line on what comes next")
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,11 @@ def main(argv: list[str] | None = None) -> int:
     runs = typed.pop("runs")
 
     def work() -> None:
-        summary = summary_of(runs, Summarizing(**typed).quantities)
+        settings = Summarizing(**typed)
+        summary = summary_of(runs, settings.quantities)
         for line in summary.notes:
             print(line, file=sys.stderr)
         print(summary)
+        next_step(["python", "make_report.py", *runs], settings.quiet)
 
     return command(SCRIPT, work)

@@ -10,7 +10,8 @@ from memorization_suite.commands.summarize import check_scored, parser_of_runs
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
-from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.progress import next_step, to_open
+from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 
 SCRIPT = "plot_tradeoff.py"
 DESCRIPTION = (
@@ -36,6 +37,7 @@ class Plotting(Settings):
         "alignment (default: clip_gen, or the first that every run has)",
         metavar="QUANTITY",
     )
+    quiet: bool = unkeyed(False, "no line on what comes next")
 
 
 def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
@@ -62,4 +64,11 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     typed = build_parser().typed(argv)
-    return command(SCRIPT, lambda: print(plot_tradeoff(**typed)))
+    runs = typed.pop("runs")
+
+    def work() -> None:
+        settings = Plotting(**typed)
+        print(plot_tradeoff(runs, **typed))
+        next_step(to_open(settings.out), settings.quiet)
+
+    return command(SCRIPT, work)

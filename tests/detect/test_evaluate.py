@@ -119,6 +119,12 @@ def test_a_line_for_each_detector(folders, tmp_path, capsys):
     }
 
 
+def test_what_one_would_do_next(folders, tmp_path):
+    assert evaluate(files=folders).following == []
+    drawn = evaluate(files=folders, out=tmp_path / "out")
+    assert drawn.following[-1] == (tmp_path / "out" / "roc.png").as_uri()
+
+
 def test_the_same_command_writes_the_same_bytes(folders, tmp_path):
     for out in ("a", "b"):
         assert (

@@ -76,4 +76,5 @@ def test_readers_need_no_torch(run, tmp_path):
     for script, argv in readers.items():
         code, said, modules = start(tmp_path, script, *argv)
         assert code == 0 and "torch" not in modules, said
+        assert said.splitlines()[-1].startswith("next: python "), said
     assert (tmp_path / "plot.png").exists() and (tmp_path / "page.html").exists()
