@@ -14,11 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.calibrate import Calibration, Threshold, stability, threshold
+from memorization_suite.commands.calibrate import (
+    Calibration,
+    Threshold,
+    stability,
+    threshold,
+    use_of_statistics,
+)
 from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import SCRIPT, Request, plan_detection
 from memorization_suite.commands.evaluate import EvaluationSettings, evaluate
+from memorization_suite.commands.settings import QUIET
 from memorization_suite.commands.spectrum import SpectrumSettings, spectrum
+from memorization_suite.commands.study import Study
 from memorization_suite.commands.tokens import TokenSettings, tokens
 from memorization_suite.detection import DETECTORS
 from memorization_suite.runs.cli import (
@@ -32,6 +40,7 @@ from memorization_suite.runs.cli import (
     command,
     listing,
 )
+from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.settings import flags
 
 SCORE_FILES = ("files", "memorized", "ordinary")
@@ -55,6 +64,8 @@ class Subcommand:
     about: str
     # Adds its flags to a parser.
     add_flags: Callable[[Parser], None]
+    # What one would type next: from its result and from what was typed.
+    following: Callable[[Any, dict[str, Any]], list[str]]
     # What a fault leaves behind, and the flag that helps when the memory does not suffice: see
     # `runs.cli.command`.
     after: tuple[str, str] = RESUMES
@@ -95,25 +106,51 @@ def add_calibrations(parser: Parser) -> None:
         type=float,
         help="largest share of ordinary images that may lie above it (default 0.01)",
     )
+    parsers["threshold"].add_argument("--quiet", action="store_true", help=QUIET)
 
 
 def calibrate(kind: str, **typed: Any) -> Threshold | str:
     """The threshold, or what was written. Raises ValueError for what the user can mend, OSError."""
-    return threshold(**typed) if kind == "threshold" else stability(**typed)
+    if kind == "stability":
+        return stability(**typed)
+    typed.pop("quiet", None)
+    return threshold(**typed)
+
+
+def after_calibration(made: Threshold | str, typed: dict[str, Any]) -> list[str]:
+    """What one would type next: images with the threshold, or with the statistics."""
+    return made.following if isinstance(made, Threshold) else use_of_statistics(typed)
+
+
+def to_look(made: Study, typed: dict[str, Any]) -> list[str]:
+    """What one would type next: to open a study's pictures."""
+    return to_open(made.path)
+
+
+def nothing(made: Any, typed: dict[str, Any]) -> list[str]:
+    """The job itself says what is next."""
+    return []
 
 
 SUBCOMMANDS = {
-    "evaluate": Subcommand(evaluate, EvaluationSettings.about, add_evaluation, after=NOTHING_SAID),
+    "evaluate": Subcommand(
+        evaluate, EvaluationSettings.about, add_evaluation, nothing, after=NOTHING_SAID
+    ),
     "spectrum": Subcommand(
-        spectrum, SpectrumSettings.about, partial(add_flags, settings=SpectrumSettings)
+        spectrum, SpectrumSettings.about, partial(add_flags, settings=SpectrumSettings), to_look
     ),
     "tokens": Subcommand(
-        tokens, TokenSettings.about, partial(add_flags, settings=TokenSettings), smaller="-n"
+        tokens,
+        TokenSettings.about,
+        partial(add_flags, settings=TokenSettings),
+        to_look,
+        smaller="-n",
     ),
     "calibrate": Subcommand(
         calibrate,
         "Reference values from ordinary prompts.",
         add_calibrations,
+        after_calibration,
         after=NOTHING_WRITTEN,
     ),
 }
@@ -133,7 +170,9 @@ def run_subcommand(name: str, argv: list[str]) -> int:
     typed = parser.typed(argv)
 
     def work() -> None:
-        print(chosen.job(**typed))
+        made = chosen.job(**typed)
+        print(made)
+        next_step(chosen.following(made, typed), typed.get("quiet", False))
 
     return command(parser.prog, work, after=chosen.after, smaller=chosen.smaller)
 
@@ -168,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     def work() -> None:
-        print(detect(plan_detection(**typed)).summary)
+        detections = detect(plan_detection(**typed))
+        print(detections.summary)
+        next_step(detections.following, detections.plan.settings.quiet)
 
     return command(SCRIPT, work, after=RESUMES)
 

@@ -19,6 +19,7 @@ from memorization_suite.runs.cli import (
     command,
     listing,
 )
+from memorization_suite.runs.progress import next_step
 
 SMALLER = "--batch_size or --n_samples_per_prompt"
 
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         run = generate(plan(**typed))
         if run.is_main:
             print(run.summary)
+            next_step(run.following, run.plan.settings.quiet)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from memorization_suite.commands.report import Reporting, report
 from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.progress import next_step, to_open
 
 SCRIPT = "make_report.py"
 DESCRIPTION = (
@@ -47,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     out = typed.pop("out")
 
     def work() -> None:
-        print(report(folders, out, **typed).summary)
+        page = report(folders, out, **typed)
+        print(page.summary)
+        next_step(to_open(page.path), typed.get("quiet", False))
 
     return command(SCRIPT, work)
 

@@ -13,6 +13,7 @@ from memorization_suite.commands.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweep_file import OF_THE_SWEEP
 from memorization_suite.generate_images import SMALLER, add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.progress import next_step, to_open
 
 SCRIPT = "sweep.py"
 DESCRIPTION = "Runs a list or grid of settings, scores the images, and writes one page."
@@ -64,8 +65,11 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(entry.command for entry in entries))
             return
         page = sweep(entries, out, title=f"Sweep {file.stem}", scores=scores, again=again)
+        following = ["python", SCRIPT, *(word for word in argv if word != "--no_scores")]
         if page:
             print(page.summary)
+            following = to_open(page.path)
+        next_step(following, typed.get("quiet", False))
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
 

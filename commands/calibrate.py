@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from memorization_suite.commands.settings import Sampling, check_out, load_model, on_device
+from memorization_suite import tiny
+from memorization_suite.commands.settings import (
+    QUIET,
+    Sampling,
+    check_out,
+    command_words,
+    load_model,
+    on_device,
+)
 from memorization_suite.commands.study import asked
 from memorization_suite.detection.stability import (
     NORMS,
@@ -25,7 +32,9 @@ from memorization_suite.pipelines.models import check_unet, fingerprint
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import read_csv, sha256_of, write_bytes
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
+from memorization_suite.runs.store import Store
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, sample
 
@@ -68,7 +77,7 @@ class Calibration(Sampling):
         "values of the sampler for flags that were not typed (auto: the model's own)",
         metavar="{auto,none,FILE}",
     )
-    quiet: bool = unkeyed(False, "no progress bar")
+    quiet: bool = unkeyed(False, QUIET)
     out: Path = unkeyed(dataclasses.MISSING, "file to write, .json", metavar="FILE")
 
 
@@ -114,12 +123,22 @@ def stability(**typed: Any) -> str:
     )
 
 
+def use_of_statistics(typed: Mapping[str, Any]) -> list[str]:
+    """What one would type after `stability`: the method that reads the file. typed: as there."""
+    names = ("model_id", *SHARED, "preset")
+    shared = {name: typed[name] for name in names if name in typed}
+    method = {"method": "stability_regions", "statistics": typed["out"]}
+    return command_words("generate_images.py", {**shared, **method}, Calibration)
+
+
 def record(
     model: Denoiser, prompts: list[Prompt], settings: Calibration
 ) -> dict[str, torch.Tensor]:
     """Norms of each image at each step, (images, N), see `detection.stability`."""
     parts = []
-    with tqdm(total=len(prompts), unit="prompt", disable=settings.quiet) as bar:
+    images = len(prompts) * settings.n_samples_per_prompt
+    what = f"{images} images of {len(prompts)} prompts: {settings.model_id} on {model.device}"
+    with Progress(what, images, unit="image", quiet=settings.quiet) as progress:
         for start in range(0, len(prompts), settings.batch_size):
             group = prompts[start : start + settings.batch_size]
             batch = Batch.of(group, settings.n_samples_per_prompt, settings.seed)
@@ -134,7 +153,7 @@ def record(
                 on_step=recorder.on_step,
             )
             parts.append(recorder.finish(made.final))
-            bar.update(len(group))
+            progress.update(len(batch))
     return {name: torch.cat([part[name] for part in parts]) for name in NORMS}
 
 
@@ -151,14 +170,30 @@ class Threshold:
     # Scores of images by the kind of their prompts.
     ordinary: list[float]
     memorized: list[float]
+    # The detector's config.json, if there is one beside the scores.
+    config: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """How much lies above, and the flag."""
         shares = [self.share("ordinary", self.ordinary)]
         if self.memorized:
             shares.append(self.share("memorized", self.memorized))
-        value = f"{self.value:.6g}"
-        return f"above {value}: {', '.join(shares)}\n--screen {self.detector}:{value}"
+        return f"above {self.value:.6g}: {', '.join(shares)}\n--screen {self.screen}"
+
+    @property
+    def screen(self) -> str:
+        """The value of generate_images.py --screen."""
+        return f"{self.detector}:{self.value:.6g}"
+
+    @property
+    def following(self) -> list[str]:
+        """What one would type next: images that are mitigated only above the threshold."""
+        model_id = self.config.get("model_id")
+        prompts = self.config.get("prompts")
+        if prompts == str(tiny.prompts(str(model_id))):
+            prompts = None
+        typed = {"model_id": model_id, "prompts": prompts, "method": "per_sample"}
+        return command_words("generate_images.py", {**typed, "screen": self.screen}, Calibration)
 
     def share(self, kind: str, scores: list[float]) -> str:
         """How much of some scores lies above."""
@@ -186,7 +221,8 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
             f"{path} has no scores of ordinary prompts: give detect_memorization.py "
             "--nonmem_prompts"
         )
-    return Threshold(limit(ordinary, fpr), path.resolve().parent.name, ordinary, memorized)
+    folder = Store(path.resolve().parent)
+    return Threshold(limit(ordinary, fpr), folder.path.name, ordinary, memorized, folder.config())
 
 
 def limit(scores: list[float], fpr: float) -> float:

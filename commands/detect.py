@@ -7,12 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
+from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
-from memorization_suite.commands.settings import (
-    at_work,
-    load_model,
-)
+from memorization_suite.commands.settings import at_work, command_words, load_model
 from memorization_suite.detection.evaluation.summary import report_line
 
 
@@ -23,6 +20,20 @@ class Detections:
     plan: DetectionPlan
     # By the detector's name.
     folders: dict[str, ScoreFolder]
+
+    @property
+    def following(self) -> list[str]:
+        """What one would type next: of one detector a threshold, of several how they compare;
+        without ordinary prompts images of these prompts with a mitigation.
+        """
+        settings = self.plan.settings
+        folders = [str(folder.path) for folder in self.folders.values()]
+        if "nonmem" not in self.plan.sets:
+            typed = {name: getattr(settings, name) for name in ("model_id", "prompts")}
+            return command_words("generate_images.py", {**typed, "method": "per_sample"}, Request)
+        if len(folders) == 1:
+            return ["python", SCRIPT, "calibrate", "threshold", *folders]
+        return ["python", SCRIPT, "evaluate", *folders]
 
     @cached_property
     def summary(self) -> str:

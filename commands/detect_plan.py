@@ -9,7 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.settings import Sampling, command_line, fill, on_device, split
+from memorization_suite.commands.settings import (
+    QUIET,
+    Sampling,
+    command_line,
+    fill,
+    on_device,
+    split,
+)
 from memorization_suite.detection import DETECTORS, Detector, build_detector
 from memorization_suite.detection.evaluation.overlay import overlay
 from memorization_suite.detection.evaluation.score_files import SETS
@@ -94,7 +101,7 @@ class Request(Detection):
         False, "also write the masks of spatial detectors, as arrays and over the images"
     )
     overwrite: bool = unkeyed(False, "start over instead of going on")
-    quiet: bool = unkeyed(False, "no progress bar")
+    quiet: bool = unkeyed(False, QUIET)
 
 
 def prompt_of(row: Row) -> tuple[str, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.progress import Progress
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.noise import official_noise
 from memorization_suite.sampling.sample import noise_of, predictor_of
@@ -32,28 +32,49 @@ class Job:
 
     def go(self) -> None:
         """Makes what is missing; the tables are written also when it is interrupted."""
-        total = sum(len(prompts) for prompts in self.plan.sets.values())
         try:
-            with tqdm(total=total, unit="prompt", disable=self.plan.settings.quiet) as bar:
-                self.make_all(bar)
+            with self.progress() as progress:
+                self.make_all(progress)
         finally:
             for folder in self.folders.values():
                 folder.publish()
         for folder in self.folders.values():
             folder.finish()
 
-    def make_all(self, bar) -> None:
+    def progress(self) -> Progress:
+        """Of the prompts of all sets."""
+        settings = self.plan.settings
+        total = sum(len(prompts) for prompts in self.plan.sets.values())
+        batches = self.plan.batches()
+        to_make = sum(len(prompts) for name, prompts in batches if self.missing(name, prompts))
+        names = ", ".join(detector.name for detector in self.plan.detectors)
+        images = settings.n_samples_per_prompt
+        return Progress(
+            f"{total} prompts, {images} image{'s' * (images > 1)} each: {names}, "
+            f"{settings.model_id} on {self.model.device}",
+            total,
+            unit="prompt",
+            there=total - to_make,
+            place=Path(settings.output_path),
+            quiet=settings.quiet,
+        )
+
+    def missing(self, name: str, prompts: list[Prompt]) -> list[Detector]:
+        """The detectors that have no scores of these prompts of a set yet."""
+        wanted = {(name, prompt.row) for prompt in prompts}
+        return [
+            detector
+            for detector in self.plan.detectors
+            if not self.done[detector.name].issuperset(wanted)
+        ]
+
+    def make_all(self, progress: Progress) -> None:
         """Makes every batch that a detector still misses."""
         for name, prompts in self.plan.batches():
-            wanted = {(name, prompt.row) for prompt in prompts}
-            missing = [
-                detector
-                for detector in self.plan.detectors
-                if not self.done[detector.name].issuperset(wanted)
-            ]
+            missing = self.missing(name, prompts)
             if missing:
                 self.make(missing, name, prompts)
-            bar.update(len(prompts))
+                progress.update(len(prompts))
 
     def make(self, missing: list[Detector], name: str, prompts: list[Prompt]) -> None:
         """One batch: watch, score, save."""

@@ -21,6 +21,7 @@ from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
 from memorization_suite.runs.table import Result, add_results, read_results
 
@@ -47,6 +48,7 @@ class Distances(Settings):
         text="of a run: the first so many images of each prompt (default: all)",
     )
     incomplete: bool = again(Scoring, "incomplete")
+    quiet: bool = again(Scoring, "quiet")
     device: str = again(Scoring, "device")
     batch_size: int = again(Scoring, "batch_size")
     require: tuple[str, ...] = again(Scoring, "require")
@@ -101,7 +103,7 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
             "the two folders have different file formats: their compression alone changes these "
             "figures"
         )
-    results = compute(sets, loaded)
+    results = compute(sets, loaded, quiet=settings.quiet)
     if (sets.folder / "manifest.json").exists():
         add_results(sets.folder, results)
     return results
@@ -117,11 +119,17 @@ def both_sets(settings: Distances) -> Sets:
     return Sets(folder, generated, real, settings.real_folder.resolve().name)
 
 
-def compute(sets: Sets, loaded: list[tuple[Network, Embedder]]) -> list[Result]:
+def compute(
+    sets: Sets, loaded: list[tuple[Network, Embedder]], *, quiet: bool = False
+) -> list[Result]:
     """Both distances in the features of each network."""
     embedders = [embedder for _, embedder in loaded]
-    generated = features_of(embedders, sets.generated)
-    real = features_of(embedders, sets.real)
+    counts = (len(sets.generated), len(sets.real))
+    names = ", ".join(embedder.name for embedder in embedders)
+    what = f"features of {counts[0]} generated and {counts[1]} real images: {names}"
+    with Progress(what, sum(counts), unit="image", quiet=quiet) as progress:
+        generated = features_of(embedders, sets.generated, progress)
+        real = features_of(embedders, sets.real, progress)
     results = []
     for (network, embedder), ours, theirs in zip(loaded, generated, real):
         variant = f"{embedder.name}_to_{sets.real_name}_n{len(ours)}_n{len(theirs)}"
@@ -199,7 +207,9 @@ def networks(inception: Checkpoint, clip: Checkpoint) -> dict[str, Network]:
     }
 
 
-def features_of(embedders: list[Embedder], paths: list[Path]) -> list[torch.Tensor]:
+def features_of(
+    embedders: list[Embedder], paths: list[Path], progress: Progress
+) -> list[torch.Tensor]:
     """(n, d) for each network. A picture is decoded once."""
     chunks: list[list[torch.Tensor]] = [[] for _ in embedders]
     size = embedders[0].batch_size
@@ -207,6 +217,7 @@ def features_of(embedders: list[Embedder], paths: list[Path]) -> list[torch.Tens
         images = [Picture(path).image for path in paths[first : first + size]]
         for embedder, rows in zip(embedders, chunks):
             rows.append(embedder.features(images))
+        progress.update(len(images))
     return [torch.cat(rows) for rows in chunks]
 
 
@@ -224,5 +235,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         for row in distances(lambda line: print(line, file=sys.stderr), **typed):
             print(f"{row.quantity} ({row.variant}): {row.value:.6g}")
+        run = typed["gen_folder"]
+        if (run / "manifest.json").exists():
+            next_step(["python", "metrics/summarize.py", str(run)], typed.get("quiet", False))
 
     return command(SCRIPT, work)

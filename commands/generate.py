@@ -10,10 +10,7 @@ from pathlib import Path
 
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.image_job import Job
-from memorization_suite.commands.settings import (
-    at_work,
-    load_model,
-)
+from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 
@@ -34,6 +31,12 @@ class Run:
     def path(self) -> Path:
         """The run folder."""
         return self.folder.path
+
+    @property
+    def following(self) -> list[str]:
+        """What one would type next: the scores of the images."""
+        script = "metrics/compute_sscd_orig_clip_score.py"
+        return ["python", script, "--gen_folder", str(self.path)]
 
     @property
     def summary(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from memorization_suite import ROOT, tiny
 from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
+    QUIET,
     Sampling,
     check_range,
     command_line,
@@ -97,7 +98,7 @@ class Request(Generation):
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
     overwrite: bool = unkeyed(False, "start over instead of going on")
-    quiet: bool = unkeyed(False, "no progress bar")
+    quiet: bool = unkeyed(False, QUIET)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
@@ -25,6 +26,8 @@ class Job:
         self.folder = folder
         self.model = model
         self.state = state
+        # What was sampled by this process, and what it took.
+        self.sampled = 0
         self.unet_evals = 0
         self.published = time.monotonic()
         # What was made, and the seconds that it took.
@@ -39,19 +42,35 @@ class Job:
 
     def go(self) -> None:
         """Makes what is missing, and closes the folder."""
-        from tqdm import tqdm
-
         start = time.perf_counter()
-        batches = [batch for batch in self.plan.batches() if self.is_mine(batch[0])]
-        total = sum(len(self.plan.wanted(prompts)) for _, prompts in batches)
-        hidden = self.plan.settings.quiet or not self.state.is_main_process
-        with tqdm(total=total, unit="image", disable=hidden) as bar:
-            self.make_all(bar)
+        with self.progress() as progress:
+            self.make_all(progress)
         self.state.wait_for_everyone()
         if self.state.is_main_process:
             self.finish(time.perf_counter() - start)
 
-    def make_all(self, bar) -> None:
+    def progress(self) -> Progress:
+        """Of the images that this process has to do with."""
+        wanted: list[Key] = []
+        for number, prompts in self.plan.batches():
+            if self.is_mine(number):
+                wanted += self.plan.wanted(prompts)
+        there = len(wanted) - len(self.missing.intersection(wanted))
+        captions = len({key.prompt for key in wanted})
+        settings = self.plan.settings
+        where = f"{self.plan.mitigation.name}, {settings.model_id} on {self.model.device}"
+        if self.state.num_processes > 1:
+            where += f", in each of {self.state.num_processes} processes"
+        return Progress(
+            f"{len(wanted)} images of {captions} prompts: {where}",
+            len(wanted),
+            unit="image",
+            there=there,
+            place=self.folder.path,
+            quiet=settings.quiet or not self.state.is_main_process,
+        )
+
+    def make_all(self, progress: Progress) -> None:
         """Makes every batch of this process that is not whole yet."""
         batches = self.plan.batches()
         draws = self.official_draws([len(prompts) for _, prompts in batches])
@@ -59,12 +78,11 @@ class Job:
             wanted = self.plan.wanted(prompts)
             if not wanted or not self.is_mine(number):
                 continue
-            if self.missing & set(wanted):
+            missing = self.missing.intersection(wanted)
+            if missing:
                 self.make(prompts, noise)
+                progress.update(len(missing), NFE=round(self.unet_evals / self.sampled, 1))
                 self.publish_now_and_then()
-            method = self.plan.mitigation.name
-            bar.set_postfix(method=method, unet_rows=self.unet_evals, refresh=False)
-            bar.update(len(wanted))
 
     def official_draws(self, prompts_per_batch: list[int]):
         """The official script's draws, or None, for each batch."""
@@ -86,6 +104,7 @@ class Job:
             noise = noise_of(self.model, batch, settings.image_length)
         made, traced = self.sample(batch, noise.to(self.model.device, self.model.dtype), keys)
         pictures = to_pictures(self.model.decode(made.final))
+        self.sampled += len(keys)
         self.unet_evals += int(made.unet_evals.sum())
         seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         seconds = (time.perf_counter() - start) / len(keys)

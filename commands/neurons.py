@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tqdm import tqdm
-
+from memorization_suite import tiny
+from memorization_suite.commands.generate_plan import OFFICIAL_PROMPTS
 from memorization_suite.commands.settings import (
+    QUIET,
     Model,
     Sampling,
     check_out,
     check_range,
+    command_words,
     load_model,
     on_device,
 )
@@ -31,9 +33,10 @@ from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines.models import fingerprint
 from memorization_suite.prompts.files import read_prompts
-from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.cli import NOTHING_WRITTEN, RESUMES, Parser, add_flags, command
 from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
     flag,
@@ -76,6 +79,7 @@ class NoiseMaps(Model):
     rows: int = unkeyed(
         64, "images in the UNet at once, or prompts to encode, at once", at_least=1, metavar="N"
     )
+    quiet: bool = unkeyed(False, QUIET)
 
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""
@@ -127,10 +131,14 @@ class SearchSettings(NoiseMaps):
     start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
     end: int | None = unkeyed(None, "row after the last prompt", at_least=1, metavar="ROW")
     overwrite: bool = unkeyed(False, "start over instead of going on")
-    quiet: bool = unkeyed(False, "no progress bar")
 
 
 # --- maps of a prompt ---
+
+
+def where(settings: NoiseMaps) -> str:
+    """The model, and on what it runs."""
+    return f"{settings.model_id} on {settings.device}"
 
 
 def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float = 0.0) -> Maps:
@@ -199,9 +207,13 @@ def ordinary_statistics(
     mean, std = mean_and_std(activations(model, model.encode(part).tokens) for part in parts)
     upper = torch.ones(settings.seeds, settings.seeds).triu(1).bool()
     values = [torch.empty(0)]
-    for caption in for_threshold:
-        maps = make_maps(model, caption, settings).of([[]])[0]
-        values.append(pair_similarities(maps)[upper])
+    total = len(for_threshold)
+    what = f"similarity of {settings.seeds} seeds of {total} ordinary prompts: {where(settings)}"
+    with Progress(what, total, unit="prompt", quiet=settings.quiet) as progress:
+        for caption in for_threshold:
+            maps = make_maps(model, caption, settings).of([[]])[0]
+            values.append(pair_similarities(maps)[upper])
+            progress.update(1)
     pairs = torch.cat(values)
     threshold = float(pairs.mean() + pairs.std()) if len(pairs) > 1 else math.nan
     return Statistics(mean, std, threshold), len(pairs)
@@ -238,9 +250,19 @@ def search(**typed: Any) -> str:
     file.start(plain_values(settings))
     missing = [caption for caption in captions if caption not in file.searches]
     at_once = max(1, settings.rows // settings.seeds)
-    for caption in tqdm(missing, unit="prompt", disable=settings.quiet):
-        maps = make_maps(model, caption, settings, settings.scaling_factor)
-        file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
+    progress = Progress(
+        f"neurons of {len(captions)} prompts, {settings.seeds} seeds each: {where(settings)}",
+        len(captions),
+        unit="prompt",
+        there=len(captions) - len(missing),
+        place=file.folder.path,
+        quiet=settings.quiet,
+    )
+    with progress:
+        for caption in missing:
+            maps = make_maps(model, caption, settings, settings.scaling_factor)
+            file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
+            progress.update(1)
     file.finish()
     return summary(settings.out, [file.searches[caption] for caption in captions])
 
@@ -277,10 +299,40 @@ def statistics_for(settings: SearchSettings, model: str) -> Statistics:
 # --- the command line ---
 
 
-Job = tuple[type[NoiseMaps], Callable[..., str]]
-JOBS: dict[str, Job] = {
-    "statistics": (OrdinarySettings, ordinary),
-    "localize": (SearchSettings, search),
+def after_statistics(typed: Mapping[str, Any]) -> list[str]:
+    """What one would type after `statistics`: the search. typed: as there."""
+    names = ("model_id", "scheduler", "device", "seeds", "seed", "t_index", "dtype", "rows")
+    shared = {name: typed[name] for name in names if name in typed}
+    model_id = typed.get("model_id", "")
+    prompts = tiny.prompts(model_id) if model_id in tiny.MODELS else OFFICIAL_PROMPTS
+    files = {"prompts": prompts, "statistics": typed["out"], "out": "neurons.json"}
+    return command_words(f"{SCRIPT} localize", {**shared, **files}, SearchSettings)
+
+
+def after_search(typed: Mapping[str, Any]) -> list[str]:
+    """What one would type after `localize`: images without the neurons. typed: as there."""
+    names = ("model_id", "scheduler", "device", "dtype", "prompts", "start", "end")
+    shared = {name: typed[name] for name in names if name in typed}
+    method = {"method": "nemo", "neurons": typed["out"]}
+    return command_words("generate_images.py", {**shared, **method}, SearchSettings)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A subcommand."""
+
+    settings: type[NoiseMaps]
+    # Its result is printed.
+    work: Callable[..., str]
+    # What one would type next, from what was typed.
+    following: Callable[[Mapping[str, Any]], list[str]]
+    # What a fault leaves behind.
+    after: tuple[str, str]
+
+
+JOBS = {
+    "statistics": Job(OrdinarySettings, ordinary, after_statistics, NOTHING_WRITTEN),
+    "localize": Job(SearchSettings, search, after_search, RESUMES),
 }
 
 
@@ -290,13 +342,18 @@ def build_parser() -> Parser:
         SCRIPT, "Finds the neurons that memorized prompts need (NeMo), for --method nemo."
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar=f"{{{','.join(JOBS)}}}")
-    for name, (settings, _) in JOBS.items():
-        add_flags(jobs.add_parser(name, help=settings.about), settings)
+    for name, job in JOBS.items():
+        add_flags(jobs.add_parser(name, help=job.settings.about), job.settings)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 0 done, 2 wrong arguments or input, 1 a fault."""
     typed = build_parser().typed(argv)
-    _, job = JOBS[typed.pop("job")]
-    return command(SCRIPT, lambda: print(job(**typed)), after=RESUMES, smaller="--rows")
+    job = JOBS[typed.pop("job")]
+
+    def work() -> None:
+        print(job.work(**typed))
+        next_step(job.following(typed), typed.get("quiet", False))
+
+    return command(SCRIPT, work, after=job.after, smaller="--rows")

@@ -8,20 +8,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.references import References
-from memorization_suite.metrics.runs import Group, Run, check_equal, open_run
+from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command
 from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.table import Result, add_results, read_results
 
@@ -203,12 +203,21 @@ def stored_results(job: Job, scores: list[Score], references: References) -> lis
     """
     results: list[Result] = []
     replaced: set[tuple[str, str]] = set()
+    quantities = dict.fromkeys(score.quantity for score in scores)
     total = len(job.run.prompts_scored)
+    progress = Progress(
+        f"{', '.join(quantities)} of {len(job.run.files)} images of {total} prompts",
+        total,
+        unit="prompt",
+        place=job.run.folder / "results.csv",
+        then="Rerun the command for the scores of all.",
+        quiet=job.settings.quiet,
+    )
     try:
-        with tqdm(total=total, unit="prompt", disable=job.settings.quiet) as bar:
+        with progress:
             for groups in job.run.groups(references, job.masks, job.unmitigated):
                 results += results_of(job.run, scores, groups)
-                bar.update(len(groups))
+                progress.update(len(groups))
         replaced = set(map(kind, scores))
     finally:
         if results or replaced:
@@ -308,8 +317,17 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
             print(line)
         table.check(settings.require)
         print(table)
+        next_step(following(settings.gen_folder), settings.quiet)
 
     return command(script.name, work)
+
+
+def following(run: Path) -> list[str]:
+    """What one would type next: a page of the run, after the unmitigated one that goes with it."""
+    scored = [file.parent for file in run.resolve().parents[1].glob("no_mitigation/*/results.csv")]
+    plain = [folder for folder in sorted(scored) if not unlike(folder, run)]
+    runs = dict.fromkeys([*plain[:1], run.resolve()])
+    return ["python", "make_report.py", *map(str, runs)]
 
 
 def say(line: str) -> None:

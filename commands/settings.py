@@ -26,6 +26,7 @@ from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
+QUIET = "no progress, and no line on what comes next"
 MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(tiny.MODELS)}"
 
 
@@ -111,6 +112,11 @@ def split(typed: Mapping[str, Any], settings: type[Settings], more: Collection[s
 
 def command_line(script: str, typed: Mapping[str, Any], settings: type[Settings]) -> str:
     """What one would type to ask for the same. settings: of the flags that are no method's."""
+    return shlex.join(command_words(script, typed, settings))
+
+
+def command_words(script: str, typed: Mapping[str, Any], settings: type[Settings]) -> list[str]:
+    """Its words."""
     words = ["python", *script.split(), *plugin_flags()]
     switches = flag_names(settings)
     for name, value in typed.items():
@@ -122,7 +128,7 @@ def command_line(script: str, typed: Mapping[str, Any], settings: type[Settings]
             words += [] if name in switches else [f"--{name}=0"]
         elif value is not None:
             words.append(f"--{name}={value}")
-    return shlex.join(words)
+    return words
 
 
 def check_range(start: int, end: int | None, total: int, source: str | Path) -> int:

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tqdm import tqdm
-
 from memorization_suite.commands.settings import (
+    QUIET,
     Trajectories,
     at_work,
     check_range,
@@ -26,6 +25,7 @@ from memorization_suite.prompts.sets import captions_hash, prompt_sources
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import (
     Settings,
     again,
@@ -61,7 +61,7 @@ class StudySettings(Trajectories):
     end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     output_path: str = unkeyed("detections", "folder of the study's folder", metavar="FOLDER")
     overwrite: bool = unkeyed(False, "start over instead of going on")
-    quiet: bool = unkeyed(False, "no progress bar")
+    quiet: bool = unkeyed(False, QUIET)
 
     def resolved(self) -> StudySettings:
         """As they are used. Raises ValueError for steps that the sampler does not have."""
@@ -127,14 +127,30 @@ class Study(Store):
 
     def make_all(self, done: set) -> None:
         """Makes what is missing. The tables are written also when it is interrupted."""
+        missing = [prompt for prompt in self.wanted if not done.issuperset(self.keys(prompt))]
         try:
-            for prompt in tqdm(self.wanted, unit="prompt", disable=self.settings.quiet):
-                if not done.issuperset(self.keys(prompt)):
+            with self.progress(len(self.wanted) - len(missing)) as progress:
+                for prompt in missing:
                     self.make(prompt)
                     self.made += 1
+                    progress.update(1)
         finally:
             self.publish()
         self.finish()
+
+    def progress(self, there: int) -> Progress:
+        """Of the prompts. there: how many are made already."""
+        settings = self.settings
+        images = settings.n_samples_per_prompt
+        return Progress(
+            f"{len(self.wanted)} prompts, {images} image{'s' * (images > 1)} each: "
+            f"{settings.study}, {settings.model_id} on {self.model.device}",
+            len(self.wanted),
+            unit="prompt",
+            there=there,
+            place=self.path,
+            quiet=settings.quiet,
+        )
 
     def keys(self, prompt: Prompt) -> Iterable:
         """What must be in the last table when everything that is asked of the prompt is done."""

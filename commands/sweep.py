@@ -107,7 +107,10 @@ def error_of(what: str) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     except OSError as error:
-        raise OSError(f"{what}: {error}") from error
+        named = OSError(f"{what}: {error}")
+        for note in getattr(error, "__notes__", []):
+            named.add_note(note)
+        raise named from error
 
 
 # --- work ---

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from memorization_suite.runs.plugins import load_installed, load_plugin
+from memorization_suite.runs.progress import RESUME
 from memorization_suite.runs.settings import (
     Settings,
     closest,
@@ -20,11 +21,9 @@ from memorization_suite.runs.settings import (
     value_type,
 )
 
-# After a fault: (what is said of an error, what is said of Ctrl-C).
-RESUMES = (
-    ". What is finished stays; the same command goes on.",
-    "; the same command goes on where it stopped.",
-)
+# After a fault that carries no note of what is kept: (what is said of an error, what is
+# said of Ctrl-C).
+RESUMES = (f". What is finished is kept. {RESUME}", f". What is finished is kept. {RESUME}")
 NOTHING_WRITTEN = (". Nothing was written.", "; nothing was written.")
 NOTHING_SAID = ("", "")
 
@@ -99,22 +98,30 @@ def command(
     """Does the work of a command and returns its exit code; a fault becomes one message.
 
     0: done. 2: wrong arguments or input (ValueError). 1: a fault while running. after: what a fault
-    leaves behind. smaller: the flag that helps when the memory does not suffice.
+    leaves behind, unless it carries a note of that (`runs.progress.Progress`). smaller: the flag
+    that helps when the memory does not suffice.
     """
     try:
         return work() or 0
     except ValueError as error:
         message, code = str(error), 2
     except OSError as error:
-        message, code = f"{error}{after[0]}", 1
-    except KeyboardInterrupt:
-        message, code = f"interrupted{after[1]}", 1
+        message, code = f"{error}{note_of(error, '. ') or after[0]}", 1
+    except KeyboardInterrupt as error:
+        message, code = f"interrupted{note_of(error, ': ') or after[1]}", 1
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        message, code = f"{str(error).splitlines()[0]} Use a smaller {smaller}.", 1
+        what = str(error).splitlines()[0]
+        message, code = f"{what} Use a smaller {smaller}.{note_of(error, ' ')}", 1
     print(f"{prog}: {message}", file=sys.stderr)
     return code
+
+
+def note_of(error: BaseException, before: str) -> str:
+    """What an error says of the work that is kept, after `before`; empty if it says nothing."""
+    notes = getattr(error, "__notes__", [])
+    return f"{before}{' '.join(notes)}" if notes else ""
 
 
 def boolean(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from memorization_suite import ROOT
 
-RESUMES = "Rerun the command to resume."
+RESUME = "Rerun the command to resume."
 # Without a terminal: seconds between two lines, at least and at most; a tenth of what has passed.
 LEAST_PAUSE = 30.0
 LONGEST_PAUSE = 600.0
@@ -22,20 +22,29 @@ LONGEST_PAUSE = 600.0
 def next_step(command: Sequence[str | Path] | str, quiet: bool = False) -> None:
     """Says `next: COMMAND`, what one would do with the results.
 
-    command: words, which are quoted for the shell, or a text as it is. A script of the suite is
-    named so that it is found from where one stands. quiet: nothing is said.
+    command: words, which are quoted for the shell, or a text as it is; of nothing nothing is said.
+    A script of the suite is named so that it is found from where one stands. quiet: nothing is
+    said.
     """
-    if quiet:
+    if quiet or not command:
         return
     if not isinstance(command, str):
-        command = shlex.join(map(str, [*map(from_here, command[:2]), *command[2:]]))
+        command = shlex.join(map(from_here, command))
     print(f"next: {command}", file=sys.stderr, flush=True)
 
 
 def from_here(word: str | Path) -> str:
-    """A script of the suite with its folder, unless one stands in it; another word as it is."""
-    is_script = str(word).endswith(".py") and (ROOT / word).is_file()
-    return str(word) if not is_script or Path.cwd() == ROOT else str(ROOT / word)
+    """A script of the suite, and a path below where one stands, as they are named from there.
+
+    Another word is as it is.
+    """
+    path = Path(word)
+    if path.suffix == ".py" and (ROOT / path).is_file():
+        path = ROOT / path
+    here = Path.cwd()
+    if path.is_absolute():
+        return str(path.relative_to(here) if here in path.parents else path)
+    return str(word)
 
 
 def to_open(file: Path) -> list[str]:
@@ -51,7 +60,7 @@ class Progress:
         ...
         progress.update(10)
 
-    An error that leaves the block carries a note with what is kept, if it is kept at a `place`.
+    An error that leaves the block carries a note with what is kept at the `place`.
     """
 
     def __init__(
@@ -62,17 +71,20 @@ class Progress:
         unit: str,
         there: int = 0,
         place: Path | None = None,
+        then: str = RESUME,
         quiet: bool = False,
     ):
         """what: for the line ahead. total, there: how many units there will be, and are already.
 
-        place: where finished units are kept when the work stops. quiet: no bar and no line.
+        place: where finished units are kept when the work stops. then: how one goes on. quiet: no
+        bar and no line.
         """
         self.what = what
         self.total = total
         self.unit = unit
         self.there = there
         self.place = place
+        self.then = then
         self.quiet = quiet
         # Units that are there now.
         self.done = there
@@ -92,13 +104,9 @@ class Progress:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        if error is not None and self.place is not None:
-            error.add_note(f"{self.kept} kept in {self.place}. {RESUMES}")
-
-    @property
-    def kept(self) -> str:
-        """`12 of 640 images are`."""
-        return f"{self.done} of {self.total} {self.unit}s are"
+        if error is not None and self.place is not None and self.done:
+            kept = f"{self.done} of {self.total} {self.unit}s are kept in {self.place}."
+            error.add_note(f"{kept} {self.then}")
 
     def update(self, count: int, **shown: Any) -> None:
         """So many units were made. shown: numbers that stand beside the bar."""

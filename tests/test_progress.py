@@ -92,9 +92,14 @@ def test_next_is_a_command_for_the_shell(capsys, monkeypatch, tmp_path):
     next_step(["python", "metrics/summarize.py", "a run", "$(b)"])
     assert capsys.readouterr().err == "next: python metrics/summarize.py 'a run' '$(b)'\n"
     monkeypatch.chdir(tmp_path)
-    next_step(["python", "make_report.py", "make_report.py"])
+    next_step(["python", "make_report.py", tmp_path / "run", tmp_path.parent])
     words = shlex.split(capsys.readouterr().err)
-    assert words == ["next:", "python", str(ROOT / "make_report.py"), "make_report.py"]
+    assert words == ["next:", "python", str(ROOT / "make_report.py"), "run", str(tmp_path.parent)]
+    next_step(progress.to_open(tmp_path / "a page.html"))
+    page = (tmp_path / "a page.html").as_uri()
+    assert capsys.readouterr().err == f"next: python -m webbrowser {page}\n"
+    next_step([])
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

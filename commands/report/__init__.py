@@ -34,6 +34,7 @@ class Reporting(Settings):
     max_prompts: int = flag(48, "prompts in the gallery", at_least=1, metavar="N")
     max_runs: int = flag(12, "runs in the gallery", at_least=1, metavar="N")
     samples: int = flag(2, "images of each prompt and run in the gallery", at_least=1, metavar="N")
+    quiet: bool = flag(False, "no line on what comes next")
 
 
 @dataclass(frozen=True)

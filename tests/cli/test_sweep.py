@@ -273,7 +273,7 @@ def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monke
     monkeypatch.setattr(memorization_suite.commands.sweep, "score", fail)
     swept(file, tmp_path, code=1)
     error = capsys.readouterr().err
-    assert "was not scored: no space left. What is finished stays" in error
+    assert "was not scored: no space left. What is finished is kept" in error
 
 
 def test_a_run_that_fails_stops_the_sweep(file, tmp_path, monkeypatch, capsys):

@@ -41,13 +41,13 @@ def test_the_command_prints_the_flag(tmp_path, capsys):
 def test_the_former_command_does_the_same(tmp_path, capsys):
     """And says in a line what to type now."""
     scores(tmp_path / "scores.csv", [0.1 * i for i in range(100)])
-    assert main(["calibrate", "threshold", str(tmp_path)]) == 0
+    assert main(["calibrate", "threshold", str(tmp_path), "--quiet"]) == 0
     now = capsys.readouterr()
-    assert calibrate.main(["threshold", str(tmp_path)]) == 0
+    assert calibrate.main(["threshold", str(tmp_path), "--quiet"]) == 0
     former = capsys.readouterr()
     assert former.out == now.out and not now.err
     assert former.err.count("\n") == 1
-    assert f"python detect_memorization.py calibrate threshold {tmp_path}\n" in former.err
+    assert f"python detect_memorization.py calibrate threshold {tmp_path} --quiet\n" in former.err
 
 
 def test_wrong_input_is_refused(tmp_path, capsys):

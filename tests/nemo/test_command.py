@@ -155,7 +155,7 @@ def test_the_former_command_does_the_same(folder, monkeypatch, tmp_path, capsys)
     """And says in a line what to type now."""
     monkeypatch.setattr(loading, "load_pipeline", load)
     for k, command in enumerate((main, localize_neurons.main)):
-        argv = ["statistics", *FEW, "--prompts", str(folder / "ordinary.txt")]
+        argv = ["statistics", *FEW, "--prompts", str(folder / "ordinary.txt"), "--quiet"]
         assert command([*argv, "--out", str(tmp_path / str(k))]) == 0
     assert (tmp_path / "1").read_bytes() == (tmp_path / "0").read_bytes()
     line = capsys.readouterr().err
@@ -191,10 +191,9 @@ def test_a_stopped_search_goes_on(whole, localize, searched, tmp_path, capsys, d
     is passed over.
     """
     assert localize(tmp_path / "neurons.json") == 1
-    assert (
-        "goes on where it stopped" in capsys.readouterr().err
-        and not (tmp_path / "neurons.json").exists()
-    )
+    work = tmp_path / ".neurons.json.work"
+    assert f"interrupted: 2 of 3 prompts are kept in {work}. Rerun" in capsys.readouterr().err
+    assert not (tmp_path / "neurons.json").exists()
     assert parts(tmp_path) == ["prompts_000000.csv", "prompts_000001.csv"]
     if damaged:
         cut_off = tmp_path / ".neurons.json.work" / ".parts" / ".prompts_000002.csv.1.part"
