@@ -121,10 +121,11 @@ class InsideRegions(GuidanceSchedule):
     "stability_regions",
     paper="Huang et al., KDD 2026",
     cost="2N",
-    compared="no code is published; what the paper leaves open is named below",
+    compared="no code is published; equal to a transcription of the paper's formulas",
 )
 class StabilityRegions(Mitigation):
-    """Corrects steps that ordinary prompts do not make. Prompt, noise and guidance are left alone.
+    """Corrects steps that ordinary prompts do not make. Prompt, initial noise and guidance scale
+    are left alone.
 
     With delta = z_{i+1} - z_i, and mean and sd of its norm over ordinary prompts, a step is outside
     when | ||delta|| - mean | > gamma sd. A statistics file that was made with another model,
