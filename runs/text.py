@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+# Columns of a Markdown table that are wider in its source are not aligned there.
+WIDEST = 60
+WIDEST_LAST = 24
 
 
 def table_text(rows: list[dict[str, str]]) -> str:
@@ -18,12 +20,16 @@ def table_text(rows: list[dict[str, str]]) -> str:
 
 
 def markdown_table(rows: list[dict[str, str]]) -> str:
-    """The same for a Markdown file, with every column."""
-    lines = [markdown_line(rows[0]), "|" + "---|" * len(rows[0])]
-    lines += [markdown_line(row.values()) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def markdown_line(cells: Iterable[str]) -> str:
-    """A line of it."""
-    return "| " + " | ".join(cells) + " |"
+    """The same for a Markdown file, with every column; aligned in its source too, but for columns
+    of long texts.
+    """
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    limits = [WIDEST] * (len(widths) - 1) + [WIDEST_LAST]
+    widths = [3 if width > limit else width for width, limit in zip(widths, limits)]
+    lines.insert(1, ["-" * width for width in widths])
+    texts = []
+    for cells in lines:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
+        texts.append(f"| {' | '.join(padded)} |\n")
+    return "".join(texts)
