@@ -91,7 +91,8 @@ def receive(answer: Response, path: Path, here: int, *, progress: bool) -> None:
     from requests import RequestException
     from tqdm import tqdm
 
-    total = here + int(answer.headers.get("Content-Length", 0))
+    length = int(answer.headers.get("Content-Length", 0))  # 0: not told
+    total = here + length if length else None
     bar = tqdm(total=total, initial=here, unit="B", unit_scale=True, disable=not progress)
     with bar, open(path, "ab" if here else "wb") as file:
         try:
@@ -100,8 +101,8 @@ def receive(answer: Response, path: Path, here: int, *, progress: bool) -> None:
                 bar.update(len(chunk))
         except RequestException as error:
             raise TransferError(
-                f"{answer.url} broke off after {file.tell()} of {total} bytes. Rerun the command "
-                "to resume."
+                f"{answer.url} broke off after {file.tell()} of {total or '?'} bytes. Rerun the "
+                "command to resume."
             ) from error
         file.flush()
         os.fsync(file.fileno())
