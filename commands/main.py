@@ -49,8 +49,10 @@ def newer_python() -> str:
     """The first of python3.11, python3.12, ... on the PATH that runs, else a place to fill in."""
     for minor in range(OLDEST[1], OLDEST[1] + 6):
         name = f"python3.{minor}"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        if shutil.which(name) and subprocess.call([name, "-c", ""], **quiet) == 0:
+        if shutil.which(name) is None:
+            continue
+        void = subprocess.DEVNULL
+        if subprocess.call([name, "-c", ""], stdout=void, stderr=void) == 0:
             return name
     return "/path/to/python3.11"
 
