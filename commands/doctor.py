@@ -63,13 +63,13 @@ class Finding:
 def machine(root: Path) -> Iterator[Finding]:
     """Python, packages, torch, device, disk."""
     yield Finding("ok", "Python", f"{platform.python_version()}, {sys.executable}")
-    yield packages("packages", REQUIREMENTS, stops=True)
+    yield packages("packages", REQUIREMENTS, install(), stops=True)
     yield from torch_and_device()
     yield Finding("ok", "disk", f"{gigabytes(shutil.disk_usage(root).free)} free in {root}")
 
 
-def packages(what: str, requirements: Path, *, stops: bool) -> Finding:
-    """Whether the pins of a file are installed."""
+def packages(what: str, requirements: Path, mend: str, *, stops: bool) -> Finding:
+    """Whether the pins of a file are installed. mend: what installs them."""
     pins = read_pins(requirements)
     missing = []
     other = []
@@ -82,9 +82,9 @@ def packages(what: str, requirements: Path, *, stops: bool) -> Finding:
     if missing:
         text = f"{len(missing)} of {len(pins)} are not installed: {', '.join(missing)}"
         more = f"; of another version: {', '.join(other)}" if other else ""
-        return Finding("missing", what, f"{text}{more}; {install()}", stops)
+        return Finding("missing", what, f"{text}{more}; {mend}", stops)
     if other:
-        text = f"of another version than pinned: {', '.join(other)}; {install()}"
+        text = f"of another version than pinned: {', '.join(other)}; {mend}"
         return Finding("differs", what, text)
     return Finding("ok", what, f"{len(pins)}, all as pinned in {requirements.name}")
 
@@ -323,7 +323,8 @@ def fetch_command(name: str) -> str:
 def optional() -> Iterator[Finding]:
     """Tools for development, and programs."""
     if IN_CHECKOUT:
-        yield packages("development", DEVELOPMENT, stops=False)
+        mend = "optional: make test and make lint install them"
+        yield packages("development", DEVELOPMENT, mend, stops=False)
     for name, use in PROGRAMS.items():
         path = shutil.which(name)
         yield Finding("ok" if path else "missing", name, path or f"optional: {use}")

@@ -70,6 +70,7 @@ def test_on_a_bare_python_it_says_what_is_missing():
         assert f" {name}" in told
     assert found["torch"] == ("missing", "make setup")
     assert found["tiny"][0] == "ok" and set(our_assets()) <= set(found)
+    assert found["development"][1].endswith("; optional: make test and make lint install them")
     assert "cannot run yet: see packages, torch above" in done.stdout
 
 
@@ -103,7 +104,7 @@ def test_a_wrong_flag_is_one_line(capsys):
 def test_a_package_of_another_version_differs(monkeypatch):
     pins = read_pins(REQUIREMENTS)
     monkeypatch.setattr(doctor, "version", (pins | {"tqdm": "1.0", "torch": "2.14.1+cpu"}).get)
-    finding = doctor.packages("packages", REQUIREMENTS, stops=True)
+    finding = doctor.packages("packages", REQUIREMENTS, "make setup", stops=True)
     assert (finding.mark, finding.stops) == ("differs", False)
     assert f"tqdm 1.0 (pinned {pins['tqdm']})" in finding.text and "torch" not in finding.text
 
@@ -115,7 +116,7 @@ def test_a_package_that_is_missing_stops(monkeypatch):
         return "0" if name == "tqdm" else read_pins(REQUIREMENTS)[name]
 
     monkeypatch.setattr(doctor, "version", version)
-    finding = doctor.packages("packages", REQUIREMENTS, stops=True)
+    finding = doctor.packages("packages", REQUIREMENTS, "make setup", stops=True)
     assert (finding.mark, finding.stops) == ("missing", True)
     assert "not installed: lpips; of another version: tqdm 0 (" in finding.text
 
