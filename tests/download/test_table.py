@@ -76,7 +76,7 @@ def test_groups():
 def test_no_network_and_no_heavy_import():
     code = (
         "import sys, memorization_suite.download.assets as a; a.path_of('sd14'); "
-        "print({'torch', 'pooch', 'requests', 'huggingface_hub', 'gdown'} & set(sys.modules))"
+        "print({'torch', 'tqdm', 'requests', 'huggingface_hub', 'gdown'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
