@@ -28,6 +28,7 @@ DEVELOPMENT = ROOT / "requirements-dev.txt"
 STAMP = ".ready"
 LOG = "setup.log"
 LAST_LINES = 15
+RESUME = "what is done stays. Rerun the command to resume."
 # GB (2^30 bytes, as du and df count them), measured by `du -sh .venv` on Linux x86-64: all of it,
 # and of it the packages torch, torchvision, triton, nvidia and cuda.
 WITH_CUDA = 6.6
@@ -246,13 +247,13 @@ def write_stamp(venv: Path, stamp: dict[str, str]) -> None:
     half.replace(venv / STAMP)
 
 
-def fault(what: str, log: Path) -> int:
-    """Says what failed, with the end of the log. Returns the exit code."""
+def fault(what: str, log: Path, then: str = RESUME) -> int:
+    """Says what failed, with the end of the log, and what to do. Returns the exit code."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-LAST_LINES:]:
         print(f"    {line[:200]}", file=sys.stderr)
     print(f"setup: {what} failed; all of the log: {log}", file=sys.stderr)
-    print("setup: what is done stays. Rerun the command to resume.", file=sys.stderr)
+    print(f"setup: {then}", file=sys.stderr)
     return 1
 
 
@@ -270,11 +271,13 @@ def make_environment(venv: Path, todo: list[Step], pip_args: list[str]) -> int:
     log = venv.absolute() / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
+    was_there = (venv / "pyvenv.cfg").exists()
     if not works(venv):
         title = f"Python {platform.python_version()} and pip"
         command = [sys.executable, "-m", "venv", str(venv.absolute())]
         if not timed(title, lambda: call(command, log, title) and works(venv)):
-            return fault(f"the environment (if it is a broken one, remove {venv})", log)
+            remove = f"{venv} holds an environment that this Python cannot mend: remove it"
+            return fault(title, log, remove if was_there else RESUME)
     for step in todo:
         command = [str(python_of(venv)), *INSTALL, *pip_args, *step.arguments]
         if not timed(step.title, partial(call, command, log, step.title)):

@@ -197,6 +197,15 @@ def test_an_environment_without_pip_is_made_whole(machine):
     assert machine.calls()[0] == f"-m venv {machine.venv}" and len(machine.calls()) == 4
 
 
+def test_an_environment_that_cannot_be_made_whole_is_to_be_removed(machine, capsys):
+    """As one of an old Python."""
+    machine.venv.mkdir()
+    (machine.venv / "pyvenv.cfg").touch()
+    machine.fail_on("venv")
+    assert machine.setup() == 1
+    assert f"{machine.venv} holds an environment that this Python" in capsys.readouterr().err
+
+
 def test_an_unreadable_stamp_says_nothing(machine):
     """As one that was only touched."""
     machine.finished()
