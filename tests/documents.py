@@ -32,6 +32,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from memorization_suite.commands import setup
+
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "*/README.md")
 SHELLS = ("sh", "bash")
@@ -46,8 +48,15 @@ LEFT_OUT = {
 }
 LIMIT = {"": 120.0, "slow": 1800.0, "download": 1800.0}  # seconds a command
 MARKER = "=== document command"
-# A block without `download` reaches no network.
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+# Of the shell. No network is reached, no cache of the hub is found.
+VARIABLES = {
+    **dict.fromkeys(PROXIES, "http://127.0.0.1:9"),  # where nobody answers
+    "HF_HUB_OFFLINE": "1",
+    "HF_HOME": str(Path(tempfile.gettempdir()) / "no_hub_here"),
+    "MPLBACKEND": "agg",
+    "VENV": ".venv",
+}
 # Programs of the copy. Nothing is installed into the environment that runs this.
 NO_PIP = '#!/bin/sh\necho "pip is not run here: $*"\n'
 PYTHON = """#!/bin/sh
@@ -198,26 +207,27 @@ class Copy:
     and imports the copy. `.venv` is there and ready, so that `make setup` installs nothing.
     """
 
-    def __init__(self, folder: Path, root: Path = ROOT, more: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        root: Path = ROOT,
+        *,
+        more: Mapping[str, str] | None = None,
+        python: Path | None = None,
+    ):
+        """more: variables of the shell. python: a program in the place of this interpreter."""
         self.folder = folder / "checkout"
         self.scratch = folder / "scratch"
         self.scratch.mkdir(parents=True)
         copy_checkout(root, self.folder)
-        make_environment(self.folder / ".venv")
+        make_environment(self.folder / ".venv", python or Path(sys.executable))
         self.environment = self.variables() | dict(more or {})
 
     def variables(self) -> dict[str, str]:
         """Of the shell."""
         path = [self.folder / ".venv" / "bin", sysconfig.get_path("scripts"), os.environ["PATH"]]
-        return os.environ | {
-            "PATH": os.pathsep.join(map(str, path)),
-            "PYTHONPATH": str(self.folder),
-            "VENV": ".venv",
-            "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(self.scratch / "hub"),
-            **dict.fromkeys(PROXIES, "http://127.0.0.1:9"),  # where nobody answers
-            "MPLBACKEND": "agg",
-        }
+        own = {"PATH": os.pathsep.join(map(str, path)), "PYTHONPATH": str(self.folder)}
+        return os.environ | VARIABLES | own
 
     def run(self, block: Block) -> list[Outcome]:
         """Does what the block says; after a command that fails the others are not run."""
@@ -318,7 +328,7 @@ def copy_checkout(root: Path, folder: Path) -> None:
             shutil.copy2(source, target)
 
 
-def make_environment(folder: Path) -> None:
+def make_environment(folder: Path, python: Path) -> None:
     """What `make setup` leaves, without an installation: this interpreter's programs."""
     programs = folder / "bin"
     programs.mkdir(parents=True)
@@ -326,11 +336,13 @@ def make_environment(folder: Path) -> None:
         if not path.name.startswith(("python", "pip", "activate")):
             (programs / path.name).symlink_to(path)
     for name in ("python", "python3"):
-        write_program(programs / name, PYTHON.format(python=sys.executable))
+        write_program(programs / name, PYTHON.format(python=python))
     for name in ("pip", "pip3"):
         write_program(programs / name, NO_PIP)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
-    (folder / ".ready").touch()
+    (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
+    planned = setup.steps([], development=True)
+    setup.write_stamp(folder, {step.name: step.digest for step in planned})
 
 
 def write_program(path: Path, text: str) -> None:

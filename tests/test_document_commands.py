@@ -1,10 +1,21 @@
 """The shell and Python blocks of the documents run as printed."""
 
+import os
+import shutil
 import sys
 
 import pytest
 
-from tests.documents import ROOT, Copy, blocks_of, documents, read_document, run_blocks
+from tests.documents import (
+    ROOT,
+    VARIABLES,
+    Copy,
+    blocks_of,
+    documents,
+    read_document,
+    run_blocks,
+)
+from tests.preloaded import preloaded
 
 OWN = """
 ```sh
@@ -57,8 +68,17 @@ echo never
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    return Copy(tmp_path_factory.mktemp("documents"))
+def python(tmp_path_factory):
+    """A Python that starts at once."""
+    with preloaded(tmp_path_factory.mktemp("python"), os.environ | VARIABLES) as program:
+        yield program
+
+
+@pytest.fixture
+def copy(tmp_path, python):
+    made = Copy(tmp_path, python=python)
+    yield made
+    shutil.rmtree(made.folder)
 
 
 def test_a_block_is_cut_into_commands():
@@ -100,21 +120,33 @@ def test_a_failure_is_told_and_ends_its_block(copy):
     assert wrong.failed and not never.failed
 
 
-# Documents that are not written for it yet -> what in them says so.
-WAITING = {
-    "README.md": "--gen_folder RUN",
-    "download/README.md": "```sh\npython download/fetch.py --list",
-}
+def test_a_script_is_run_as_python_runs_it(copy, python):
+    """The Python that starts at once gives what the plain one gives."""
+    (copy.folder / "says.py").write_text(
+        "import sys, os, atexit\n"
+        "atexit.register(print, 'end')\n"
+        "import memorization_suite\n"
+        "print(sys.argv, os.getcwd(), sys.path[:2], memorization_suite.ROOT, os.environ['WORD'])\n"
+        "print(__name__, __file__, sys.stdin.read(), file=sys.stderr)\n"
+        "sys.exit(int(sys.argv[1]))\n"
+    )
+    plain = Copy(copy.folder.parent / "plain")
+    shutil.copy(copy.folder / "says.py", plain.folder)
+    text = "```sh\nexport WORD=x\necho in | python says.py 0 'a b'\npython says.py 4\n```\n"
+    said = []
+    for each in (copy, plain):
+        outcomes = each.run(blocks_of(text, "own.md")[0])
+        assert [outcome.code for outcome in outcomes] == [0, 0, 4]
+        said.append([outcome.output.replace(str(each.folder), "") for outcome in outcomes])
+    assert said[0] == said[1] and "end" in said[0][1]
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_documents_run_as_printed(path, tmp_path):
-    sign = WAITING.get(path.relative_to(ROOT).as_posix())
-    if sign and sign in path.read_text(encoding="utf-8"):
-        pytest.skip(f"it is being rewritten: it has {sign!r}")
+def test_documents_run_as_printed(path, copy):
     blocks = read_document(path)
     if not any(block.is_run and not block.mark for block in blocks):
         pytest.skip("it has no block that runs in seconds")
-    outcomes = run_blocks(Copy(tmp_path), blocks, ("",))
+    outcomes = run_blocks(copy, blocks, ("",))
+    print(*outcomes, sep="\n")
     faults = [f"{outcome}\n{outcome.tail()}" for outcome in outcomes if outcome.failed]
     assert not faults, "\n".join(faults)

@@ -1,0 +1,156 @@
+"""A Python that has the heavy libraries loaded, so that many commands in a row start at once.
+
+The server imports libraries of others, nothing of the suite. For each `python SCRIPT.py ...` it
+forks, and the child runs the script with the client's arguments, folder, environment and files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LIBRARIES = {  # module -> names that load what is lazy in it
+    "torch": (),
+    "torchvision.transforms": (),
+    "diffusers": ("StableDiffusionPipeline", "EulerDiscreteScheduler"),
+    "transformers": ("CLIPTextModel", "CLIPTokenizer", "BertTokenizer"),
+    "accelerate": (),
+    "matplotlib.pyplot": (),
+    "scipy.linalg": (),
+    "open_clip": (),
+    "lpips": (),
+    "jinja2": (),
+}
+PROGRAM = """#!/bin/sh
+case "$1" in *.py) exec "{python}" -I -S "{server}" "{socket}" "$@";; esac
+exec "{python}" "$@"
+"""
+REQUEST = 1 << 20  # bytes; the environment is in it
+
+
+@contextmanager
+def preloaded(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    """A program that takes the place of `python`, as long as the block lasts.
+
+    environment: what the libraries see when they are imported.
+    """
+    address = folder / "preloaded.socket"
+    words = [sys.executable, __file__, "--serve", str(address)]
+    server = subprocess.Popen(
+        words, env=dict(environment), stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert server.stdout
+        server.stdout.readline()  # it is ready
+        program = folder / "python_preloaded"
+        text = PROGRAM.format(python=sys.executable, server=__file__, socket=address)
+        program.write_text(text, encoding="utf-8")
+        program.chmod(0o755)
+        yield program
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+# --- the server ---
+
+
+def serve(address: str) -> list[str]:
+    """Listens until it is killed. Returns in a child, with the arguments of the script to run."""
+    for name, inner in LIBRARIES.items():
+        with suppress(ImportError):
+            module = importlib.import_module(name)
+            for part in inner:
+                getattr(module, part)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                if os.fork() == 0:
+                    return attend(connection)
+
+
+def attend(connection: socket.socket) -> list[str]:
+    """In a child: waits for a grandchild that runs the script, and tells how it ended.
+
+    Returns in the grandchild.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, files, _, _ = socket.recv_fds(connection, REQUEST, 3)
+    runner = os.fork()
+    if runner:
+        code = wait_for(runner, connection)
+        with suppress(OSError):  # the client is gone
+            connection.sendall(str(code).encode())
+        os._exit(0)
+    connection.close()
+    request = json.loads(message)
+    for ours, theirs in enumerate(files):
+        os.dup2(theirs, ours)
+        os.close(theirs)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    return request["arguments"]
+
+
+def wait_for(runner: int, connection: socket.socket) -> int:
+    """The exit code of the runner, which is killed when its client is."""
+    while True:
+        ended, status = os.waitpid(runner, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if select.select([connection], [], [], 0.02)[0]:
+            os.kill(runner, signal.SIGKILL)
+
+
+def run(arguments: list[str]) -> None:
+    """Runs a script as Python itself would."""
+    path = Path(arguments[0]).absolute()
+    content = path.read_bytes()
+    places = [str(path.resolve().parent)]
+    places += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:1] = places
+    sys.argv = arguments
+    main = types.ModuleType("__main__")
+    main.__file__ = str(path)
+    sys.modules["__main__"] = main
+    exec(compile(content, path, "exec"), vars(main))
+
+
+# --- the client ---
+
+
+def ask(address: str, arguments: list[str]) -> int:
+    """Has a script run by the server. Returns its exit code."""
+    request = {
+        "arguments": arguments,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+        answer = connection.recv(16)
+    return int(answer or b"1")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        run(serve(sys.argv[2]))
+    else:
+        sys.exit(ask(sys.argv[1], sys.argv[2:]))
