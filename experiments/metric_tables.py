@@ -9,10 +9,10 @@ from typing import Any
 
 from memorization_suite.commands.distances import networks
 from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE
-from memorization_suite.experiments.reference_tables import table
 from memorization_suite.metrics.base import METRICS, Job, Metric, Quantity, Scoring
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.runs.settings import flags, number_text
+from memorization_suite.runs.text import markdown_table
 
 # A job without a run: enough to ask which files a metric loads.
 JOB = Job(Scoring(gen_folder=Path("run")), typed={}, run=SimpleNamespace(), gt_folder=Path("gt"))  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def scripts() -> str:
     for script in (COPIES, PREFERENCE, CHANGE):
         rows.append({"script": f"`{script.name}`", "metrics": words(script.metrics)})
     rows.append({"script": "`compute_fid.py`", "metrics": words(DISTANCES)})
-    return table(rows)
+    return markdown_table(rows)
 
 
 def quantities() -> str:
@@ -46,7 +46,7 @@ def quantities() -> str:
         for quantity, distance in ((network.frechet, "Fréchet"), (network.kernel, "kernel")):
             what = f"{distance} distance of {DISTANCES[name][1]}"
             rows.append(quantity_row(name, Quantity(quantity, better="lower", what=what)))
-    return table(rows)
+    return markdown_table(rows)
 
 
 def quantity_row(metric: str, quantity: Quantity) -> dict[str, str]:
@@ -73,7 +73,7 @@ def variants() -> str:
                     "variant by default": f"`{quantity.variant}`",
                 }
             )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def assets_of(metric: type[Metric]) -> list[str]:
@@ -91,7 +91,7 @@ def choices() -> str:
             if not chosen:
                 values = str(option.metadata["help"])
             rows.append({"metric": f"`{name}`", "flag": f"`--{option.name}`", "values": values})
-    return table(rows)
+    return markdown_table(rows)
 
 
 def words(names: Any) -> str:

@@ -13,11 +13,9 @@ from memorization_suite.download.assets import read_assets
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import Mitigation
 from memorization_suite.runs.settings import Settings, flags, number_text
+from memorization_suite.runs.text import markdown_table
 
 Rows = list[dict[str, str]]
-# A column that is wider is not aligned, and the last one not even then.
-WIDE = 60
-WIDE_LAST = 24
 # Of a sampler, to see whether a detector looks at all of them.
 STEPS = 50
 
@@ -46,7 +44,7 @@ def methods_by_name() -> str:
                 "changes": changes_of(method),
             }
         )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def methods_in_short() -> str:
@@ -73,7 +71,7 @@ def quirks() -> str:
                         "what it does": text,
                     }
                 )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def changes_of(method: type[Mitigation]) -> str:
@@ -101,7 +99,7 @@ def detectors_by_name() -> str:
                 "needs": needs_of(detector),
             }
         )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def detectors_in_short() -> str:
@@ -139,7 +137,7 @@ def assets() -> str:
                 "license": asset.licence,
             }
         )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def places() -> str:
@@ -147,7 +145,7 @@ def places() -> str:
     rows = []
     for name, asset in read_assets().items():
         rows.append({"name": f"`{name}`", "goes to": f"`{asset.where}`"})
-    return table(rows)
+    return markdown_table(rows)
 
 
 def size_text(size: int) -> str:
@@ -166,7 +164,7 @@ def in_short(title: str, registry: Any) -> str:
     rows = []
     for name, cls in registry.items():
         rows.append({title: f"`{name}`", "paper": cls.paper, "NFE per image": nfe_of(cls.cost)})
-    return table(rows)
+    return markdown_table(rows)
 
 
 def section(cls: Any) -> str:
@@ -212,7 +210,7 @@ def flags_table(cls: type[Settings]) -> str:
                 "meaning": meaning(option, cls),
             }
         )
-    return table(rows) if rows else ""
+    return markdown_table(rows) if rows else ""
 
 
 def default_text(option: dataclasses.Field) -> str:
@@ -239,20 +237,6 @@ def meaning(option: dataclasses.Field, cls: type[Settings]) -> str:
 def nfe_of(cost: str) -> str:
     """The formula at the begin of a cost."""
     return re.split(r",|;| and | \([a-z]{2}", cost)[0]
-
-
-def table(rows: Rows) -> str:
-    """A Markdown table that is aligned in its source too, but for columns of long texts."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines)]
-    limits = [WIDE] * (len(widths) - 1) + [WIDE_LAST]
-    widths = [3 if width > limit else width for width, limit in zip(widths, limits)]
-    lines.insert(1, ["-" * width for width in widths])
-    texts = []
-    for cells in lines:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
-        texts.append(f"| {' | '.join(padded)} |\n")
-    return "".join(texts)
 
 
 REFERENCE_PARTS: dict[str, Callable[[], str]] = {

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from memorization_suite import tiny
-from memorization_suite.experiments.reference_tables import Rows, table
+from memorization_suite.experiments.reference_tables import Rows
 from memorization_suite.metrics.embedded import read_captions
+from memorization_suite.runs.text import markdown_table
 
 # Kinds of memorized captions, as figures name them.
 KINDS = ("VM A", "VM B", "TM", "LM")
@@ -75,7 +76,7 @@ def as_code(rows: Rows) -> str:
         title = next(iter(row))
         name, _, star = row[title].partition(" ")
         marked.append({**row, title: f"`{name}`" + (" \\*" if star else "")})
-    return table(marked)
+    return markdown_table(marked)
 
 
 # --- every method
@@ -159,7 +160,7 @@ def in_short() -> str:
                 "NFE per image": f"{line['NFE']:.0f}",
             }
         )
-    return table(rows)
+    return markdown_table(rows)
 
 
 def found(pattern: re.Pattern, line: Line) -> str:
@@ -168,6 +169,11 @@ def found(pattern: re.Pattern, line: Line) -> str:
     if match is None:
         raise ValueError(f"{line['folder']} does not say {pattern.pattern}")
     return match[1]
+
+
+def all_initial_noise(model: str) -> str:
+    """The paper's methods and late guidance on one embedded model."""
+    return markdown_table(initial_noise(figures(model, "initial_noise")))
 
 
 def all_methods(model: str) -> str:
@@ -243,7 +249,7 @@ def evaluation(model: str) -> str:
         "Score of ordinary images against the nearest verbatim training image: median "
         f"{ordinary['nearest, median']:.2f}, largest {ordinary['nearest, largest']:.2f}."
     )
-    return f"{table(rows)}\n{nearest}\n\n{table(layouts)}"
+    return f"{markdown_table(rows)}\n{nearest}\n\n{markdown_table(layouts)}"
 
 
 def transitions(model: str) -> str:
@@ -261,7 +267,7 @@ def transitions(model: str) -> str:
     rows.append({"first guided step": "images free from here on", **steps})
     differing = percent(stored["prompts whose noises escape at different steps"])
     return (
-        f"{total} images, {SAMPLES['transitions']} noises a caption.\n\n{table(rows)}\n"
+        f"{total} images, {SAMPLES['transitions']} noises a caption.\n\n{markdown_table(rows)}\n"
         f"{never} of the {total} images are still copies at the last start. For {differing} % of "
         "the captions,\nthe noises differ in the step of escape.\n"
     )
@@ -353,7 +359,9 @@ def parts_of(model: str) -> dict[str, Callable[[], str]]:
     return {
         f"{model}_evaluation": partial(evaluation, model),
         f"{model}_transitions": partial(transitions, model),
-        f"{model}_initial_noise": lambda: table(initial_noise(figures(model, "initial_noise"))),
+        f"{model}_initial_noise": lambda: markdown_table(
+            initial_noise(figures(model, "initial_noise"))
+        ),
         f"{model}_methods": partial(all_methods, model),
         f"{model}_detectors": partial(all_detectors, model),
         f"{model}_masks": lambda: as_code(masks(figures(model, "detectors"))),

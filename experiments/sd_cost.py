@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from memorization_suite import ROOT
 from memorization_suite.download.assets import named
 from memorization_suite.experiments.metric_tables import assets_of
-from memorization_suite.experiments.reference_tables import Rows, size_text, table
+from memorization_suite.experiments.reference_tables import Rows, size_text
 from memorization_suite.metrics.base import METRICS
+from memorization_suite.runs.text import markdown_table
 
 SPEEDS = ROOT / "experiments" / "speeds.toml"
 TITLES = {
@@ -92,7 +93,9 @@ def sd_cost() -> str:
         f"metrics {size_text(download_size())}, the prompt file "
         f"{size_text(named('memorized_laion_prompts').size)}."
     )
-    return f"{table(rows())}\n{textwrap.fill(times, 118)}\n{textwrap.fill(downloads, 118)}\n"
+    return (
+        f"{markdown_table(rows())}\n{textwrap.fill(times, 118)}\n{textwrap.fill(downloads, 118)}\n"
+    )
 
 
 COST_PARTS = {"sd_cost": sd_cost}

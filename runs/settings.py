@@ -127,12 +127,6 @@ def frozen_settings(cls):
     return made
 
 
-def quirks(*known: str) -> Any:
-    """The flag --official: peculiarities of a method's official code to repeat, comma-separated."""
-    text = f"peculiarities of the official code to repeat, any of {','.join(known)}"
-    return flag("", text, choices=known, several=True, always_named=False)
-
-
 # --- reading declarations ---
 
 
