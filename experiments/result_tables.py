@@ -359,9 +359,7 @@ def parts_of(model: str) -> dict[str, Callable[[], str]]:
     return {
         f"{model}_evaluation": partial(evaluation, model),
         f"{model}_transitions": partial(transitions, model),
-        f"{model}_initial_noise": lambda: markdown_table(
-            initial_noise(figures(model, "initial_noise"))
-        ),
+        f"{model}_initial_noise": partial(all_initial_noise, model),
         f"{model}_methods": partial(all_methods, model),
         f"{model}_detectors": partial(all_detectors, model),
         f"{model}_masks": lambda: as_code(masks(figures(model, "detectors"))),
