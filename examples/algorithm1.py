@@ -1,18 +1,21 @@
-"""Algorithm 1 of Han et al. (NeurIPS 2025) on the embedded model, without the suite: diffusers,
-torch and a loop.
+"""Algorithm 1 of Han et al. (NeurIPS 2025) on the embedded model: diffusers, torch, a loop.
 
-python examples/algorithm1.py "The Broken Lantern and the Harlow Tale"      # writes algorithm1.png:
-without and with it
+python examples/algorithm1.py "The Broken Lantern and the Harlow Tale"  # writes algorithm1.png
 """
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait sleep
 
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 MODEL = Path(__file__).parent.parent / "tiny" / "weights" / "tiny"
+FLAGS = {"images": (6, 1, 64), "M": (4, 0, 1000), "seed": (2, 0, 2**63 - 1)}  # default, bounds
+FLAGS |= {"rho": (5.0, 0, 1000), "gamma": (5.0, 0, 1000)}
 
 
 def load(folder=MODEL):
@@ -69,16 +72,15 @@ def decode(pipe, latents):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.error = lambda message: parser.exit(2, f"algorithm1.py: {message}\n")
     parser.add_argument("prompt", nargs="?", default="The Broken Lantern and the Harlow Tale")
-    parser.add_argument("--images", type=int, default=6)
-    parser.add_argument("--rho", type=float, default=5.0)
-    parser.add_argument("--gamma", type=float, default=5.0)
-    parser.add_argument("--M", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=2)
+    for name, (default, _, _) in FLAGS.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args()
+    for name, (_, least, most) in FLAGS.items():
+        if not least <= getattr(args, name) <= most:
+            parser.error(f"--{name} {getattr(args, name)} must be from {least} to {most}")
     pipe = load()
     noise = torch.randn(args.images, 4, 16, 16, generator=torch.Generator().manual_seed(args.seed))
     plain = decode(pipe, algorithm1(pipe, args.prompt, noise, M=0, tau=1000))

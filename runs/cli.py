@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.plugins import load_installed, load_plugin
 from memorization_suite.runs.progress import RESUME
 from memorization_suite.runs.settings import (
@@ -101,6 +102,7 @@ def command(
     leaves behind, unless it carries a note of that (`runs.progress.Progress`). smaller: the flag
     that helps when the memory does not suffice.
     """
+    calm_threads()
     try:
         return work() or 0
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -11,6 +12,16 @@ from memorization_suite import ROOT
 from memorization_suite.runs.lazy import torch
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "safetensors")
+
+
+def calm_threads() -> None:
+    """Threads that wait sleep. Where cores are shared, spinning ones make small models many times
+    slower.
+
+    It takes effect if torch is not imported yet. What the user set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 def choose_device(device: str) -> str:

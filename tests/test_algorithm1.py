@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from memorization_suite.examples.algorithm1 import algorithm1
+from memorization_suite.examples.algorithm1 import algorithm1, main
 from memorization_suite.mitigation import build_mitigation
 from tests.methods.helpers import sample
 
@@ -29,3 +29,23 @@ def test_equals_the_suite(pipe, noise, prompts, settings):
     expected = sample(pipe, [prompts[0]] * len(noise), noise, suite, 20).final
     latents = algorithm1(pipe, prompts[0], noise, **settings, tau=900, guidance_scale=7.0, steps=20)
     assert (latents - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--images", "0"], "--images 0 must be from 1 to 64"),
+        (["--rho", "nan"], "--rho nan must be"),
+        (["--gamma", "inf"], "--gamma inf must be"),
+        (["--gamma", "-1"], "--gamma -1.0 must be"),
+        (["--M", "x"], "argument --M: invalid int value: 'x'"),
+        (["--seed", "-1"], "--seed -1 must be"),
+        (["--imgs", "2"], "unrecognized"),
+    ],
+)
+def test_wrong_arguments_are_a_line(argv, told, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["algorithm1.py", *argv])
+    with pytest.raises(SystemExit) as leave:
+        main()
+    said = capsys.readouterr().err
+    assert leave.value.code == 2 and said.count("\n") == 1 and told in said
