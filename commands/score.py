@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
@@ -24,6 +24,9 @@ from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.table import Result, add_results, read_results
+
+if TYPE_CHECKING:
+    import pandas
 
 Say = Callable[[str], None]
 # What metrics compare with -> the general flag that only they read.
@@ -74,6 +77,12 @@ class Table:
 
     def __str__(self) -> str:
         return text_of(self.lines)
+
+    def frame(self) -> pandas.DataFrame:
+        """Every value as a table of pandas, with the columns of results.csv."""
+        import pandas
+
+        return pandas.DataFrame(map(asdict, self.results))
 
     def check(self, required: Collection[str]) -> None:
         """Raises ValueError when a required metric has no value."""

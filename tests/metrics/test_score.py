@@ -1,10 +1,12 @@
 """`score` as a function: what it takes, what it returns, what it refuses."""
 
+from dataclasses import fields
+
 import pytest
 
 from memorization_suite.commands.score import COPIES, run_script, score
 from memorization_suite.metrics.summary import summarize
-from memorization_suite.runs.table import read_results
+from memorization_suite.runs.table import Result, read_results
 from tests.metrics.test_scripts import gt_of
 
 
@@ -77,3 +79,10 @@ def test_clip_alone_says_what_it_lacks(run, clip_file):
 def test_what_is_refused(run, metrics, typed, told):
     with pytest.raises(ValueError, match=told):
         scored(run, metrics, **typed)
+
+
+def test_the_values_as_a_table_of_pandas(run):
+    table = scored(run, ["copy"])
+    frame = table.frame()
+    assert list(frame.columns) == [field.name for field in fields(Result)]
+    assert frame["value"].tolist() == [row.value for row in table.results]
