@@ -7,7 +7,7 @@ A fenced block says by its first words what it is:
 - `sh`: shell commands that run as printed, in seconds; tests/test_document_commands.py runs them.
 - `sh slow`: in minutes; run with --slow.
 - `sh download`: they need fetched files; tests/stable_diffusion/ runs them with stand-ins.
-- `python`: a script, with the same marks.
+- `python`: a script, with the same marks; what earlier ones imported is there.
 - any language whose first line is a comment with a file name alone, `# my_noise.py`: that file,
   which later blocks use.
 
@@ -17,6 +17,7 @@ Blocks of a document run in its order in one copy, so that later ones see the fi
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -56,6 +57,7 @@ VARIABLES = {
     "HF_HOME": str(Path(tempfile.gettempdir()) / "no_hub_here"),
     "MPLBACKEND": "agg",
     "VENV": ".venv",
+    "PYTHONDONTWRITEBYTECODE": "",  # the copy is compiled once
 }
 # Programs of the copy. Nothing is installed into the environment that runs this.
 NO_PIP = '#!/bin/sh\necho "pip is not run here: $*"\n'
@@ -164,7 +166,8 @@ def blocks_of(text: str, file: str) -> list[Block]:
 
 def documents(root: Path = ROOT) -> list[Path]:
     """Every document, README.md first."""
-    return [path for place in PLACES for path in sorted(root.glob(place))]
+    found = [path for place in PLACES for path in sorted(root.glob(place))]
+    return [path for path in found if not path.parent.name.startswith(".")]
 
 
 def read_document(path: Path, root: Path = ROOT) -> list[Block]:
@@ -222,6 +225,8 @@ class Copy:
         copy_checkout(root, self.folder)
         make_environment(self.folder / ".venv", python or Path(sys.executable))
         self.environment = self.variables() | dict(more or {})
+        # Of the Python blocks that were run.
+        self.imports: list[str] = []
 
     def variables(self) -> dict[str, str]:
         """Of the shell."""
@@ -239,7 +244,10 @@ class Copy:
         if block.is_shell:
             return self.run_shell(block)
         script = self.scratch / f"line_{block.line}.py"
-        script.write_text(block.text, encoding="utf-8")
+        script.write_text("\n".join([*self.imports, block.text]), encoding="utf-8")
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports.append(ast.unparse(node))
         command = Command(block.line, f"python {script}")
         return self.run_commands(block, [command], shown="(the Python block)")
 
