@@ -24,7 +24,7 @@ from memorization_suite.commands.calibrate import (
 from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import SCRIPT, Request, plan_detection
 from memorization_suite.commands.evaluate import EvaluationSettings, evaluate
-from memorization_suite.commands.settings import QUIET
+from memorization_suite.commands.settings import HEADINGS, QUIET
 from memorization_suite.commands.spectrum import SpectrumSettings, spectrum
 from memorization_suite.commands.study import Study
 from memorization_suite.commands.tokens import TokenSettings, tokens
@@ -38,11 +38,18 @@ from memorization_suite.runs.cli import (
     add_owned_flags,
     asked_for,
     command,
+    examples,
     listing,
 )
 from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.settings import flags
 
+EPILOG = examples(
+    f"{SCRIPT} --model_id tiny --detector noise_norm,bright_ending",
+    f"{SCRIPT} --prompts memorized.csv --nonmem_prompts ordinary.txt",
+    f"{SCRIPT} evaluate detections/noise_norm detections/bright_ending",
+    more="--list_detectors shows the detectors, --detector NAME --help the flags of one.",
+)
 SCORE_FILES = ("files", "memorized", "ordinary")
 CALIBRATIONS = {
     "stability": "norms of ordinary prompts' trajectories, for --method stability_regions",
@@ -187,12 +194,14 @@ def build_parser(argv: list[str]) -> Parser:
         "A memorization score for every image of a prompt set; larger means more memorized. "
         f"Subcommands with flags of their own: {', '.join(SUBCOMMANDS)}.",
         argv=argv,
+        usage=f"{SCRIPT} [flags], or {SCRIPT} SUBCOMMAND [flags]",
+        epilog=EPILOG,
     )
-    add_flags(parser, Request)
-    text = "print every detector and leave"
+    text = "print every detector with its paper, cost and flags"
     parser.add_argument("--list_detectors", action="store_true", help=text)
+    add_flags(parser, Request, headings=HEADINGS)
     shown = asked_for(argv, "--detector", DETECTORS)
-    add_owned_flags(parser, DETECTORS, shown, "detector")
+    add_owned_flags(parser, DETECTORS, shown, f"flags of {' and '.join(shown)}")
     return parser
 
 

@@ -9,6 +9,7 @@ import sys
 
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Request, plan
+from memorization_suite.commands.settings import HEADINGS
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.cli import (
     RESUMES,
@@ -17,19 +18,27 @@ from memorization_suite.runs.cli import (
     add_owned_flags,
     asked_for,
     command,
+    examples,
     listing,
 )
 from memorization_suite.runs.progress import next_step
 
+EPILOG = examples(
+    f"{SCRIPT} --model_id tiny --method per_sample",
+    f"{SCRIPT} --method adj_init_noise --batch_wise",
+    f"{SCRIPT} --model_id tiny --prompts my_prompts.txt --end 10 -n 4 -b 8",
+    more="--list_methods shows the methods, --method NAME --help the flags of one.",
+)
 SMALLER = "--batch_size or --n_samples_per_prompt"
 
 
 def build_parser(argv: list[str]) -> Parser:
     """The general flags, and those of all methods."""
     about = "Images for the prompts of a file, with one mitigation or none."
-    parser = Parser(SCRIPT, about, argv=argv)
-    add_flags(parser, Request)
-    parser.add_argument("--list_methods", action="store_true", help="print every method and leave")
+    parser = Parser(SCRIPT, about, argv=argv, usage=f"{SCRIPT} [flags]", epilog=EPILOG)
+    text = "print every method with its paper, cost and flags"
+    parser.add_argument("--list_methods", action="store_true", help=text)
+    add_flags(parser, Request, headings=HEADINGS)
     add_method_flags(parser, argv)
     return parser
 
@@ -37,7 +46,7 @@ def build_parser(argv: list[str]) -> Parser:
 def add_method_flags(parser: Parser, argv: list[str]) -> None:
     """The flags of all methods; --help shows those of the method that was typed."""
     shown = asked_for(argv, "--method", METHODS, switches=("--batch_wise", "--per_sample"))
-    add_owned_flags(parser, METHODS, shown, "method")
+    add_owned_flags(parser, METHODS, shown, f"flags of {' and '.join(shown)}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from memorization_suite.commands.report import Reporting, report
-from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.cli import Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
 
 SCRIPT = "make_report.py"
@@ -21,7 +21,11 @@ DESCRIPTION = (
 
 def build_parser() -> Parser:
     """All flags."""
-    parser = Parser(SCRIPT, DESCRIPTION)
+    epilog = examples(
+        f"{SCRIPT} generated_images",
+        f"{SCRIPT} generated_images/no_mitigation/g7_seed2 other_runs --out other.html",
+    )
+    parser = Parser(SCRIPT, DESCRIPTION, usage=f"{SCRIPT} DIR [DIR ...] [flags]", epilog=epilog)
     parser.add_argument(
         "folders",
         type=Path,

@@ -9,20 +9,27 @@ import sys
 from pathlib import Path
 
 from memorization_suite.commands.generate_plan import Request
+from memorization_suite.commands.settings import HEADINGS, QUIET
 from memorization_suite.commands.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweep_file import OF_THE_SWEEP
 from memorization_suite.generate_images import SMALLER, add_method_flags
-from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
 
 SCRIPT = "sweep.py"
 DESCRIPTION = "Runs a list or grid of settings, scores the images, and writes one page."
-EPILOG = "A stopped sweep goes on; a finished run is not made or scored again."
+EPILOG = examples(
+    f"{SCRIPT} experiments/sweeps/example.toml --dry_run",
+    f"{SCRIPT} experiments/sweeps/example.toml --model_id tiny-v",
+    more="Rerun the command to resume; a finished run is not made or scored again.\n"
+    "generate_images.py --list_methods shows the methods.",
+)
 
 
 def build_parser(argv: list[str]) -> Parser:
     """The flags of a sweep, and those of generate_images.py for every run."""
-    parser = Parser(SCRIPT, DESCRIPTION, epilog=EPILOG, argv=argv)
+    usage = f"{SCRIPT} FILE.toml [flags]"
+    parser = Parser(SCRIPT, DESCRIPTION, epilog=EPILOG, argv=argv, usage=usage)
     parser.add_argument(
         "file",
         type=Path,
@@ -42,9 +49,9 @@ def build_parser(argv: list[str]) -> Parser:
         action="store_true",
         help="score all runs again, for example with checkpoints that were fetched since",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    every_run = parser.add_argument_group("flags of generate_images.py, for every run")
-    add_flags(every_run, Request, without=OF_THE_SWEEP)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    headings = {f"every run: {heading}": names for heading, names in HEADINGS.items()}
+    add_flags(parser, Request, without=OF_THE_SWEEP, headings=headings)
     add_method_flags(parser, argv)
     return parser
 

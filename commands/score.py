@@ -19,7 +19,7 @@ from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
-from memorization_suite.runs.cli import Parser, add_flag, add_flags, command
+from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     import pandas
 
 Say = Callable[[str], None]
+# Of --help -> general flags below it.
+HEADINGS = {
+    "run": (
+        "gen_folder",
+        "prompts",
+        "num_samples",
+        "incomplete",
+        "gt_folder",
+        "masks",
+        "unmitigated",
+    ),
+    "work": ("device", "batch_size", "require", "quiet"),
+}
 # What metrics compare with -> the general flag that only they read.
 FLAGS_OF = {"references": "masks", "unmitigated": "unmitigated"}
 
@@ -41,22 +54,27 @@ class Script:
     description: str
     # What it computes, unless --metrics names others.
     metrics: tuple[str, ...]
+    # The end of --help: flags of commands to copy.
+    examples: tuple[str, ...]
 
 
 COPIES = Script(
     "compute_sscd_orig_clip_score.py",
     "Copy similarity and text alignment of a run.",
     metrics=("sscd", "clip", "copy", "localized", "alignment"),
+    examples=("--gen_folder RUN", "--gen_folder RUN --metrics sscd --sscd sscd_disc_large"),
 )
 PREFERENCE = Script(
     "compute_lpips_imagereward.py",
     "Diversity and preference of a run.",
     metrics=("lpips", "image_reward", "diversity", "quality"),
+    examples=("--gen_folder RUN", "--gen_folder RUN --metrics lpips --num_samples 4"),
 )
 CHANGE = Script(
     "compute_diversity.py",
     "Change against the unmitigated run, and diversity among seeds.",
     metrics=("sscd_change", "feature_change"),
+    examples=("--gen_folder RUN --unmitigated RUN0",),
 )
 
 
@@ -281,15 +299,25 @@ def build_parser(script: Script, argv: list[str]) -> Parser:
     for name in names:
         if name not in METRICS:
             early.exit(2, f"{script.name}: {no_metric(name)}\n")
-    parser = Parser(script.name, script.description)
+    door = f"metrics/{script.name}"
+    epilog = examples(
+        *(f"{door} {flags}" for flags in script.examples),
+        more=f"RUN: a folder that generate_images.py made. Metrics: {', '.join(METRICS)}.",
+    )
+    usage = f"{script.name} --gen_folder RUN [flags]"
+    parser = Parser(script.name, script.description, usage=usage, epilog=epilog)
     against = {METRICS[name].against for name in names}
     unread = [flag for what, flag in FLAGS_OF.items() if what not in against]
-    add_flags(parser, Scoring, without=unread)
     add_choice(parser, script)
+    add_flags(parser, Scoring, without=unread, headings=HEADINGS)
     with_used = dict.fromkeys(each for name in names for each in (*METRICS[name].uses, name))
-    options = {option.name: option for name in with_used for option in flags(METRICS[name])}
-    for option in options.values():
-        add_flag(parser, option)
+    known: set[str] = set()
+    for name in with_used:
+        options = [option for option in flags(METRICS[name]) if option.name not in known]
+        group = parser.add_argument_group(f"flags of {name}") if options else parser
+        for option in options:
+            add_flag(group, option)
+        known.update(option.name for option in options)
     return parser
 
 

@@ -27,6 +27,23 @@ from memorization_suite.sampling.denoiser import Denoiser, Unusable
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
 QUIET = "no progress, and no line on what comes next"
+# Of --help -> flags of generation and detection below it.
+HEADINGS = {
+    "model": ("model_id", "unet_id", "scheduler", "dtype", "device", "preset"),
+    "method": ("method", "batch_wise", "per_sample", "screen"),
+    "detector": ("detector",),
+    "prompts": ("prompts", "start", "end", "nonmem_prompts", "nonmem_count"),
+    "sampling": (
+        "n_samples_per_prompt",
+        "batch_size",
+        "num_inference_steps",
+        "guidance_scale",
+        "image_length",
+        "seed",
+        "rng",
+    ),
+    "output": ("output_path", "save_latents", "trace", "save_masks", "overwrite", "quiet"),
+}
 MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(tiny.MODELS)}"
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import itertools
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -29,6 +30,21 @@ NOTHING_WRITTEN = (". Nothing was written.", "; nothing was written.")
 NOTHING_SAID = ("", "")
 
 
+class Help(argparse.HelpFormatter):
+    """A flag a line where it fits; lines that begin with a blank stay as they are."""
+
+    def __init__(self, prog: str, **options: Any):
+        wide = shutil.get_terminal_size().columns >= 98
+        super().__init__(prog, max_help_position=34 if wide else 24, **options)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [
+            line if line.startswith(" ") else super(Help, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        ]
+        return "\n".join(lines)
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a wrong argument, exit code 2. Flags that were not typed are absent.
 
@@ -40,12 +56,13 @@ class Parser(argparse.ArgumentParser):
         self, prog: str, description: str = "", *, argv: list[str] | None = None, **options: Any
     ):
         options.setdefault("argument_default", argparse.SUPPRESS)
+        options.setdefault("formatter_class", Help)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
         self.add_argument(
             "--plugin",
             action=Load,
             metavar="FILE.py",
-            help="a file that registers methods, detectors and the like; may be repeated",
+            help="registers methods, detectors and the like; may be repeated",
         )
         if argv is not None:
             self.load_plugins(values_after(argv, "--plugin"))
@@ -134,11 +151,28 @@ def boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-def add_flags(parser, settings: type[Settings], *, without: Collection[str] = ()) -> None:
-    """The flags of a settings class. Those without a default are required; a bool is a switch."""
-    for option in flags(settings):
-        if option.name not in without:
-            add_flag(parser, option)
+def add_flags(
+    parser,
+    settings: type[Settings],
+    *,
+    without: Collection[str] = (),
+    headings: Mapping[str, Collection[str]] | None = None,
+) -> None:
+    """The flags of a settings class. Those without a default are required; a bool is a switch.
+
+    headings: of --help -> flags below it, in this order; others stand without a heading.
+    """
+    left = {option.name: option for option in flags(settings) if option.name not in without}
+    groups = []
+    for heading, names in (headings or {}).items():
+        members = [left.pop(name) for name in names if name in left]
+        groups.append((heading, members))
+    for option in left.values():
+        add_flag(parser, option)
+    for heading, members in groups:
+        group = parser.add_argument_group(heading) if members else parser
+        for option in members:
+            add_flag(group, option)
 
 
 def add_flag(parser, option: dataclasses.Field) -> None:
@@ -168,6 +202,11 @@ def add_flag(parser, option: dataclasses.Field) -> None:
         required=option.default is dataclasses.MISSING,
         **shown,
     )
+
+
+def examples(*commands: str, more: str = "") -> str:
+    """The end of --help: commands to copy, then where there is more."""
+    return "\n".join(["examples:", *(f"  python {command}" for command in commands), more]).rstrip()
 
 
 def default_text(default: Any) -> str:
