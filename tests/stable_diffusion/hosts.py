@@ -19,8 +19,10 @@ from shutil import copyfileobj
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" + 34 * "0"
-LISTING = re.compile(r"/api/models/([\w.-]+/[\w.-]+)(/tree)?(/revision)?(/[\w.-]+)?")
-CONTENT = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)")
+KINDS = "(?:models|datasets)"
+ABOUT = re.compile(rf"/api/{KINDS}/([\w.-]+/[\w.-]+)(?:/revision/[\w.-]+)?")
+TREE = re.compile(rf"/api/{KINDS}/([\w.-]+/[\w.-]+)/tree/[\w.-]+/?(.*)")
+CONTENT = re.compile(r"(?:/datasets)?/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)")
 SMALL = 100  # bytes; larger files are LFS files
 
 
@@ -32,20 +34,31 @@ def hashes(path: Path) -> tuple[str, str]:
     return git.hexdigest(), hashlib.sha256(content).hexdigest()
 
 
-def listed(repository: Path) -> list[dict]:
-    """The hub's listing of a repository."""
+def listed(repository: Path, below: str = "", *, inner: bool = True) -> list[dict]:
+    """The hub's listing of a folder in a repository. inner: with what lies in its folders."""
+    folder = repository / below
     entries = []
-    for path in sorted(repository.rglob("*")):
-        if not path.is_file():
-            continue
-        git, sha256 = hashes(path)
-        size = path.stat().st_size
+    for path in sorted(folder.rglob("*") if inner else folder.glob("*")):
         name = path.relative_to(repository).as_posix()
-        entry: dict = {"type": "file", "path": name, "size": size, "oid": git}
-        if size > SMALL:
-            entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
+        entry: dict = {"type": "directory", "path": name, "size": 0, "oid": 40 * "0"}
+        if path.is_file():
+            git, sha256 = hashes(path)
+            size = path.stat().st_size
+            entry |= {"type": "file", "size": size, "oid": git}
+            if size > SMALL:
+                entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
         entries.append(entry)
     return entries
+
+
+def about(repository: Path) -> dict:
+    """What the hub says of a repository."""
+    files = [entry["path"] for entry in listed(repository) if entry["type"] == "file"]
+    return {
+        "id": "/".join(repository.parts[-2:]),
+        "sha": COMMIT,
+        "siblings": [{"rfilename": name} for name in files],
+    }
 
 
 def handler_of(folder: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
@@ -55,28 +68,26 @@ def handler_of(folder: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            path = unquote(urlsplit(self.path).path)
+            address = urlsplit(self.path)
+            path = unquote(address.path)
             asked.append(path)
-            if found := LISTING.fullmatch(path):
-                self.send_listing(folder / "hub" / found[1], tree=bool(found[2]))
+            hub = folder / "hub"
+            if (found := ABOUT.fullmatch(path)) and (hub / found[1]).is_dir():
+                self.send_json(about(hub / found[1]))
+            elif (found := TREE.fullmatch(path)) and (hub / found[1] / found[2]).is_dir():
+                inner = "recursive=true" in address.query.lower()
+                self.send_json(listed(hub / found[1], found[2], inner=inner))
             elif found := CONTENT.fullmatch(path):
-                self.send_content(folder / "hub" / found[1] / found[2])
+                self.send_content(hub / found[1] / found[2])
+            elif path.startswith("/api/"):
+                self.begin(404, {"X-Error-Code": "RepoNotFound"}, 0)
             else:
                 self.send_content(folder / "web" / path.lstrip("/"))
 
         do_HEAD = do_GET
 
-        def send_listing(self, repository: Path, *, tree: bool):
-            if not repository.is_dir():
-                self.begin(404, {"X-Error-Code": "RepoNotFound"}, 0)
-                return
-            entries = listed(repository)
-            about = {
-                "id": "/".join(repository.parts[-2:]),
-                "sha": COMMIT,
-                "siblings": [{"rfilename": entry["path"]} for entry in entries],
-            }
-            content = json.dumps(entries if tree else about).encode()
+        def send_json(self, value):
+            content = json.dumps(value).encode()
             self.begin(200, {"Content-Type": "application/json"}, len(content))
             if self.command == "GET":
                 self.wfile.write(content)

@@ -40,6 +40,28 @@ def write_prompts(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_lines(path: Path) -> None:
+    """A prompt a line."""
+    path.write_text("\n".join(CAPTIONS) + "\n", encoding="utf-8")
+
+
+def write_table(path: Path) -> None:
+    """The layout of the prompt files of Hintersdorf et al."""
+    lines = [f"{row};{caption}" for row, caption in enumerate(CAPTIONS)]
+    path.write_text("\n".join([";Caption", *lines]) + "\n", encoding="utf-8")
+
+
+def write_data_set(folder: Path) -> None:
+    """Splits of a data set of prompts as the hub has them."""
+    import pandas
+
+    (folder / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        table = pandas.DataFrame({"Prompt": [f"{caption}, {split}" for caption in CAPTIONS]})
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+
+
 def write_training_images(path: Path) -> None:
     """The archive: `sdv1_500_mem_groundtruth/gt_images/<Index>/<number>.png`."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -92,10 +114,15 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
+DATA_SET = "Gustavosta/Stable-Diffusion-Prompts"
 # Asset -> what writes it: the file, the archive, or the files of a repository into a folder.
 MADE: dict[str, Make] = {
     "sd14": lambda folder: write_model(folder, CAPTIONS),
     "memorized_laion_prompts": write_prompts,
+    "unmemorized_laion_prompts": write_table,
+    "coco2014_val_10000": write_table,
+    "sd1_mem": write_lines,
+    "sd1_nmem": write_lines,
     "sdv1_500_mem_groundtruth": write_training_images,
     "sscd_disc_mixup": write_sscd,
     "clip_vit_b_32_laion2b": write_clip,
@@ -106,7 +133,8 @@ MADE: dict[str, Make] = {
 
 
 def write_stand_ins(folder: Path, table: Path) -> None:
-    """Everything that the table of assets names, as hosts.py serves it."""
+    """Everything that the table of assets names, and a data set, as hosts.py serves them."""
+    write_data_set(folder / "hub" / DATA_SET)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name, entry in tomllib.loads(table.read_text(encoding="utf-8")).items():
