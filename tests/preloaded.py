@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator, Mapping
@@ -42,27 +43,34 @@ REQUEST = 1 << 20  # bytes; the environment is in it
 
 
 @contextmanager
-def preloaded(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+def preloaded(environment: Mapping[str, str]) -> Iterator[Path]:
     """A program that takes the place of `python`, as long as the block lasts.
 
-    environment: what the libraries see when they are imported.
+    environment: what the libraries see when they are imported. Where a process with so much in it
+    cannot be forked safely, it is this interpreter.
     """
-    address = folder / "preloaded.socket"
-    words = [sys.executable, __file__, "--serve", str(address)]
-    server = subprocess.Popen(
-        words, env=dict(environment), stdout=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        assert server.stdout
-        server.stdout.readline()  # it is ready
-        program = folder / "python_preloaded"
-        text = PROGRAM.format(python=sys.executable, server=__file__, socket=address)
-        program.write_text(text, encoding="utf-8")
-        program.chmod(0o755)
-        yield program
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    if sys.platform != "linux":
+        yield Path(sys.executable)
+        return
+    with tempfile.TemporaryDirectory(prefix="python_") as folder:
+        address = Path(folder, "socket")
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", address],
+            env=dict(environment),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert server.stdout
+            server.stdout.readline()  # it is ready
+            program = Path(folder, "python")
+            text = PROGRAM.format(python=sys.executable, server=__file__, socket=address)
+            program.write_text(text, encoding="utf-8")
+            program.chmod(0o755)
+            yield program
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 # --- the server ---

@@ -68,9 +68,9 @@ echo never
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
+def python():
     """A Python that starts at once."""
-    with preloaded(tmp_path_factory.mktemp("python"), os.environ | VARIABLES) as program:
+    with preloaded(os.environ | VARIABLES) as program:
         yield program
 
 

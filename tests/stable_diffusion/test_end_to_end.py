@@ -57,7 +57,7 @@ def copy(tmp_path_factory):
     with serving(folder / "hosts") as (url, _):
         hub = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "cache")}
         more = hub | dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1")
-        with preloaded(folder, os.environ | VARIABLES | more) as python:
+        with preloaded(os.environ | VARIABLES | more) as python:
             made = Copy(folder, more=more, python=python)
             table = changed_table(TABLE, folder / "hosts", url)
             (made.folder / "download" / "assets.toml").write_text(table, encoding="utf-8")
