@@ -28,7 +28,7 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -359,14 +359,11 @@ def write_program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def run_blocks(copy: Copy, blocks: Iterable[Block], marks: Iterable[str]) -> list[Outcome]:
+def run_blocks(copy: Copy, blocks: Iterable[Block], marks: Collection[str]) -> Iterator[Outcome]:
     """Runs the blocks with these marks, in order; files are written whatever their mark."""
-    chosen = set(marks)
-    outcomes = []
     for block in blocks:
-        if block.is_run and (block.mark in chosen or block.written_to):
-            outcomes += copy.run(block)
-    return outcomes
+        if block.is_run and (block.mark in marks or block.written_to):
+            yield from copy.run(block)
 
 
 def main(argv: list[str] | None = None) -> int:

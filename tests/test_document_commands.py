@@ -104,7 +104,7 @@ def test_a_wrong_block_is_named(text):
 
 
 def test_the_blocks_of_a_document_run_in_order_on_the_copys_code(copy):
-    outcomes = run_blocks(copy, blocks_of(OWN, "own.md"), ("", "slow"))
+    outcomes = list(run_blocks(copy, blocks_of(OWN, "own.md"), ("", "slow")))
     assert [outcome.code for outcome in outcomes] == [0, 0, 0, 0, 0, 0, 0, 0, 0, None]
     assert outcomes[4].output == "3\n"
     assert "pip" not in outcomes[6].output
@@ -146,7 +146,7 @@ def test_documents_run_as_printed(path, copy):
     blocks = read_document(path)
     if not any(block.is_run and not block.mark for block in blocks):
         pytest.skip("it has no block that runs in seconds")
-    outcomes = run_blocks(copy, blocks, ("",))
+    outcomes = list(run_blocks(copy, blocks, ("",)))
     print(*outcomes, sep="\n")
     faults = [f"{outcome}\n{outcome.tail()}" for outcome in outcomes if outcome.failed]
     assert not faults, "\n".join(faults)
