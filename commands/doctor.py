@@ -13,6 +13,7 @@ import platform
 import shutil
 import struct
 import sys
+import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,11 +62,21 @@ class Finding:
 
 
 def machine(root: Path) -> Iterator[Finding]:
-    """Python, packages, torch, device, disk."""
+    """Python, the suite, packages, torch, device, disk."""
     yield Finding("ok", "Python", f"{platform.python_version()}, {sys.executable}")
+    yield suite(Path(sysconfig.get_path("purelib")))
     yield packages("packages", REQUIREMENTS, install(), stops=True)
     yield from torch_and_device()
     yield Finding("ok", "disk", f"{gigabytes(shutil.disk_usage(root).free)} free in {root}")
+
+
+def suite(site_packages: Path) -> Finding:
+    """Which files are the suite. A copy beside the packages would be found before a checkout."""
+    copy = site_packages / "memorization_suite"
+    if IN_CHECKOUT and (copy / "__init__.py").is_file():
+        text = f"{copy} is a copy that scripts would use instead of {ROOT}; {install()}"
+        return Finding("broken", "suite", text, True)
+    return Finding("ok", "suite", str(ROOT))
 
 
 def packages(what: str, requirements: Path, mend: str, *, stops: bool) -> Finding:
@@ -247,7 +258,7 @@ def fetched(root: Path) -> Iterator[Finding]:
     yield Finding("ok", "metrics without download", ", ".join(free))
     for name, asset in our_assets().items():
         use = ", ".join(sorted(enables.get(name, []), key=is_a_part))
-        use = use or (asset.used_by if asset.group == "metrics" else asset.what)
+        use = use or (asset.used_by if asset.group.startswith("metric") else asset.what)
         fault = asset_fault(asset, root)
         if fault is None:
             yield Finding("missing", name, f"{use}: {fetch_command(name)}")

@@ -77,7 +77,7 @@ def test_on_a_bare_python_it_says_what_is_missing():
 def test_an_installed_package_has_the_doctor_too(tmp_path):
     """Laid out as the wheel is."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
-    for source, place in build["build"]["targets"]["wheel"]["force-include"].items():
+    for source, place in build["build"]["targets"]["wheel"]["hooks"]["custom"]["rooms"].items():
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / source, tmp_path / place)
@@ -262,3 +262,11 @@ def test_a_missing_program_says_what_it_is_for(monkeypatch):
 
 def test_the_columns_hold_every_name():
     assert max(map(len, our_assets())) <= doctor.WIDTH
+
+
+def test_a_copy_of_the_suite_beside_the_packages_is_broken(tmp_path):
+    assert doctor.suite(tmp_path).mark == "ok"
+    (tmp_path / "memorization_suite").mkdir()
+    (tmp_path / "memorization_suite" / "__init__.py").touch()
+    finding = doctor.suite(tmp_path)
+    assert finding.mark == "broken" and finding.stops and "make setup" in finding.text

@@ -3,6 +3,7 @@ no module is loaded twice, no foreign package is taken for ours, and a second cl
 code.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,10 +169,26 @@ print(json.dumps([metrics.__file__, memorization_suite.metrics.__file__]))
     assert Path(ours) == ROOT / "metrics" / "__init__.py"
 
 
+def test_an_editable_installation_holds_no_copy(monkeypatch):
+    """It would be found before the checkout by scripts of its folders."""
+    name = "hatchling.builders.hooks.plugin.interface"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(BuildHookInterface=object))
+    spec = importlib.util.spec_from_file_location("wheel", ROOT / ".ci" / "wheel.py")
+    assert spec and spec.loader
+    wheel = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(wheel)
+    hook = wheel.Rooms()
+    hook.config = {"rooms": {"runs": "memorization_suite/runs"}}
+    for version, expected in (("editable", {}), ("standard", hook.config["rooms"])):
+        build_data = {"force_include": {}}
+        hook.initialize(version, build_data)
+        assert build_data["force_include"] == expected
+
+
 def test_what_is_installed_is_what_there_is():
     """pyproject.toml names every room of the checkout, and where it lies."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
-    places = build["build"]["targets"]["wheel"]["force-include"]
+    places = build["build"]["targets"]["wheel"]["hooks"]["custom"]["rooms"]
     expected = {name: f"memorization_suite/{name}" for name in PACKAGES}
     expected["memorization_suite.py"] = "memorization_suite/__init__.py"
     expected["commands/main.py"] = "memorization_suite/__main__.py"

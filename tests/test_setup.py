@@ -336,6 +336,7 @@ def third_party(*, tests: bool) -> dict[str, set[str]]:
         if (path.parts[0] == "tests") == tests:
             names |= imported_modules(path)
     ours = {"memorization_suite", "tests"} | {path.parts[0] for path in python_files()}
+    ours.add("hatchling")  # of the build alone: pyproject.toml
     brought_by = packages_distributions()
     found = {}
     for name in sorted(names - ours - set(sys.stdlib_module_names)):
