@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def build_parser() -> Parser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="assets or groups (metrics, prompts, groundtruth, models, all)",
+        help="assets or groups (metrics, metric_variants, prompts, groundtruth, models, all)",
     )
     add_flags(parser, FetchSettings)
     return parser
@@ -81,11 +82,22 @@ def run(names: Sequence[str], settings: FetchSettings) -> int:
         return 0
     if settings.check:
         return check(assets, root)
+    if not settings.quiet:
+        print(announcement(assets, root), file=sys.stderr)
     code = fetch(assets, root, overwrite=settings.overwrite, quiet=settings.quiet)
     script, *flags = assets[0].used_by.split(", ")[0].split(" ")
     if code == 0 and (ROOT / script).is_file():
         next_step(["python", script, *(flags or ["--help"])], settings.quiet)
     return code
+
+
+def announcement(assets: Sequence[Asset], root: Path) -> str:
+    """How many assets are asked for, how large they are, and how much room there is."""
+    known = sum(asset.size or 0 for asset in assets)
+    unknown = sum(not asset.size for asset in assets)
+    size = size_text(known) + (f" and {unknown} of unknown size" if unknown else "")
+    free = size_text(shutil.disk_usage(root).free)
+    return f"{len(assets)} assets, {size} in all; {free} are free in {root}"
 
 
 def listing(assets: Sequence[Asset], record: Record) -> str:

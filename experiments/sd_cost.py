@@ -46,6 +46,14 @@ def cost(method: str, images: int) -> Cost:
     return Cost(seconds=seconds, bytes=images * 3 * measured["pixels"] ** 2)
 
 
+def update_seconds() -> float:
+    """Of one more update of an image by the per-sample method."""
+    speeds = tomllib.loads(SPEEDS.read_text(encoding="utf-8"))
+    measured = speeds["measured"]
+    more = speeds["seconds"]["per_sample"] - speeds["seconds"]["no_mitigation"]
+    return more / measured["images"] / measured["updates"]
+
+
 def download_size() -> int:
     """Bytes of the checkpoints of the official scripts' metrics."""
     names = {name for metric in OFFICIAL for name in assets_of(METRICS[metric])}
@@ -86,7 +94,8 @@ def sd_cost() -> str:
         f"Time of generation alone, without scoring, on {measured['device']}: "
         f"{measured['model']}, {measured['dtype']}, {measured['pixels']} pixels, "
         f"{measured['steps']} steps, {measured['images']} images of a prompt together, median of "
-        f"{measured['repeats']}; per-sample with {measured['updates']} updates an image."
+        f"{measured['repeats']}; per-sample with {measured['updates']} updates an image, each "
+        f"further one takes about {update_seconds():.2f} s; --optim_iters caps them."
     )
     downloads = (
         f"Downloads: the model {size_text(named('sd14').size)}, the checkpoints of the official "

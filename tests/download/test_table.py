@@ -62,6 +62,7 @@ def test_the_readme_names_no_other_flag():
 def test_groups():
     assert {asset.group for asset in ASSETS.values()} == {
         "metrics",
+        "metric_variants",
         "prompts",
         "groundtruth",
         "models",
