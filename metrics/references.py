@@ -11,7 +11,8 @@ from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.files import sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-INDEX = re.compile(r"[\w-][\w.-]*")  # what may become part of a path
+# What may become part of a path: letters, digits, and between them spaces and dots.
+INDEX = re.compile(r"[\w-](?:[\w. -]*[\w.-])?")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,15 @@ class References:
             except (OSError, Unreadable) as error:
                 problems.append(str(error))
         if prompt.index and not pictures and not problems:
-            problems.append(f"no image in {self.folder / Path(prompt.index).name}")
+            problems.append(self.nothing_in(prompt.index))
         self.coverage[prompt.row] = Coverage(prompt, tuple(pictures), "; ".join(problems))
         return list(pictures.values())
+
+    def nothing_in(self, index: str) -> str:
+        """Why there is no image of an index."""
+        if INDEX.fullmatch(index):
+            return f"no image in {self.folder / index}: it takes {' '.join(SUFFIXES)}"
+        return "its Index is no name of a folder: it takes letters, digits, spaces and . _ -"
 
     def files(self, index: str) -> list[Path]:
         """Image files of an index, by name.

@@ -154,10 +154,7 @@ def open_run(
     file = prompts or named_prompts(store.path, config)
     table = read_prompts(file)
     if identity.get("prompts_sha256") not in (None, sha256_of(file)):
-        raise ValueError(
-            f"{store.path} was made from another prompt file than {file} (its hash differs): "
-            "images would meet wrong captions"
-        )
+        check_captions(store, file, table)
     outside = sorted(key for key in images if key.prompt >= len(table))
     if outside:
         raise ValueError(
@@ -169,6 +166,22 @@ def open_run(
     if num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < num_samples}
     return Run(store.path, file, table, files=images, model_id=str(config.get("model_id", "")))
+
+
+def check_captions(store: RunFolder, file: Path, prompts: list[Prompt]) -> None:
+    """Raises ValueError when a prompt file that has changed has other captions than the run's.
+
+    Its other columns may have changed: training images are often named after the run.
+    """
+    made_for = {key.prompt: row.get("prompt") for key, row in store.costs().items()}
+    now = {prompt.row: prompt.caption for prompt in prompts}
+    other = [row for row, caption in made_for.items() if now.get(row) != caption]
+    if other or not made_for:
+        where = f"prompt {other[0]} is not" if other else "images.csv does not tell"
+        raise ValueError(
+            f"{store.path} was made from another prompt file than {file}: {where} the caption of "
+            "its images"
+        )
 
 
 def named_prompts(folder: Path, config: dict) -> Path:

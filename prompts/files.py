@@ -50,10 +50,12 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     prompts: list[Prompt] = []
     try:
-        if "Caption" not in (reader.fieldnames or []):
+        names = reader.fieldnames or []
+        column = next((name for name in names if name.lower() == "caption"), None)
+        if column is None:
             raise ValueError(
-                f"{path} has no column 'Caption'; its columns are "
-                f"{', '.join(reader.fieldnames or []) or 'none'}"
+                f"{path} has no column 'Caption'; its columns are {', '.join(names) or 'none'}: "
+                "rename the one with the prompts"
             )
         for row in reader:
             if None in row:
@@ -65,7 +67,7 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
                 checked(
                     path,
                     len(prompts),
-                    row["Caption"],
+                    row[column],
                     row.get("Index"),
                     row.get("type"),
                     alternatives(row),
