@@ -15,6 +15,7 @@ from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
     check_out,
+    check_prompts,
     command_words,
     load_model,
     on_device,
@@ -90,6 +91,7 @@ def stability(**typed: Any) -> str:
     """
     check_unet(typed.get("unet_id"))
     settings = asked(Calibration, typed, typed.get("preset", Calibration.preset))
+    check_prompts(settings.prompts)
     prompts = read_prompts(Path(settings.prompts))
     check_out(settings.out)
     if len(prompts) * settings.n_samples_per_prompt < 2:
@@ -170,12 +172,17 @@ class Threshold:
     # Scores of images by the kind of their prompts.
     ordinary: list[float]
     memorized: list[float]
+    # Largest share of ordinary images above it.
+    fpr: float
     # The detector's config.json, if there is one beside the scores.
     config: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """How much lies above, and the flag."""
-        shares = [self.share("ordinary", self.ordinary)]
+        ordinary = self.share("ordinary", self.ordinary)
+        if 0 < self.fpr * len(self.ordinary) < 1:
+            ordinary += f" (too few to tell {self.fpr:.2%}: it is their largest score)"
+        shares = [ordinary]
         if self.memorized:
             shares.append(self.share("memorized", self.memorized))
         return f"above {self.value:.6g}: {', '.join(shares)}\n--screen {self.screen}"
@@ -213,7 +220,7 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
     path = path / "scores.csv" if path.is_dir() else path
     rows = read_csv(path)
     if not rows or not {"set", "score"} <= set(rows[0]):
-        raise ValueError(f"{path} is no scores.csv of a detector")
+        raise ValueError(f"{path} is no scores.csv of a detector: detect_memorization.py makes one")
     ordinary = [float(row["score"]) for row in rows if row["set"] == "nonmem"]
     memorized = [float(row["score"]) for row in rows if row["set"] == "mem"]
     if not ordinary:
@@ -222,7 +229,9 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
             "--nonmem_prompts"
         )
     folder = Store(path.resolve().parent)
-    return Threshold(limit(ordinary, fpr), folder.path.name, ordinary, memorized, folder.config())
+    return Threshold(
+        limit(ordinary, fpr), folder.path.name, ordinary, memorized, fpr, folder.config()
+    )
 
 
 def limit(scores: list[float], fpr: float) -> float:

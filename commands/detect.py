@@ -10,7 +10,7 @@ from functools import cached_property
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.settings import at_work, command_words, load_model
-from memorization_suite.detection.evaluation.summary import report_line
+from memorization_suite.detection.evaluation.summary import highest, report_line
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,16 @@ class Detections:
 
     @cached_property
     def summary(self) -> str:
-        """Where each detector's scores are and how well they tell the sets apart, a line each."""
-        tables = [folder.path / "scores.csv" for folder in self.folders.values()]
-        return "\n".join(f"{table}: {report_line(table)}" for table in tables)
+        """Where each detector's scores are, and how well they tell the sets apart; of one set the
+        prompts with the largest means.
+        """
+        lines = []
+        for folder in self.folders.values():
+            table = folder.path / "scores.csv"
+            lines.append(f"{table}: {report_line(table)}")
+            if "nonmem" not in self.plan.sets:
+                lines += highest(table)
+        return "\n".join(lines)
 
 
 def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:

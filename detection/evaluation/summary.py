@@ -132,10 +132,21 @@ def report_line(
     warnings = "".join(f". {warning}" for warning in warnings_of(summary))
     numbers = ", ".join(f"{summary[end]} {name}" for end, name in ENDS.items())
     if summary["auc"] is None:
-        return f"no AUC: it needs scores of both sets; here are {numbers} prompts{warnings}"
+        numbers = f"{max(len(memorized), len(ordinary))} prompts"
+        return f"no AUC: it needs --prompts and --nonmem_prompts; here are {numbers}{warnings}"
     figures = [f"AUC {figure_text(summary, 'auc')}"]
     figures += [f"{percent(fpr)} {figure_text(summary, tpr_name(fpr))}" for fpr in fprs]
-    return f"{', '.join(figures)} ({numbers} prompts){warnings}"
+    return f"{', '.join(figures)} (means of {numbers} prompts){warnings}"
+
+
+def highest(path: Path, most: int = 10) -> list[str]:
+    """The prompts of a scores.csv whose means are largest, a line each. Raises ValueError."""
+    entries = [entry for entries in read_scores(path).values() for entry in entries]
+    entries.sort(key=lambda entry: -entry.score)
+    lines = [f"  {entry.score:.4g}  {entry.prompt}" for entry in entries[:most]]
+    if len(entries) > most:
+        lines.append(f"  and {len(entries) - most} more with smaller means")
+    return lines
 
 
 def scores_of(entries: Sequence[PromptScore]) -> list[float]:

@@ -409,7 +409,7 @@ def test_the_line_of_the_detection_command(folders, tmp_path):
     alone = write_scores(tmp_path / "alone", scores(1.0)[0], [])
     assert (
         report_line(alone / "scores.csv")
-        == "no AUC: it needs scores of both sets; here are 30 memorized, 0 ordinary prompts"
+        == "no AUC: it needs --prompts and --nonmem_prompts; here are 30 prompts"
     )
 
 
