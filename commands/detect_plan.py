@@ -12,19 +12,20 @@ from typing import Any
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
+    check_model,
     command_line,
     fill,
     on_device,
+    prompt_sets,
     split,
 )
 from memorization_suite.detection import DETECTORS, Detector, build_detector
 from memorization_suite.detection.evaluation.overlay import overlay
 from memorization_suite.detection.evaluation.score_files import SETS
-from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
+from memorization_suite.pipelines.models import fingerprint, load_preset
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.prompts.sets import (
     captions_hash,
-    prompt_sources,
     read_local,
     read_sample,
 )
@@ -200,7 +201,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     """
     general, detector_flags = split(typed, Request, flag_owners(DETECTORS))
     asked = Request(**general)
-    resolve_model(asked.model_id)
+    check_model(asked.model_id)
     _, preset = load_preset(asked.preset, asked.model_id)
     settings = fill(Request, general, preset.get("generate", {}))
     chosen = choose(settings.detector, detector_flags, preset)
@@ -208,7 +209,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     usable = [detector for detector in chosen if detector.name not in left_out]
     for detector in usable:
         detector.check(settings.num_inference_steps)
-    memorized, ordinary = prompt_sources(asked.model_id, asked.prompts, asked.nonmem_prompts)
+    memorized, ordinary = prompt_sets(asked.model_id, asked.prompts, asked.nonmem_prompts)
     settings = replace(settings, prompts=memorized, nonmem_prompts=ordinary)
     sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized)}
     if ordinary:

@@ -12,6 +12,8 @@ from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
+    check_model,
+    check_prompts,
     check_range,
     command_line,
     fill,
@@ -31,7 +33,6 @@ from memorization_suite.pipelines.models import (
     check_unet,
     fingerprint,
     load_preset,
-    resolve_model,
 )
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import sha256_of
@@ -205,7 +206,7 @@ def plan(**typed: Any) -> Plan:
     """
     general, method_flags = split(typed, Request, flag_owners(METHODS))
     model_id = general.get("model_id", Request.model_id)
-    resolve_model(model_id)
+    check_model(model_id)
     check_unet(general.get("unet_id"))
     source, preset = load_preset(general.get("preset", Request.preset), model_id)
     check_preset(source, preset)
@@ -213,6 +214,7 @@ def plan(**typed: Any) -> Plan:
     mitigation = choose_mitigation(method_of(settings), method_flags, preset)
     mitigation.check(settings.num_inference_steps)
     prompts_file = settings.prompts or str(default_prompts(model_id))
+    check_prompts(prompts_file)
     prompts = read_prompts(Path(prompts_file))
     check_range(settings.start, settings.end, len(prompts), prompts_file)
     screen = None

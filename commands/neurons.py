@@ -16,6 +16,7 @@ from memorization_suite.commands.settings import (
     Model,
     Sampling,
     check_out,
+    check_prompts,
     check_range,
     command_words,
     load_model,
@@ -172,6 +173,7 @@ def ordinary(**typed: Any) -> str:
     mend, OSError.
     """
     settings = asked(OrdinarySettings, typed, preset="none")
+    check_prompts(settings.prompts)
     captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
     if len(captions) < 2:
         raise ValueError(
@@ -230,6 +232,7 @@ def search(**typed: Any) -> str:
     mend, OSError.
     """
     settings = asked(SearchSettings, typed, preset="none")
+    check_prompts(settings.prompts)
     prompts = read_prompts(settings.prompts)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))

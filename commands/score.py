@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorization_suite.commands.settings import split
+from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
@@ -205,6 +204,8 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
             raise no_metric(name)
         for flag in lacking(name, settings, typed):
             raise ValueError(f"the following arguments are required: --{flag}")
+    if settings.prompts:
+        check_prompts(settings.prompts)
     opened = partial(open_run, num_samples=settings.num_samples, incomplete=settings.incomplete)
     run = opened(settings.gen_folder, settings.prompts)
     read_results(run.folder)  # a broken table is found before the work
@@ -354,17 +355,19 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
             print(line)
         table.check(settings.require)
         print(table)
-        next_step(following(settings.gen_folder), settings.quiet)
+        next_step(following(settings), settings.quiet)
 
     return command(script.name, work)
 
 
-def following(run: Path) -> list[str]:
+def following(settings: Scoring) -> list[str]:
     """What one would type next: a page of the run, after the unmitigated one that goes with it."""
+    run = settings.gen_folder
     scored = [file.parent for file in run.resolve().parents[1].glob("no_mitigation/*/results.csv")]
     plain = [folder for folder in sorted(scored) if not unlike(folder, run)]
     runs = dict.fromkeys([*plain[:1], run.resolve()])
-    return ["python", "make_report.py", *map(str, runs)]
+    typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []
+    return ["python", "make_report.py", *map(str, runs), *typed]
 
 
 def say(line: str) -> None:

@@ -9,8 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memorization_suite import tiny
+from memorization_suite import ROOT, tiny
+from memorization_suite.download.assets import hint, read_assets
 from memorization_suite.pipelines import loading
+from memorization_suite.pipelines.models import resolve_model
+from memorization_suite.prompts.sets import prompt_sources
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
@@ -159,10 +162,62 @@ def check_range(start: int, end: int | None, total: int, source: str | Path) -> 
     return end
 
 
+def check_model(model_id: str) -> None:
+    """Raises ValueError for a name that is no model, or one that download/ would have put there."""
+    for asset in read_assets().values():
+        if model_id.rstrip("/") == asset.where and not Path(model_id).exists():
+            raise ValueError(f"the model {hint(asset.name)}")
+    resolve_model(model_id)
+
+
 def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
     """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
     given = {"device": settings.device, "scheduler": settings.scheduler, **more}
-    return (load or loading.load_pipeline)(settings.model_id, **given)
+    try:
+        return (load or loading.load_pipeline)(settings.model_id, **given)
+    except Unusable as error:
+        fetched = what_fetches(settings.model_id)
+        if not fetched or Path(settings.model_id).is_dir():
+            raise
+        raise Unusable(f"{error} {fetched}") from error
+
+
+# --- files that download/ gets ---
+
+
+def what_fetches(wanted: str | Path) -> str:
+    """A sentence with the command that gets what belongs at a path, or what a hub id names.
+
+    Empty if download/ has no such thing.
+    """
+    for asset in read_assets().values():
+        if Path(wanted).resolve() == ROOT / asset.path:
+            return f"python download/fetch.py {asset.name} gets it."
+        if wanted == asset.repo:
+            return f"python download/fetch.py {asset.name} gets it, for --model_id {asset.path}."
+    return ""
+
+
+def check_prompts(*files: str | Path) -> None:
+    """Raises ValueError for a prompt file that is not here and that download/ gets."""
+    for file in files:
+        fetched = "" if Path(file).exists() else what_fetches(file)
+        if fetched:
+            raise ValueError(f"the prompt file {file} is not here. {fetched}")
+
+
+def prompt_sets(model_id: str, prompts: str, nonmem_prompts: str = "") -> tuple[str, str]:
+    """The two prompt sets; an embedded model has its own.
+
+    Raises ValueError when there is none, or a file has to be fetched first.
+    """
+    try:
+        sources = prompt_sources(model_id, prompts, nonmem_prompts)
+    except ValueError as error:
+        fetched = "python download/fetch.py prompts gets those of the papers"
+        raise ValueError(f"{error}. {fetched}.") from error
+    check_prompts(*sources)
+    return sources
 
 
 @contextmanager

@@ -13,15 +13,17 @@ from memorization_suite.commands.settings import (
     QUIET,
     Trajectories,
     at_work,
+    check_model,
     check_range,
     command_line,
     fill,
     load_model,
+    prompt_sets,
     split,
 )
-from memorization_suite.pipelines.models import fingerprint, load_preset, resolve_model
+from memorization_suite.pipelines.models import fingerprint, load_preset
 from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.prompts.sets import captions_hash, prompt_sources
+from memorization_suite.prompts.sets import captions_hash
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import torch
@@ -84,7 +86,7 @@ class Study(Store):
     def __init__(self, **typed: Any):
         """Checks everything that needs no model. typed: flags by name. Raises ValueError."""
         settings = asked(self.kind, typed).resolved()
-        file, _ = prompt_sources(settings.model_id, settings.prompts, "")
+        file, _ = prompt_sets(settings.model_id, settings.prompts)
         # All of the file, and those of --start and --end.
         self.prompts = read_prompts(Path(file))
         check_range(settings.start, settings.end, len(self.prompts), file)
@@ -185,6 +187,6 @@ def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> 
     """
     split(typed, kind)
     settings: Any = kind(**typed)
-    resolve_model(settings.model_id)
+    check_model(settings.model_id)
     _, tables = load_preset(preset, settings.model_id)
     return fill(kind, typed, tables.get("generate", {}))

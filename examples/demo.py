@@ -1,33 +1,99 @@
 """The main job on the embedded model: no mitigation, batch-wise and per-sample on equal seeds,
 scored, as one page.
 
-python examples/demo.py               # what `make demo` runs; writes demo/report.html and prints a
-table
+python examples/demo.py               # what `make demo` runs: a part of the test captions
+python examples/demo.py --full        # `make demo FULL=1`: all of them
 """
 
 from __future__ import annotations
 
+import sys
+from itertools import groupby
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
 from memorization_suite import ROOT, tiny
-from memorization_suite.commands.report import report
-from memorization_suite.experiments.common import parser
+from memorization_suite.commands.report import Page, report
 from memorization_suite.experiments.scored_run import ScoredRun, is_kind, load_once, scored_run
-from memorization_suite.metrics.embedded import Caption
+from memorization_suite.metrics.embedded import Caption, read_captions
+from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command
+from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.lazy import Image, Lazy
+from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.run_folder import Key
+from memorization_suite.runs.settings import Settings, flag, frozen_settings
 from memorization_suite.runs.text import table_text
 
+ImageDraw = Lazy("PIL.ImageDraw")
 # Heading -> flags of generate_images.py.
 METHODS = {
     "no mitigation": {},
     "batch-wise": {"method": "adj_init_noise", "batch_wise": True},
     "per-sample": {"method": "adj_init_noise", "per_sample": True},
 }
+SPLIT = "memorized_test"
+SHARE = 0.4  # of the captions of each kind and group, unless all are asked for
 COLUMNS = 9  # of the picture
 SIDE = 96  # of an image in it, in pixels
 HEADING = 110  # width of a row's name
+
+
+@frozen_settings
+class Demo(Settings):
+    """The flags of demo.py."""
+
+    full: bool = flag(False, "all test captions")
+    model_id: str = flag("tiny", "embedded model", choices=tuple(tiny.MODELS))
+    samples: int = flag(2, "images per prompt", at_least=1)
+    batch: int = flag(8, "prompts per batch", at_least=1)
+    prompts: int | None = flag(None, "only the first so many test captions", at_least=1)
+    out: Path = flag(ROOT / "demo", "folder of the page and the runs")
+
+
+# --- captions ---
+
+
+def chosen_file(settings: Demo) -> Path:
+    """The prompt file of the demo: the model's own, or a part of it, written into the folder.
+
+    Raises ValueError for more captions than there are.
+    """
+    whole = tiny.prompts(settings.model_id, SPLIT)
+    captions = read_captions(whole)
+    if settings.prompts and settings.prompts > len(captions):
+        raise ValueError(f"--prompts {settings.prompts}: there are {len(captions)} test captions")
+    if settings.full or settings.prompts:
+        return whole
+    chosen = some_of_each(captions)
+    header, *lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = "".join([header, *(lines[caption.row] for caption in chosen)])
+    part = settings.out / f"{whole.stem}_{len(chosen)}of{len(captions)}.csv"
+    write_bytes(part, text.encode())
+    return part
+
+
+def some_of_each(captions: list[Caption]) -> list[Caption]:
+    """The same share of every kind and group, one or more, evenly spread."""
+
+    def group(caption: Caption) -> tuple[str, str]:
+        return caption.kind, caption.group
+
+    chosen = []
+    for _, members in groupby(sorted(captions, key=group), key=group):
+        alike = list(members)
+        count = max(1, round(SHARE * len(alike)))
+        chosen += [alike[i * len(alike) // count] for i in range(count)]
+    return sorted(chosen, key=lambda caption: caption.row)
+
+
+def told(captions: list[Caption], settings: Demo) -> str:
+    """How many captions there are, and how one gets all."""
+    total = len(read_captions(tiny.prompts(settings.model_id, SPLIT)))
+    if len(captions) == total:
+        return f"all {total} test captions"
+    return f"{len(captions)} of the {total} test captions; make demo FULL=1 makes all"
+
+
+# --- what is shown ---
 
 
 def table_line(title: str, run: ScoredRun, pipe) -> dict[str, str]:
@@ -54,7 +120,7 @@ def percent(share: float | None) -> str:
 def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> None:
     """One row a method under the training images, for the first type B captions.
 
-    It is what the README shows.
+    Of the full demo it is what the README shows.
     """
     type_b = [caption for caption in captions if caption.group == "B"]
     shown = (type_b or captions)[:COLUMNS]
@@ -73,44 +139,56 @@ def picture(path: Path, runs: dict[str, ScoredRun], captions: list[Caption]) -> 
     sheet.quantize(256).save(path, optimize=True)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    flags = parser(__doc__)
-    flags.add_argument("--model_id", default="tiny", choices=list(tiny.MODELS))
-    flags.add_argument("--samples", type=int, default=2, help="images per prompt")
-    flags.add_argument("--batch", type=int, default=8, help="prompts per batch")
-    flags.add_argument("--prompts", type=int, default=None, help="only the first so many prompts")
-    flags.add_argument("--out", type=Path, default=ROOT / "demo")
-    args = flags.parse_args(argv)
-    args.out.mkdir(exist_ok=True)
+# --- the work ---
+
+
+def make(settings: Demo) -> Page:
+    """Makes what is missing, prints the table, writes the page. Raises ValueError, OSError."""
+    settings.out.mkdir(exist_ok=True)
+    file = chosen_file(settings)
     runs = {}
     for title, flags in METHODS.items():
         runs[title] = scored_run(
-            args,
-            "memorized_test",
-            batch_size=args.batch,
-            end=args.prompts,
+            settings,
+            SPLIT,
+            prompts=file,
+            batch_size=settings.batch,
+            end=settings.prompts,
             save_latents=True,
             **flags,
         )
     captions = runs["no mitigation"].captions
-    pipe = load_once(args.model_id)
+    pipe = load_once(settings.model_id)
     table = [table_line(title, run, pipe) for title, run in runs.items()]
-    picture(args.out / "picture.png", runs, captions)
+    picture(settings.out / "picture.png", runs, captions)
+    how_many = told(captions, settings)
     print(
-        f"\n{len(captions)} memorized prompts x {args.samples} images of the embedded model "
-        f"{args.model_id!r} (not Stable Diffusion):\n"
+        f"\n{how_many}, {settings.samples} images each, of the embedded model "
+        f"{settings.model_id!r} (not Stable Diffusion):\n"
     )
     print(table_text(table))
-    page = report(
+    return report(
         [run.folder.path for run in runs.values()],
-        args.out / "report.html",
-        title=f"Initial-noise adjustment on the embedded model {args.model_id}",
+        settings.out / "report.html",
+        title=f"Initial-noise adjustment on the embedded model {settings.model_id}: {how_many}",
         max_prompts=len(captions),
-        samples=args.samples,
+        samples=settings.samples,
     )
-    print(f"\npage: {page.summary}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = Parser("demo.py", "Three methods on equal noise, scored, as one page.")
+    add_flags(parser, Demo)
+    typed = parser.typed(argv)
+
+    def work() -> None:
+        page = make(Demo(**typed))
+        print(f"\npage: {page.summary}")
+        next_step(to_open(page.path))
+
+    return command(parser.prog, work, after=RESUMES)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,16 +4,13 @@ measurements share.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import load_file
 
 from memorization_suite import tiny
 from memorization_suite.commands.generate import generate
@@ -24,6 +21,7 @@ from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
 from memorization_suite.pipelines import loading
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.run_folder import Key, RunFolder
 
 # Kinds of memorization -> the prompt file's type and group; "": any group.
@@ -93,6 +91,8 @@ class ScoredRun:
 
         The run was made with --save_latents and the model's own scheduler.
         """
+        from safetensors.torch import load_file
+
         files = [self.folder.latents_path(key) for key in self.rows]
         latents = torch.stack([load_file(file)["adjusted"] for file in files])
         captions = [row["prompt"] for row in self.rows.values()]
@@ -107,22 +107,23 @@ def mean(values: Iterable[float | str]) -> float | None:
 
 
 def scored_run(
-    args: argparse.Namespace,
+    args: Any,
     split: str,
     *,
+    prompts: Path | None = None,
     metrics: tuple[str, ...] = ("copy", "alignment"),
     **flags: Any,
 ) -> ScoredRun:
     """Generates (or goes on) and scores.
 
-    args: model_id, samples and out, the folder of the runs, as typed; split: of `prompt_file`;
-    flags: of generate_images.py. Raises ValueError.
+    args: model_id, samples and out, the folder of the runs, as typed; split: of the model's
+    prompts, or another file of such `prompts`; flags: of generate_images.py. Raises ValueError.
     """
-    path = tiny.prompts(args.model_id, split)
+    path = prompts or tiny.prompts(args.model_id, split)
     captions = read_captions(path)[: flags.get("end")]
     flags = {"n_samples_per_prompt": args.samples, "batch_size": 8, **flags, "end": len(captions)}
     samples = flags["n_samples_per_prompt"]
-    out = args.out / f"{args.model_id}_{split}_s{samples}_b{flags['batch_size']}"
+    out = args.out / f"{path.stem}_s{samples}_b{flags['batch_size']}"
     planned = plan(model_id=args.model_id, prompts=str(path), output_path=str(out), **flags)
     print(f"$ {planned.config['command']}", file=sys.stderr, flush=True)
     run = generate(planned, load=load_once)

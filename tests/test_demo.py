@@ -1,0 +1,96 @@
+"""examples/demo.py: which captions it shows, what it says of them, and quick beside full."""
+
+import csv
+from collections import Counter
+
+import pytest
+
+from memorization_suite import tiny
+from memorization_suite.examples import demo
+from memorization_suite.metrics.embedded import read_captions
+
+shipped = pytest.mark.skipif(
+    not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
+)
+
+
+def kinds(captions) -> Counter:
+    return Counter((caption.kind, caption.group) for caption in captions)
+
+
+def test_a_part_has_every_kind_and_group_in_proportion():
+    captions = read_captions(tiny.prompts("tiny"))
+    chosen = demo.some_of_each(captions)
+    assert (len(chosen), len(captions)) == (24, 64)
+    found = kinds(chosen)
+    assert found["VM", "A"] == 4 and found["VM", "B"] == 12
+    assert set(found) == set(kinds(captions))
+    assert [caption.row for caption in chosen] == sorted({caption.row for caption in chosen})
+    assert set(kinds(demo.some_of_each(read_captions(tiny.prompts("tiny-v"))))) == set(
+        kinds(read_captions(tiny.prompts("tiny-v")))
+    )
+
+
+def test_its_prompt_file_keeps_the_columns(tmp_path):
+    whole = tiny.prompts("tiny")
+    file = demo.chosen_file(demo.Demo(out=tmp_path))
+    assert file == tmp_path / "tiny_memorized_test_24of64.csv"
+    with open(whole, encoding="utf-8") as one, open(file, encoding="utf-8") as other:
+        rows = list(csv.DictReader(one, delimiter=";"))
+        part = list(csv.DictReader(other, delimiter=";"))
+    assert len(part) == 24 and all(row in rows for row in part)
+    assert demo.chosen_file(demo.Demo(out=tmp_path, full=True)) == whole
+    assert demo.chosen_file(demo.Demo(out=tmp_path, prompts=3)) == whole
+
+
+def test_what_is_said_of_the_captions():
+    captions = read_captions(tiny.prompts("tiny"))
+    settings = demo.Demo()
+    some = demo.told(captions[:24], settings)
+    assert some == "24 of the 64 test captions; make demo FULL=1 makes all"
+    assert demo.told(captions, settings) == "all 64 test captions"
+
+
+@shipped
+def test_quick_and_full_share_a_folder(tmp_path, capsys, monkeypatch):
+    """Each has its own runs, and goes on with them; the page is of the last."""
+    monkeypatch.setattr(demo, "some_of_each", lambda captions: captions[38:40])
+    quick = ["--samples", "1", "--out", str(tmp_path)]
+    assert demo.main(quick) == 0
+    said = capsys.readouterr()
+    assert "\n2 of the 64 test captions; make demo FULL=1 makes all, 1 images each" in said.out
+    page = (tmp_path / "report.html").read_text()
+    assert "2 of the 64 test captions; make demo FULL=1 makes all" in page
+    assert said.err.splitlines()[-1].startswith("next: python -m webbrowser file://")
+    runs = {path.parent for path in tmp_path.rglob("manifest.json")}
+    assert {run.parents[1].name for run in runs} == {"tiny_memorized_test_2of64_s1_b8"}
+    before = {file: file.read_bytes() for run in runs for file in run.glob("*.png")}
+
+    assert demo.main([*quick, "--prompts", "1"]) == 0
+    assert (tmp_path / "tiny_memorized_test_s1_b8" / "no_mitigation" / "g7_seed2").is_dir()
+    assert "1 of the 64 test captions" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+
+    assert demo.main(quick) == 0
+    assert capsys.readouterr().out.count("(nothing to make)") == 3
+    assert all(file.read_bytes() == content for file, content in before.items())
+    assert (tmp_path / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--samples", "0"], "--samples 0 is out of range"),
+        (["--prompts", "0"], "--prompts 0 is out of range"),
+        (["--prompts", "65"], "--prompts 65: there are 64"),
+        (["--model_id", "sd"], "invalid choice: 'sd'"),
+        (["--ful"], "did you mean --full?"),
+    ],
+)
+def test_wrong_arguments_are_a_line(argv, told, tmp_path, capsys):
+    try:
+        code = demo.main([*argv, "--out", str(tmp_path)])
+    except SystemExit as leave:
+        code = leave.code
+    said = capsys.readouterr()
+    assert code == 2 and not said.out and said.err.count("\n") == 1 and told in said.err
