@@ -23,7 +23,7 @@ setup: ## the environment, in .venv
 environment: # the same without a word when it is there
 	$(SETUP) --quiet -- $(PIP_ARGS)
 
-tools: # what tests and linters need beside it
+tools: ## what tests and linters need beside it
 	$(SETUP) --quiet --dev -- $(PIP_ARGS)
 
 doctor: ## what this machine has, what is missing, and what gets it
