@@ -21,6 +21,7 @@ from memorization_suite.commands.settings import command_line
 from memorization_suite.commands.sweep_file import Combination, read_sweep
 from memorization_suite.pipelines import loading
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
 
@@ -146,10 +147,28 @@ def sweep(
 def make_images(entries: list[Entry]) -> None:
     """Makes what is missing; neighbors that share a model load it once."""
     load = functools.lru_cache(maxsize=1)(loading.load_pipeline)
-    for number, entry in enumerate(entries, 1):
-        print(f"[{number}/{len(entries)}] {entry.name}", flush=True)
-        with error_of(f"run {number} of {len(entries)} ({entry.name}) was not made"):
-            print(generate(entry.plan, load=load).summary)
+    with progress_of(entries) as progress:
+        for number, entry in enumerate(entries, 1):
+            print(f"[{number}/{len(entries)}] {entry.name}", flush=True)
+            with error_of(f"run {number} of {len(entries)} ({entry.name}) was not made"):
+                run = generate(entry.plan, load=load)
+            print(run.summary)
+            if run.made:
+                progress.update(len(run.made))
+
+
+def progress_of(entries: list[Entry]) -> Progress:
+    """Of the images of all runs; each run has its own bar."""
+    plans = [entry.plan for entry in entries]
+    total = sum(len(plan.wanted(plan.prompts)) for plan in plans)
+    return Progress(
+        f"{total} images in {len(plans)} runs",
+        total,
+        unit="image",
+        there=total - sum(len(plan.missing()) for plan in plans),
+        drawn=False,
+        quiet=any(plan.settings.quiet for plan in plans),
+    )
 
 
 def score_images(entries: list[Entry], record: Path, *, again: bool) -> None:

@@ -72,12 +72,14 @@ class Progress:
         there: int = 0,
         place: Path | None = None,
         then: str = RESUME,
+        drawn: bool = True,
         quiet: bool = False,
     ):
         """what: for the line ahead. total, there: how many units there will be, and are already.
 
-        place: where finished units are kept when the work stops. then: how one goes on. quiet: no
-        bar and no line.
+        place: where finished units are kept when the work stops. then: how one goes on. drawn:
+        whether there is a bar on a terminal, not where parts of the work have theirs. quiet: no bar
+        and no line.
         """
         self.what = what
         self.total = total
@@ -85,6 +87,7 @@ class Progress:
         self.there = there
         self.place = place
         self.then = then
+        self.drawn = drawn
         self.quiet = quiet
         # Units that are there now.
         self.done = there
@@ -95,7 +98,7 @@ class Progress:
         self.spoken = self.start
         already = f"; {self.there} are there already" if self.there else ""
         self.say(f"{self.what}{already}")
-        if not self.quiet and sys.stderr.isatty():
+        if self.drawn and not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=self.total, initial=self.there, unit=self.unit)

@@ -121,3 +121,18 @@ def test_durations(seconds, text):
 def test_a_unit_takes():
     assert each_text(0.414, "image") == "0.41 s an image"
     assert each_text(7.25, "prompt") == "7.2 s a prompt"
+
+
+def test_without_a_bar_of_its_own(clock, capsys, monkeypatch):
+    """For work whose parts have bars."""
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress("88 images in 11 runs", 88, unit="image", drawn=False) as work:
+        clock[0] = 40.0
+        work.update(8)
+        clock[0] = 80.0
+        work.update(8)
+    assert capsys.readouterr().err.splitlines() == [
+        "88 images in 11 runs",
+        "about 6 min 40 s (5.0 s an image)",
+        "16 of 88 images, about 6 min left",
+    ]

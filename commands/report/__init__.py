@@ -65,7 +65,7 @@ def report(folders: Iterable[Path | str], out: Path | str, **typed: Any) -> Page
     check_page(out)
     existing(settings.gt_folder, "--gt_folder", folder=True)
     existing(settings.prompts, "--prompts", folder=False)
-    runs = gather(find_runs(map(Path, folders)), settings.prompts)
+    runs = gather(find_runs(map(Path, folders)), settings.prompts, quiet=settings.quiet)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
     page = render(runs, title=settings.title, gt_folder=settings.gt_folder, limits=limits).encode()
     rows = [row for reported in runs for row in score_rows(reported)]

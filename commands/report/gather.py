@@ -14,7 +14,10 @@ from memorization_suite.metrics.base import Quantity
 from memorization_suite.metrics.runs import Run, open_run, unlike
 from memorization_suite.metrics.summary import ALL, Line, summarize
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
+
+MANY = 10  # runs that take a while to read
 
 
 @dataclass(frozen=True)
@@ -98,31 +101,40 @@ def is_run(manifest: Path) -> bool:
     return any(manifest.parent.glob("img_*.png"))
 
 
-def gather(folders: list[Path], prompts: Path | None = None) -> list[Reported]:
+def gather(
+    folders: list[Path], prompts: Path | None = None, *, quiet: bool = False
+) -> list[Reported]:
     """Everything that the folders say. prompts: in the place of the file that a run names.
 
-    Raises ValueError.
+    quiet: of a few nothing is said anyway. Raises ValueError.
     """
     names = [(folder.parent.name, folder.name) for folder in folders]
     above = Path(os.path.commonpath([folder.parents[1] for folder in folders]))
     runs = []
-    for folder, (method, settings) in zip(folders, names):
-        if names.count((method, settings)) > 1:
-            settings += f" in {folder.parents[1].relative_to(above)}"
-        store = RunFolder(folder)
-        runs.append(
-            Reported(
-                method=method,
-                settings=settings,
-                run=open_run(folder, prompts, incomplete=True, flag="the run folder"),
-                config=store.config(),
-                finished=store.is_finished(),
-                costs=store.costs(),
-                lines=summarize(folder),
-                results=read_results(folder),
-            )
-        )
+    total = len(folders)
+    quiet = quiet or total < MANY
+    with Progress(f"a page of {total} runs", total, unit="run", quiet=quiet) as progress:
+        for folder, (method, settings) in zip(folders, names):
+            if names.count((method, settings)) > 1:
+                settings += f" in {folder.parents[1].relative_to(above)}"
+            runs.append(read(folder, method, settings, prompts))
+            progress.update(1)
     return runs
+
+
+def read(folder: Path, method: str, settings: str, prompts: Path | None) -> Reported:
+    """Everything that a run folder says. Raises ValueError."""
+    store = RunFolder(folder)
+    return Reported(
+        method=method,
+        settings=settings,
+        run=open_run(folder, prompts, incomplete=True, flag="the run folder"),
+        config=store.config(),
+        finished=store.is_finished(),
+        costs=store.costs(),
+        lines=summarize(folder),
+        results=read_results(folder),
+    )
 
 
 def comparable(runs: list[Reported]) -> tuple[list[Reported], list[str]]:

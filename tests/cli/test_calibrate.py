@@ -8,9 +8,10 @@ import re
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.commands.calibrate import stability
+from memorization_suite.commands.calibrate import stability, use_of_statistics
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection.stability import NORMS, read_statistics
+from memorization_suite.generate_images import build_parser
 from memorization_suite.generate_images import main as generate
 
 
@@ -180,3 +181,16 @@ def test_the_parser_leaves_with_2(argv, capsys):
 def test_the_file_is_json_a_line_for_each_entry(made):
     lines = made.read_text().splitlines()
     assert len(lines) == 8 and json.loads(made.read_text())["kind"] == "stability"
+
+
+def test_what_is_next(tmp_path):
+    """Images with the statistics and the sampler that they are of."""
+    typed = {"model_id": "tiny", "prompts": "a.csv", "out": tmp_path / "a.json", "quiet": True}
+    python, script, *argv = use_of_statistics({**typed, "num_inference_steps": 20})
+    assert (python, script) == ("python", "generate_images.py")
+    assert build_parser(argv).typed(argv) == {
+        "model_id": "tiny",
+        "num_inference_steps": 20,
+        "method": "stability_regions",
+        "statistics": str(tmp_path / "a.json"),
+    }

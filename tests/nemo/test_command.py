@@ -7,7 +7,7 @@ import json
 import pytest
 from safetensors.torch import save_file
 
-from memorization_suite import localize_neurons
+from memorization_suite import generate_images, localize_neurons
 from memorization_suite.commands import neurons
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.neurons import main
@@ -423,3 +423,18 @@ def test_a_foreign_file_is_not_overwritten(localize, no_model, tmp_path, capsys,
         in capsys.readouterr().err
     )
     assert (tmp_path / "neurons.json").read_text() == content
+
+
+def test_what_is_next(tmp_path):
+    """The search after the statistics, images after the search; as one would type them."""
+    typed = {"model_id": "tiny", "scheduler": "keep", "out": tmp_path / "a.safetensors"}
+    python, script, job, *argv = neurons.after_statistics(typed)
+    assert (python, script, job) == ("python", neurons.SCRIPT, "localize")
+    search = neurons.build_parser().typed([job, *argv])
+    assert search["statistics"] == typed["out"] and search["model_id"] == "tiny"
+    search["end"] = 2
+    python, script, *argv = neurons.after_search(search)
+    assert (python, script) == ("python", "generate_images.py")
+    images = generate_images.build_parser(argv).typed(argv)
+    assert images["method"] == "nemo" and images["neurons"] == "neurons.json"
+    assert (images["end"], images["scheduler"]) == (2, "keep")
