@@ -37,7 +37,7 @@ WITH_WEIGHTS = pytest.mark.skipif(
     not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
 )
 # Files that another command of the document makes.
-MADE = (".py", ".txt", ".json", ".jsonl")
+MADE = (".py", ".csv", ".txt", ".json", ".jsonl")
 # Of other programs: Ren et al.'s script.
 FOREIGN_FLAGS = {"--c1"}
 
@@ -51,13 +51,25 @@ def text_of(name: str) -> str:
     return DOCUMENTS[name].read_text(encoding="utf-8")
 
 
+def prose_of(path: Path) -> str:
+    """A document without its blocks."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
 def blocks_in(name: str, language: str) -> list[Block]:
     """The blocks of a document in a language."""
     return [block for block in read_document(DOCUMENTS[name]) if block.language == language]
 
 
+def mentioned_in(name: str) -> Iterator[list[str]]:
+    """[script, argument, ...] of every `python SCRIPT.py ...` in the sentences."""
+    for line in re.findall(r"`(python [^`]+)`", prose_of(DOCUMENTS[name])):
+        if "..." not in line:
+            yield from scripts_in(" ".join(line.split()))
+
+
 def typed_in(name: str) -> Iterator[list[str]]:
-    """[script, argument, ...] of every `python SCRIPT.py ...` in the shell blocks."""
+    """The same of the shell blocks."""
     for block in read_document(DOCUMENTS[name]):
         if block.is_shell:
             for command in block.commands:
@@ -78,6 +90,8 @@ def scripts_in(line: str) -> Iterator[list[str]]:
 
 
 COMMANDS = [argv for name in DOCUMENTS for argv in typed_in(name)]
+# But for those of the recipes' plugins, which tests/test_contributing.py runs.
+MENTIONED = [argv for name in DOCUMENTS if name != "CONTRIBUTING.md" for argv in mentioned_in(name)]
 GENERATION = [argv[1:] for argv in COMMANDS if argv[0] == "generate_images.py"]
 OF_TINY = []
 for argv in GENERATION:
@@ -125,7 +139,7 @@ def without_plugins(argv: list[str]) -> list[str]:
     return without_plugins(argv[:at] + argv[at + 2 :])
 
 
-@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("argv", [*COMMANDS, *MENTIONED], ids=" ".join)
 def test_commands_are_understood(argv):
     assert (ROOT / argv[0]).is_file()
     if argv[0] in DOORS:
@@ -155,7 +169,7 @@ def test_commands_of_a_fetched_model_say_what_is_missing(argv, monkeypatch, tmp_
     assert generate_images.main([*argv, "--output_path", str(tmp_path)]) == 2
     message = capsys.readouterr().err.strip()
     assert len(message.splitlines()) == 1
-    assert "--model_id tiny" in message and "download/" in message
+    assert "python download/fetch.py sd14" in message
 
 
 @pytest.mark.xfail(reason="README's runs of tiny and Stable Diffusion lie in one folder")
@@ -243,11 +257,6 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
 
-def prose_of(path: Path) -> str:
-    """A document without its blocks."""
-    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
-
-
 @EVERY_DOCUMENT
 def test_links_lead_somewhere(name):
     path = DOCUMENTS[name]
@@ -300,10 +309,7 @@ def test_every_sweep_is_named_in_a_document(path):
         for paragraph in text_of(document).split("\n\n")
         if "experiments/sweeps/" in paragraph
     ]
-    named = any(re.search(rf"\b{name}\b", paragraph) for paragraph in paragraphs)
-    if name == "sd14" and not named:
-        pytest.skip("README does not name it yet")
-    assert named
+    assert any(re.search(rf"\b{name}\b", paragraph) for paragraph in paragraphs)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
