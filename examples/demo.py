@@ -31,7 +31,7 @@ METHODS = {
     "per-sample": {"method": "adj_init_noise", "per_sample": True},
 }
 SPLIT = "memorized_test"
-SHARE = 0.4  # of the captions of each kind and group, unless all are asked for
+SHARE = 0.3  # of the captions of each kind and group, unless all are asked for
 COLUMNS = 9  # of the picture
 SIDE = 96  # of an image in it, in pixels
 HEADING = 110  # width of a row's name

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # rho, gamma and target_loss as plain loops:  MODEL=tiny examples/sweep.sh [flags of generate_images.py ...]
-# The values are those of tiny; experiments/sweeps/*_sd1.toml and *_sd2.toml have Stable Diffusion's. A stopped sweep goes on.
+# The values are those of tiny; experiments/sweeps/*_sd1.toml and *_sd2.toml have Stable Diffusion's. Interrupted runs resume: rerun the command.
 set -eu
 cd "$(dirname "$0")/.."
 model=${MODEL:-tiny}
