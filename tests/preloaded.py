@@ -77,7 +77,7 @@ def preloaded(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def serve(address: str) -> list[str]:
-    """Listens until it is killed. Returns in a child, with the arguments of the script to run."""
+    """Listens until it is killed, or alone. Returns in a child, with the script's arguments."""
     for name, inner in LIBRARIES.items():
         with suppress(ImportError):
             module = importlib.import_module(name)
@@ -88,11 +88,15 @@ def serve(address: str) -> list[str]:
         listening.listen()
         print("ready", flush=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
-        while True:
+        parent = os.getppid()
+        while os.getppid() == parent:
+            if not select.select([listening], [], [], 1.0)[0]:
+                continue
             connection, _ = listening.accept()
             with connection:
                 if os.fork() == 0:
                     return attend(connection)
+    sys.exit()
 
 
 def attend(connection: socket.socket) -> list[str]:
