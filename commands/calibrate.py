@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from memorization_suite.detection.stability import (
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines.models import check_unet, fingerprint
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.cli import values_after
 from memorization_suite.runs.files import read_csv, sha256_of, write_bytes
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.progress import Progress
@@ -199,8 +201,16 @@ class Threshold:
         prompts = self.config.get("prompts")
         if prompts == str(tiny.prompts(str(model_id))):
             prompts = None
-        typed = {"model_id": model_id, "prompts": prompts, "method": "per_sample"}
-        return command_words("generate_images.py", {**typed, "screen": self.screen}, Calibration)
+        typed = {
+            "model_id": model_id,
+            "prompts": prompts,
+            "end": self.config.get("end"),
+            "method": "per_sample",
+            "screen": self.screen,
+        }
+        plugins = values_after(shlex.split(self.config.get("command", "")), "--plugin")
+        words = command_words("generate_images.py", typed, Calibration)
+        return words + [word for plugin in plugins for word in ("--plugin", plugin)]
 
     def share(self, kind: str, scores: list[float]) -> str:
         """How much of some scores lies above."""

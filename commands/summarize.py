@@ -18,7 +18,8 @@ from memorization_suite.runs.text import table_text
 
 SCRIPT = "summarize.py"
 DESCRIPTION = (
-    "Means and intervals of scored runs; with several, differences to the first on equal seeds."
+    "Means and intervals of scored runs; with several, differences to the one "
+    "without a mitigation (else the first) on equal seeds."
 )
 
 
@@ -34,7 +35,7 @@ class Summarizing(Settings):
 class Summary:
     """What is known of some runs. As a text it is the printed tables."""
 
-    # The first run, which the others are compared with.
+    # The unmitigated run, or else the first, which the others are compared with.
     first: Path
     # Means and intervals of every run.
     lines: list[Line]
@@ -53,7 +54,8 @@ class Summary:
 
 
 def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summary:
-    """Means and intervals of scored runs, and the others' differences to the first.
+    """Means and intervals of scored runs, and the others' differences to the unmitigated one, or to
+    the first.
 
     quantities: only these. Raises ValueError for a folder without results.
     """
@@ -62,10 +64,13 @@ def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summar
     for run in runs:
         of_run = summarize(run)
         lines += [line for line in of_run if not quantities or line.quantity in quantities]
-    first = runs[0]
+    unmitigated = [run for run in runs if run.resolve().parent.name == "no_mitigation"]
+    first = [*unmitigated, *runs][0]
     rows = []
     notes = []
-    for run in runs[1:]:
+    for run in runs:
+        if run == first:
+            continue
         problem = unlike(first, run)
         if problem:
             notes.append(f"no differences: {problem}")

@@ -89,13 +89,16 @@ def rows() -> Rows:
 
 def sd_cost() -> str:
     """The README's table of what Stable Diffusion costs, and what it is of."""
-    measured = tomllib.loads(SPEEDS.read_text(encoding="utf-8"))["measured"]
+    speeds = tomllib.loads(SPEEDS.read_text(encoding="utf-8"))
+    measured = speeds["measured"]
+    peak = speeds["peak_mib"]
     times = (
         f"Time of generation alone, without scoring, on {measured['device']}: "
         f"{measured['model']}, {measured['dtype']}, {measured['pixels']} pixels, "
         f"{measured['steps']} steps, {measured['images']} images of a prompt together, median of "
         f"{measured['repeats']}; per-sample with {measured['updates']} updates an image, each "
-        f"further one takes about {update_seconds():.2f} s; --optim_iters caps them."
+        f"further one takes about {update_seconds():.2f} s; --optim_iters caps them. GPU memory: "
+        f"{peak['no_mitigation'] / 1024:.1f} GiB, per-sample {peak['per_sample'] / 1024:.1f} GiB."
     )
     downloads = (
         f"Downloads: the model {size_text(named('sd14').size)}, the checkpoints of the official "

@@ -63,6 +63,12 @@ def read_csv(path: Path, text: str) -> list[Prompt]:
                     f"{path}, line {reader.line_num}: more fields than the header has; is a "
                     f"caption with {delimiter!r} not quoted?"
                 )
+            index = row.get("Index") or ""
+            if delimiter == "," and index.startswith(" "):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: the Index {index!r} begins with a space; is "
+                    "a caption with ',' not quoted?"
+                )
             prompts.append(
                 checked(
                     path,

@@ -56,6 +56,7 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "HF_HOME": str(Path(tempfile.gettempdir()) / "no_hub_here"),
     "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "1",  # for small models the quickest, and more so beside other work
     "VENV": ".venv",
     "PYTHONDONTWRITEBYTECODE": "",  # the copy is compiled once
 }

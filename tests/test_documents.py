@@ -142,7 +142,8 @@ def test_every_method_detector_and_metric_is_claimed():
     without = {"seed_similarity"}  # ours: there is nothing to compare with
     names = {*METHODS, *DETECTORS, "sscd", "clip_gen", "lpips", "image_reward", "fid"} - without
     absent = [name for name in sorted(names) if f"`{name}`" not in told]
-    assert not absent, f'docs/OFFICIAL.md, "How equal", has no line of {", ".join(absent)}'
+    told = f'docs/OFFICIAL.md, "How equal", has no line of {", ".join(absent)}'
+    assert not absent, f"{told}; one of your own goes into `without` here"
     assert len(claims()) >= 30
 
 
