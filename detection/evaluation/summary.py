@@ -136,7 +136,7 @@ def report_line(
         return f"no AUC: it needs --prompts and --nonmem_prompts; here are {numbers}{warnings}"
     figures = [f"AUC {figure_text(summary, 'auc')}"]
     figures += [f"{percent(fpr)} {figure_text(summary, tpr_name(fpr))}" for fpr in fprs]
-    return f"{', '.join(figures)} (means of {numbers} prompts){warnings}"
+    return f"{', '.join(figures)} ({numbers} prompts){warnings}"
 
 
 def highest(path: Path, most: int = 10) -> list[str]:
