@@ -274,7 +274,7 @@ def test_links_lead_somewhere(name):
 def test_the_readme_is_read_in_minutes():
     """Without the tables that are generated."""
     own = re.sub(r"^<!-- generated:.*?^<!-- end -->\n", "", README, flags=re.S | re.M)
-    assert len(own.splitlines()) <= 125
+    assert len(own.splitlines()) <= 130
     assert max(map(len, README.splitlines())) <= 160
 
 
