@@ -30,12 +30,12 @@ def test_its_docstring_starts_it_as_a_module(path):
     assert f"\npython -m experiments.{path.stem} " in ast.get_docstring(ast.parse(path.read_text()))
 
 
-def test_make_and_the_readme_start_them_as_modules():
+def test_make_and_the_documents_start_them_as_modules():
     for name in ("Makefile", "README.md", "CONTRIBUTING.md", "tiny/README.md"):
         assert "python experiments/" not in (ROOT / name).read_text()
     assert (
         "-m experiments.metrics\n" in (ROOT / "Makefile").read_text()
-        and "`python -m experiments.metrics`" in (ROOT / "README.md").read_text()
+        and "`python -m experiments.metrics`" in (ROOT / "metrics" / "README.md").read_text()
     )
 
 
