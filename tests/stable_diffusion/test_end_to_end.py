@@ -198,19 +198,9 @@ for path in documents():
     if path != ROOT / "README.md" and "```sh download" in path.read_text(encoding="utf-8"):
         OTHERS.append(path.relative_to(ROOT).as_posix())
 # What cannot be run as printed, until it is changed.
-WAITING = {
-    "detection/README.md": "--prompts MEM.csv",
-    "download/README.md": "fetch.py --check   ",
-    "prompts/README.md": "--prompts MEM.csv",
-}
-
-
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_other_documents_run_on_what_was_fetched(copy, said, name):
     """In a place where no run lies yet."""
-    sign = WAITING.get(name)
-    if sign and sign in (ROOT / name).read_text(encoding="utf-8"):
-        pytest.skip(f"it has {sign!r}")
     for folder in ("generated_images", "detections"):
         shutil.rmtree(copy.folder / folder, ignore_errors=True)
     assert run_downloads(copy, name)
