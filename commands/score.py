@@ -61,7 +61,7 @@ COPIES = Script(
     "compute_sscd_orig_clip_score.py",
     "Copy similarity and text alignment of a run.",
     metrics=("sscd", "clip", "copy", "localized", "alignment"),
-    examples=("--gen_folder RUN", "--gen_folder RUN --metrics sscd --sscd sscd_disc_large"),
+    examples=("--gen_folder RUN", "--gen_folder RUN --metrics sscd copy"),
 )
 PREFERENCE = Script(
     "compute_lpips_imagereward.py",
