@@ -198,6 +198,7 @@ for path in documents():
     if path != ROOT / "README.md" and "```sh download" in path.read_text(encoding="utf-8"):
         OTHERS.append(path.relative_to(ROOT).as_posix())
 # What cannot be run as printed, until it is changed.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_other_documents_run_on_what_was_fetched(copy, said, name):
     """In a place where no run lies yet."""
