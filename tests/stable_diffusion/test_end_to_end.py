@@ -197,6 +197,8 @@ OTHERS = []
 for path in documents():
     if path != ROOT / "README.md" and "```sh download" in path.read_text(encoding="utf-8"):
         OTHERS.append(path.relative_to(ROOT).as_posix())
+
+
 # What cannot be run as printed, until it is changed.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
