@@ -272,7 +272,7 @@ def test_the_name_alone_lists_what_there_is(capsys):
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE)
-INNER = {"environment", "tools"}
+INNER = {"environment"}
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 
 
