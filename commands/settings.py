@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite import ROOT, tiny
-from memorization_suite.download.assets import hint, read_assets
+from memorization_suite.download.assets import Asset, hint, read_assets
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.models import resolve_model
 from memorization_suite.prompts.sets import prompt_sources
@@ -164,9 +164,9 @@ def check_range(start: int, end: int | None, total: int, source: str | Path) -> 
 
 def check_model(model_id: str) -> None:
     """Raises ValueError for a name that is no model, or one that download/ would have put there."""
-    for asset in read_assets().values():
-        if model_id.rstrip("/") == asset.where and not Path(model_id).exists():
-            raise ValueError(f"the model {hint(asset.name)}")
+    asset = asset_at(ROOT / model_id)  # as documents name it, wherever one stands
+    if asset and not Path(model_id).exists():
+        raise ValueError(f"the model {hint(asset.name)}")
     resolve_model(model_id)
 
 
@@ -185,14 +185,21 @@ def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Deno
 # --- files that download/ gets ---
 
 
+def asset_at(path: str | Path) -> Asset | None:
+    """What download/ puts there, if anything."""
+    wanted = Path(path).resolve()
+    return next((asset for asset in read_assets().values() if ROOT / asset.path == wanted), None)
+
+
 def what_fetches(wanted: str | Path) -> str:
     """A sentence with the command that gets what belongs at a path, or what a hub id names.
 
     Empty if download/ has no such thing.
     """
+    placed = asset_at(wanted)
+    if placed:
+        return f"python download/fetch.py {placed.name} gets it."
     for asset in read_assets().values():
-        if Path(wanted).resolve() == ROOT / asset.path:
-            return f"python download/fetch.py {asset.name} gets it."
         if wanted == asset.repo:
             return f"python download/fetch.py {asset.name} gets it, for --model_id {asset.path}."
     return ""

@@ -23,13 +23,18 @@ def markdown_table(rows: list[dict[str, str]]) -> str:
     """The same for a Markdown file, with every column; aligned in its source too, but for columns
     of long texts.
     """
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines)]
-    limits = [WIDEST] * (len(widths) - 1) + [WIDEST_LAST]
-    widths = [3 if width > limit else width for width, limit in zip(widths, limits)]
-    lines.insert(1, ["-" * width for width in widths])
-    texts = []
-    for cells in lines:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
-        texts.append(f"| {' | '.join(padded)} |\n")
-    return "".join(texts)
+    names = list(rows[0])
+    widths = []
+    for name in names:
+        widest = WIDEST_LAST if name == names[-1] else WIDEST
+        width = max(3, len(name), *(len(row[name]) for row in rows))
+        widths.append(width if width <= widest else 3)
+    lines = [names, ["-" * width for width in widths]]
+    lines += [list(row.values()) for row in rows]
+    return "".join(markdown_line(cells, widths) for cells in lines)
+
+
+def markdown_line(cells: list[str], widths: list[int]) -> str:
+    """A line of it."""
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
+    return f"| {' | '.join(padded)} |\n"
