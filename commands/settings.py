@@ -32,7 +32,8 @@ DTYPES = ("fp32", "bf16", "fp16")
 QUIET = "no progress, and no line on what comes next"
 # Of --help -> flags of generation and detection below it.
 HEADINGS = {
-    "model": ("model_id", "unet_id", "scheduler", "dtype", "device", "preset"),
+    "model": ("model_id", "unet_id", "scheduler", "preset"),
+    "machine": ("dtype", "device", "tf32", "memory_budget", "compile"),
     "method": ("method", "batch_wise", "per_sample", "screen"),
     "detector": ("detector",),
     "prompts": ("prompts", "start", "end", "nonmem_prompts", "nonmem_count"),
@@ -57,6 +58,7 @@ class Model(Settings):
     model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
     scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
     device: str = unkeyed("", "default: cuda if there is one", metavar="DEVICE")
+    tf32: bool = unkeyed(False, "fp32 on CUDA in TensorFloat-32: faster, ten bits of mantissa")
 
 
 @frozen_settings
@@ -88,6 +90,10 @@ class Sampling(Trajectories):
         1, "prompts per batch", alias="-b", at_least=1, at_most=10_000, metavar="N"
     )
     dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
+    memory_budget: float | None = unkeyed(
+        None, "memory that a run may take (default on CUDA: what is free)", above=0.0, metavar="GIB"
+    )
+    compile: bool = unkeyed(False, "torch.compile the network: a minute, then faster steps")
 
 
 def on_device(settings: Any) -> Any:
@@ -172,7 +178,12 @@ def check_model(model_id: str) -> None:
 
 def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
     """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
-    given = {"device": settings.device, "scheduler": settings.scheduler, **more}
+    given = {
+        "device": settings.device,
+        "scheduler": settings.scheduler,
+        "tf32": settings.tf32,
+        **more,
+    }
     try:
         return (load or loading.load_pipeline)(settings.model_id, **given)
     except Unusable as error:

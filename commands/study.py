@@ -117,7 +117,6 @@ class Study(Store):
         }
         self.prepare(identity, overwrite=settings.overwrite)
         self.model = load_model(settings, load, dtype="fp32")
-        torch.backends.cudnn.allow_tf32 = False  # convolutions keep float32's digits
         config = {"command": self.command, **plain_values(settings)}
         self.start(identity, overwrite=settings.overwrite, config=config)
         # What an earlier run left in parts must not be overwritten by other rows of these prompts.

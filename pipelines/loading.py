@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memorization_suite.pipelines.family import can_load
 from memorization_suite.pipelines.models import family_of, read_index, resolve_model
+from memorization_suite.runs.environment import set_tf32
 from memorization_suite.runs.lazy import Lazy
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
@@ -19,12 +20,15 @@ def load_pipeline(
     dtype: str = "fp32",
     device: str = "cpu",
     scheduler: str = "keep",
+    tf32: bool = False,
 ) -> Denoiser:
     """The model, frozen, without a safety checker.
 
-    dtype: fp32, bf16, fp16. scheduler: ddim, euler, keep. Raises ValueError when the model is
-    neither here nor can be fetched, or is none that the suite can run.
+    dtype: fp32, bf16, fp16. scheduler: ddim, euler, keep. tf32: whether products of float32 numbers
+    on CUDA may be rounded to TensorFloat-32; from then on in the whole process. Raises ValueError
+    when the model is neither here nor can be fetched, or is none that the suite can run.
     """
+    set_tf32(tf32)
     source = resolve_model(model_id)
     with can_load("--model_id", model_id):
         folder = Path(source)

@@ -50,6 +50,17 @@ def device_count(kind: str) -> int:
     return int(kind == "cpu")
 
 
+def set_tf32(allowed: bool) -> None:
+    """Whether float32 products and convolutions on CUDA may be rounded to TensorFloat-32.
+
+    torch's own default rounds in convolutions. It holds for the whole process.
+    """
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.rnn.fp32_precision = precision
+
+
 def now() -> str:
     """UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
