@@ -55,10 +55,8 @@ def set_tf32(allowed: bool) -> None:
 
     torch's own default rounds in convolutions. It holds for the whole process.
     """
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def now() -> str:
