@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.background import Background
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import Key, RunFolder
@@ -16,6 +18,21 @@ from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.noise import official_noise
 from memorization_suite.sampling.sample import Sample, noise_of, sample, to_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass
+class MadeBatch:
+    """What was made of a batch, entry i of image keys[i]."""
+
+    keys: list[Key]
+    pictures: list[Image.Image]
+    # Name -> (4, h, w) of each image, if they are asked for.
+    latents: list[dict[str, torch.Tensor]] | None
+    # Their rows by the table's name.
+    tables: dict[str, list[dict]]
 
 
 class Job:
@@ -43,8 +60,8 @@ class Job:
     def go(self) -> None:
         """Makes what is missing, and closes the folder."""
         start = time.perf_counter()
-        with self.progress() as progress:
-            self.make_all(progress)
+        with self.progress() as progress, Background() as background:
+            self.make_all(progress, background)
         self.state.wait_for_everyone()
         if self.state.is_main_process:
             self.finish(time.perf_counter() - start)
@@ -70,8 +87,10 @@ class Job:
             quiet=settings.quiet or not self.state.is_main_process,
         )
 
-    def make_all(self, progress: Progress) -> None:
-        """Makes every batch of this process that is not whole yet."""
+    def make_all(self, progress: Progress, background: Background) -> None:
+        """Makes every batch of this process that is not whole yet; the last ones are saved in the
+        background while the next is sampled.
+        """
         batches = self.plan.batches()
         draws = self.official_draws([len(prompts) for _, prompts in batches])
         for (number, prompts), noise in zip(batches, draws):
@@ -80,9 +99,7 @@ class Job:
                 continue
             missing = self.missing.intersection(wanted)
             if missing:
-                self.make(prompts, noise)
-                progress.update(len(missing), NFE=round(self.unet_evals / self.sampled, 1))
-                self.publish_now_and_then()
+                background.do(self.save, self.make(prompts, noise), set(wanted), progress)
 
     def official_draws(self, prompts_per_batch: list[int]):
         """The official script's draws, or None, for each batch."""
@@ -94,8 +111,8 @@ class Job:
         device = self.model.device.type
         return official_noise(settings.seed, rows, shape, self.model.dtype, device)
 
-    def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> None:
-        """One batch: sample, decode, save. What was not asked for is made and dropped."""
+    def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> MadeBatch:
+        """One batch: sample and decode. What was not asked for is made and dropped."""
         settings = self.plan.settings
         keys = self.plan.keys(prompts)
         start = time.perf_counter()
@@ -108,10 +125,11 @@ class Job:
         self.unet_evals += int(made.unet_evals.sum())
         seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         seconds = (time.perf_counter() - start) / len(keys)
-        rows = image_rows(keys, batch.prompts, seeds, made, seconds)
-        wanted = set(self.plan.wanted(prompts))
-        self.save_images(wanted, keys, pictures, made)
-        self.save_rows(wanted, rows, traced)
+        tables = {"images": image_rows(keys, batch.prompts, seeds, made, seconds)}
+        if traced is not None:
+            tables["trace"] = traced
+        latents = latents_of(made) if settings.save_latents else None
+        return MadeBatch(keys, pictures, latents, tables)
 
     def sample(self, batch: Batch, noise: torch.Tensor, keys: list[Key]):
         """(Sample, rows of trace.csv or None)."""
@@ -140,26 +158,28 @@ class Job:
         rows = [row for row in trace.rows() if kinds[row["key"]]]
         return made, rows + [row for row in plain_trace.rows() if not kinds[row["key"]]]
 
-    def save_images(self, wanted: set[Key], keys: list[Key], pictures, sample: Sample) -> None:
+    def save(self, made: MadeBatch, wanted: set[Key], progress: Progress) -> None:
+        """The images of a batch that were asked for, then their rows, which mark it as done."""
+        self.save_images(made, wanted)
+        named = {str(key) for key in wanted}
+        tables = {
+            table: [row for row in rows if row["key"] in named]
+            for table, rows in made.tables.items()
+        }
+        self.folder.add(tables["images"][0]["key"], **tables)
+        progress.update(
+            len(self.missing.intersection(wanted)), NFE=round(self.unet_evals / self.sampled, 1)
+        )
+        self.publish_now_and_then()
+
+    def save_images(self, made: MadeBatch, wanted: set[Key]) -> None:
         """The pictures that were asked for, and their latents."""
-        for i, key in enumerate(keys):
+        for i, key in enumerate(made.keys):
             if key not in wanted:
                 continue
-            self.folder.save_image(key, pictures[i])
-            if self.plan.settings.save_latents:
-                latents = {
-                    name: getattr(sample, name)[i] for name in ("initial", "adjusted", "final")
-                }
-                latents = {name: values.float().cpu() for name, values in latents.items()}
-                self.folder.save_latents(key, latents)
-
-    def save_rows(self, wanted: set[Key], rows: list[dict], traced: list[dict] | None) -> None:
-        """Their rows, which mark the batch as done."""
-        names = {str(key) for key in wanted}
-        tables = {"images": [row for row in rows if row["key"] in names]}
-        if traced is not None:
-            tables["trace"] = [row for row in traced if row["key"] in names]
-        self.folder.add(tables["images"][0]["key"], **tables)
+            self.folder.save_image(key, made.pictures[i])
+            if made.latents is not None:
+                self.folder.save_latents(key, made.latents[i])
 
     def publish_now_and_then(self, seconds: float = 30.0) -> None:
         """Keeps the tables fresh during a long run; rows are safe in the batches' parts."""
@@ -174,6 +194,15 @@ class Job:
         wanted = self.plan.wanted(self.plan.prompts)
         self.made = [key for key in wanted if key in self.missing]
         self.seconds = seconds
+
+
+def latents_of(sample: Sample) -> list[dict[str, torch.Tensor]]:
+    """Of each image its noise, where sampling started and where it ended, float32 on the CPU."""
+    names = ("initial", "adjusted", "final")
+    all_images = {name: getattr(sample, name).float().cpu() for name in names}
+    return [
+        {name: values[i] for name, values in all_images.items()} for i in range(len(sample.final))
+    ]
 
 
 def image_rows(keys, captions, seeds, sample: Sample, seconds: float) -> list[dict]:

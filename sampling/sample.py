@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from memorization_suite.runs.lazy import Image, no_grad, np, torch
+from memorization_suite.runs.lazy import Image, no_grad, torch
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.hooks import Hooks
@@ -104,8 +104,8 @@ def denoise(
 
 def to_pictures(images: torch.Tensor) -> list[Image.Image]:
     """PIL images of (n, 3, H, W) in [0, 1]."""
-    pixels = (images.float().cpu().permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
-    return [Image.fromarray(each) for each in pixels]
+    pixels = (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return [Image.fromarray(each) for each in pixels.cpu().numpy()]
 
 
 def is_at(prediction: Prediction | None, x: torch.Tensor) -> bool:

@@ -37,13 +37,13 @@ def test_a_run_that_was_killed_goes_on(
     save = Job.save_images
     saved = []
 
-    def save_or_stop(job, wanted, *args):
+    def save_or_stop(job, made, wanted):
         if len(saved) == after:
             # The batch was begun, and with another picture.
             job.folder.save_image(min(wanted), Image.new("RGB", (32, 32)))
             raise KeyboardInterrupt
         saved.append(wanted)
-        save(job, wanted, *args)
+        save(job, made, wanted)
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "save_images", save_or_stop)
