@@ -19,7 +19,7 @@ from memorization_suite.metrics.references import SUFFIXES
 from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
-from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
@@ -90,6 +90,7 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
     clip = Checkpoint.of(settings, "clip_checkpoint", "clip_vit_b_32_openai")
     missing = {"fid": inception.missing, "clip_fid": clip.missing, "features": ""}
     check_required(SCRIPT, missing, settings.require)
+    set_tf32(False)
     options = {"device": choose_device(settings.device), "batch_size": settings.batch_size}
     loaded = []
     for metric, network in networks(inception, clip).items():

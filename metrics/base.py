@@ -15,7 +15,7 @@ from memorization_suite.download.assets import hint
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.metrics.scores import Score
-from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import (
     Settings,
@@ -125,6 +125,7 @@ class Job:
         """
         key = (load, *files, *options.items())
         if key not in self.networks:
+            set_tf32(False)
             usual = {"device": self.device, "batch_size": self.settings.batch_size}
             self.networks[key] = load(*files, **options, **usual)
         return self.networks[key]
