@@ -44,7 +44,7 @@ documents: environment ## writes the generated parts of the documents anew
 	$(BIN)/python -m experiments.documents
 
 bench: environment ## speed of sampling and of metrics
-	$(BIN)/python -m experiments.speed
+	$(BIN)/python -m experiments.cost
 	$(BIN)/python -m experiments.metrics
 
 train-tiny: environment ## the embedded models from nothing, in hours on a CPU; a stopped training resumes

@@ -4,7 +4,7 @@ python -m experiments.documents            # rewrites
 python -m experiments.documents --check    # exit code 1 when a part is out of date, and names it
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`, each on a line of its own. Its
-text comes from the registries, download/assets.toml, tiny/evaluation/ or experiments/speeds.toml.
+text comes from the registries, download/assets.toml, tiny/evaluation/ or commands/speeds.toml.
 """
 
 from __future__ import annotations

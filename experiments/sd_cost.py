@@ -1,6 +1,6 @@
 """What runs on Stable Diffusion cost: time on a GPU, and room on a disk.
 
-Times come from experiments/speeds.toml, the sizes of downloads from download/assets.toml.
+Times come from commands/speeds.toml, the sizes of downloads from download/assets.toml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memorization_suite.experiments.reference_tables import Rows, size_text
 from memorization_suite.metrics.base import METRICS
 from memorization_suite.runs.text import markdown_table
 
-SPEEDS = ROOT / "experiments" / "speeds.toml"
+SPEEDS = ROOT / "commands" / "speeds.toml"
 TITLES = {
     "no_mitigation": "no mitigation",
     "batch_wise": "batch-wise",

@@ -8,8 +8,10 @@ it, and on from step 0 after the per-sample adjuster.
 """
 
 import math
+from types import SimpleNamespace
 
 import torch
+from PIL import Image
 
 
 def alpha_bars() -> list[float]:
@@ -51,7 +53,7 @@ def encode(tokenizer, text_encoder, prompt: str) -> torch.Tensor:
         prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     ).input_ids
     with torch.no_grad():
-        return text_encoder(ids)[0]
+        return text_encoder(ids.to(text_encoder.device))[0]
 
 
 def both_halves(
@@ -149,7 +151,7 @@ def official_generate(
     updates = []
     for prompt in prompts:
         stacked = torch.cat([empty] * n + [encode(tokenizer, text_encoder, prompt)] * n)
-        x = torch.randn((n, *shape))
+        x = torch.randn((n, *shape)).to(empty)
         done = [0] * n
         if batch_wise is not None:
             x = official_batch_wise(unet, x, timesteps[0], stacked, **batch_wise)
@@ -163,6 +165,28 @@ def official_generate(
         latents.append(x)
         updates.append(done)
     return latents, updates
+
+
+@torch.no_grad()
+def official_pictures(vae, latents: torch.Tensor) -> list[Image.Image]:
+    """Images of final latents (n, 4, h, w), all decoded at once."""
+    decoded = vae.decode(latents / vae.config.scaling_factor).sample
+    pixels = (decoded / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy()
+    return [Image.fromarray(each) for each in (pixels * 255).round().astype("uint8")]
+
+
+class NoiseOfVelocity(torch.nn.Module):
+    """The noise that a network's velocity stands for: e = alpha v + sigma x. Whole t."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+        self.bars = alpha_bars()
+
+    def forward(self, x, t, encoder_hidden_states):
+        v = self.unet(x, t, encoder_hidden_states=encoder_hidden_states).sample
+        bar = self.bars[t]
+        return SimpleNamespace(sample=math.sqrt(bar) * v + math.sqrt(1 - bar) * x)
 
 
 def epsilon_from_v(v: list[float], z: list[float], t: int) -> list[float]:

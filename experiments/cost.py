@@ -1,0 +1,448 @@
+"""What the methods cost: NFE, time and memory, beside a plain transcription of the official
+procedure. Both run in one process, in turns.
+
+python -m experiments.cost                                   # the embedded model
+python -m experiments.cost --architecture sd14 --out costs   # Stable Diffusion 1.4, random weights
+python -m experiments.cost --architecture sd14 --compile --methods no_mitigation
+python -m experiments.cost --architecture sd14 --rows        # what --batch_size can bring
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memorization_suite import tiny
+from memorization_suite.commands.settings import DTYPES, MODELS, check_model
+from memorization_suite.experiments.architectures import ARCHITECTURES, build
+from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.cost_tables import Cost, Rate, Setting, write_costs, write_rates
+from memorization_suite.mitigation import METHODS, Mitigation
+from memorization_suite.mitigation.registry import choose_mitigation
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.models import load_preset
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.runs.cli import command
+from memorization_suite.runs.environment import choose_device, set_tf32
+from memorization_suite.runs.settings import unknown_name
+from memorization_suite.sampling import Batch
+from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.sampling.sample import noise_of, sample, to_pictures
+from tests.reference import han2025
+
+OFFICIAL = ("no_mitigation", "batch_wise", "per_sample")
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GUIDANCE = 7.0
+SEED = 2
+# Unguided steps of the batch-wise method, unless there are fewer steps.
+UNGUIDED = 5
+# A magnitude that no image reaches, so that every one takes all updates.
+NEVER = 1e-9
+ROWS = (2, 8, 20, 64, 128)
+
+clock = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides sample."""
+
+    model: Denoiser
+    prompts: list[Prompt]
+    # Of each prompt.
+    images: int
+    steps: int
+
+    @property
+    def total(self) -> int:
+        """Images of all prompts."""
+        return self.images * len(self.prompts)
+
+
+class Suite:
+    """The suite's way: all prompts in one batch."""
+
+    code = "suite"
+
+    def __init__(self, work: Work, method: Mitigation):
+        self.work = work
+        self.method = method
+        # Of an image; known once sampling has ended.
+        self.nfe = float("nan")
+
+    def sample(self) -> torch.Tensor:
+        """Final latents."""
+        model = self.work.model
+        batch = Batch.of(self.work.prompts, self.work.images, SEED)
+        made = sample(
+            model,
+            batch,
+            noise_of(model, batch, model.native_size),
+            self.method,
+            num_inference_steps=self.work.steps,
+            guidance_scale=GUIDANCE,
+        )
+        self.nfe = float(made.unet_evals.float().mean())
+        return made.final
+
+    def decode(self, latents: torch.Tensor) -> list:
+        """Pictures of them."""
+        return to_pictures(self.work.model.decode(latents))
+
+
+class Official:
+    """The official procedure: prompt after prompt, per-sample image after image."""
+
+    code = "official procedure"
+
+    def __init__(self, work: Work, method: Mitigation):
+        self.work = work
+        self.settings = official_settings(method)
+        # The network and the decoder without what the suite switches on in them.
+        self.network = copy.copy(work.model.network)
+        self.network._compiled_call_impl = None
+        self.vae = copy.copy(work.model.vae)
+        self.vae.use_slicing = False
+        self.rows = 0
+
+    @property
+    def nfe(self) -> float:
+        """Of an image, of the last sampling."""
+        return self.rows / self.work.total
+
+    def sample(self) -> list[torch.Tensor]:
+        """Final latents of each prompt."""
+        model = self.work.model
+        self.rows = 0
+        network = self.network
+        if model.predicts == "v":
+            network = han2025.NoiseOfVelocity(network)
+        with self.as_the_script(), self.counted():
+            latents, _ = han2025.official_generate(
+                network,
+                model.text_encoder,
+                model.tokenizer,
+                [prompt.caption for prompt in self.work.prompts],
+                n=self.work.images,
+                shape=model.latent_shape(model.native_size, model.native_size),
+                seed=SEED,
+                num_steps=self.work.steps,
+                guidance_scale=GUIDANCE,
+                **self.settings,
+            )
+        return latents
+
+    def decode(self, latents: list[torch.Tensor]) -> list:
+        """Pictures of them, a prompt's at once."""
+        with self.as_the_script():
+            return [han2025.official_pictures(self.vae, each) for each in latents]
+
+    @contextlib.contextmanager
+    def as_the_script(self) -> Iterator[None]:
+        """Weights take part in gradients, and cuDNN chooses freely."""
+        before = torch.backends.cudnn.deterministic
+        torch.backends.cudnn.deterministic = False
+        self.network.requires_grad_(True)
+        try:
+            yield
+        finally:
+            self.network.requires_grad_(False)
+            torch.backends.cudnn.deterministic = before
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts the rows that pass through the network."""
+
+        def count(network, arguments) -> None:
+            self.rows += len(arguments[0])
+
+        hook = self.network.register_forward_pre_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def official_settings(method: Mitigation) -> dict[str, Any]:
+    """What the transcription takes for a method that it has."""
+    names = {
+        "batch_wise": ("rho", "gamma", "adj_iters"),
+        "per_sample": ("lr", "target_loss", "optim_iters"),
+    }.get(method.name)
+    if names is None:
+        return {}
+    made: dict[str, Any] = {method.name: {name: getattr(method, name) for name in names}}
+    if method.name == "batch_wise":
+        made["apply_cfg_step"] = method.apply_cfg_step
+    return made
+
+
+# --- measuring ---
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass
+class Times:
+    """Of one side, in seconds, a run each."""
+
+    sampling: list[float] = field(default_factory=list)
+    # Sampling and decoding.
+    whole: list[float] = field(default_factory=list)
+
+    def add(self, side: Suite | Official, device: torch.device) -> None:
+        """Times one run."""
+        synchronize(device)
+        start = clock()
+        latents = side.sample()
+        synchronize(device)
+        sampled = clock()
+        side.decode(latents)
+        synchronize(device)
+        self.sampling.append(sampled - start)
+        self.whole.append(clock() - start)
+
+
+def measure(work: Work, method: Mitigation, *, repeats: int, compiled: bool = False) -> list[Cost]:
+    """The costs of the suite, then of the official procedure if it has the method.
+
+    The first run of each is not timed. Raises ValueError for a method that cannot run here.
+    """
+    device = torch.device(work.model.device)
+    sides: list[Suite | Official] = [Suite(work, method)]
+    if method.name in OFFICIAL:
+        sides.append(Official(work, method))
+    first = Times()
+    for side in sides:
+        first.add(side, device)
+    times = [Times() for _ in sides]
+    for _ in range(repeats):
+        for side, taken in zip(sides, times):
+            taken.add(side, device)
+    costs = []
+    for side, taken in zip(sides, times):
+        costs.append(
+            Cost(
+                method=method.name,
+                code=side.code,
+                images=work.total,
+                nfe=side.nfe,
+                sampling=statistics.median(taken.sampling),
+                seconds=statistics.median(taken.whole),
+            )
+        )
+    if len(sides) == 2:
+        pairs = zip(times[0].whole, times[1].whole)
+        costs[0].time_ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+    if compiled:
+        costs[0].compiling = max(0.0, first.whole[0] - costs[0].seconds)
+    return costs
+
+
+def measure_rows(model: Denoiser, counts: list[int], repeats: int) -> list[Rate]:
+    """Rows a second through the network, by rows in flight."""
+    device = torch.device(model.device)
+    model.set_timesteps(50)
+    t = model.timesteps[0]
+    told = model.encode(["a picture of a dog"])
+    rates = []
+    for rows in counts:
+        shape = (rows, *model.latent_shape(model.native_size, model.native_size))
+        x = torch.randn(shape).to(device, model.dtype)
+        conditioning = told[torch.zeros(rows, dtype=torch.long)]
+        calls = max(1, max(counts) // rows // 4)
+        found = []
+        for _ in range(repeats + 1):
+            synchronize(device)
+            start = clock()
+            with torch.no_grad():
+                for _ in range(calls):
+                    model.predict(x, t, conditioning)
+            synchronize(device)
+            found.append(rows * calls / (clock() - start))
+        rates.append(Rate(rows, statistics.median(found[1:])))
+    return rates
+
+
+# --- the command ---
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def flags() -> argparse.ArgumentParser:
+    """Its flags."""
+    made = parser(__doc__)
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--model_id", default="tiny", help=MODELS)
+    which.add_argument(
+        "--architecture", choices=list(ARCHITECTURES), help="random weights, made on the device"
+    )
+    made.add_argument(
+        "--reduced",
+        action=argparse.BooleanOptionalAction,
+        help="a narrow, small variant of the architecture (default: on a CPU)",
+    )
+    made.add_argument("--device", default="", help="default: cuda if there is one")
+    made.add_argument("--dtype", choices=DTYPES, help="default: bf16 on CUDA, fp32 on the CPU")
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(OFFICIAL),
+        metavar="NAME",
+        help=f"all: every registered one (default: {' '.join(OFFICIAL)})",
+    )
+    made.add_argument(
+        "--images", type=positive, default=10, help="of a prompt, together (default 10)"
+    )
+    made.add_argument(
+        "--batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="prompts that the suite samples together; the official procedure takes one after the "
+        "other (default 1)",
+    )
+    made.add_argument("--steps", type=positive, default=50, help="default 50")
+    made.add_argument(
+        "--updates",
+        type=positive,
+        default=8,
+        help="of each image by the per-sample method: its target is never reached (default 8)",
+    )
+    made.add_argument("--repeats", type=positive, default=3, help="timed runs (default 3)")
+    made.add_argument("--compile", action="store_true", help="torch.compile the suite's network")
+    made.add_argument(
+        "--rows",
+        type=positive,
+        nargs="*",
+        metavar="N",
+        help=f"only rows a second with so many in flight (default {' '.join(map(str, ROWS))})",
+    )
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="also cost.md and cost.csv there")
+    return made
+
+
+def checked_methods(names: list[str]) -> list[str]:
+    """Registered names. Raises ValueError."""
+    if names == ["all"]:
+        return list(METHODS)
+    for name in names:
+        if name not in METHODS:
+            raise unknown_name("method", name, [*METHODS, "all"])
+    return names
+
+
+def load(args: argparse.Namespace, device: str, dtype: str) -> tuple[Denoiser, str, dict]:
+    """The model, what it is, and its preset. Raises ValueError."""
+    if args.architecture is None:
+        check_model(args.model_id)
+        preset = load_preset("auto", args.model_id)[1]
+        scheduler = preset.get("generate", {}).get("scheduler", "ddim")
+        model = load_pipeline(args.model_id, dtype=dtype, device=device, scheduler=scheduler)
+        return model, args.model_id, preset
+    architecture = ARCHITECTURES[args.architecture]
+    reduced = device == "cpu" if args.reduced is None else args.reduced
+    if reduced:
+        architecture = architecture.reduced()
+    set_tf32(False)
+    torch.backends.cudnn.deterministic = True
+    return build(architecture, device=device, dtype=KINDS[dtype]), architecture.title, {}
+
+
+def chosen(name: str, args: argparse.Namespace, preset: dict) -> Mitigation:
+    """The method with the settings whose cost is measured. Raises ValueError."""
+    typed: dict[str, Any] = {}
+    if name == "batch_wise":
+        typed = {"apply_cfg_step": min(UNGUIDED - 1, args.steps - 2)}
+    if name == "per_sample":
+        typed = {"target_loss": NEVER, "optim_iters": args.updates}
+    method = choose_mitigation(name, typed, preset)
+    method.check(args.steps)
+    return method
+
+
+def setting_of(args: argparse.Namespace, model: Denoiser, title: str, dtype: str) -> Setting:
+    """What the tables are of."""
+    device = torch.device(model.device)
+    where = f"the CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    return Setting(
+        title=title,
+        architecture=args.architecture or "",
+        reduced="reduced" in title,
+        device=where,
+        cuda=device.type == "cuda",
+        dtype=dtype,
+        pixels=model.native_size,
+        images=args.images,
+        prompts=args.batch,
+        steps=args.steps,
+        updates=args.updates,
+        repeats=args.repeats,
+        compiled=args.compile,
+    )
+
+
+def measure_all(
+    args: argparse.Namespace, names: list[str], work: Work, preset: dict, setting: Setting
+) -> None:
+    """Every method; what is measured is written after each, and printed at the end."""
+    costs: list[Cost] = []
+    left_out: dict[str, str] = {}
+    text = ""
+    for name in names:
+        print(f"measuring {name}", file=sys.stderr)
+        try:
+            method = chosen(name, args, preset)
+            costs += measure(work, method, repeats=args.repeats, compiled=args.compile)
+        except ValueError as error:
+            if args.methods != ["all"]:
+                raise
+            left_out[name] = str(error)
+        text = write_costs(args.out, setting, costs, left_out)
+    print(text)
+
+
+def main() -> int:
+    """The command line."""
+    args = flags().parse_args()
+    names = checked_methods(args.methods)
+    device = choose_device(args.device)
+    dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")
+    model, title, preset = load(args, device, dtype)
+    if args.compile:
+        model.network.compile()
+    setting = setting_of(args, model, title, dtype)
+    if args.rows is not None:
+        rates = measure_rows(model, args.rows or list(ROWS), args.repeats)
+        print(write_rates(args.out, setting, rates))
+        return 0
+    prompts = read_prompts(tiny.prompts("tiny"))[: args.batch]
+    work = Work(model, prompts, args.images, args.steps)
+    measure_all(args, names, work, preset, setting)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command("experiments.cost", main, smaller="--images"))
