@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memorization_suite.pipelines.family import Family, can_load, register
+from memorization_suite.pipelines.hub import is_reachable
+from memorization_suite.pipelines.kinds import Kind, Read, side_of
 from memorization_suite.runs.lazy import Lazy, torch
 from memorization_suite.sampling.denoiser import Unusable
 
@@ -48,6 +50,19 @@ class StableDiffusion(Family):
     parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     schedulers = (*SCHEDULERS, "keep")
 
+    def describe(self, read: Read) -> Kind:
+        unet = read("unet/config.json")
+        vae = read("vae/config.json")
+        scheduler = read("scheduler/scheduler_config.json")
+        downsampling = 2 ** (len(vae["block_out_channels"]) - 1)
+        return Kind(
+            prediction_type=scheduler.get("prediction_type", "epsilon"),
+            native_size=latent_side(unet) * downsampling,
+            text_width=unet["cross_attention_dim"],
+            train_steps=scheduler.get("num_train_timesteps", 1000),
+            downsampling=downsampling,
+        )
+
     def load(
         self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
     ) -> MemorizationPipeline:
@@ -56,7 +71,11 @@ class StableDiffusion(Family):
             library.utils.logging.set_verbosity_error()
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
         pipe = pipeline_class().from_pretrained(
-            source, dtype=kind, safety_checker=None, requires_safety_checker=False
+            source,
+            dtype=kind,
+            safety_checker=None,
+            requires_safety_checker=False,
+            local_files_only=is_local(source),
         )
         if unet_id:
             with can_load("--unet_id", unet_id):
@@ -73,12 +92,27 @@ class StableDiffusion(Family):
         return pipe.to(device)
 
 
+def latent_side(unet: dict) -> int:
+    """Side of the latents that a UNet was trained for. Some files of 2022 say 32, which diffusers
+    reads as 64. Raises Unknown.
+    """
+    side = side_of(unet.get("sample_size"))
+    version = unet.get("_diffusers_version", "0.9").split(".")
+    is_old = (int(version[0]), int(version[1])) < (0, 9)
+    return max(side, 64) if is_old else side
+
+
+def is_local(source: str) -> bool:
+    """Whether only files of this machine can be loaded."""
+    return Path(source).is_dir() or not is_reachable()
+
+
 def load_unet(unet_id: str, dtype: torch.dtype):
     """The UNet of a folder or hub id, itself or in its subfolder `unet`."""
 
     def load(subfolder: str | None):
         return diffusers.UNet2DConditionModel.from_pretrained(
-            unet_id, subfolder=subfolder, torch_dtype=dtype
+            unet_id, subfolder=subfolder, torch_dtype=dtype, local_files_only=is_local(unet_id)
         )
 
     if (Path(unet_id) / "config.json").is_file():

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from memorization_suite.pipelines.stable_diffusion import attention
+from memorization_suite.pipelines.stable_diffusion.compiled import Compiled
 from memorization_suite.runs.lazy import no_grad, np, torch
 from memorization_suite.sampling.denoiser import PARTS, Conditioning, Denoiser, Edit, See
 
@@ -26,6 +27,7 @@ class StableDiffusionDenoiser(Denoiser):
     text_encoder: Any
     scheduler: Any
     _execution_device: Any
+    compiled: Compiled | None = None
 
     @property
     def network(self):  # type: ignore[override]
@@ -125,7 +127,14 @@ class StableDiffusionDenoiser(Denoiser):
     # --- the network ---
 
     def predict(self, x: torch.Tensor, t, conditioning: Conditioning) -> torch.Tensor:
-        return self.unet(x, t, encoder_hidden_states=conditioning.tokens, return_dict=False)[0]
+        unet = self.unet
+        if self.compiled is not None and self.compiled.fits(x):
+            unet = self.compiled.call
+        return unet(x, t, encoder_hidden_states=conditioning.tokens, return_dict=False)[0]
+
+    def compile_for(self, rows: int) -> None:
+        if self.compiled is None or self.compiled.rows != rows:
+            self.compiled = Compiled(self.unet, rows)
 
     def to_noise(self, output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
         """Epsilon from v or epsilon itself.
