@@ -89,6 +89,12 @@ class Detector(Settings):
         """
         return None
 
+    def derivatives(self, dtype: str) -> str:
+        """The precision in which it differentiates a network of this dtype, in its words (fp32,
+        bf16, fp16); empty when it does not differentiate.
+        """
+        return ""
+
     def missing(self) -> str:
         """What the detector cannot run without and was not given, as the end of a sentence.
 

@@ -6,16 +6,17 @@ from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import NoisePredictor, Prediction, Step
-from memorization_suite.sampling.gradients import forward_product
+from memorization_suite.sampling.gradients import FORWARD_MODE, forward_product
 from memorization_suite.sampling.noise_predictor import per_image, row_norm, unit
 
 
 def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) -> torch.Tensor:
-    """J v, J the Jacobian of x -> e(x, c) - e(x, ""), by forward-mode differentiation.
+    """J v, J the Jacobian of x -> e(x, c) - e(x, ""), by forward-mode differentiation in float32.
 
-    x, v, result: (n, 4, h, w). Two NFE.
+    x, v, result: (n, 4, h, w). Two NFE. Source: official code, which runs it in float32 too.
     """
-    return forward_product(lambda x: predictor.conditional_noise(x, t), x, v)
+    with predictor.in_float32() as exact:
+        return forward_product(lambda x: exact.conditional_noise(x, t), x.float(), v.float())
 
 
 def difference_along_itself(
@@ -63,10 +64,13 @@ class Sharpness(Detector):
     def steps(self, total: int) -> int:
         return self.num_steps
 
+    def derivatives(self, dtype: str) -> str:
+        return FORWARD_MODE if self.product == "forward" else ""
+
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
         if self.product == "forward":
             v = prediction.conditional
-            product = directional(look.predictor, prediction.x.float(), prediction.t, v)
+            product = directional(look.predictor, prediction.x, prediction.t, v)
         else:
             product = difference_along_itself(look.predictor, prediction, self.step_length)
         # s = -e / sigma twice: in H and in s.

@@ -1,8 +1,8 @@
 """Spectrum of the Hessian of the log density, which is the Jacobian of a score.
 
-Jeon et al., ICML 2025. Products with the Jacobian are float32 passes through the UNet, everything
-else is float64. n images of d values; a product takes (r, d), row k by the matrix of image k % n,
-so that several vectors of each image go at once.
+Jeon et al., ICML 2025. Products with the Jacobian are float32 passes through the UNet, whatever its
+dtype, everything else is float64. n images of d values; a product takes (r, d), row k by the matrix
+of image k % n, so that several vectors of each image go at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Operator(Protocol):
 class ScoreJacobian:
     """Jacobian of s(x) = -e / sigma where the UNet reads x; d = 4 h w.
 
-    A product costs one NFE a vector, two for the difference. The UNet should be float32.
+    A product costs one NFE a vector, two for the difference.
 
     kind: text s(x, c), uncond s(x, ""), or their difference. x: (n, 4, h, w) of unit variance.
     at_once: vectors that go through the UNet together. Raises ValueError for another kind.
@@ -56,9 +56,11 @@ class ScoreJacobian:
         self.at_once = at_once
         _, self.sigma = predictor.model.alpha_sigma(t)
 
-    def score(self, x: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    def score(
+        self, x: torch.Tensor, images: torch.Tensor, predictor: NoisePredictor
+    ) -> torch.Tensor:
         """s(x) of these images, (k, 4, h, w) float32."""
-        prediction = self.predictor.select(images).at(x, self.t)
+        prediction = predictor.select(images).at(x, self.t)
         if self.kind == "difference":
             e = prediction.conditional
         elif self.kind == "text":
@@ -80,12 +82,13 @@ class ScoreJacobian:
     def in_parts(self, product: Callable[..., torch.Tensor], v: torch.Tensor) -> torch.Tensor:
         """A product of (r, d) vectors, `at_once` at a time."""
         products = []
-        for rows in torch.arange(len(v)).split(self.at_once):
-            images = rows % len(self.x)
-            score = partial(self.score, images=images)
-            x = self.x[images]
-            part = v[rows].float().reshape(x.shape)
-            products.append(product(score, x, part).flatten(1).double())
+        with self.predictor.in_float32() as exact:
+            for rows in torch.arange(len(v)).split(self.at_once):
+                images = rows % len(self.x)
+                score = partial(self.score, images=images, predictor=exact)
+                x = self.x[images]
+                part = v[rows].float().reshape(x.shape)
+                products.append(product(score, x, part).flatten(1).double())
         return torch.cat(products)
 
 

@@ -33,6 +33,12 @@ class Mitigation(Settings, Hooks):
     code: ClassVar[str] = ""
     compared: ClassVar[str] = ""
 
+    def derivatives(self, dtype: str) -> str:
+        """The precision in which it differentiates a network of this dtype, in its words (fp32,
+        bf16, fp16); empty when it does not differentiate.
+        """
+        return ""
+
     def check_run(self, identity: dict) -> None:
         """Raises ValueError when a file that the method reads was made for another run.
 

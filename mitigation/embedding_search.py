@@ -213,6 +213,9 @@ class EmbeddingSearch(Mitigation):
         changes_result=False,
     )
 
+    def derivatives(self, dtype: str) -> str:
+        return dtype
+
     def optimize(
         self, predictor: NoisePredictor, batch: Batch, objective: Objective, official: str = ""
     ) -> dict[str, torch.Tensor]:

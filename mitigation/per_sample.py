@@ -135,6 +135,9 @@ class PerSample(Mitigation):
         changes_result=False,
     )
 
+    def derivatives(self, dtype: str) -> str:
+        return dtype
+
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:

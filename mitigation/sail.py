@@ -320,6 +320,9 @@ class Sail(Mitigation):
         """The loss at which a noise of this restart is accepted."""
         return self.l_thres + THRESHOLD_STEP * (restart // RESTARTS_PER_STEP)
 
+    def derivatives(self, dtype: str) -> str:
+        return dtype
+
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> Adjustment:

@@ -20,6 +20,11 @@ Edit = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 See = Callable[[str, "torch.Tensor"], None]
 
 
+def is_half(tensor: torch.Tensor) -> bool:
+    """Whether its numbers have 16 bits."""
+    return tensor.dtype in (torch.bfloat16, torch.float16)
+
+
 class Unusable(ValueError):
     """A model that cannot be loaded, run, or used for this; the message is for people."""
 
@@ -43,6 +48,10 @@ class Conditioning:
         """The same with every tensor changed."""
         others = {name: change(values) for name, values in self.others.items()}
         return Conditioning(change(self.tokens), others)
+
+    def in_float32(self) -> Conditioning:
+        """The same with every tensor of half precision in float32."""
+        return self.each(lambda values: values.float() if is_half(values) else values)
 
     def with_tokens(self, tokens: torch.Tensor) -> Conditioning:
         """The same with other token embeddings."""
@@ -145,6 +154,10 @@ class Denoiser:
         """The network's output, (n, c, h, w): the one place that calls it."""
         raise NotImplementedError
 
+    def compile_for(self, rows: int) -> None:
+        """Makes calls of so many rows faster by compiling them; others run as before."""
+        raise self.lacks("compilation")
+
     def to_noise(self, output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
         """Epsilon from the network's output."""
         return output
@@ -164,6 +177,24 @@ class Denoiser:
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Inside the block the network has its weights in float32, which loses nothing.
+
+        After it, also after an exception, it has the very tensors that it had.
+        """
+        halves = {}
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            if is_half(tensor):
+                halves[tensor] = tensor.data
+        try:
+            for tensor, half in halves.items():
+                tensor.data = half.float()
+            yield
+        finally:
+            for tensor, half in halves.items():
+                tensor.data = half
 
     # --- prompts ---
 

@@ -7,13 +7,19 @@ from typing import TypeVar
 
 from memorization_suite.runs.lazy import forward_ad, torch, torch_attention
 
+# What forward-mode differentiation runs in, whatever the network's dtype: some of torch's operators
+# give a tangent in float32 to a number of half precision, others then refuse the two.
+FORWARD_MODE = "fp32"
 T = TypeVar("T")
 
 
 def forward_product(
     function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, v: torch.Tensor
 ) -> torch.Tensor:
-    """J v, J the function's Jacobian at x, by forward-mode differentiation."""
+    """J v, J the function's Jacobian at x, by forward-mode differentiation.
+
+    Everything is float32: the function's part of it is `NoisePredictor.in_float32`.
+    """
     # Fused attention has no forward mode.
     plain_attention = torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH)
     with forward_ad.dual_level(), plain_attention:

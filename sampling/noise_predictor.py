@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.denoiser import Conditioning, Denoiser
@@ -97,6 +99,16 @@ class NoisePredictor:
         part.images = self.images[rows]
         part.conditioning = {half: told[rows] for half, told in self.conditioning.items()}
         return part
+
+    @contextmanager
+    def in_float32(self) -> Iterator[NoisePredictor]:
+        """Inside the block, this predictor with everything that the network reads in float32, and
+        the network too. It has the same weights, whatever their dtype.
+        """
+        exact = copy.copy(self)
+        exact.conditioning = {half: told.in_float32() for half, told in self.conditioning.items()}
+        with self.model.in_float32():
+            yield exact
 
     def tokens(self, half: str) -> torch.Tensor:
         """Token embeddings of a half, (n, tokens, dim)."""

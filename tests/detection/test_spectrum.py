@@ -223,7 +223,8 @@ def test_on_a_real_unet_the_two_products_are_adjoint(pipe, noise, prompts):
             small = 1e-2 * v.float().reshape(noise.shape)
             images = torch.arange(3)
             slope = (
-                jacobian.score(noise + small, images) - jacobian.score(noise - small, images)
+                jacobian.score(noise + small, images, predictor)
+                - jacobian.score(noise - small, images, predictor)
             ).flatten(1) / 2e-2
         assert (slope - product).norm() < 0.02 * product.norm()
 
