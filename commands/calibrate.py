@@ -20,6 +20,8 @@ from memorization_suite.commands.settings import (
     command_words,
     load_model,
     on_device,
+    say_preset,
+    sized,
 )
 from memorization_suite.commands.study import asked
 from memorization_suite.detection.stability import (
@@ -92,7 +94,8 @@ def stability(**typed: Any) -> str:
     the user can mend, OSError. *Source:* Huang et al., KDD 2026.
     """
     check_unet(typed.get("unet_id"))
-    settings = asked(Calibration, typed, typed.get("preset", Calibration.preset))
+    preset = typed.get("preset", Calibration.preset)
+    settings, source = asked(Calibration, typed, preset)
     check_prompts(settings.prompts)
     prompts = read_prompts(Path(settings.prompts))
     check_out(settings.out)
@@ -101,7 +104,8 @@ def stability(**typed: Any) -> str:
             f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
             f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
         )
-    settings = on_device(settings)
+    settings = on_device(sized(settings))
+    say_preset("calibrate stability", source, settings)
     model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
     norms = record(model, prompts, settings)
     side = settings.image_length

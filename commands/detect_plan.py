@@ -17,6 +17,7 @@ from memorization_suite.commands.settings import (
     fill,
     on_device,
     prompt_sets,
+    sized,
     split,
 )
 from memorization_suite.detection import DETECTORS, Detector, build_detector
@@ -144,6 +145,8 @@ class DetectionPlan:
     left_out: dict[str, str]
     # mem, and nonmem if it was given.
     sets: dict[str, list[Prompt]]
+    # Where the values came from that were not typed.
+    preset: str
     # What was typed, by name.
     typed: dict[str, Any] = field(repr=False)
 
@@ -201,10 +204,12 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     """
     general, detector_flags = split(typed, Request, flag_owners(DETECTORS))
     asked = Request(**general)
+    names = detector_names(asked.detector)
+    check_owners(asked.detector, names, detector_flags)
     check_model(asked.model_id)
-    _, preset = load_preset(asked.preset, asked.model_id)
+    source, preset = load_preset(asked.preset, asked.model_id)
     settings = fill(Request, general, preset.get("generate", {}))
-    chosen = choose(settings.detector, detector_flags, preset)
+    chosen = choose(asked.detector, detector_flags, preset)
     left_out = {detector.name: detector.missing() for detector in chosen if detector.missing()}
     usable = [detector for detector in chosen if detector.name not in left_out]
     for detector in usable:
@@ -214,25 +219,32 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized)}
     if ordinary:
         sets["nonmem"] = read_local("nonmem_prompts", ordinary)
-    settings = on_device(settings)
-    return DetectionPlan(settings, usable, left_out, read_sets(settings, sets), typed=typed)
+    settings = on_device(sized(settings))
+    return DetectionPlan(
+        settings, usable, left_out, read_sets(settings, sets), preset=source, typed=typed
+    )
+
+
+def detector_names(asked: str) -> list[str]:
+    """The names of --detector. Raises ValueError for one that does not exist."""
+    chosen = list(DETECTORS) if asked == "all" else list(dict.fromkeys(asked.split(",")))
+    for name in chosen:
+        if name not in DETECTORS:
+            known = ["all", *DETECTORS]
+            raise unknown_name("detector", name, known, " (--list_detectors tells more)")
+    return chosen
 
 
 def choose(names: str, typed: Mapping[str, Any], preset: Mapping[str, dict]) -> list[Detector]:
     """The detectors with what was typed, else the preset's values, else their defaults.
 
-    names: as of --detector. Raises ValueError for what does not exist, and, unless all are asked
-    for, for a detector that lacks what it cannot run without.
+    names: as of --detector. Raises ValueError, unless all are asked for, for a detector that lacks
+    what it cannot run without.
     """
-    known = DETECTORS
-    chosen = list(known) if names == "all" else list(dict.fromkeys(names.split(",")))
-    for name in chosen:
-        if name not in known:
-            raise unknown_name("detector", name, ["all", *known], " (--list_detectors tells more)")
-    check_owners(names, chosen, typed)
     built = []
-    for name in chosen:
-        own = {option: typed[option] for option in flag_names(known[name]) if option in typed}
+    for name in detector_names(names):
+        options = flag_names(DETECTORS[name])
+        own = {option: typed[option] for option in options if option in typed}
         detector = build_detector(name, **(preset.get(name, {}) | own))
         if detector.missing() and names != "all":
             raise ValueError(f"--detector {name} {detector.missing()}")

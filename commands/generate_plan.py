@@ -18,6 +18,7 @@ from memorization_suite.commands.settings import (
     command_line,
     fill,
     on_device,
+    sized,
     split,
 )
 from memorization_suite.detection import DETECTORS, Detector
@@ -205,13 +206,15 @@ def plan(**typed: Any) -> Plan:
     loaded. Raises ValueError that says what was given, what is possible and what to type.
     """
     general, method_flags = split(typed, Request, flag_owners(METHODS))
-    model_id = general.get("model_id", Request.model_id)
+    asked = Request(**general)
+    method = method_of(asked)
+    model_id = asked.model_id
     check_model(model_id)
-    check_unet(general.get("unet_id"))
-    source, preset = load_preset(general.get("preset", Request.preset), model_id)
+    check_unet(asked.unet_id)
+    source, preset = load_preset(asked.preset, model_id, asked.unet_id)
     check_preset(source, preset)
     settings = fill(Request, general, preset.get("generate", {}))
-    mitigation = choose_mitigation(method_of(settings), method_flags, preset)
+    mitigation = choose_mitigation(method, method_flags, preset)
     mitigation.check(settings.num_inference_steps)
     prompts_file = settings.prompts or str(default_prompts(model_id))
     check_prompts(prompts_file)
@@ -220,7 +223,7 @@ def plan(**typed: Any) -> Plan:
     screen = None
     if settings.screen:
         screen = parse_screen(settings.screen, preset, settings.num_inference_steps)
-    settings = on_device(replace(settings, prompts=prompts_file))
+    settings = on_device(sized(replace(settings, prompts=prompts_file)))
     made = Plan(settings, mitigation, prompts, source, screen, typed)
     mitigation.check_run(made.identity)
     return made

@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from memorization_suite.sampling import Denoiser
 
 SCRIPT = "mitigation/nemo/localize_neurons.py"
-# Of the timestep grid whose first entries are used.
-STEPS = 50
-
 
 # --- settings ---
 
@@ -64,6 +61,10 @@ class NoiseMaps(Model):
 
     # What --help says of a subcommand with these flags.
     about: ClassVar[str]
+    # Of the timestep grid whose first entries are used.
+    num_inference_steps: ClassVar[int] = 50
+    # The model's native size.
+    image_length: ClassVar[int | None] = None
 
     scheduler: str = again(Model, "scheduler", text="its timesteps; keep: the model's own")
     seeds: int = flag(10, "noises, the same for every prompt", at_least=2, metavar="N")
@@ -149,7 +150,7 @@ def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float 
     """
     shape = model.latent_shape(model.native_size, model.native_size)
     kernel_size(shape[-1])
-    model.set_timesteps(STEPS)
+    model.set_timesteps(settings.num_inference_steps)
     seeds = [image_seed(settings.seed, 0, j) for j in range(settings.seeds)]
     latents = initial_noise(seeds, shape).to(model.device) * model.initial_scale
     return Maps(
@@ -172,7 +173,7 @@ def ordinary(**typed: Any) -> str:
     typed: flags of localize_neurons.py statistics by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    settings = asked(OrdinarySettings, typed, preset="none")
+    settings, _ = asked(OrdinarySettings, typed, preset="none")
     check_prompts(settings.prompts)
     captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
     if len(captions) < 2:
@@ -231,7 +232,7 @@ def search(**typed: Any) -> str:
     typed: flags of localize_neurons.py localize by name. Raises ValueError for what the user can
     mend, OSError.
     """
-    settings = asked(SearchSettings, typed, preset="none")
+    settings, _ = asked(SearchSettings, typed, preset="none")
     check_prompts(settings.prompts)
     prompts = read_prompts(settings.prompts)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from memorization_suite import ROOT, tiny
+from memorization_suite.commands.schedule import check_image, check_schedule, check_size
 from memorization_suite.download.assets import Asset, hint, read_assets
 from memorization_suite.pipelines import loading
-from memorization_suite.pipelines.models import resolve_model
+from memorization_suite.pipelines.kinds import Kind, Unknown
+from memorization_suite.pipelines.models import kind_of, resolve_model
 from memorization_suite.prompts.sets import prompt_sources
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.plugins import plugin_flags
@@ -66,8 +70,12 @@ class Trajectories(Model):
     """Images of the prompts of a file, from their own noises."""
 
     prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
-    image_length: int = flag(
-        512, "height and width in pixels", at_least=8, at_most=4096, metavar="PIXELS"
+    image_length: int | None = flag(
+        None,
+        "height and width in pixels (default: what the model was trained for)",
+        at_least=8,
+        at_most=4096,
+        metavar="PIXELS",
     )
     n_samples_per_prompt: int = flag(
         10, "images per prompt", alias="-n", at_least=1, at_most=10_000, metavar="N"
@@ -75,11 +83,6 @@ class Trajectories(Model):
     num_inference_steps: int = flag(50, "sampling steps", at_least=1, at_most=1000, metavar="N")
     guidance_scale: float = flag(7.0, "classifier-free guidance", at_least=0.0, metavar="S")
     seed: int = flag(2, "seed of the run", at_least=0, at_most=2**63 - 1, preset=False, metavar="N")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.image_length % 8:
-            raise ValueError(f"--image_length {self.image_length} must be a multiple of 8")
 
 
 @frozen_settings
@@ -176,8 +179,51 @@ def check_model(model_id: str) -> None:
     resolve_model(model_id)
 
 
+def sized(settings: Any) -> Any:
+    """The settings with the model's native size if no size was asked for. Raises ValueError for
+    steps or a size that the model does not have, and for a model that does not tell its size.
+    """
+    try:
+        kind = kind_of(settings.model_id, getattr(settings, "unet_id", None))
+    except Unknown as error:
+        if settings.image_length is not None:
+            return settings
+        raise ValueError(
+            f"{error}. Type its size with --image_length PIXELS, or give a diffusers folder"
+        ) from error
+    settings = replace(settings, image_length=settings.image_length or kind.native_size)
+    check_size(settings.image_length, kind.downsampling)
+    if settings.num_inference_steps > kind.train_steps:
+        raise ValueError(
+            f"--num_inference_steps {settings.num_inference_steps} is more than the "
+            f"{kind.train_steps} that {settings.model_id} was trained with"
+        )
+    if kind.by_name:
+        say_by_name(settings.model_id, kind)
+    return settings
+
+
+@cache
+def say_by_name(model_id: str, kind: Kind) -> None:
+    """Says once on stderr that a model was not looked at."""
+    print(
+        f"{model_id} is known by its name alone ({kind}): its files are not on this machine, and "
+        "the hub gives none",
+        file=sys.stderr,
+    )
+
+
+def say_preset(what: str, preset: str, settings: Settings) -> None:
+    """Says on stderr where values come from that were not typed, and those of the sampler."""
+    names = ("scheduler", "image_length", "num_inference_steps", "guidance_scale")
+    shown = " ".join(f"{name}={getattr(settings, name)}" for name in names)
+    print(f"{what}, preset {preset}: {shown}", file=sys.stderr)
+
+
 def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Denoiser:
-    """The model of the settings. load: in the place of `load_pipeline`. Raises ValueError."""
+    """The model of the settings, which can make their steps and size. load: in the place of
+    `load_pipeline`. Raises ValueError.
+    """
     given = {
         "device": settings.device,
         "scheduler": settings.scheduler,
@@ -185,12 +231,24 @@ def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Deno
         **more,
     }
     try:
-        return (load or loading.load_pipeline)(settings.model_id, **given)
+        model = (load or loading.load_pipeline)(settings.model_id, **given)
     except Unusable as error:
         fetched = what_fetches(settings.model_id)
         if not fetched or Path(settings.model_id).is_dir():
             raise
         raise Unusable(f"{error} {fetched}") from error
+    check_schedule(model, settings.num_inference_steps, train_steps(settings))
+    if settings.image_length is not None:
+        check_image(model, settings.image_length)
+    return model
+
+
+def train_steps(settings: Any) -> int | None:
+    """How many timesteps the model was trained with; None where that is not known."""
+    try:
+        return kind_of(settings.model_id).train_steps
+    except Unknown:
+        return None
 
 
 # --- files that download/ gets ---

@@ -19,6 +19,8 @@ from memorization_suite.commands.settings import (
     fill,
     load_model,
     prompt_sets,
+    say_preset,
+    sized,
     split,
 )
 from memorization_suite.pipelines.models import fingerprint, load_preset
@@ -85,13 +87,15 @@ class Study(Store):
 
     def __init__(self, **typed: Any):
         """Checks everything that needs no model. typed: flags by name. Raises ValueError."""
-        settings = asked(self.kind, typed).resolved()
+        settings, self.preset = asked(self.kind, typed)
+        settings = settings.resolved()
         file, _ = prompt_sets(settings.model_id, settings.prompts)
         # All of the file, and those of --start and --end.
         self.prompts = read_prompts(Path(file))
         check_range(settings.start, settings.end, len(self.prompts), file)
         self.wanted = self.prompts[settings.start : settings.end]
-        self.settings = replace(settings, prompts=file, device=choose_device(settings.device))
+        settings = sized(replace(settings, prompts=file))
+        self.settings = replace(settings, device=choose_device(settings.device))
         self.command = command_line(f"detect_memorization.py {settings.study}", typed, self.kind)
         # The last table tells what is done.
         *_, self.table = self.tables
@@ -116,6 +120,7 @@ class Study(Store):
             "prompts": captions_hash(self.prompts),
         }
         self.prepare(identity, overwrite=settings.overwrite)
+        say_preset(f"study {settings.study}", self.preset, settings)
         self.model = load_model(settings, load, dtype="fp32")
         config = {"command": self.command, **plain_values(settings)}
         self.start(identity, overwrite=settings.overwrite, config=config)
@@ -179,13 +184,15 @@ class Study(Store):
         write_bytes(self.path / name, data.getvalue())
 
 
-def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> Any:
-    """The settings with what was typed, else the preset's values, of a model that is there.
+def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> tuple[Any, str]:
+    """(the settings with what was typed, else the preset's values; where that is from), of a model
+    that is there.
 
     Raises ValueError.
     """
     split(typed, kind)
     settings: Any = kind(**typed)
     check_model(settings.model_id)
-    _, tables = load_preset(preset, settings.model_id)
-    return fill(kind, typed, tables.get("generate", {}))
+    unet_id = getattr(settings, "unet_id", None)
+    source, tables = load_preset(preset, settings.model_id, unet_id)
+    return fill(kind, typed, tables.get("generate", {})), source

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from memorization_suite.pipelines.kinds import Kind, Read, Unknown
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
@@ -25,6 +26,13 @@ class Family(Settings):
     parts: ClassVar[tuple[str, ...]] = ()
     # What --scheduler may be; keep: the model's own.
     schedulers: ClassVar[tuple[str, ...]] = ("keep",)
+
+    def describe(self, read: Read) -> Kind:
+        """What a model is. read: gives a JSON file of it. Raises Unknown.
+
+        A family may leave this out: --image_length must be typed then, and no preset is found.
+        """
+        raise Unknown(f"a {self.title} model does not tell its size")
 
     def load(
         self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from memorization_suite.pipelines.family import can_load
-from memorization_suite.pipelines.models import family_of, read_index, resolve_model
+from memorization_suite.pipelines.kinds import reader
+from memorization_suite.pipelines.models import INDEX, family_of, resolve_model
 from memorization_suite.runs.environment import set_tf32
-from memorization_suite.runs.lazy import Lazy
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
-
-diffusers = Lazy("diffusers")
 
 
 def load_pipeline(
@@ -31,17 +27,10 @@ def load_pipeline(
     set_tf32(tf32)
     source = resolve_model(model_id)
     with can_load("--model_id", model_id):
-        folder = Path(source)
-        listed = read_index(folder) if folder.is_dir() else hub_index(source)
-        family = family_of(listed)
+        family = family_of(reader(source)(INDEX))
         if scheduler not in family.schedulers:
             raise Unusable(
                 f"--scheduler {scheduler} is not possible with a {family.title} model; there are "
                 f"{', '.join(family.schedulers)}"
             )
         return family.load(source, unet_id=unet_id, dtype=dtype, device=device, scheduler=scheduler)
-
-
-def hub_index(model_id: str) -> dict:
-    """What model_index.json says of a hub id, which is fetched if it is not on this machine."""
-    return dict(diffusers.DiffusionPipeline.load_config(model_id))

@@ -9,10 +9,13 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
+from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, reader
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.tiny import MODELS
 
@@ -109,11 +112,32 @@ def fingerprint(model_id: str) -> str:
     return ", ".join(told)
 
 
-def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
+def kind_of(model_id: str, unet_id: str | None = None) -> Kind:
+    """What a model is, with another UNet if one is given: by its JSON files, which of a hub id are
+    in the cache or fetched, else by a name that is known.
+
+    Raises Unknown, or ValueError for a name that is no model.
+    """
+    source = resolve_model(model_id)
+    read = reader(source, unet_id)
+    try:
+        return family_of(read(INDEX)).describe(read)
+    except NotHere as error:
+        known = KNOWN.get(source.split("/")[-1].lower())
+        if known is None or unet_id:
+            raise Unknown(f"cannot tell what {model_id} is: {error}") from error
+        return replace(known, by_name=True)
+    except (Unknown, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unknown(f"cannot tell what {model_id} is: {error}") from error
+
+
+def load_preset(
+    preset: str, model_id: str, unet_id: str | None = None
+) -> tuple[str, dict[str, dict]]:
     """(where it is from, tables `generate` and one a method) for --preset.
 
-    `auto`: presets.toml in the model's folder, else ours for known hub ids, else nothing. `none`:
-    nothing. Else a file. Raises ValueError for an unreadable file.
+    `auto`: presets.toml in the model's folder, else ours for models of its kind, else nothing.
+    `none`: nothing. Else a file. Raises ValueError for an unreadable file.
     """
     if preset == "none":
         return "none", {}
@@ -122,15 +146,37 @@ def load_preset(preset: str, model_id: str) -> tuple[str, dict[str, dict]]:
     models_own = Path(MODELS.get(model_id, model_id)) / "presets.toml"
     if models_own.is_file():
         return f"{model_id}'s own", read_preset(models_own)[1]
+    try:
+        return preset_of(kind_of(model_id, unet_id))
+    except Unknown:
+        return "none", {}
+
+
+def preset_of(kind: Kind) -> tuple[str, dict[str, dict]]:
+    """The preset of a kind of models, as of `load_preset`: ours, or that of an embedded model,
+    without the files that lie beside that one.
+    """
     for path in sorted(PRESETS.glob("*.toml")):
-        models, tables = read_preset(path)
-        if model_id in models:
+        wanted, tables = read_preset(path)
+        if all(getattr(kind, name) == value for name, value in wanted.items()):
             return str(path.relative_to(ROOT)), tables
+    for name, folder in MODELS.items():
+        path = folder / "presets.toml"
+        if path.is_file() and kind == kind_of(name):
+            return f"{name}'s, a model of this kind", without_files(read_preset(path)[1], folder)
     return "none", {}
 
 
-def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
-    """(`models`: the hub ids it is for, tables) of a preset file.
+def without_files(tables: dict[str, dict], folder: Path) -> dict[str, dict]:
+    """The tables without what names a file in or near a model's folder: it is of that model."""
+    kept = {}
+    for name, table in tables.items():
+        kept[name] = {key: value for key, value in table.items() if str(folder) not in str(value)}
+    return kept
+
+
+def read_preset(path: Path) -> tuple[dict[str, Any], dict[str, dict]]:
+    """(`kind`: what a model is that it is for, tables) of a preset file.
 
     A text that begins with ./ is a file beside it. Raises ValueError.
     """
@@ -138,11 +184,11 @@ def read_preset(path: Path) -> tuple[list[str], dict[str, dict]]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the preset {path}: {error}") from error
-    models = tables.pop("models", [])
+    kind = tables.pop("kind", {})
     for table in tables.values():
         if not isinstance(table, dict):
             continue
         for name, value in table.items():
             if isinstance(value, str) and value.startswith("./"):
                 table[name] = str(path.parent / value)
-    return models, tables
+    return kind, tables

@@ -12,8 +12,15 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from memorization_suite.commands.image_job import Job
 from memorization_suite.generate_images import main
 from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.kinds import Kind
 from memorization_suite.pipelines.loading import load_pipeline
-from memorization_suite.pipelines.models import PRESETS, check_unet, fingerprint, load_preset
+from memorization_suite.pipelines.models import (
+    PRESETS,
+    check_unet,
+    fingerprint,
+    load_preset,
+    preset_of,
+)
 
 GRID = [981, 961, 941, 921, 901]
 
@@ -125,12 +132,12 @@ def test_fingerprints_know_the_weights_not_the_path(random_sd_folder, random_v_f
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.name)
-def test_our_presets_are_found_by_every_id_and_build(path):
-    for model in tomllib.loads(path.read_text())["models"]:
-        source, tables = load_preset("auto", model)
-        assert source.endswith(path.name) and load_preset(str(path), "any")[1] == tables
-        for method in tables.keys() - {"generate"}:
-            build_mitigation(method, **tables[method])
+def test_our_presets_are_found_by_their_kind_and_build(path):
+    kind = Kind(**tomllib.loads(path.read_text())["kind"])
+    source, tables = preset_of(kind)
+    assert source.endswith(path.name) and load_preset(str(path), "any")[1] == tables
+    for method in tables.keys() - {"generate"}:
+        build_mitigation(method, **tables[method])
 
 
 def arguments(folder: str, tmp_path: Path, *more: str) -> list[str]:

@@ -88,7 +88,7 @@ def test_a_preset_sets_the_sampler_and_nothing_else(tmp_path, random_sd_folder, 
     """How many images are sampled is no matter of the model."""
     (tmp_path / "one.txt").write_text("a red square\n")
     (tmp_path / "preset.toml").write_text(
-        "[generate]\nn_samples_per_prompt = 4\nimage_length = 12\n"
+        "[generate]\nn_samples_per_prompt = 4\nimage_length = 30\n"
     )
     argv = [
         "calibrate",
@@ -100,7 +100,7 @@ def test_a_preset_sets_the_sampler_and_nothing_else(tmp_path, random_sd_folder, 
     ]
     argv += ["--out", str(tmp_path / "a.json"), "--preset", str(tmp_path / "preset.toml")]
     assert main(argv) == 2
-    assert "--image_length 12 must be a multiple of 8" in capsys.readouterr().err
+    assert "--image_length 30 must be a multiple of 4" in capsys.readouterr().err
     assert main([*argv, "--image_length", "32"]) == 2
     assert "--n_samples_per_prompt is 1" in capsys.readouterr().err
 
@@ -139,7 +139,7 @@ def test_a_run_with_the_file(made, base, loaded, tmp_path, monkeypatch, capsys, 
         (["--prompts", "nowhere.csv"], "cannot read the prompt file nowhere.csv"),
         (["--out", "nowhere/a.json"], "--out nowhere/a.json is no file name"),
         (["--num_inference_steps", "0"], "--num_inference_steps 0 is out of range"),
-        (["--image_length", "12"], "--image_length 12"),
+        (["--image_length", "30"], "--image_length 30"),
         (["--guidance_scale", "nan"], "--guidance_scale nan"),
         (["--model_id", "nonsense"], "there is no model"),
         (["--device", "cuda:99"], "--device cuda:99"),

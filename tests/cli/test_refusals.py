@@ -31,7 +31,7 @@ def bad_values(option) -> list[str]:
 
 
 GENERAL = {
-    "image_length": ["0", "-8", "12", "8192", "64.0"],
+    "image_length": ["0", "-8", "4", "30", "8192", "64.0"],
     "batch_size": ["0", "-1", "1.5", "x"],
     "n_samples_per_prompt": ["0", "-1", "inf"],
     "num_inference_steps": ["0", "-4", "1001", "4.0"],

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from memorization_suite.commands.generate_plan import Generation
 from memorization_suite.commands.generate_plan import plan as generation_plan
 from memorization_suite.generate_images import build_parser
 from tests.cli import helpers
@@ -60,7 +59,7 @@ def test_folder_names_of_other_settings(base, more, name):
     )
 
 
-def test_the_official_defaults():
+def test_the_official_defaults(prompt_file):
     official = {
         "image_length": 512,
         "model_id": "CompVis/stable-diffusion-v1-4",
@@ -72,7 +71,8 @@ def test_the_official_defaults():
         "guidance_scale": 7,
         "seed": 2,
     }
-    assert {name: getattr(Generation(), name) for name in official} == official
+    settings = generation_plan(prompts=prompt_file).settings
+    assert {name: getattr(settings, name) for name in official} == official
 
 
 PRESET = (

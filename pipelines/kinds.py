@@ -1,0 +1,121 @@
+"""What a model is, told by its small JSON files: no weights, no heavy import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.pipelines.hub import hub_file, is_reachable
+
+# Name of a JSON file in the model's folder -> its content.
+Read = Callable[[str], dict]
+# Where a folder or a hub id of a UNet has its file, in the order of looking.
+UNET_FILES = ("config.json", "unet/config.json")
+
+
+class Unknown(ValueError):
+    """A model that does not tell what it is; the message says why."""
+
+
+class NotHere(Unknown):
+    """A file of a hub id that is neither on this machine nor can be fetched."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What presets and defaults depend on."""
+
+    # As diffusers' schedulers call it: epsilon, v_prediction.
+    prediction_type: str
+    # Height and width that it was trained for, in pixels.
+    native_size: int
+    # Of a token's embedding.
+    text_width: int
+    # Timesteps that it was trained with.
+    train_steps: int = 1000
+    # Pixels along the side of a latent pixel.
+    downsampling: int = 8
+    # Whether its name alone tells this.
+    by_name: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.native_size} pixels, {self.prediction_type}, text of width {self.text_width}"
+
+
+SD1 = Kind("epsilon", native_size=512, text_width=768)
+SD2_BASE = Kind("epsilon", native_size=512, text_width=1024)
+SD2_V = Kind("v_prediction", native_size=768, text_width=1024)
+# Of hub ids what stands behind the owner, whoever uploaded it, for machines without a network.
+KNOWN = {
+    "stable-diffusion-v1-1": SD1,
+    "stable-diffusion-v1-2": SD1,
+    "stable-diffusion-v1-3": SD1,
+    "stable-diffusion-v1-4": SD1,
+    "stable-diffusion-v1-5": SD1,
+    "stable-diffusion-2-base": SD2_BASE,
+    "stable-diffusion-2-1-base": SD2_BASE,
+    "stable-diffusion-2": SD2_V,
+    "stable-diffusion-2-1": SD2_V,
+}
+
+
+def reader(source: str, unet_id: str | None = None) -> Read:
+    """Reads the JSON files of a folder or hub id; the UNet's of another one if that is given.
+
+    It raises `Unknown` for a file that is not there or cannot be read.
+    """
+
+    def read(name: str) -> dict:
+        if unet_id and name == "unet/config.json":
+            return read_unet(unet_id)
+        return read_json(place_of(source, name), f"{source} has no readable {name}")
+
+    return read
+
+
+def place_of(source: str, name: str) -> Path:
+    """A file of a folder or hub id. Raises NotHere."""
+    if Path(source).is_dir():
+        return Path(source) / name
+    found = hub_file(source, name)
+    if found is None:
+        why = "the hub does not hand it out" if is_reachable() else "the hub cannot be reached"
+        raise NotHere(f"{name} of {source} is not on this machine, and {why}")
+    return found
+
+
+def read_unet(unet_id: str) -> dict:
+    """The configuration of a UNet, itself or in its subfolder `unet`. Raises Unknown."""
+    fault = f"--unet_id {unet_id} has no readable config.json"
+    if Path(unet_id).is_dir():
+        itself, below = (Path(unet_id) / name for name in UNET_FILES)
+        return read_json(itself if itself.is_file() else below, fault)
+    itself, below = UNET_FILES
+    found = hub_file(unet_id, below)
+    return read_json(found or place_of(unet_id, itself), fault)
+
+
+def read_json(path: Path, fault: str) -> dict:
+    """A file's content. Raises Unknown with this message."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise Unknown(fault) from error
+
+
+def side_of(sample_size: Any) -> int:
+    """Side of a UNet's latents from its sample_size: a number, or height and width.
+
+    Raises Unknown for none, or where they differ.
+    """
+    sides = set(sample_size) if isinstance(sample_size, (list, tuple)) else {sample_size}
+    if len(sides) != 1:
+        height, width = sample_size
+        raise Unknown(f"its latents are {height} by {width}, and images here are square")
+    (side,) = sides
+    if not isinstance(side, int) or side < 1:
+        raise Unknown(f"its UNet's sample_size is {sample_size!r}")
+    return side
