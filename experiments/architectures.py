@@ -56,7 +56,8 @@ class Architecture:
     """The settings of a model's networks, as its config.json files have them."""
 
     title: str
-    prediction_type: str
+    # "epsilon" or "v_prediction".
+    predicts: str
     unet: dict[str, Any]
     text: dict[str, Any]
     vae: dict[str, Any]
@@ -86,7 +87,7 @@ class Architecture:
 ARCHITECTURES = {
     "sd14": Architecture(
         title="Stable Diffusion 1.4's architecture with random weights",
-        prediction_type="epsilon",
+        predicts="epsilon",
         unet={
             "sample_size": 64,
             "block_out_channels": (320, 640, 1280, 1280),
@@ -106,7 +107,7 @@ ARCHITECTURES = {
     ),
     "sd2": Architecture(
         title="Stable Diffusion 2.1's architecture with random weights",
-        prediction_type="v_prediction",
+        predicts="v_prediction",
         unet={
             "sample_size": 96,
             "block_out_channels": (320, 640, 1280, 1280),
@@ -156,7 +157,7 @@ def build(
     return pipeline_class()(
         **networks,
         tokenizer=tokenizer,
-        scheduler=build_scheduler("ddim", architecture.prediction_type),
+        scheduler=build_scheduler("ddim", architecture.predicts),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -49,6 +49,8 @@ UNGUIDED = 5
 # A magnitude that no image reaches, so that every one takes all updates.
 NEVER = 1e-9
 ROWS = (2, 8, 20, 64, 128)
+# Guidance runs every image with and without its prompt.
+HALVES = 2
 
 clock = time.perf_counter
 
@@ -107,10 +109,9 @@ class Official:
 
     def __init__(self, work: Work, method: Mitigation):
         self.work = work
-        self.settings = official_settings(method)
-        # The network and the decoder without what the suite switches on in them.
-        self.network = copy.copy(work.model.network)
-        self.network._compiled_call_impl = None
+        self.method = method
+        self.network = work.model.network
+        # Without what the suite switches on in it.
         self.vae = copy.copy(work.model.vae)
         self.vae.use_slicing = False
         self.rows = 0
@@ -138,7 +139,7 @@ class Official:
                 seed=SEED,
                 num_steps=self.work.steps,
                 guidance_scale=GUIDANCE,
-                **self.settings,
+                **official_settings(self.method),
             )
         return latents
 
@@ -217,15 +218,21 @@ class Times:
         self.whole.append(clock() - start)
 
 
-def measure(work: Work, method: Mitigation, *, repeats: int, compiled: bool = False) -> list[Cost]:
-    """The costs of the suite, then of the official procedure if it has the method.
+def sides_of(work: Work, method: Mitigation) -> list[Suite | Official]:
+    """The suite, then the official procedure if it has the method."""
+    if method.name in OFFICIAL:
+        return [Suite(work, method), Official(work, method)]
+    return [Suite(work, method)]
+
+
+def measure(
+    sides: list[Suite | Official], work: Work, *, repeats: int, compiled: bool = False
+) -> list[Cost]:
+    """The costs of each side.
 
     The first run of each is not timed. Raises ValueError for a method that cannot run here.
     """
     device = torch.device(work.model.device)
-    sides: list[Suite | Official] = [Suite(work, method)]
-    if method.name in OFFICIAL:
-        sides.append(Official(work, method))
     first = Times()
     for side in sides:
         first.add(side, device)
@@ -235,16 +242,15 @@ def measure(work: Work, method: Mitigation, *, repeats: int, compiled: bool = Fa
             taken.add(side, device)
     costs = []
     for side, taken in zip(sides, times):
-        costs.append(
-            Cost(
-                method=method.name,
-                code=side.code,
-                images=work.total,
-                nfe=side.nfe,
-                sampling=statistics.median(taken.sampling),
-                seconds=statistics.median(taken.whole),
-            )
+        cost = Cost(
+            method=side.method.name,
+            code=side.code,
+            images=work.total,
+            nfe=side.nfe,
+            sampling=statistics.median(taken.sampling),
+            seconds=statistics.median(taken.whole),
         )
+        costs.append(cost)
     if len(sides) == 2:
         pairs = zip(times[0].whole, times[1].whole)
         costs[0].time_ratio = statistics.median(ours / theirs for ours, theirs in pairs)
@@ -253,7 +259,9 @@ def measure(work: Work, method: Mitigation, *, repeats: int, compiled: bool = Fa
     return costs
 
 
-def measure_rows(model: Denoiser, counts: list[int], repeats: int) -> list[Rate]:
+def measure_rows(
+    model: Denoiser, counts: list[int], repeats: int, *, compiled: bool = False
+) -> list[Rate]:
     """Rows a second through the network, by rows in flight."""
     device = torch.device(model.device)
     model.set_timesteps(50)
@@ -265,6 +273,8 @@ def measure_rows(model: Denoiser, counts: list[int], repeats: int) -> list[Rate]
         x = torch.randn(shape).to(device, model.dtype)
         conditioning = told[torch.zeros(rows, dtype=torch.long)]
         calls = max(1, max(counts) // rows // 4)
+        if compiled:
+            model.compile_for(rows)
         found = []
         for _ in range(repeats + 1):
             synchronize(device)
@@ -415,7 +425,8 @@ def measure_all(
         print(f"measuring {name}", file=sys.stderr)
         try:
             method = chosen(name, args, preset)
-            costs += measure(work, method, repeats=args.repeats, compiled=args.compile)
+            sides = sides_of(work, method)
+            costs += measure(sides, work, repeats=args.repeats, compiled=args.compile)
         except ValueError as error:
             if args.methods != ["all"]:
                 raise
@@ -431,15 +442,16 @@ def main() -> int:
     device = choose_device(args.device)
     dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")
     model, title, preset = load(args, device, dtype)
-    if args.compile:
-        model.network.compile()
     setting = setting_of(args, model, title, dtype)
     if args.rows is not None:
-        rates = measure_rows(model, args.rows or list(ROWS), args.repeats)
+        counts = args.rows or list(ROWS)
+        rates = measure_rows(model, counts, args.repeats, compiled=args.compile)
         print(write_rates(args.out, setting, rates))
         return 0
     prompts = read_prompts(tiny.prompts("tiny"))[: args.batch]
     work = Work(model, prompts, args.images, args.steps)
+    if args.compile:
+        model.compile_for(HALVES * work.total)
     measure_all(args, names, work, preset, setting)
     return 0
 
