@@ -43,8 +43,9 @@ class Setting:
         compiled = " The suite's network is compiled." if self.compiled else ""
         return (
             f"# Costs: {self.title}\n\n"
-            f"{self.dtype} on {self.device}, {self.pixels} pixels, {images}, {self.steps} steps, "
-            f"guidance, per-sample with {self.updates} updates an image.{compiled}\n"
+            f"{self.dtype} on {self.device}, {self.pixels} pixels, {images}, {self.steps} steps. "
+            f"No method reaches its target: per-sample takes {self.updates} updates an image, the "
+            f"others as many as they may.{compiled}\n"
         )
 
     def is_the_officials(self) -> bool:
@@ -137,8 +138,8 @@ HEADINGS = {
 }
 EXPLAINED = """\
 NFE: rows through the network, of an image. In all: sampling and decoding to pictures, without
-writing them; s an image is of that. Seconds are medians of {repeats} runs that took turns, ratio
-is the median of suite / official procedure over these turns.{more}
+writing them; s an image is of that. Seconds are medians of {repeats} runs that took turns, the
+ratio is the median of suite / official procedure over these turns.{more}
 """
 MEMORY = {
     True: " MiB: most memory of the device at once, weights included.",

@@ -59,6 +59,23 @@ def test_nfe_of_both_sides(tiny_work, method, suite, official):
     assert not any(each.requires_grad for each in tiny_work.model.network.parameters())
 
 
+@pytest.mark.parametrize(
+    ("method", "nfe"),
+    [
+        ("anisotropy_embedding", 2 * 3 + 2 * 10 + 4),
+        ("bright_ending_embedding", 4 * 3 + 10 - 1),
+        ("prompt_embedding", 2 * 3 + 10 + 1),
+    ],
+)
+def test_no_target_is_reached(pipe, method, nfe):
+    """As many updates as the method makes at most: 10."""
+    args = cost.flags().parse_args(["--steps", "3"])
+    work = cost.Work(pipe, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=3)
+    (side,) = cost.sides_of(work, cost.chosen(method, args, {}))
+    side.sample()
+    assert side.nfe == nfe
+
+
 @pytest.fixture(scope="module")
 def tiny_work() -> cost.Work:
     """One image of one prompt, by the embedded model."""
