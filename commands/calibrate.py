@@ -96,6 +96,7 @@ def stability(**typed: Any) -> str:
     check_unet(typed.get("unet_id"))
     preset = typed.get("preset", Calibration.preset)
     settings, source = asked(Calibration, typed, preset)
+    settings = sized(settings)
     check_prompts(settings.prompts)
     prompts = read_prompts(Path(settings.prompts))
     check_out(settings.out)
@@ -104,7 +105,7 @@ def stability(**typed: Any) -> str:
             f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
             f"--n_samples_per_prompt is {settings.n_samples_per_prompt}"
         )
-    settings = on_device(sized(settings))
+    settings = on_device(settings)
     say_preset("calibrate stability", source, settings)
     model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
     norms = record(model, prompts, settings)

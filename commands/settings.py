@@ -72,7 +72,7 @@ class Trajectories(Model):
     prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
     image_length: int | None = flag(
         None,
-        "height and width in pixels (default: what the model was trained for)",
+        "pixels a side (default: what the model was trained for)",
         at_least=8,
         at_most=4096,
         metavar="PIXELS",
