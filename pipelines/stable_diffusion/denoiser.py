@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from memorization_suite.pipelines.kinds import side_of
 from memorization_suite.pipelines.stable_diffusion import attention
 from memorization_suite.pipelines.stable_diffusion.compiled import Compiled
 from memorization_suite.runs.lazy import no_grad, np, torch
@@ -52,7 +53,7 @@ class StableDiffusionDenoiser(Denoiser):
 
     @property
     def native_size(self) -> int:  # type: ignore[override]
-        return self.unet.config.sample_size * self.downsampling
+        return side_of(self.unet.config.sample_size) * self.downsampling
 
     @property
     def latent_channels(self) -> int:  # type: ignore[override]
