@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from memorization_suite import tiny
-from memorization_suite.experiments import cost, cost_tables
+from memorization_suite.experiments import cost, cost_sides, cost_tables
 from memorization_suite.experiments.architectures import ARCHITECTURES, build
+from memorization_suite.experiments.cost_sides import Work
 from memorization_suite.experiments.cost_tables import Cost, Setting
 from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.pipelines.models import load_preset
@@ -52,7 +53,7 @@ def test_nfe_of_both_sides(tiny_work, method, suite, official):
     """6 steps; batch-wise with M = 4 and 5 unguided steps, per-sample with 2 updates."""
     args = cost.flags().parse_args(["--steps", "6", "--updates", "2"])
     chosen = cost.chosen(method, args, load_preset("auto", "tiny")[1])
-    sides = cost.sides_of(tiny_work, chosen)
+    sides = cost_sides.sides_of(tiny_work, chosen)
     latents = [torch.cat(list(side.sample())) for side in sides]
     assert [side.nfe for side in sides] == [suite, official]
     assert all(each.isfinite().all() for each in latents)
@@ -70,17 +71,17 @@ def test_nfe_of_both_sides(tiny_work, method, suite, official):
 def test_no_target_is_reached(pipe, method, nfe):
     """As many updates as the method makes at most: 10."""
     args = cost.flags().parse_args(["--steps", "3"])
-    work = cost.Work(pipe, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=3)
-    (side,) = cost.sides_of(work, cost.chosen(method, args, {}))
+    work = Work(pipe, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=3)
+    (side,) = cost_sides.sides_of(work, cost.chosen(method, args, {}))
     side.sample()
     assert side.nfe == nfe
 
 
 @pytest.fixture(scope="module")
-def tiny_work() -> cost.Work:
+def tiny_work() -> Work:
     """One image of one prompt, by the embedded model."""
     model = cost.load_pipeline("tiny")
-    return cost.Work(model, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=6)
+    return Work(model, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=6)
 
 
 def test_the_official_procedure_reads_noise_from_a_v_model(make_pipe, noise):
@@ -120,11 +121,11 @@ class Side:
 def measured(pipe, monkeypatch) -> list[Cost]:
     """Two sides in turns: the first run is not counted."""
     now = [0.0]
-    monkeypatch.setattr(cost, "clock", lambda: now[0])
+    monkeypatch.setattr(cost_sides, "clock", lambda: now[0])
     ours = Side("suite", now, [(60.0, 9.0), (2.0, 1.0), (3.0, 1.0), (9.0, 1.0)])
     theirs = Side("official procedure", now, [(70.0, 9.0), (4.0, 2.0), (5.0, 3.0), (6.0, 4.0)])
-    work = cost.Work(pipe, [None], images=10, steps=50)
-    return cost.measure([ours, theirs], work, repeats=3, compiled=True)
+    work = Work(pipe, [None], images=10, steps=50)
+    return cost_sides.measure([ours, theirs], work, repeats=3, compiled=True)
 
 
 def test_medians_and_the_ratio_of_turns(measured):

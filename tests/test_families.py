@@ -146,7 +146,7 @@ PARTS = {
 # The training of the embedded models makes these parts; an example and speed comparisons spell out
 # what the official code does with them.
 OUTSIDE = ("pipelines", "tests", "examples", "tiny")
-COMPARED = ("cost.py", "metrics.py")
+COMPARED = ("cost_sides.py", "metrics.py")
 
 
 @pytest.mark.parametrize("path", python_files(), ids=str)
