@@ -16,16 +16,35 @@ def entropy(attention: torch.Tensor) -> torch.Tensor:
     return -torch.special.xlogy(attention, attention).sum(-1)
 
 
-def keeps_text_rows(look: Look, layers: list[str]) -> dict[str, See]:
-    """Keeps `attention` of each layer's text rows, mean over heads and queries, (n, 77)."""
+class TextAttention:
+    """Keeps each layer's attention in the text rows of the newest calls, mean over heads and
+    queries.
+    """
 
-    def see(layer: str, probs: torch.Tensor) -> None:
-        text_rows = look.predictor.call.rows_of("text").to(probs.device)
+    def __init__(self, look: Look):
+        self.look = look
+        # In the order of their calls, (n, tokens) each.
+        self.layers: dict[str, torch.Tensor] = {}
+
+    def see(self, layer: str, probs: torch.Tensor) -> None:
+        """probs: (rows, heads, queries, tokens)."""
+        call = self.look.predictor.call
+        text_rows = call.rows_of("text")
         # At guidance scales 0 and 1 each half has a call of its own.
-        if text_rows.any():
-            look.keep(attention=probs[text_rows].mean((1, 2)))
+        if not text_rows.any():
+            return
+        mean = probs[text_rows.to(probs.device)].mean((1, 2))
+        if layer not in self.layers:
+            self.layers[layer] = mean.new_zeros(len(self.look.batch), mean.shape[1])
+        images = call.image_of_row()[text_rows]
+        self.layers[layer][images.to(mean.device)] = mean
 
-    return dict.fromkeys(layers, see)
+
+def keeps_text_rows(look: Look, layers: list[str]) -> dict[str, See]:
+    """Keeps `attention` of these layers in the step that comes, a `TextAttention`."""
+    kept = TextAttention(look)
+    look.keep(attention=kept)
+    return dict.fromkeys(layers, kept.see)
 
 
 @register(
@@ -57,10 +76,10 @@ class AttentionEntropy(Detector):
         return max(total // 5, 1)
 
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
-        layers = look.series.pop("attention", [])
-        if not layers:
+        if "attention" not in look.series:
             return
-        attention = torch.stack(layers).mean(0).cpu()
+        (kept,) = look.series.pop("attention")
+        attention = torch.stack(list(kept.layers.values())).mean(0).cpu()
         ends = torch.tensor(look.batch.end_tokens(look.predictor.model))
         is_summary = torch.arange(attention.shape[1]) >= ends[:, None]
         of_summary = entropy(attention * is_summary)
@@ -104,5 +123,6 @@ class LayerEntropy(Detector):
         return keeps_text_rows(look, [layers[min(self.layer, len(layers) - 1)]])
 
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
-        (attention,) = look.series["attention"]
+        (kept,) = look.series["attention"]
+        (attention,) = kept.layers.values()
         look.keep(score=entropy(attention))

@@ -171,6 +171,16 @@ class Search:
             "failed": failed,
         }
 
+    def parts(self, asked: int) -> Parts:
+        """Of the groups. asked: groups in a part; 0: as many as memory allows."""
+        largest = max(len(group) for group in self.groups)
+
+        def images_of(part: torch.Tensor) -> torch.Tensor:
+            return self.images(part)[0]
+
+        kept = len(self.objective.times) * largest
+        return Parts(self.predictor, asked, kept=kept, images_of=images_of)
+
     def images(self, part: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """The images of these groups, one group after the other, and how many each has."""
         groups = [self.groups[g] for g in part.tolist()]
@@ -226,7 +236,7 @@ class EmbeddingSearch(Mitigation):
         """
         search = Search(self, predictor, batch, objective, official)
         active = search.active
-        parts = Parts(self.grad_rows or len(search.groups))
+        parts = search.parts(self.grad_rows)
         with predictor.model.frozen():
             for update in range(self.optim_iters + 1):
                 if not len(active) or not self.optim_iters:

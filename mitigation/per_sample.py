@@ -143,7 +143,7 @@ class PerSample(Mitigation):
     ) -> Adjustment:
         search = Search(self, predictor, x, t)
         active = torch.arange(len(x))
-        parts = Parts(self.grad_rows or len(x))
+        parts = Parts(predictor, self.grad_rows, kept=len(HALVES))
         with predictor.model.frozen():
             for update in range(self.optim_iters + 1):
                 last = update == self.optim_iters

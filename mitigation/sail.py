@@ -66,14 +66,14 @@ class SailRestart:
         start: torch.Tensor,
         t,
         restart: int,
-        parts: Parts,
     ):
         self.method = method
         self.predictor = predictor
         self.start = start
         self.t = t
         self.restart = restart
-        self.parts = parts
+        # e at the noise and at the probe.
+        self.parts = Parts(predictor, method.grad_rows, kept=2 * len(HALVES))
         self.iterates = Iterates(start, torch.optim.Adam, lr=method.lr)
         # The newest evaluation of each row.
         self.candidates: dict[int, Candidate] = {}
@@ -185,7 +185,6 @@ class SailPool:
         self.predictor = predictor
         self.wanted = wanted
         self.t = t
-        self.parts = Parts(method.grad_rows or method.budget)
         self.accepted: list[Candidate] = []
         # The last evaluations of candidates that were never good enough.
         self.others: list[Candidate] = []
@@ -211,7 +210,7 @@ class SailPool:
 
     def try_noises(self, start: torch.Tensor, restart: int) -> None:
         """Optimizes the candidates together, until there are enough."""
-        run = SailRestart(self.method, self.predictor, start, self.t, restart, self.parts)
+        run = SailRestart(self.method, self.predictor, start, self.t, restart)
         taken: set[int] = set()
         for rows in run.evaluations():
             for i in rows:
@@ -338,7 +337,6 @@ class Sail(Mitigation):
         """Every image for itself; those that are not done are evaluated together."""
         state = SailState(x)
         active = torch.arange(len(x))
-        parts = Parts(self.grad_rows or len(x))
         for restart in range(self.restarts + 1):
             state.restarts[active] = restart
             start = x[active]
@@ -347,7 +345,7 @@ class Sail(Mitigation):
                 channels, height, width = x.shape[1:]
                 fresh = initial_noise(seeds, (channels, height, width))
                 start = as_read(fresh, predictor, x, t)
-            run = SailRestart(self, predictor.select(active), start, t, restart, parts)
+            run = SailRestart(self, predictor.select(active), start, t, restart)
             going = self.optimize(run, state, active.tolist())
             active = torch.tensor(going, dtype=torch.long)
             if not going:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torch.autograd import forward_ad
     from torch.nn import attention as torch_attention
     from torch.nn import functional as F
+    from torch.utils import _python_dispatch as dispatch
+    from torch.utils import checkpoint as checkpointing
 else:
     cv2 = Lazy("cv2")
     np = Lazy("numpy")
@@ -36,11 +38,13 @@ else:
     forward_ad = Lazy("torch.autograd.forward_ad")
     torch_attention = Lazy("torch.nn.attention")
     F = Lazy("torch.nn.functional")
+    checkpointing = Lazy("torch.utils.checkpoint")
+    dispatch = Lazy("torch.utils._python_dispatch")
     Image = Lazy("PIL.Image")
     ImageOps = Lazy("PIL.ImageOps")
 
 __all__ = ["F", "Image", "ImageOps", "cv2", "forward_ad", "nn", "no_grad", "np", "torch"]
-__all__ += ["torch_attention"]
+__all__ += ["checkpointing", "dispatch", "torch_attention"]
 
 
 def no_grad(function):

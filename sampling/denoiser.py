@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 
 from memorization_suite.runs.lazy import torch
+from memorization_suite.sampling.checkpointing import Again
 
 PARTS = ("down", "mid", "up")  # of a network, in the order of their calls
 # (layer, logits) -> logits, (rows, heads, queries, tokens).
@@ -27,6 +28,25 @@ def is_half(tensor: torch.Tensor) -> bool:
 
 class Unusable(ValueError):
     """A model that cannot be loaded, run, or used for this; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most rows of the network in one pass; None: as many as there are."""
+
+    # Without gradients.
+    forward: int | None = None
+    # With gradients, which are then taken with checkpointing: in less memory, but slower.
+    backward: int | None = None
+
+    def as_dict(self) -> dict[str, int | None]:
+        """For files."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, int | None]) -> Limits:
+        """The inverse of `as_dict`."""
+        return cls(**stored)
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,7 @@ class Denoiser:
     device: torch.device
     # Of noise predictions.
     dtype: torch.dtype
+    limits: Limits = Limits()
     # What it predicts: "epsilon", "v", or "velocity" (of a flow, e - x0).
     predicts: str = "epsilon"
 
@@ -165,6 +186,14 @@ class Denoiser:
     def to_output(self, noise_pred: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
         """Inverse of `to_noise`: what `step` expects."""
         return noise_pred
+
+    def checkpointed(self, again: Again) -> AbstractContextManager[None]:
+        """Inside the block predictions keep little for gradients.
+
+        Taking one computes the rest again, inside again(). A family that leaves this out keeps
+        everything.
+        """
+        return nullcontext()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from memorization_suite.runs.lazy import forward_ad, torch, torch_attention
+from memorization_suite.sampling.noise_predictor import NoisePredictor
 
 # What forward-mode differentiation runs in, whatever the network's dtype: some of torch's operators
 # give a tangent in float32 to a number of half precision, others then refuse the two.
@@ -59,19 +60,36 @@ class Iterates:
 
 
 class Parts:
-    """Evaluates rows in parts; a part becomes smaller when the memory does not suffice."""
+    """Evaluates rows in parts of the size that memory allows for their gradients.
 
-    def __init__(self, size: int):
-        self.size = size
+    A row is an image of the predictor, or something that has several, which images_of names. asked:
+    rows in a part; 0: as many as the model's limits allow. kept: rows of the network that a row's
+    gradient needs.
+    """
+
+    def __init__(
+        self,
+        predictor: NoisePredictor,
+        asked: int,
+        *,
+        kept: int,
+        images_of: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        self.predictor = predictor
+        self.size: int | None = asked or None
+        limit = predictor.model.limits.backward
+        if not asked and limit is not None:
+            self.size = max(1, limit // kept)
+        self.images_of = images_of or (lambda rows: rows)
 
     def evaluate(self, function: Callable[[torch.Tensor], T], rows: torch.Tensor) -> list[T]:
         """What the function gives for each part of the rows. Raises torch.OutOfMemoryError when
         not even one row fits.
         """
-        while True:
-            try:
-                return [function(part) for part in rows.split(self.size)]
-            except torch.OutOfMemoryError:
-                if self.size == 1:
-                    raise
-                self.size = (self.size + 1) // 2
+        return self.predictor.grad_passes.run(
+            function,
+            rows,
+            planned=self.size or len(rows),
+            rows=1,
+            images_of=lambda part: self.predictor.images[self.images_of(part)],
+        )

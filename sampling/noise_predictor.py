@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.denoiser import Conditioning, Denoiser
+from memorization_suite.sampling.passes import Passes
 
 HALVES = ("uncond", "text")
 
@@ -52,6 +54,17 @@ class Call:
         self.halves: tuple[str, ...] = ()
         self.images = torch.zeros(0, dtype=torch.long)
 
+    @contextmanager
+    def holding(self, halves: tuple[str, ...], images: torch.Tensor) -> Iterator[None]:
+        """Inside the block the running call is one of these."""
+        before = (self.halves, self.images)
+        self.halves = halves
+        self.images = images
+        try:
+            yield
+        finally:
+            self.halves, self.images = before
+
     def rows_of(self, *halves: str) -> torch.Tensor:
         """Which rows belong to these halves, (rows,) bool."""
         chosen = torch.tensor([half in halves for half in self.halves])
@@ -91,6 +104,9 @@ class NoisePredictor:
         # Rows that passed through the network, of each image of the batch; shared with all
         # selections. Plain guidance costs two a step.
         self.unet_evals = torch.zeros(n, dtype=torch.long)
+        # Without and with gradients; shared with all selections.
+        self.forward_passes = Passes(self.unet_evals)
+        self.grad_passes = Passes(self.unet_evals)
 
     def select(self, rows: torch.Tensor) -> NoisePredictor:
         """The predictor of some of the images. rows: (k,) indices."""
@@ -127,14 +143,57 @@ class NoisePredictor:
         return self.at(x, t).conditional
 
     def run(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
+        """e(x, t) of the named halves, (n, 4, h, w) each.
+
+        In one call of the network, or without gradients in as many as the model's limits and the
+        memory ask for; the halves of an image are always in the same call.
+        """
+        limit = self.model.limits.forward
+        if torch.is_grad_enabled():
+            return self.call_network(x, t, halves)
+
+        def part(images: torch.Tensor) -> list[torch.Tensor]:
+            if len(images) == len(x):
+                return self.call_network(x, t, halves)
+            return self.select(images).call_network(x[images.to(x.device)], t, halves)
+
+        calls = self.forward_passes.run(
+            part,
+            torch.arange(len(x)),
+            planned=len(x) if limit is None else max(1, limit // len(halves)),
+            rows=len(halves),
+            images_of=lambda images: self.images[images],
+        )
+        return calls[0] if len(calls) == 1 else [torch.cat(half) for half in zip(*calls)]
+
+    def call_network(self, x: torch.Tensor, t, halves: tuple[str, ...]) -> list[torch.Tensor]:
         """e(x, t) of the named halves in one call of the network, (n, 4, h, w) each."""
         told = Conditioning.join([self.conditioning[half] for half in halves])
         rows = torch.cat([x] * len(halves)).to(told.tokens.dtype)
         self.call.halves = halves
         self.call.images = self.images
-        output = self.model.predict(rows, t, told)
+        with self.saving_memory(halves):
+            output = self.model.predict(rows, t, told)
+        noise_pred = self.model.to_noise(output, rows, t)
         self.unet_evals.index_add_(0, self.images, torch.full_like(self.images, len(halves)))
-        return list(self.model.to_noise(output, rows, t).chunk(len(halves)))
+        return list(noise_pred.chunk(len(halves)))
+
+    def saving_memory(self, halves: tuple[str, ...]) -> AbstractContextManager[None]:
+        """Inside the block the network keeps little for gradients, where its memory is limited.
+
+        What it computes again is the call of these halves.
+        """
+        if self.model.limits.backward is None or not torch.is_grad_enabled():
+            return nullcontext()
+        return self.model.checkpointed(partial(self.call.holding, halves, self.images))
+
+    def smaller_passes(self) -> dict[str, torch.Tensor]:
+        """Rows in a pass, where memory did not suffice for what was planned; (n,), else nan.
+
+        grad_rows: images, or what is optimized of them. forward_rows: rows of the network.
+        """
+        kinds = {"forward_rows": self.forward_passes, "grad_rows": self.grad_passes}
+        return {name: passes.used for name, passes in kinds.items() if passes.rows is not None}
 
 
 class Prediction:

@@ -98,7 +98,7 @@ def denoise(
             batch.first = None
         guidance = mitigation.guidance(batch)
         final = steps(predictor, latents, batch, guidance, guidance_scale, on_step=on_step)
-    numbers = numbers | adjustment.numbers | guidance.numbers()
+    numbers = numbers | adjustment.numbers | guidance.numbers() | predictor.smaller_passes()
     return Sample(noise, adjusted, final, predictor.unet_evals, numbers)
 
 

@@ -103,10 +103,13 @@ class Maps:
 
         candidates: which of `factors` is for each row, (rows,). x: (rows, 4, h, w).
         """
-        everyone = torch.zeros(len(x), dtype=torch.long)
-        nobody = everyone[:0]
-        predictor = NoisePredictor(self.model, self.prompt[everyone], self.prompt[nobody])
-        with scaled_values(self.model, factors, lambda: candidates):
+        told = self.prompt[torch.zeros(len(x), dtype=torch.long)]
+        predictor = NoisePredictor(self.model, told, told)
+
+        def candidates_of_rows() -> torch.Tensor:
+            return candidates[predictor.call.image_of_row()]
+
+        with scaled_values(self.model, factors, candidates_of_rows):
             return scaled_maps(predictor.at(x, self.t).text, x)
 
     def keep(self, seeds: torch.Tensor) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from memorization_suite.runs.lazy import torch
+from memorization_suite.sampling.checkpointing import is_recomputing
 from memorization_suite.sampling.denoiser import PARTS, Edit, See
 
 PROCESSOR = ".processor"
@@ -89,7 +90,7 @@ class OpenAttention:
         if self.edit is not None:
             logits = self.edit(self.name, logits)
         probs = logits.softmax(-1)
-        if self.see is not None:
+        if self.see is not None and not is_recomputing():
             self.see(self.name, probs)
 
         mixed = (probs.to(value.dtype) @ value).transpose(1, 2).flatten(2)

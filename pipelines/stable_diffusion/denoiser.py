@@ -12,11 +12,17 @@ from memorization_suite.pipelines.kinds import side_of
 from memorization_suite.pipelines.stable_diffusion import attention
 from memorization_suite.pipelines.stable_diffusion.compiled import Compiled
 from memorization_suite.runs.lazy import no_grad, np, torch
+from memorization_suite.sampling.checkpointing import Again, checkpointed
 from memorization_suite.sampling.denoiser import PARTS, Conditioning, Denoiser, Edit, See
 
 # Of CLIP's tokens the official code of Somepalli et al. draws from the first 49400.
 CLIP_VOCABULARY = 49408
 CLIP_DRAWN = 49400
+# Pixels of images that the VAE decodes or encodes at once. Ten images of 512 pixels at once would
+# take more memory than sampling them.
+VAE_PIXELS = 2 * 512 * 512
+# What is computed again for gradients, as a whole: with smaller parts more would be kept.
+RECOMPUTED = ("ResnetBlock2D", "Transformer2DModel")
 
 
 class StableDiffusionDenoiser(Denoiser):
@@ -70,12 +76,22 @@ class StableDiffusionDenoiser(Denoiser):
     def decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """What the VAE makes of final latents, (n, 3, H, W) about in [-1, 1]."""
         scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(scaled, return_dict=False)[0]
+        height, width = latents.shape[-2:]
+        slices = scaled.split(self.vae_images(height * width * self.downsampling**2))
+        return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in slices])
+
+    def vae_images(self, pixels: int) -> int:
+        """How many images of so many pixels the VAE takes at once."""
+        return max(1, VAE_PIXELS // pixels)
 
     @no_grad
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        encoded = self.vae.encode(images.to(self._execution_device, self.vae.dtype))
-        return encoded.latent_dist.mode().float() * self.vae.config.scaling_factor
+        height, width = images.shape[-2:]
+        latents = []
+        for part in images.split(self.vae_images(height * width)):
+            encoded = self.vae.encode(part.to(self._execution_device, self.vae.dtype))
+            latents.append(encoded.latent_dist.mode().float())
+        return torch.cat(latents) * self.vae.config.scaling_factor
 
     # --- the sampler ---
 
@@ -136,6 +152,10 @@ class StableDiffusionDenoiser(Denoiser):
     def compile_for(self, rows: int) -> None:
         if self.compiled is None or self.compiled.rows != rows:
             self.compiled = Compiled(self.unet, rows)
+
+    def checkpointed(self, again: Again) -> AbstractContextManager[None]:
+        blocks = [each for each in self.unet.modules() if type(each).__name__ in RECOMPUTED]
+        return checkpointed(blocks, again)
 
     def to_noise(self, output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:
         """Epsilon from v or epsilon itself.
