@@ -80,7 +80,7 @@ class Trajectories(Model):
     n_samples_per_prompt: int = flag(
         10, "images per prompt", alias="-n", at_least=1, at_most=10_000, metavar="N"
     )
-    num_inference_steps: int = flag(50, "sampling steps", at_least=1, at_most=1000, metavar="N")
+    num_inference_steps: int = flag(50, "sampling steps", at_least=1, metavar="N")
     guidance_scale: float = flag(7.0, "classifier-free guidance", at_least=0.0, metavar="S")
     seed: int = flag(2, "seed of the run", at_least=0, at_most=2**63 - 1, preset=False, metavar="N")
 

@@ -86,6 +86,9 @@ class StableDiffusion(Family):
         fault = fault_of(pipe)
         if fault:
             raise Unusable(f"this model cannot be run here: {fault}")
+        # Some tokenizers do not say how many tokens the encoder has places for.
+        places = pipe.text_encoder.config.max_position_embeddings
+        pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, places)
         torch.backends.cudnn.deterministic = True  # a resumed run repeats its images
         pipe.unet.requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
