@@ -9,7 +9,8 @@ from functools import cached_property
 
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
-from memorization_suite.commands.settings import at_work, command_words, load_model
+from memorization_suite.commands.machine import choose_memory, use_machine
+from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 
 
@@ -61,10 +62,16 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     folders = {detector.name: plan.folder(detector) for detector in plan.detectors}
     for detector in plan.detectors:
         folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
+    say_preset(f"detector {settings.detector}", plan.preset, settings)
     model = load_model(settings, load, dtype=settings.dtype)
+    memory = choose_memory(model, settings, folders.values())
+    use_machine(model, settings, memory, max(map(len, plan.sets.values())))
     for detector in plan.detectors:
         folders[detector.name].start(
-            plan.identity(detector), overwrite=settings.overwrite, config=plan.config(detector)
+            plan.identity(detector),
+            overwrite=settings.overwrite,
+            config=plan.config(detector),
+            memory=memory,
         )
     job = Job(plan, folders, model)
     with at_work():

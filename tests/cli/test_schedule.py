@@ -1,0 +1,153 @@
+"""Steps and sizes that a model cannot make are one line, before a folder is changed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import memorization_suite.pipelines.loading
+from memorization_suite import detect_memorization, generate_images
+from memorization_suite.commands.schedule import check_image, check_schedule
+from memorization_suite.sampling.denoiser import Unusable
+
+TRAINED = 1000
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50, 300, 333, 500, 999])
+def test_steps_that_reach_the_noisiest_timesteps(pipe, steps):
+    check_schedule(pipe, steps, TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (1000, "IndexError.*Possible are, for example, 500 and 333"),
+        (600, "they begin at timestep 600 of 1000.*Possible are, for example, 500 and 333"),
+        (400, "they begin at timestep 799 of 1000.*Possible are, for example, 333 and 500"),
+    ],
+)
+def test_steps_that_ddim_cannot_make(pipe, steps, told):
+    with pytest.raises(Unusable, match=f"--num_inference_steps {steps} is not possible.*{told}"):
+        check_schedule(pipe, steps, TRAINED)
+
+
+@pytest.mark.parametrize("steps", [1, 600, 1000])
+def test_eulers_grid_always_begins_at_the_last_timestep(euler_pipe, steps):
+    check_schedule(euler_pipe, steps, TRAINED)
+
+
+def test_the_model_is_as_before(make_pipe):
+    """Its sampler's state and the global random numbers, also where a step draws some."""
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    pipe = make_pipe()
+    pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
+    pipe.set_timesteps(4)
+    scheduler, steps = pipe.scheduler, pipe.timesteps.clone()
+    random = torch.get_rng_state()
+    check_schedule(pipe, 7, TRAINED)
+    assert pipe.scheduler is scheduler and torch.equal(pipe.timesteps, steps)
+    assert scheduler.step_index is None and torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RePaintScheduler",  # its step needs an image
+        "CogVideoXDPMScheduler",  # ... the step before
+        "FlowMatchEulerDiscreteScheduler",  # of another kind of models
+        "DDIMInverseScheduler",  # begins with the least noise
+        "IPNDMScheduler",  # timesteps from 1 to 0
+        "SCMScheduler",  # wants its timesteps given
+    ],
+)
+def test_schedulers_that_the_loop_cannot_drive(make_pipe, name):
+    import diffusers
+
+    pipe = make_pipe()
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    with pytest.raises(Unusable, match=f"{name} of this model cannot be used.*--scheduler ddim or"):
+        check_schedule(pipe, 50, TRAINED)
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize("size", [16, 20, 32, 512])
+def test_sizes_that_are_whole_latent_pixels(pipe, size):
+    check_image(pipe, size)
+
+
+def test_a_size_that_is_no_whole_number_of_latent_pixels(pipe):
+    with pytest.raises(ValueError, match="--image_length 30 must be a multiple of 4"):
+        check_image(pipe, 30)
+
+
+def test_a_size_that_a_layer_refuses(pipe, monkeypatch):
+    def forward(*args, **kwargs):
+        raise ValueError("Expected more than 1 value per channel")
+
+    monkeypatch.setattr(pipe.unet, "forward", forward)
+    check_image(pipe, 32)  # large enough: it is not tried
+    with pytest.raises(Unusable, match="--image_length 8 is too small.*It was trained for 64"):
+        check_image(pipe, 8)
+
+
+# --- commands ---
+
+
+@pytest.mark.parametrize("command", ["generate", "detect", "spectrum", "tokens", "stability"])
+def test_every_command_says_it_before_a_folder_is_changed(
+    monkeypatch, random_sd_folder, loaded, prompt_file, tmp_path, capsys, command
+):
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
+    argv = ["--model_id", random_sd_folder, "--prompts", prompt_file]
+    argv += ["--image_length", "32", "--num_inference_steps", "600", "--quiet"]
+    main = generate_images.main if command == "generate" else detect_memorization.main
+    if command == "stability":
+        argv = ["calibrate", "stability", *argv, "--out", str(tmp_path / "s.json")]
+    else:
+        argv += ["--output_path", str(tmp_path / "out")]
+        argv = [*([command] if command in ("spectrum", "tokens") else []), *argv]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "--num_inference_steps 600 is not possible with DDIMScheduler" in error.splitlines()[-1]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_whose_scheduler_cannot_be_kept(random_sd_folder, prompt_file, tmp_path, capsys):
+    folder = shutil.copytree(random_sd_folder, tmp_path / "model")
+    file = Path(folder) / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text()) | {"_class_name": "RePaintScheduler"}
+    file.write_text(json.dumps(config))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "RePaintScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    argv = ["--model_id", str(folder), "--prompts", prompt_file, "--image_length", "32"]
+    argv += ["--num_inference_steps", "4", "--output_path", str(tmp_path / "out"), "--quiet"]
+    assert generate_images.main([*argv, "--scheduler", "keep"]) == 2
+    assert "--scheduler ddim or euler" in capsys.readouterr().err.splitlines()[-1]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_the_preset_is_said_by_every_command(
+    monkeypatch, random_sd_folder, loaded, prompt_file, tmp_path, capsys
+):
+    monkeypatch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
+    argv = ["--model_id", random_sd_folder, "--prompts", prompt_file, "--quiet", "-n", "2"]
+    argv += ["--image_length", "32", "--num_inference_steps", "2"]
+    out = ["--output_path", str(tmp_path), "--end", "1"]
+    assert detect_memorization.main([*argv, *out]) == 0
+    assert detect_memorization.main(["tokens", *argv, *out]) == 0
+    stability = ["calibrate", "stability", *argv, "--out", str(tmp_path / "s.json")]
+    assert detect_memorization.main(stability) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if ", preset " in line]
+    assert [line.partition(",")[0] for line in told] == [
+        "detector noise_norm",
+        "study tokens",
+        "calibrate stability",
+    ]
+    assert all("preset none: scheduler=ddim image_length=32" in line for line in told)
