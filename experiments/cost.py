@@ -37,6 +37,7 @@ from memorization_suite.runs.cli import command
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.settings import unknown_name
 from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.sampling.memory import choose_limits
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Unguided steps of the batch-wise method, unless there are fewer steps.
@@ -105,6 +106,12 @@ def flags() -> argparse.ArgumentParser:
         "other methods take all their own",
     )
     made.add_argument("--repeats", type=positive, default=3, help="timed runs (default 3)")
+    made.add_argument(
+        "--memory_budget",
+        type=float,
+        metavar="GIB",
+        help="memory that the suite may take (default on CUDA: what is free)",
+    )
     made.add_argument("--compile", action="store_true", help="torch.compile the suite's network")
     made.add_argument(
         "--rows",
@@ -176,6 +183,9 @@ def setting_of(args: argparse.Namespace, model: Denoiser, title: str, dtype: str
         updates=args.updates,
         repeats=args.repeats,
         compiled=args.compile,
+        memory_budget=args.memory_budget,
+        forward_rows=model.limits.forward,
+        backward_rows=model.limits.backward,
     )
 
 
@@ -207,6 +217,7 @@ def main() -> int:
     device = choose_device(args.device)
     dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")
     model, title, preset = load(args, device, dtype)
+    model.limits = choose_limits(model, model.native_size, args.memory_budget)
     setting = setting_of(args, model, title, dtype)
     if args.rows is not None:
         counts = args.rows or list(ROWS)

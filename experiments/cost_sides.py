@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from memorization_suite.mitigation import Mitigation
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.sampling import Batch
 from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.sampling.memory import held_bytes, peak_bytes
 from memorization_suite.sampling.sample import noise_of, sample, to_pictures
 from tests.reference import han2025
 
@@ -84,9 +84,6 @@ class Official:
         self.work = work
         self.method = method
         self.network = work.model.network
-        # Without what the suite switches on in it.
-        self.vae = copy.copy(work.model.vae)
-        self.vae.use_slicing = False
         self.rows = 0
 
     @property
@@ -118,8 +115,9 @@ class Official:
 
     def decode(self, latents: list[torch.Tensor]) -> list:
         """Pictures of them, a prompt's at once."""
+        vae = self.work.model.vae
         with self.as_the_script():
-            return [han2025.official_pictures(self.vae, each) for each in latents]
+            return [han2025.official_pictures(vae, each) for each in latents]
 
     @contextlib.contextmanager
     def as_the_script(self) -> Iterator[None]:
@@ -198,23 +196,39 @@ def sides_of(work: Work, method: Mitigation) -> list[Suite | Official]:
     return [Suite(work, method)]
 
 
+def peaks(side: Suite | Official, model: Denoiser) -> dict[str, int]:
+    """The most bytes at once of a run's sampling and of its decoding, weights included."""
+    device = torch.device(model.device)
+    latents: list[Any] = []
+
+    def peak(function: Callable[[], object]) -> int:
+        return held_bytes(model) + peak_bytes(device, function)
+
+    return {
+        "peak_sampling": peak(lambda: latents.append(side.sample())),
+        "peak_decoding": peak(lambda: side.decode(latents[0])),
+    }
+
+
 def measure(
     sides: list[Suite | Official], work: Work, *, repeats: int, compiled: bool = False
 ) -> list[Cost]:
-    """The costs of each side.
+    """The costs of each side. compiled: whether the suite's network will be, in its first run.
 
-    The first run of each is not timed. Raises ValueError for a method that cannot run here.
+    Memory is measured in a run that is not timed. Raises ValueError for a method that cannot run
+    here.
     """
     device = torch.device(work.model.device)
     first = Times()
-    for side in sides:
-        first.add(side, device)
+    if compiled:
+        first.add(sides[0], device)
+    memory = [peaks(side, work.model) for side in sides]
     times = [Times() for _ in sides]
     for _ in range(repeats):
         for side, taken in zip(sides, times):
             taken.add(side, device)
     costs = []
-    for side, taken in zip(sides, times):
+    for side, taken, peak in zip(sides, times, memory):
         cost = Cost(
             method=side.method.name,
             code=side.code,
@@ -222,11 +236,13 @@ def measure(
             nfe=side.nfe,
             sampling=statistics.median(taken.sampling),
             seconds=statistics.median(taken.whole),
+            **peak,
         )
         costs.append(cost)
     if len(sides) == 2:
         pairs = zip(times[0].whole, times[1].whole)
         costs[0].time_ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        costs[0].peak_ratio = costs[0].peak / costs[1].peak
     if compiled:
         costs[0].compiling = max(0.0, first.whole[0] - costs[0].seconds)
     return costs

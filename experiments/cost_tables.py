@@ -34,6 +34,10 @@ class Setting:
     updates: int
     repeats: int
     compiled: bool
+    # GiB, and rows of the network in a pass; None: no limit.
+    memory_budget: float | None
+    forward_rows: int | None
+    backward_rows: int | None
 
     def text(self) -> str:
         """What the tables are of, in a few lines."""
@@ -41,11 +45,19 @@ class Setting:
         if self.prompts > 1:
             images = f"{self.images} images of each of {self.prompts} prompts"
         compiled = " The suite's network is compiled." if self.compiled else ""
+        limits = ""
+        if self.forward_rows is not None:
+            limits = (
+                f" At most {self.forward_rows} rows of the suite's network in a pass, "
+                f"{self.backward_rows} with gradients."
+            )
+            if self.memory_budget is not None:
+                limits += f" It may take {self.memory_budget:g} GiB."
         return (
             f"# Costs: {self.title}\n\n"
             f"{self.dtype} on {self.device}, {self.pixels} pixels, {images}, {self.steps} steps. "
             f"No method reaches its target: per-sample takes {self.updates} updates an image, the "
-            f"others as many as they may.{compiled}\n"
+            f"others as many as they may.{limits}{compiled}\n"
         )
 
     def is_the_officials(self) -> bool:
@@ -77,20 +89,18 @@ class Cost:
     # Seconds of sampling, and with decoding to pictures; nothing is written to a disk.
     sampling: float
     seconds: float
+    # The most bytes at once.
+    peak_sampling: int
+    peak_decoding: int
     # Median of ours by theirs, of runs in turns.
     time_ratio: float | None = None
-    # Bytes.
-    peak_sampling: int | None = None
-    peak_decoding: int | None = None
     peak_ratio: float | None = None
     # Seconds that the first run took longer than the others.
     compiling: float | None = None
 
     @property
-    def peak(self) -> int | None:
+    def peak(self) -> int:
         """Of the whole."""
-        if self.peak_sampling is None or self.peak_decoding is None:
-            return None
         return max(self.peak_sampling, self.peak_decoding)
 
     def columns(self) -> dict[str, str]:
@@ -116,9 +126,9 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def mib(value: int | None) -> str:
-    """MiB of bytes, or nothing."""
-    return "" if value is None else f"{value / MIB:.0f}"
+def mib(value: int) -> str:
+    """MiB of bytes."""
+    return f"{value / MIB:.0f}" if value >= 100 * MIB else f"{value / MIB:.1f}"
 
 
 # Column of cost.csv -> heading in cost.md.
@@ -139,11 +149,12 @@ HEADINGS = {
 EXPLAINED = """\
 NFE: rows through the network, of an image. In all: sampling and decoding to pictures, without
 writing them; s an image is of that. Seconds are medians of {repeats} runs that took turns, the
-ratio is the median of suite / official procedure over these turns.{more}
+ratio is the median of suite / official procedure over these turns. MiB: the most at once, weights
+included, {memory}.
 """
 MEMORY = {
-    True: " MiB: most memory of the device at once, weights included.",
-    False: " MiB: most bytes of tensors at once, counted.",
+    True: "what torch has allocated on the device",
+    False: "of tensors that torch's operators make, counted",
 }
 
 
@@ -210,7 +221,7 @@ def goal_rows(setting: Setting, costs: list[Cost]) -> list[dict[str, str]]:
 
 def quantity(cost: Cost, name: str) -> float:
     """Seconds or MiB of all."""
-    return cost.seconds if name == "seconds" else (cost.peak or 0) / MIB
+    return cost.seconds if name == "seconds" else cost.peak / MIB
 
 
 GOAL_NOTE = """\
@@ -229,10 +240,10 @@ def cost_text(setting: Setting, costs: list[Cost], left_out: dict[str, str]) -> 
     parts = [setting.text()]
     if costs:
         parts.append(heading_table([cost.columns() for cost in costs]))
-        memory = MEMORY[setting.cuda] if costs[0].peak is not None else ""
-        parts.append(EXPLAINED.format(repeats=setting.repeats, more=memory))
-    if setting.is_the_officials():
-        parts += [GOAL_NOTE, markdown_table(goal_rows(setting, costs))]
+        parts.append(EXPLAINED.format(repeats=setting.repeats, memory=MEMORY[setting.cuda]))
+    goals = goal_rows(setting, costs) if setting.is_the_officials() else []
+    if goals:
+        parts += [GOAL_NOTE, markdown_table(goals)]
     if left_out:
         lines = [f"- {name}: {reason}\n" for name, reason in left_out.items()]
         parts.append(f"Left out:\n\n{''.join(lines)}")

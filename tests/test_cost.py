@@ -32,7 +32,11 @@ SETTING = Setting(
     updates=8,
     repeats=3,
     compiled=False,
+    memory_budget=None,
+    forward_rows=None,
+    backward_rows=None,
 )
+MIB = 2**20
 
 
 def run(monkeypatch, *words: str) -> int:
@@ -119,11 +123,17 @@ class Side:
 
 @pytest.fixture
 def measured(pipe, monkeypatch) -> list[Cost]:
-    """Two sides in turns: the first run is not counted."""
+    """Two sides in turns; ours has been compiled in a run before."""
     now = [0.0]
     monkeypatch.setattr(cost_sides, "clock", lambda: now[0])
     ours = Side("suite", now, [(60.0, 9.0), (2.0, 1.0), (3.0, 1.0), (9.0, 1.0)])
-    theirs = Side("official procedure", now, [(70.0, 9.0), (4.0, 2.0), (5.0, 3.0), (6.0, 4.0)])
+    theirs = Side("official procedure", now, [(4.0, 2.0), (5.0, 3.0), (6.0, 4.0)])
+    bytes_of = {ours.code: (300 * MIB, 80 * MIB), theirs.code: (400 * MIB, 500 * MIB)}
+
+    def peaks(side, model):
+        return dict(zip(("peak_sampling", "peak_decoding"), bytes_of[side.code]))
+
+    monkeypatch.setattr(cost_sides, "peaks", peaks)
     work = Work(pipe, [None], images=10, steps=50)
     return cost_sides.measure([ours, theirs], work, repeats=3, compiled=True)
 
@@ -135,34 +145,43 @@ def test_medians_and_the_ratio_of_turns(measured):
     # Of 3/6, 4/8 and 10/10.
     assert ours.time_ratio == 0.5 and theirs.time_ratio is None
     assert ours.compiling == 65.0
+    assert (ours.peak, theirs.peak, ours.peak_ratio) == (300 * MIB, 500 * MIB, 0.6)
 
 
 def test_layout(measured, tmp_path):
-    """Empty columns are left out of the page, and stay in the CSV file."""
-    text = cost_tables.write_costs(tmp_path, SETTING, measured, {"nemo": "needs a file"})
+    """An empty column is left out of the page, and stays in the CSV file."""
+    text = cost_tables.write_costs(tmp_path, SETTING, measured[:1], {"nemo": "needs a file"})
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert table[:4] == [
-        "| method        | code               | NFE | s an image | s sampling | s in all | ratio | "
-        "s to compile |",
-        "| ------------- | ------------------ | --- | ---------- | ---------- | -------- | ----- | "
-        "------------ |",
-        "| no_mitigation | suite              | 100 | 0.4        | 3          | 4        | 0.500 | "
-        "65           |",
-        "| no_mitigation | official procedure | 100 | 0.8        | 5          | 8        |       | "
-        "             |",
-    ]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    shown = dict(zip(cells[0], cells[2]))
+    assert shown == {
+        "method": "no_mitigation",
+        "code": "suite",
+        "NFE": "100",
+        "s an image": "0.4",
+        "s sampling": "3",
+        "s in all": "4",
+        "ratio": "0.500",
+        "MiB sampling": "300",
+        "MiB decoding": "80.0",
+        "MiB in all": "300",
+        "ratio of MiB": "0.600",
+        "s to compile": "65",
+    }
     assert text.startswith("# Costs: a model\n") and "- nemo: needs a file" in text
     assert (tmp_path / "cost.md").read_text() == text
+    theirs = cost_tables.cost_text(SETTING, measured[1:], {})
+    assert "| ratio |" not in theirs and "s to compile" not in theirs
+    cost_tables.write_costs(tmp_path, SETTING, measured, {})
     rows = list(csv.DictReader((tmp_path / "cost.csv").open()))
     assert [row["seconds"] for row in rows] == ["4", "8"]
-    assert rows[0]["peak_mib"] == "" and rows[0]["steps"] == "50"
+    assert [row["time_ratio"] for row in rows] == ["0.500", ""]
+    assert rows[0]["peak_mib"] == "300" and rows[0]["steps"] == "50"
 
 
 def cost_of(method: str, seconds: float, peak: int) -> Cost:
-    made = Cost(method, "suite", images=10, nfe=100, sampling=seconds, seconds=seconds)
-    made.peak_sampling = peak * 2**20
-    made.peak_decoding = 2**20
-    return made
+    """Of the suite. peak: MiB, of sampling."""
+    return Cost(method, "suite", 10, 100, seconds, seconds, peak * MIB, MIB)
 
 
 def test_goals_stand_beside_the_official_figures():
@@ -241,16 +260,34 @@ def test_from_nothing_to_the_table(monkeypatch, tmp_path, capsys):
     assert "Goals" not in text
     rows = list(csv.DictReader((tmp_path / "made" / "here" / "cost.csv").open()))
     assert [row["nfe"] for row in rows] == ["4", "4", "11", "12", "6", "6"]
-    assert [bool(row["time_ratio"]) for row in rows] == [True, False] * 3
+    for ratio in ("time_ratio", "peak_ratio"):
+        assert [bool(row[ratio]) for row in rows] == [True, False] * 3
+    # More than the weights, less than twice as much.
+    assert all(22 < float(row["peak_mib_sampling"]) < 44 for row in rows)
 
 
-def test_all_methods_but_those_that_need_a_file(monkeypatch, capsys):
-    """They are named with what they need."""
+@pytest.fixture
+def unmeasured(monkeypatch) -> None:
+    """Every method takes a second."""
 
     def measure(sides, work, **_):
         return [cost_of(side.method.name, 1.0, 1) for side in sides[:1]]
 
     monkeypatch.setattr(cost, "measure", measure)
+
+
+def test_a_budget_limits_the_passes(unmeasured, monkeypatch, tmp_path, capsys):
+    words = ["--architecture", "sd2", "--device", "cpu", "--memory_budget", "0.03"]
+    assert run(monkeypatch, *words, "--out", str(tmp_path)) == 0
+    text = capsys.readouterr().out
+    assert "with gradients. It may take 0.03 GiB." in text
+    row = next(csv.DictReader((tmp_path / "cost.csv").open()))
+    assert row["memory_budget"] == "0.03"
+    assert 2 <= int(row["backward_rows"]) <= int(row["forward_rows"]) < 40
+
+
+def test_all_methods_but_those_that_need_a_file(unmeasured, monkeypatch, capsys):
+    """They are named with what they need."""
     assert run(monkeypatch, "--architecture", "sd2", "--device", "cpu", "--methods", "all") == 0
     table, left_out = capsys.readouterr().out.split("Left out:")
     for name in METHODS:
