@@ -9,7 +9,7 @@ from functools import cached_property
 
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
-from memorization_suite.commands.machine import choose_memory, use_machine
+from memorization_suite.commands.machine import choose_memory, say_derivatives, use_machine
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 
@@ -63,6 +63,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     for detector in plan.detectors:
         folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
     say_preset(f"detector {settings.detector}", plan.preset, settings)
+    say_derivatives(plan.detectors, settings.dtype)
     model = load_model(settings, load, dtype=settings.dtype)
     memory = choose_memory(model, settings, folders.values())
     use_machine(model, settings, memory, max(map(len, plan.sets.values())))

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from memorization_suite.commands.machine import derivatives, rounding
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
@@ -174,6 +175,7 @@ class DetectionPlan:
             **({"plugins": plugins} if plugins else {}),
             "detector": detector.name,
             "detector_settings": settings,
+            **rounding(self.settings, [detector]),
         }
 
     def config(self, detector: Detector) -> dict:
@@ -184,6 +186,7 @@ class DetectionPlan:
             **{name: values[name] for name in flag_names(Detection)},
             "detector": detector.name,
             **plain_values(detector),
+            "derivatives": derivatives([detector], self.settings.dtype),
         }
 
     def batches(self) -> list[tuple[str, list[Prompt]]]:

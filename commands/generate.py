@@ -10,6 +10,12 @@ from pathlib import Path
 
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.image_job import Job
+from memorization_suite.commands.machine import (
+    choose_memory,
+    say_derivatives,
+    say_hints,
+    use_machine,
+)
 from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
@@ -83,6 +89,8 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
             job.go()
         run.made = job.made
         run.seconds = job.seconds
+        if run.is_main:
+            say_hints(planned.settings, len(planned.prompts), run.seconds)
     if state.num_processes > 1:
         state.destroy_process_group()
     return run
@@ -93,6 +101,7 @@ def describe(planned: Plan) -> None:
     used = {**planned.general(), **planned.mitigation.named_values()}
     shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
     print(f"method {planned.mitigation.name}, preset {planned.preset}: {shown}", file=sys.stderr)
+    say_derivatives(planned.parts(), planned.settings.dtype)
 
 
 def begin(run: Run, state, load: Callable | None) -> Job:
@@ -102,9 +111,16 @@ def begin(run: Run, state, load: Callable | None) -> Job:
     own = {"unet_id": settings.unet_id, "dtype": settings.dtype, "device": device}
     model = load_model(settings, load, **own)
     if run.is_main:
-        identity = run.plan.identity
-        run.folder.start(identity, overwrite=settings.overwrite, config=run.plan.config)
+        memory = choose_memory(model, settings, [run.folder])
+        run.folder.start(
+            run.plan.identity,
+            overwrite=settings.overwrite,
+            config=run.plan.config,
+            memory=memory,
+        )
     state.wait_for_everyone()
+    stored = run.folder.manifest() or {}
+    use_machine(model, settings, stored["memory"], len(run.plan.prompts))
     return Job(run.plan, run.folder, model, state)
 
 

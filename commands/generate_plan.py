@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite import ROOT, tiny
+from memorization_suite.commands.machine import derivatives, rounding
 from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
     QUIET,
@@ -90,7 +91,7 @@ class Request(Generation):
     )
     screen: str | None = unkeyed(
         None,
-        "mitigate only images whose score is above the threshold",
+        "mitigate only images with a larger score",
         metavar="DETECTOR:THRESHOLD",
     )
     save_latents: bool = unkeyed(
@@ -141,6 +142,7 @@ class Plan:
             "method_settings": self.mitigation.named_values(),
             "prompts_sha256": sha256_of(Path(self.settings.prompts)),
             "device": self.settings.device.split(":")[0],
+            **rounding(self.settings, self.parts()),
         }
 
     @property
@@ -154,6 +156,7 @@ class Plan:
             "method": self.mitigation.name,
             **method_values(self.mitigation),
             "screen": self.settings.screen,
+            "derivatives": derivatives(self.parts(), self.settings.dtype),
             "save_latents": self.settings.save_latents,
             "trace": self.settings.trace,
         }

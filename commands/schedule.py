@@ -34,8 +34,8 @@ def check_schedule(model: Denoiser, num_inference_steps: int, train_steps: int |
             possible.append(count)
     if not possible:
         raise Unusable(
-            f"the sampler {model.sampler} of this model cannot be used here: {fault}. Type "
-            "--scheduler ddim or euler in its place"
+            f"the sampler {model.sampler} of this model cannot be used here: {fault}. Type another "
+            "--scheduler, for example ddim"
         )
     near = sorted(set(possible), key=lambda count: abs(count - num_inference_steps))[:2]
     raise Unusable(

@@ -34,10 +34,10 @@ from memorization_suite.sampling.denoiser import Denoiser, Unusable
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
 QUIET = "no progress, and no line on what comes next"
+ON_MACHINE = ("dtype", "device", "tf32", "memory_budget", "compile")
 # Of --help -> flags of generation and detection below it.
 HEADINGS = {
-    "model": ("model_id", "unet_id", "scheduler", "preset"),
-    "machine": ("dtype", "device", "tf32", "memory_budget", "compile"),
+    "model": ("model_id", "unet_id", "scheduler", "preset", *ON_MACHINE),
     "method": ("method", "batch_wise", "per_sample", "screen"),
     "detector": ("detector",),
     "prompts": ("prompts", "start", "end", "nonmem_prompts", "nonmem_count"),
@@ -62,7 +62,7 @@ class Model(Settings):
     model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
     scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
     device: str = unkeyed("", "default: cuda if there is one", metavar="DEVICE")
-    tf32: bool = unkeyed(False, "fp32 on CUDA in TensorFloat-32: faster, ten bits of mantissa")
+    tf32: bool = unkeyed(False, "fp32 on CUDA in TensorFloat-32: faster, less exact")
 
 
 @frozen_settings
@@ -72,10 +72,10 @@ class Trajectories(Model):
     prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
     image_length: int | None = flag(
         None,
-        "pixels a side (default: what the model was trained for)",
+        "pixels a side (default: the model's native size)",
         at_least=8,
         at_most=4096,
-        metavar="PIXELS",
+        metavar="N",
     )
     n_samples_per_prompt: int = flag(
         10, "images per prompt", alias="-n", at_least=1, at_most=10_000, metavar="N"
@@ -94,7 +94,7 @@ class Sampling(Trajectories):
     )
     dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
     memory_budget: float | None = unkeyed(
-        None, "memory that a run may take (default on CUDA: what is free)", above=0.0, metavar="GIB"
+        None, "memory of a run (default: what is free on CUDA)", above=0.0, metavar="GIB"
     )
     compile: bool = unkeyed(False, "torch.compile the network: a minute, then faster steps")
 
@@ -193,7 +193,7 @@ def sized(settings: Any) -> Any:
         ) from error
     settings = replace(settings, image_length=settings.image_length or kind.native_size)
     check_size(settings.image_length, kind.downsampling)
-    if settings.num_inference_steps > kind.train_steps:
+    if kind.train_steps and settings.num_inference_steps > kind.train_steps:
         raise ValueError(
             f"--num_inference_steps {settings.num_inference_steps} is more than the "
             f"{kind.train_steps} that {settings.model_id} was trained with"

@@ -65,10 +65,13 @@ class Store:
         elif not overwrite:
             self.check_identity(self.manifest() or {}, identity)
 
-    def start(self, identity: dict, *, config: dict, overwrite: bool = False) -> None:
+    def start(
+        self, identity: dict, *, config: dict, overwrite: bool = False, **facts: Any
+    ) -> None:
         """Begins in a checked folder, or goes on. Raises OSError.
 
-        config: all arguments and the command, for people.
+        config: all arguments and the command, for people. facts: for the manifest beside the
+        identity.
         """
         manifest = None if overwrite else self.manifest()
         if manifest is None:
@@ -83,7 +86,7 @@ class Store:
         environments = manifest["environments"]
         if used not in environments:
             environments = [*environments, used]
-        changed = {"environments": environments, "finished": None}
+        changed = {"environments": environments, "finished": None, **facts}
         write_json(self.path / "manifest.json", manifest | changed)
         write_json(self.path / "config.json", config)
 

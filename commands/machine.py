@@ -1,0 +1,90 @@
+"""How a run uses the machine: rows in one pass, compilation, and what would have been faster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from memorization_suite.commands.hints import HALVES, batch_size_hint, compile_hint
+from memorization_suite.detection.base import Detector
+from memorization_suite.mitigation.base import Mitigation
+from memorization_suite.runs.store import Store
+from memorization_suite.sampling.denoiser import Denoiser
+from memorization_suite.sampling.memory import Limits, choose_limits
+
+
+def choose_memory(model: Denoiser, settings: Any, stores: Collection[Store]) -> dict[str, Any]:
+    """Rows in one pass, for the manifest: as it has them already, so that a busier device changes
+    nothing when a run goes on, else what the memory allows.
+
+    settings: with image_length, memory_budget and overwrite. Raises ValueError for a budget that is
+    too small.
+    """
+    if not settings.overwrite:
+        for store in stores:
+            memory = (store.manifest() or {}).get("memory")
+            if memory and settings.memory_budget in (None, memory["budget_gib"]):
+                return memory
+    limits = choose_limits(model, settings.image_length, settings.memory_budget)
+    return {"budget_gib": settings.memory_budget, **limits.as_dict()}
+
+
+def use_machine(model: Denoiser, settings: Any, memory: dict[str, Any], prompts: int) -> None:
+    """Sets the model's limits, and compiles it where that is asked for.
+
+    memory: of the manifest. prompts: that there are. Raises ValueError for a model that cannot be
+    compiled.
+    """
+    model.limits = Limits(memory["forward"], memory["backward"])
+    if settings.compile:
+        model.compile_for(rows_in_flight(settings, prompts, model.limits))
+
+
+def rows_in_flight(settings: Any, prompts: int, limits: Limits) -> int:
+    """Rows of a guided step of a full batch through the network at once."""
+    images = min(settings.batch_size, prompts) * settings.n_samples_per_prompt
+    if limits.forward is not None:
+        images = min(images, limits.forward // HALVES)
+    return HALVES * images
+
+
+def say_hints(settings: Any, prompts: int, seconds: float) -> None:
+    """Says on stderr what would have been faster on a GPU, of a run that took so many seconds."""
+    if settings.quiet or not settings.device.startswith("cuda"):
+        return
+    hints = [batch_size_hint(settings.batch_size, settings.n_samples_per_prompt, prompts)]
+    if not settings.compile:
+        hints.append(compile_hint(seconds))
+    for hint in filter(None, hints):
+        print(hint, file=sys.stderr)
+
+
+def derivatives(parts: Iterable[Mitigation | Detector], dtype: str) -> dict[str, str]:
+    """Of each method and detector that differentiates the precision in which it does, by name."""
+    found = {part.name: part.derivatives(dtype) for part in parts}
+    return {name: precision for name, precision in found.items() if precision}
+
+
+def say_derivatives(parts: Iterable[Mitigation | Detector], dtype: str) -> None:
+    """Says on stderr in which precision derivatives are taken, of a network that is not float32."""
+    found = derivatives(parts, dtype)
+    if found and dtype != "fp32":
+        said = ", ".join(f"{name} in {precision}" for name, precision in found.items())
+        print(f"derivatives: {said}", file=sys.stderr)
+
+
+def rounding(settings: Any, parts: Iterable[Mitigation | Detector]) -> dict[str, Any]:
+    """How numbers are rounded beside the dtype, for the identity of a run: what is not the same
+    everywhere.
+    """
+    found: dict[str, Any] = {}
+    if settings.device.startswith("cuda") and settings.dtype == "fp32":
+        found["tf32"] = settings.tf32
+    if settings.compile:
+        found["compile"] = True
+    precisions = derivatives(parts, settings.dtype)
+    finer = {name: dtype for name, dtype in precisions.items() if dtype != settings.dtype}
+    if finer:
+        found["derivatives"] = finer
+    return found
