@@ -1,0 +1,133 @@
+"""How a run uses the machine: limits of memory, compilation, precision."""
+
+import json
+
+import pytest
+import torch
+
+from memorization_suite.commands import machine
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import plan_detection
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import plan
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.sampling.denoiser import Limits
+
+SMALL = {"model_id": "tiny", "num_inference_steps": 2, "n_samples_per_prompt": 2, "quiet": True}
+# The model takes 7 MiB, an image far less than the rest.
+BUDGET = 0.05
+
+
+def planned(folder, **more):
+    return plan(output_path=str(folder), end=1, **(SMALL | more))
+
+
+def manifest(folder) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def images(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_without_a_budget_a_run_on_the_cpu_has_no_limits(tmp_path):
+    run = generate(planned(tmp_path))
+    nothing = {"budget_gib": None, "forward": None, "backward": None}
+    assert manifest(run.path)["memory"] == nothing
+
+
+def test_a_budget_gives_rows_and_a_run_that_goes_on_keeps_them(tmp_path, monkeypatch):
+    run = generate(planned(tmp_path, memory_budget=BUDGET))
+    memory = manifest(run.path)["memory"]
+    assert memory["budget_gib"] == BUDGET and memory["forward"] > 2 and memory["backward"] >= 2
+    whole = images(run.path)
+
+    def never(*args):
+        raise AssertionError("the memory is measured once")
+
+    monkeypatch.setattr(machine, "choose_limits", never)
+    for typed in (None, BUDGET):
+        (run.path / "img_0000_01.png").unlink()
+        assert generate(planned(tmp_path, memory_budget=typed)).made
+        assert manifest(run.path)["memory"] == memory and images(run.path) == whole
+
+
+def test_another_budget_is_measured_anew(tmp_path):
+    run = generate(planned(tmp_path, memory_budget=BUDGET))
+    (run.path / "img_0000_01.png").unlink()
+    generate(planned(tmp_path, memory_budget=2 * BUDGET))
+    assert manifest(run.path)["memory"]["budget_gib"] == 2 * BUDGET
+
+
+def test_limits_change_no_count(tmp_path, monkeypatch):
+    more = {"method": "per_sample", "optim_iters": 2, "target_loss": 1e-6}
+    plain = generate(planned(tmp_path / "plain", **more))
+    monkeypatch.setattr(machine, "choose_limits", lambda *args: Limits(forward=2, backward=2))
+    limited = generate(planned(tmp_path / "limited", **more))
+    assert manifest(limited.path)["memory"]["backward"] == 2
+    counted = [
+        [row["unet_evals"] for row in run.folder.costs().values()] for run in (plain, limited)
+    ]
+    assert counted[0] == counted[1]
+
+
+def test_a_budget_that_is_too_small_is_refused_before_the_folder_is_begun(tmp_path):
+    with pytest.raises(ValueError, match="--memory_budget 0.001 is too little for one image"):
+        generate(planned(tmp_path, memory_budget=0.001))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_detection_keeps_within_the_memory_too(tmp_path):
+    settings = {"detector": "noise_norm", "memory_budget": BUDGET, "end": 1}
+    made = detect(plan_detection(output_path=str(tmp_path), **(SMALL | settings)))
+    assert manifest(made.folders["noise_norm"].path)["memory"]["budget_gib"] == BUDGET
+
+
+def test_a_smaller_pass_after_an_error_of_memory_is_noted_with_the_images(tmp_path):
+    model = load_pipeline("tiny", scheduler="keep")
+    predict = type(model).predict
+
+    def short_of_memory(self, x, *args):
+        if torch.is_grad_enabled() and len(x) > 2:
+            raise torch.OutOfMemoryError("too large")
+        return predict(self, x, *args)
+
+    short = type("Short", (type(model),), {"predict": short_of_memory})
+    model.__class__ = short
+    more = {"method": "per_sample", "optim_iters": 1, "target_loss": 1e-6}
+    run = generate(planned(tmp_path, **more), load=lambda *args, **options: model)
+    assert [row["grad_rows"] for row in run.folder.costs().values()] == ["1.0", "1.0"]
+
+
+def test_compilation_is_for_full_batches_and_belongs_to_the_identity(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "memorization_suite.pipelines.stable_diffusion.denoiser.StableDiffusionDenoiser"
+        ".compile_for",
+        lambda self, rows: asked.append(rows),
+    )
+    run = generate(planned(tmp_path, compile=True))
+    assert asked == [4] and manifest(run.path)["identity"]["compile"] is True
+    with pytest.raises(ValueError, match="compile: True there, None now"):
+        generate(planned(tmp_path))
+
+
+@pytest.mark.parametrize(("dtype", "noted"), [("fp32", None), ("bf16", {"sharpness": "fp32"})])
+def test_forward_derivatives_are_float32s_and_this_is_said(tmp_path, capsys, dtype, noted):
+    settings = {"detector": "sharpness", "dtype": dtype, "end": 1}
+    made = detect(plan_detection(output_path=str(tmp_path), **(SMALL | settings)))
+    folder = made.folders["sharpness"].path
+    assert manifest(folder)["identity"].get("derivatives") == noted
+    assert json.loads((folder / "config.json").read_text())["derivatives"] == {"sharpness": "fp32"}
+    assert ("derivatives: sharpness in fp32" in capsys.readouterr().err) == bool(noted)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "noted"),
+    [("cuda", "fp32", False), ("cuda", "bf16", None), ("cpu", "fp32", None)],
+)
+def test_tensorfloat32_belongs_to_the_identity_where_it_matters(device, dtype, noted):
+    settings = planned("nowhere").settings
+    object.__setattr__(settings, "device", device)
+    object.__setattr__(settings, "dtype", dtype)
+    assert machine.rounding(settings, []).get("tf32") is noted
