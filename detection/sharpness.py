@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import NoisePredictor, Prediction, Step
-from memorization_suite.sampling.gradients import FORWARD_MODE, forward_product
-from memorization_suite.sampling.noise_predictor import per_image, row_norm, unit
+from memorization_suite.sampling.gradients import (
+    FORWARD_MODE,
+    forward_mode_images,
+    forward_product,
+)
+from memorization_suite.sampling.noise_predictor import HALVES, per_image, row_norm, unit
 
 
 def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) -> torch.Tensor:
@@ -15,8 +21,17 @@ def directional(predictor: NoisePredictor, x: torch.Tensor, t, v: torch.Tensor) 
 
     x, v, result: (n, 4, h, w). Two NFE. Source: official code, which runs it in float32 too.
     """
+    model = predictor.model
+    at_once = forward_mode_images(model, len(HALVES), most=len(x))
+    sparing = model.limits.forward is not None
+    products = []
     with predictor.in_float32() as exact:
-        return forward_product(lambda x: exact.conditional_noise(x, t), x.float(), v.float())
+        for images in torch.arange(len(x)).split(at_once):
+            e = partial(exact.select(images).conditional_noise, t=t)
+            x_part = x[images].float()
+            v_part = v[images].float()
+            products.append(forward_product(e, x_part, v_part, sparing=sparing))
+    return torch.cat(products)
 
 
 def difference_along_itself(

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from memorization_suite.runs.lazy import np, torch
 from memorization_suite.sampling import NoisePredictor
-from memorization_suite.sampling.gradients import forward_product
+from memorization_suite.sampling.gradients import forward_mode_images, forward_product
 from memorization_suite.sampling.noise import stream
 
 KINDS = ("text", "uncond", "difference")
@@ -41,7 +41,8 @@ class ScoreJacobian:
     A product costs one NFE a vector, two for the difference.
 
     kind: text s(x, c), uncond s(x, ""), or their difference. x: (n, 4, h, w) of unit variance.
-    at_once: vectors that go through the UNet together. Raises ValueError for another kind.
+    at_once: vectors that go through the UNet together, fewer where memory is limited. Raises
+    ValueError for another kind.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class ScoreJacobian:
         self.x = x.detach().float()
         self.t = t
         self.kind = kind
-        self.at_once = at_once
+        rows = 2 if kind == "difference" else 1
+        self.at_once = forward_mode_images(predictor.model, rows, most=at_once)
         _, self.sigma = predictor.model.alpha_sigma(t)
 
     def score(
@@ -72,7 +74,8 @@ class ScoreJacobian:
     def times(self, v: torch.Tensor) -> torch.Tensor:
         """J v by forward-mode differentiation."""
         with torch.no_grad():
-            return self.in_parts(forward_product, v)
+            sparing = self.predictor.model.limits.forward is not None
+            return self.in_parts(partial(forward_product, sparing=sparing), v)
 
     def transposed(self, v: torch.Tensor) -> torch.Tensor:
         """J^T v by reverse-mode differentiation, with respect to x alone."""

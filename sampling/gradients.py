@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
-from memorization_suite.runs.lazy import forward_ad, torch, torch_attention
+from memorization_suite.runs.lazy import F, forward_ad, torch, torch_attention
+from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.noise_predictor import NoisePredictor
 
 # What forward-mode differentiation runs in, whatever the network's dtype: some of torch's operators
 # give a tangent in float32 to a number of half precision, others then refuse the two.
 FORWARD_MODE = "fp32"
+# A row in forward mode takes the memory of so many others at most: each number has 32 bits and a
+# tangent, and the network's weights are there once more.
+FORWARD_MODE_ROWS = 20
 T = TypeVar("T")
 
 
 def forward_product(
-    function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, v: torch.Tensor
+    function: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    sparing: bool = False,
 ) -> torch.Tensor:
     """J v, J the function's Jacobian at x, by forward-mode differentiation.
 
-    Everything is float32: the function's part of it is `NoisePredictor.in_float32`.
+    Everything is float32: the function's part of it is `NoisePredictor.in_float32`. sparing: in
+    less memory, but slower; the result may differ by rounding.
     """
-    # Fused attention has no forward mode.
-    plain_attention = torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH)
-    with forward_ad.dual_level(), plain_attention:
+    with ExitStack() as opened:
+        opened.enter_context(forward_ad.dual_level())
+        # Fused attention has no forward mode.
+        opened.enter_context(torch_attention.sdpa_kernel(torch_attention.SDPBackend.MATH))
+        if sparing:
+            opened.enter_context(heads_one_by_one())
         result = function(forward_ad.make_dual(x, v))
         return forward_ad.unpack_dual(result).tangent
+
+
+def heads_one_by_one() -> AbstractContextManager:
+    """Inside the block torch's attention has the weights of one head of one row at a time."""
+
+    class OneByOne(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            options = kwargs or {}
+            if function is not F.scaled_dot_product_attention or len(args) != 3:
+                return function(*args, **options)
+            query, key, value = (each.flatten(0, 1).split(1) for each in args)
+            mixed = [function(*head, **options) for head in zip(query, key, value)]
+            return torch.cat(mixed).unflatten(0, args[0].shape[:2])
+
+    return OneByOne()
+
+
+def forward_mode_images(model: Denoiser, rows: int, most: int) -> int:
+    """How many images go through the network together in forward mode, of `most`. rows: of each."""
+    if model.limits.forward is None:
+        return most
+    return min(most, max(1, model.limits.forward // (rows * FORWARD_MODE_ROWS)))
 
 
 class Iterates:

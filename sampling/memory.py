@@ -84,10 +84,10 @@ def counted_storages() -> Iterator[Storages]:
 
     class Counting(dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-            given = (args, kwargs or {})
-            for tensor in tensors_in(given):
+            options = kwargs or {}
+            for tensor in tensors_in((*args, *options.values())):
                 count.note(tensor, new=False)
-            made = operator(*args, **(kwargs or {}))
+            made = operator(*args, **options)
             for tensor in tensors_in(made):
                 count.note(tensor, new=True)
             return made
@@ -96,10 +96,13 @@ def counted_storages() -> Iterator[Storages]:
         yield count
 
 
-def tensors_in(values: object) -> list[torch.Tensor]:
+def tensors_in(values: object) -> Iterator[torch.Tensor]:
     """The tensors of what an operator takes or gives."""
-    leaves = torch.utils._pytree.tree_leaves(values)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from tensors_in(value)
 
 
 # --- limits ---
