@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite import tiny
+from memorization_suite.commands.machine import choose_memory, use_machine
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
@@ -108,6 +109,7 @@ def stability(**typed: Any) -> str:
     settings = on_device(settings)
     say_preset("calibrate stability", source, settings)
     model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
+    use_machine(model, settings, choose_memory(model, settings), len(prompts))
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {

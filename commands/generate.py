@@ -111,7 +111,7 @@ def begin(run: Run, state, load: Callable | None) -> Job:
     own = {"unet_id": settings.unet_id, "dtype": settings.dtype, "device": device}
     model = load_model(settings, load, **own)
     if run.is_main:
-        memory = choose_memory(model, settings, [run.folder])
+        memory = choose_memory(model, settings, [] if settings.overwrite else [run.folder])
         run.folder.start(
             run.plan.identity,
             overwrite=settings.overwrite,

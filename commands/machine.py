@@ -14,18 +14,17 @@ from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.memory import Limits, choose_limits
 
 
-def choose_memory(model: Denoiser, settings: Any, stores: Collection[Store]) -> dict[str, Any]:
+def choose_memory(model: Denoiser, settings: Any, stores: Collection[Store] = ()) -> dict[str, Any]:
     """Rows in one pass, for the manifest: as it has them already, so that a busier device changes
     nothing when a run goes on, else what the memory allows.
 
-    settings: with image_length, memory_budget and overwrite. Raises ValueError for a budget that is
-    too small.
+    settings: with image_length and memory_budget. stores: that go on. Raises ValueError for a
+    budget that is too small.
     """
-    if not settings.overwrite:
-        for store in stores:
-            memory = (store.manifest() or {}).get("memory")
-            if memory and settings.memory_budget in (None, memory["budget_gib"]):
-                return memory
+    for store in stores:
+        memory = (store.manifest() or {}).get("memory")
+        if memory and settings.memory_budget in (None, memory["budget_gib"]):
+            return memory
     limits = choose_limits(model, settings.image_length, settings.memory_budget)
     return {"budget_gib": settings.memory_budget, **limits.as_dict()}
 

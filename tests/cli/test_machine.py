@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from memorization_suite.commands import machine
+from memorization_suite.commands import calibrate, machine
 from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import plan_detection
 from memorization_suite.commands.generate import generate
@@ -131,3 +131,14 @@ def test_tensorfloat32_belongs_to_the_identity_where_it_matters(device, dtype, n
     object.__setattr__(settings, "device", device)
     object.__setattr__(settings, "dtype", dtype)
     assert machine.rounding(settings, []).get("tf32") is noted
+
+
+def test_a_calibration_uses_the_machine_as_a_run_does(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(calibrate, "use_machine", lambda *args: used.append(args[2]))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n")
+    small = {"model_id": "tiny", "num_inference_steps": 2, "quiet": True}
+    out = tmp_path / "stability.json"
+    calibrate.stability(prompts=str(prompts), out=out, memory_budget=BUDGET, **small)
+    assert used[0]["budget_gib"] == BUDGET
