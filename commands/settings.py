@@ -70,7 +70,8 @@ class Trajectories(Model):
     """Images of the prompts of a file, from their own noises."""
 
     prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
-    image_length: int | None = flag(
+    # None where nothing was typed; a number in every plan (see `sized`).
+    image_length: int = flag(
         None,
         "pixels a side (default: the model's native size)",
         at_least=8,

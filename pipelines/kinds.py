@@ -34,8 +34,8 @@ class Kind:
     native_size: int
     # Of a token's embedding.
     text_width: int
-    # Timesteps that it was trained with.
-    train_steps: int = 1000
+    # Timesteps that it was trained with; None where they are not counted.
+    train_steps: int | None = None
     # Pixels along the side of a latent pixel.
     downsampling: int = 8
     # Whether its name alone tells this.
@@ -45,9 +45,9 @@ class Kind:
         return f"{self.native_size} pixels, {self.prediction_type}, text of width {self.text_width}"
 
 
-SD1 = Kind("epsilon", native_size=512, text_width=768)
-SD2_BASE = Kind("epsilon", native_size=512, text_width=1024)
-SD2_V = Kind("v_prediction", native_size=768, text_width=1024)
+SD1 = Kind("epsilon", native_size=512, text_width=768, train_steps=1000)
+SD2_BASE = Kind("epsilon", native_size=512, text_width=1024, train_steps=1000)
+SD2_V = Kind("v_prediction", native_size=768, text_width=1024, train_steps=1000)
 # Of hub ids what stands behind the owner, whoever uploaded it, for machines without a network.
 KNOWN = {
     "stable-diffusion-v1-1": SD1,

@@ -118,6 +118,29 @@ def test_a_scheduler_that_the_family_lacks_is_refused(asked, capsys):
     )
 
 
+def test_a_family_that_does_not_tell_its_size_needs_a_typed_one(asked, capsys):
+    at = asked.index("--image_length")
+    assert generate_images.main([*asked[:at], *asked[at + 2 :]]) == 2
+    message = capsys.readouterr().err
+    assert "a toy flow model does not tell its size" in message and message.count("\n") == 1
+    assert "--image_length PIXELS" in message
+
+
+def test_a_family_may_tell_its_size(asked, flow, tmp_path):
+    """By the JSON files of the model."""
+    described = (
+        "    def describe(self, read):\n"
+        "        from memorization_suite.pipelines.kinds import Kind\n\n"
+        '        name = read("model_index.json")["_class_name"]\n'
+        "        return Kind(name, native_size=24, text_width=8, downsampling=2)\n\n"
+    )
+    flow.write_text(flow.read_text().replace("    def load(self", f"{described}    def load(self"))
+    at = asked.index("--image_length")
+    assert generate_images.main([*asked[:at], *asked[at + 2 :]]) == 0
+    (config,) = (tmp_path / "runs").rglob("config.json")
+    assert json.loads(config.read_text())["image_length"] == 24
+
+
 def test_without_the_plugin_the_model_is_none(asked, flow, capsys):
     assert (
         generate_images.main([word for word in asked if word not in ("--plugin", str(flow))]) == 2

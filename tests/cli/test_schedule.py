@@ -68,7 +68,7 @@ def test_schedulers_that_the_loop_cannot_drive(make_pipe, name):
 
     pipe = make_pipe()
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-    with pytest.raises(Unusable, match=f"{name} of this model cannot be used.*--scheduler ddim or"):
+    with pytest.raises(Unusable, match=f"{name} of this model cannot be used.*another --scheduler"):
         check_schedule(pipe, 50, TRAINED)
 
 
@@ -129,7 +129,7 @@ def test_a_folder_whose_scheduler_cannot_be_kept(random_sd_folder, prompt_file, 
     argv = ["--model_id", str(folder), "--prompts", prompt_file, "--image_length", "32"]
     argv += ["--num_inference_steps", "4", "--output_path", str(tmp_path / "out"), "--quiet"]
     assert generate_images.main([*argv, "--scheduler", "keep"]) == 2
-    assert "--scheduler ddim or euler" in capsys.readouterr().err.splitlines()[-1]
+    assert "another --scheduler" in capsys.readouterr().err.splitlines()[-1]
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
