@@ -7,8 +7,8 @@ from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 # The share of the training timesteps that a trajectory must reach: above it there is only noise.
 NOISIEST = 0.9
-# Side of latents, in latent pixels, below which a network is tried first: three halvings of it.
-SMALL = 8
+# Largest side of the latents, in latent pixels, with which the network is tried: three halvings.
+TRIED = 8
 
 
 def check_size(image_length: int, downsampling: int) -> None:
@@ -27,21 +27,26 @@ def check_schedule(model: Denoiser, num_inference_steps: int, train_steps: int |
     fault = fault_of(model, num_inference_steps, train_steps)
     if not fault:
         return
-    possible = []
-    most = train_steps or num_inference_steps
-    for count in (50, *(most // parts for parts in range(1, 7))):
-        if 0 < count != num_inference_steps and not fault_of(model, count, train_steps):
-            possible.append(count)
+    possible = [
+        count
+        for count in nearest(num_inference_steps, train_steps or num_inference_steps)
+        if not fault_of(model, count, train_steps)
+    ]
     if not possible:
         raise Unusable(
             f"the sampler {model.sampler} of this model cannot be used here: {fault}. Type another "
             "--scheduler, for example ddim"
         )
-    near = sorted(set(possible), key=lambda count: abs(count - num_inference_steps))[:2]
     raise Unusable(
         f"--num_inference_steps {num_inference_steps} is not possible with {model.sampler}: "
-        f"{fault}. Possible are, for example, {' and '.join(map(str, near))}"
+        f"{fault}. Possible are, for example, {', '.join(map(str, possible))}"
     )
+
+
+def nearest(num_inference_steps: int, most: int) -> list[int]:
+    """Three other counts, near ones first, that divide the training timesteps evenly."""
+    counts = {most // parts for parts in range(1, most + 1)} - {num_inference_steps}
+    return sorted(counts, key=lambda count: abs(count - num_inference_steps))[:3]
 
 
 def fault_of(model: Denoiser, num_inference_steps: int, train_steps: int | None) -> str:
@@ -80,18 +85,21 @@ def walk(model: Denoiser, num_inference_steps: int) -> list[float]:
 
 @no_grad
 def check_image(model: Denoiser, image_length: int) -> None:
-    """Raises ValueError for a size that the model cannot make; only a small one is tried."""
+    """Raises ValueError for a size, or a model, that makes no images: one is tried, of this size or
+    a smaller one.
+    """
     check_size(image_length, model.downsampling)
     channels, side, _ = model.latent_shape(image_length, image_length)
-    if side >= SMALL:
-        return
+    side = min(side, TRIED)
+    latents = torch.zeros((1, channels, side, side), device=model.device, dtype=model.dtype)
     fork = model.fork()
     fork.set_timesteps(1)
-    latents = torch.zeros((1, channels, side, side), device=model.device, dtype=model.dtype)
     try:
         fork.decode(fork.predict(latents, fork.timesteps[0], fork.encode([""])))
     except Exception as error:  # whatever a layer raises
+        if "out of memory" in str(error):
+            raise
         raise Unusable(
-            f"--image_length {image_length} is too small for this model: {error}. It was trained "
-            f"for {model.native_size}"
+            f"this model makes no images of {image_length} pixels here: {error} (it was trained "
+            f"for {model.native_size})"
         ) from error

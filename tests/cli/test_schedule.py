@@ -23,9 +23,9 @@ def test_steps_that_reach_the_noisiest_timesteps(pipe, steps):
 @pytest.mark.parametrize(
     ("steps", "told"),
     [
-        (1000, "IndexError.*Possible are, for example, 500 and 333"),
-        (600, "they begin at timestep 600 of 1000.*Possible are, for example, 500 and 333"),
-        (400, "they begin at timestep 799 of 1000.*Possible are, for example, 333 and 500"),
+        (1000, "IndexError.*Possible are, for example, 500, 333"),
+        (600, "they begin at timestep 600 of 1000.*Possible are, for example, 500, 333"),
+        (400, "they begin at timestep 799 of 1000.*Possible are, for example, 333, 500"),
     ],
 )
 def test_steps_that_ddim_cannot_make(pipe, steps, told):
@@ -85,14 +85,26 @@ def test_a_size_that_is_no_whole_number_of_latent_pixels(pipe):
         check_image(pipe, 30)
 
 
-def test_a_size_that_a_layer_refuses(pipe, monkeypatch):
-    def forward(*args, **kwargs):
-        raise ValueError("Expected more than 1 value per channel")
+@pytest.mark.parametrize(("size", "tried"), [(8, 2), (512, 8)])
+def test_what_a_layer_refuses(pipe, monkeypatch, size, tried):
+    """It is tried on a small latent."""
+
+    def forward(latents, *args, **kwargs):
+        raise ValueError(f"class_labels should be provided, {latents.shape[-1]}")
 
     monkeypatch.setattr(pipe.unet, "forward", forward)
-    check_image(pipe, 32)  # large enough: it is not tried
-    with pytest.raises(Unusable, match="--image_length 8 is too small.*It was trained for 64"):
-        check_image(pipe, 8)
+    told = f"no images of {size} pixels here: class_labels should be provided, {tried} .*for 64"
+    with pytest.raises(Unusable, match=told):
+        check_image(pipe, size)
+
+
+def test_a_device_without_memory_is_another_fault(pipe, monkeypatch):
+    def forward(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(pipe.unet, "forward", forward)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_image(pipe, 32)
 
 
 # --- commands ---
