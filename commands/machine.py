@@ -35,9 +35,14 @@ def use_machine(model: Denoiser, settings: Any, memory: dict[str, Any], prompts:
     memory: of the manifest. prompts: that there are. Raises ValueError for a model that cannot be
     compiled.
     """
-    model.limits = Limits(memory["forward"], memory["backward"])
+    model.limits = limits_of(memory)
     if settings.compile:
         model.compile_for(rows_in_flight(settings, prompts, model.limits))
+
+
+def limits_of(memory: dict[str, Any]) -> Limits:
+    """Of what a manifest has."""
+    return Limits(memory["forward"], memory["backward"])
 
 
 def rows_in_flight(settings: Any, prompts: int, limits: Limits) -> int:

@@ -84,6 +84,9 @@ class Trajectories(Model):
     num_inference_steps: int = flag(50, "sampling steps", at_least=1, metavar="N")
     guidance_scale: float = flag(7.0, "classifier-free guidance", at_least=0.0, metavar="S")
     seed: int = flag(2, "seed of the run", at_least=0, at_most=2**63 - 1, preset=False, metavar="N")
+    memory_budget: float | None = unkeyed(
+        None, "memory of a run (default: what is free on CUDA)", above=0.0, metavar="GIB"
+    )
 
 
 @frozen_settings
@@ -94,9 +97,6 @@ class Sampling(Trajectories):
         1, "prompts per batch", alias="-b", at_least=1, at_most=10_000, metavar="N"
     )
     dtype: str = flag("", "default: bf16 on CUDA, fp32 on the CPU", choices=DTYPES)
-    memory_budget: float | None = unkeyed(
-        None, "memory of a run (default: what is free on CUDA)", above=0.0, metavar="GIB"
-    )
     compile: bool = unkeyed(False, "torch.compile the network: a minute, then faster steps")
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from memorization_suite.commands.machine import choose_memory, limits_of
 from memorization_suite.commands.settings import (
     QUIET,
     Trajectories,
@@ -122,8 +123,10 @@ class Study(Store):
         self.prepare(identity, overwrite=settings.overwrite)
         say_preset(f"study {settings.study}", self.preset, settings)
         self.model = load_model(settings, load, dtype="fp32")
+        memory = choose_memory(self.model, settings, [] if settings.overwrite else [self])
+        self.model.limits = limits_of(memory)
         config = {"command": self.command, **plain_values(settings)}
-        self.start(identity, overwrite=settings.overwrite, config=config)
+        self.start(identity, overwrite=settings.overwrite, config=config, memory=memory)
         # What an earlier run left in parts must not be overwritten by other rows of these prompts.
         self.publish()
         done = self.done(self.table)

@@ -10,6 +10,7 @@ from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import plan_detection
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
+from memorization_suite.commands.tokens import Tokens
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.sampling.denoiser import Limits
 
@@ -142,3 +143,10 @@ def test_a_calibration_uses_the_machine_as_a_run_does(tmp_path, monkeypatch):
     out = tmp_path / "stability.json"
     calibrate.stability(prompts=str(prompts), out=out, memory_budget=BUDGET, **small)
     assert used[0]["budget_gib"] == BUDGET
+
+
+def test_a_study_keeps_within_the_memory_too(tmp_path):
+    settings = SMALL | {"num_steps": 1, "end": 1, "memory_budget": BUDGET}
+    made = Tokens(output_path=str(tmp_path), **settings).run()
+    assert made.model.limits.backward >= 2
+    assert manifest(made.path)["memory"]["backward"] == made.model.limits.backward
