@@ -151,6 +151,11 @@ def build(
     torch.manual_seed(seed)
     with torch.device(device), made_in(dtype):
         networks = architecture.networks()
+    return assembled(architecture, networks)
+
+
+def assembled(architecture: Architecture, networks: dict[str, nn.Module]) -> MemorizationPipeline:
+    """The networks with a sampler and a tokenizer."""
     for network in networks.values():
         network.requires_grad_(False)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(tiny.MODELS["tiny"] / "tokenizer")

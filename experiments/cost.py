@@ -5,6 +5,7 @@ python -m experiments.cost                                   # the embedded mode
 python -m experiments.cost --architecture sd14 --out costs   # Stable Diffusion 1.4, random weights
 python -m experiments.cost --architecture sd14 --compile --methods no_mitigation
 python -m experiments.cost --architecture sd14 --rows        # what --batch_size can bring
+python -m experiments.cost --architecture sd14 --count       # memory on a GPU, without one
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from memorization_suite import tiny
 from memorization_suite.commands.settings import DTYPES, MODELS, check_model
 from memorization_suite.experiments.architectures import ARCHITECTURES, build
 from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.cost_memory import count, count_text, limits_of
 from memorization_suite.experiments.cost_sides import (
     OFFICIAL,
     Work,
@@ -120,6 +122,12 @@ def flags() -> argparse.ArgumentParser:
         metavar="N",
         help=f"only rows a second with so many in flight (default {' '.join(map(str, ROWS))})",
     )
+    made.add_argument(
+        "--count",
+        action="store_true",
+        help="only the memory that the architecture takes in --dtype (default bf16), counted from "
+        "shapes alone: no GPU is needed",
+    )
     made.add_argument("--out", type=Path, metavar="FOLDER", help="also cost.md and cost.csv there")
     return made
 
@@ -132,6 +140,24 @@ def checked_methods(names: list[str]) -> list[str]:
         if name not in METHODS:
             raise unknown_name("method", name, [*METHODS, "all"])
     return names
+
+
+def count_memory(args: argparse.Namespace) -> None:
+    """Prints what the architecture takes. Raises ValueError."""
+    if args.architecture is None:
+        raise ValueError(f"--count needs --architecture, any of {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[args.architecture]
+    if args.reduced:
+        architecture = architecture.reduced()
+    dtype = args.dtype or "bf16"
+    found = count(architecture, KINDS[dtype], args.images)
+    print(count_text(architecture, dtype, args.images, found))
+    if args.memory_budget is not None:
+        limits = limits_of(architecture, KINDS[dtype], args.memory_budget)
+        print(
+            f"--memory_budget {args.memory_budget:g}: {limits.forward} rows of the network in a "
+            f"pass, {limits.backward} with gradients"
+        )
 
 
 def load(args: argparse.Namespace, device: str, dtype: str) -> tuple[Denoiser, str, dict]:
@@ -213,6 +239,9 @@ def measure_all(
 def main() -> int:
     """The command line."""
     args = flags().parse_args()
+    if args.count:
+        count_memory(args)
+        return 0
     names = checked_methods(args.methods)
     device = choose_device(args.device)
     dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")

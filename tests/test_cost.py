@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from memorization_suite import tiny
-from memorization_suite.experiments import cost, cost_sides, cost_tables
+from memorization_suite.experiments import cost, cost_memory, cost_sides, cost_tables
 from memorization_suite.experiments.architectures import ARCHITECTURES, build
 from memorization_suite.experiments.cost_sides import Work
 from memorization_suite.experiments.cost_tables import Cost, Setting
 from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.prompts.files import read_prompts
+from memorization_suite.sampling.denoiser import Limits
+from memorization_suite.sampling.memory import held_bytes, peak_bytes
 from memorization_suite.tiny.models import count
 from tests.reference.han2025 import NoiseOfVelocity
 
@@ -294,6 +296,51 @@ def test_all_methods_but_those_that_need_a_file(unmeasured, monkeypatch, capsys)
         needs_file = name in ("captain_noise", "nemo", "stability_regions")
         assert (f"| {name} " in table) is not needs_file
         assert (f"- {name}: " in left_out) is needs_file
+
+
+# --- memory from shapes ---
+
+
+def test_shapes_take_what_numbers_take():
+    """Of the reduced size: sampling of three images."""
+    architecture = ARCHITECTURES["sd14"].reduced()
+    shapes = cost_memory.Shapes(architecture, torch.float32)
+    found = shapes.held("", lambda: cost_memory.evaluate(shapes.model, 3, Limits()))
+    model = build(architecture, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        there = peak_bytes("cpu", lambda: cost_memory.evaluate(model, 3, Limits()))
+    assert there > MIB
+    assert found.bytes == pytest.approx(held_bytes(model) + there, rel=0.002)
+
+
+def test_what_counting_needs(monkeypatch, capsys):
+    assert run(monkeypatch, "--count") == 2
+    assert "--count needs --architecture, any of sd14, sd2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_page_of_counted_memory(monkeypatch, capsys):
+    words = ["--architecture", "sd2", "--reduced", "--count", "--memory_budget", "0.05"]
+    assert run(monkeypatch, *words, "--images", "2") == 0
+    text = capsys.readouterr().out
+    assert "| gradients, saving memory" in text and "--memory_budget 0.05: " in text
+
+
+@pytest.mark.slow
+def test_the_goals_of_memory():
+    """As counted at full size: half and 0.65 of the official code's peak; all within 8 GiB."""
+    architecture = ARCHITECTURES["sd14"]
+    counted = cost_memory.count(architecture, torch.bfloat16, images=10)
+    found = {each.what: each.bytes / MIB for each in counted}
+    official = 8904
+    assert max(found["sampling"], found["decoding"]) < 0.5 * official
+    assert found["gradients, saving memory"] < 0.65 * official
+    # What was measured on a GPU without saving.
+    assert found["gradients"] == pytest.approx(17469, rel=0.02)
+    assert cost_memory.limits_of(architecture, torch.bfloat16, 8.0).backward >= 2
+
+
+# --- what cannot be measured, and rows ---
 
 
 @pytest.mark.parametrize(
