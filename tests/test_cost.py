@@ -18,6 +18,7 @@ from memorization_suite.prompts.files import read_prompts
 from memorization_suite.sampling.denoiser import Limits
 from memorization_suite.sampling.memory import held_bytes, peak_bytes
 from memorization_suite.tiny.models import count
+from tests.other_device import on_other_device, other_device
 from tests.reference.han2025 import NoiseOfVelocity
 
 SETTING = Setting(
@@ -100,6 +101,17 @@ def test_the_official_procedure_reads_noise_from_a_v_model(make_pipe, noise):
         expected = model.to_noise(model.predict(noise, t, told), noise, t)
         found = NoiseOfVelocity(model.unet)(noise, t, encoder_hidden_states=told.tokens).sample
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["batch_wise", "per_sample"])
+def test_both_sides_stay_on_the_device(make_pipe, method):
+    args = cost.flags().parse_args(["--steps", "3", "--updates", "1"])
+    with other_device():
+        model = on_other_device(make_pipe())
+        work = Work(model, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=3)
+        for side in cost_sides.sides_of(work, cost.chosen(method, args, {})):
+            assert side.decode(side.sample())
+        assert cost_sides.measure_rows(model, [2], repeats=1)
 
 
 # --- clocks and tables ---
