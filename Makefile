@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 0
 # Clones may share an environment: the code is always this one's.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help setup doctor demo test lint documents bench train-tiny evaluate-tiny clean environment tools
+.PHONY: help setup doctor demo test lint gpu-check documents bench train-tiny evaluate-tiny clean environment tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ lint: tools ## the layout, the linter, the types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m tests.typed
+
+# PYTHON=... typed here is used as it is, without an environment. ARGS: flags, see --help.
+CHECKING = $(if $(filter command line,$(origin PYTHON)),$(PYTHON),$(BIN)/python)
+gpu-check: $(if $(filter command line,$(origin PYTHON)),,environment) ## whether all is right on this GPU, in minutes; PYTHON=python3: without .venv
+	@$(CHECKING) $(NEW_ENOUGH) || { echo "gpu-check: $(CHECKING) is no Python 3.11 or newer"; exit 2; }
+	@$(CHECKING) -m experiments.gpu_check $(ARGS)
 
 documents: environment ## writes the generated parts of the documents anew
 	$(BIN)/python -m experiments.documents

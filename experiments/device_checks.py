@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ from memorization_suite.commands.detect import detect
 from memorization_suite.commands.detect_plan import plan_detection
 from memorization_suite.commands.generate import Run, generate
 from memorization_suite.commands.generate_plan import plan
+from memorization_suite.commands.settings import load_model
 from memorization_suite.detection import DETECTORS
 from memorization_suite.metrics.base import METRICS
 from memorization_suite.mitigation import METHODS
@@ -40,8 +43,9 @@ DTYPES = ("fp32", "bf16", "fp16")
 class Tolerance:
     """How far the device may be from the CPU in fp32, relatively."""
 
-    # ||ours - theirs|| / ||theirs|| of an image's final latents.
+    # ||ours - theirs|| / ||theirs|| of final latents: of the middle image, and of the farthest.
     latents: float
+    farthest: float
     # Magnitudes before a method acts.
     before: float
     # Magnitudes after it.
@@ -50,16 +54,16 @@ class Tolerance:
     scores: float
 
 
-# fp32 on CUDA is fp32, so it differs by the order of sums alone; eight guided steps make that
-# larger. Half precision rounds every layer: an image is then another one of the same kind, and a
-# magnitude, the difference of two predictions, has their rounding.
+# fp32 on CUDA is fp32: it differs by the order of sums alone. Half precision rounds every layer:
+# the CPU's own is up to 0.3 (bf16) and 0.12 (fp16) from its fp32 in the middle image of four, and
+# one of them can become another picture, since methods decide and guidance amplifies.
 TOLERANCE = {
-    "fp32": Tolerance(latents=1e-3, before=1e-4, after=0.02, scores=2e-3),
-    "fp16": Tolerance(latents=0.1, before=0.02, after=0.1, scores=0.1),
-    "bf16": Tolerance(latents=0.5, before=0.1, after=0.3, scores=0.3),
+    "fp32": Tolerance(latents=1e-3, farthest=0.01, before=1e-4, after=0.02, scores=2e-3),
+    "fp16": Tolerance(latents=0.25, farthest=math.inf, before=5e-3, after=0.4, scores=0.25),
+    "bf16": Tolerance(latents=0.5, farthest=math.inf, before=0.02, after=0.5, scores=0.3),
 }
 # The CPU beside itself.
-EXACT = Tolerance(0, 0, 0, 0)
+EXACT = Tolerance(0, 0, 0, 0, 0)
 # They move by the sign of a gradient, which differs where the gradient is near zero. Their images
 # may be others: what agrees is the magnitude before and after, and, in fp32, the NFE.
 OPTIMIZING = (
@@ -70,6 +74,8 @@ OPTIMIZING = (
     "bright_ending_embedding",
 )
 STEPS = 6
+# Pixels of an image.
+SIDE = 32
 COMMON = {
     "end": 2,
     "n_samples_per_prompt": 2,
@@ -77,6 +83,8 @@ COMMON = {
     "num_inference_steps": STEPS,
     "quiet": True,
 }
+# Images of a detector, two of each prompt of both sets.
+SCORED = 8
 # What makes a method act on every image in few steps.
 FLAGS: dict[str, dict[str, Any]] = {
     "batch_wise": {"apply_cfg_step": 2},
@@ -227,10 +235,21 @@ def both(bench: Bench, place: Place, work: Callable, *about: Any) -> tuple[Any, 
 
 def check_method(bench: Bench, place: Place, name: str) -> None:
     """Finite images; NFE, magnitudes and latents as on the CPU."""
-    compare_runs(*both(bench, place, method_run, name), place, optimizes=name in OPTIMIZING)
+    ours, theirs = both(bench, place, method_run, name)
+    if place.dtype == "fp32":
+        compare_evaluations(ours, theirs)
+    compare_runs(ours, theirs, place.tolerance, optimizes=name.partition("+")[0] in OPTIMIZING)
 
 
-def compare_runs(ours: Run, theirs: Run, place: Place, *, optimizes: bool) -> None:
+def compare_evaluations(ours: Run, theirs: Run) -> None:
+    """Raises Differs when an image took other NFE."""
+    expected = theirs.folder.costs()
+    for key, row in ours.folder.costs().items():
+        evals = row["unet_evals"], expected[key]["unet_evals"]
+        need(evals[0] == evals[1], f"NFE of image {key}: {evals[0]}, not {evals[1]}")
+
+
+def compare_runs(ours: Run, theirs: Run, tolerance: Tolerance, *, optimizes: bool) -> None:
     """Raises Differs."""
     rows = ours.folder.costs()
     expected = theirs.folder.costs()
@@ -239,16 +258,13 @@ def compare_runs(ours: Run, theirs: Run, place: Place, *, optimizes: bool) -> No
         need(row["finite"] == "1", f"the latents of image {key} are not finite")
         need(row.get("failed") in (None, "", "0.0"), f"image {key} failed")
         with Image.open(ours.folder.image_path(key)) as picture:
-            need(picture.size == (32, 32), f"image {key} has {picture.size} pixels")
-        if place.dtype == "fp32":
-            evals = row["unet_evals"], expected[key]["unet_evals"]
-            need(evals[0] == evals[1], f"NFE of image {key}: {evals[0]}, not {evals[1]}")
-    tolerance = place.tolerance
+            need(picture.size == (SIDE, SIDE), f"image {key} has {picture.size} pixels")
     compare_columns(rows, expected, "first_magnitude", tolerance.before)
     compare_columns(rows, expected, "last_magnitude", tolerance.after)
     if not optimizes:
-        far = max(distance(ours, theirs, key) for key in rows)
-        close(far, tolerance.latents, "final latents")
+        far = [distance(ours, theirs, key) for key in rows]
+        close(statistics.median(far), tolerance.latents, "final latents of the middle image")
+        close(max(far), tolerance.farthest, "final latents of the farthest image")
 
 
 def compare_columns(rows: Mapping, expected: Mapping, column: str, tolerance: float) -> None:
@@ -373,7 +389,8 @@ def check_resume(bench: Bench, place: Place, method: str) -> None:
 
 def scores(bench: Bench, place: Place, kind: str, name: str) -> Path:
     """A detector's folder; several detectors joined by commas have several in one."""
-    own = {"prompts": str(bench.memorized(place.model))}
+    sets = (bench.memorized(place.model), bench.ordinary(place.model))
+    own = dict(zip(("prompts", "nonmem_prompts"), map(str, sets)))
     if "stability" in (name, *name.split(",")):
         own["statistics"] = bench.once(norms, place, kind, 7.5)
     out = bench.out(f"{kind}_scores_{name}", place)
@@ -401,7 +418,7 @@ def check_all_detectors(bench: Bench, place: Place) -> None:
     for name in DETECTORS:
         rows = read_csv(folder / name / "scores.csv")
         values = [float(row["score"]) for row in rows]
-        need(len(values) == 8 and bool(np.isfinite(values).all()), f"{name}: {values}")
+        need(len(values) == SCORED and bool(np.isfinite(values).all()), f"{name}: {values}")
 
 
 def check_screening(bench: Bench, place: Place) -> None:
@@ -480,20 +497,20 @@ def neuron_files(bench: Bench, place: Place, kind: str) -> tuple[Path, Path]:
     """Statistics of few ordinary prompts, and the neurons of a memorized one."""
     out = bench.out(kind, place)
     few = bench.ordinary(place.model)
-    shared = {**place.flags, "scheduler": "keep", "seeds": 3, "quiet": True}
-    statistics = out / "statistics.safetensors"
-    neurons.ordinary(**shared, prompts=few, threshold_prompts=2, out=statistics)
+    shared = {**place.flags, "scheduler": "keep", "seeds": 2, "quiet": True}
+    norms_file = out / "statistics.safetensors"
+    neurons.ordinary(**shared, prompts=few, threshold_prompts=2, out=norms_file)
     found = out / "neurons.json"
     memorized = bench.memorized(place.model)
-    own = {"prompts": memorized, "statistics": statistics, "threshold": 0.15, "blocks": "all"}
+    own = {"prompts": memorized, "statistics": norms_file, "threshold": 0.15}
     neurons.search(**shared, **own, end=1, out=found)
-    return statistics, found
+    return norms_file, found
 
 
 def check_neurons(bench: Bench, place: Place) -> None:
     """Statistics as on the CPU; the search ends."""
     files = both(bench, place, neuron_files)
-    ours, theirs = (load_file(statistics) for statistics, _ in files)
+    ours, theirs = (load_file(file) for file, _ in files)
     for name, values in theirs.items():
         compare_numbers(*(one[name].flatten().tolist() for one in (ours, theirs)), place)
         need(values.numel() > 0, f"{name} is empty")
@@ -537,6 +554,29 @@ def check_tf32(bench: Bench, place: Place) -> None:
     if place.device != "cpu":
         need(far > 0, "--tf32 changes nothing")
     same_bytes(images(bench, place, "no_mitigation", "after_tf32").path, plain.path)
+
+
+def check_memory(bench: Bench, place: Place, method: str) -> None:
+    """A small --memory_budget: several passes give the images of one, to rounding."""
+    from memorization_suite.sampling import memory
+
+    whole = bench.once(method_run, place, "device", method)
+    model = load_model(whole.plan.settings, bench.load, unet_id=None, dtype=place.dtype)
+    sizes = [memory.pass_bytes(model, SIDE, gradient=gradient) for gradient in (False, True)]
+    budget = (memory.held_bytes(model) + 2.9 * max(sizes)) / memory.SHARE / memory.GIB
+    kind = {"kind": "memory", "save_latents": True}
+    run = images(bench, place, method, memory_budget=budget, **kind)
+    rows = (run.folder.manifest() or {})["memory"]["backward"]
+    need(rows is not None and rows < 8, f"{rows} rows in a pass with gradients, not less than 8")
+    compare_evaluations(run, whole)
+    compare_runs(run, whole, TOLERANCE[place.dtype], optimizes=method in OPTIMIZING)
+
+
+def check_compile(bench: Bench, place: Place) -> None:
+    """--compile gives the same images, to rounding."""
+    run = images(bench, place, "no_mitigation", "compiled", compile=True, save_latents=True)
+    plain = bench.once(method_run, place, "device", "no_mitigation")
+    compare_runs(run, plain, TOLERANCE[place.dtype], optimizes=False)
 
 
 # --- other processes ---
@@ -634,7 +674,8 @@ def door_checks(bench: Bench, place: Place) -> Iterator[Check]:
     yield Check("generate_images.py twice at once", check_halves, begin_halves)
 
     out = bench.folder / "door_scores"
-    words = words_of(bench, place, out, detector="noise_norm")
+    ordinary = bench.ordinary(place.model)
+    words = words_of(bench, place, out, detector="noise_norm", nonmem_prompts=ordinary)
     process = child("detect_memorization", ["detect_memorization.py", *words])
 
     def check_scores() -> None:
@@ -679,6 +720,8 @@ def checks_of(bench: Bench, place: Place) -> Iterator[Check]:
     yield made("screening", check_screening)
     yield made("neurons", check_neurons)
     yield made("trace", check_trace)
+    for method in ("no_mitigation", "per_sample"):
+        yield made(f"memory_budget {method}", check_memory, method)
     yield made("rng official", check_official_stream)
     for method in ("no_mitigation", "per_sample"):
         yield made(f"again {method}", check_again, method)
@@ -688,5 +731,7 @@ def checks_of(bench: Bench, place: Place) -> Iterator[Check]:
         yield made("spectrum", check_spectrum)
         yield made("tokens", check_tokens)
         yield made("tf32", check_tf32)
+        if place.model == "tiny" and place.device != "cpu":  # minutes of a compiler there
+            yield made("compile", check_compile)
         for name in free_metrics():
             yield made(f"metric {name}", check_metric, name)

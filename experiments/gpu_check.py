@@ -39,7 +39,7 @@ NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "nu
 # Of the whole on a data-center GPU; past it nothing more is begun.
 BUDGET = 300.0
 # Of one check, in seconds.
-LONGEST = 90
+LONGEST = 90.0
 
 
 @dataclass
@@ -111,22 +111,22 @@ class TooLong(BaseException):
 
 
 @contextmanager
-def at_most(seconds: int) -> Iterator[None]:
+def at_most(seconds: float) -> Iterator[None]:
     """Raises TooLong in the block after so many seconds."""
 
     def stop(*_: object) -> None:
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def fault_of(work: Callable[[], None], log: io.TextIOBase, seconds: int) -> BaseException | None:
+def fault_of(work: Callable[[], None], log: io.TextIOBase, seconds: float) -> BaseException | None:
     """What the work raised. What it prints goes to the log."""
     try:
         with redirect_stdout(log), redirect_stderr(log), at_most(seconds):
@@ -137,12 +137,12 @@ def fault_of(work: Callable[[], None], log: io.TextIOBase, seconds: int) -> Base
     return None
 
 
-def told(error: BaseException, seconds: int) -> str:
+def told(error: BaseException, seconds: float) -> str:
     """A fault in a line."""
     from memorization_suite.experiments.device_checks import Differs
 
     if isinstance(error, TooLong):
-        return f"took more than {seconds} s"
+        return f"took more than {seconds:g} s"
     text = " ".join(str(error).split())
     if isinstance(error, Differs):
         return text
@@ -160,7 +160,7 @@ def needed_module(error: BaseException | None) -> str:
     return ""
 
 
-def run(checks: Sequence[Check], log: io.TextIOBase, *, budget: float, longest: int) -> Outcome:
+def run(checks: Sequence[Check], log: io.TextIOBase, *, budget: float, longest: float) -> Outcome:
     """Does the checks one after the other; a fault of one does not end the others.
 
     budget: seconds after which nothing more is begun. longest: of one check, in seconds.
@@ -180,7 +180,7 @@ def run(checks: Sequence[Check], log: io.TextIOBase, *, budget: float, longest: 
     return outcome
 
 
-def do(check: Check, log: io.TextIOBase, outcome: Outcome, longest: int) -> None:
+def do(check: Check, log: io.TextIOBase, outcome: Outcome, longest: float) -> None:
     """Does one check, and notes what came of it."""
     print(f"--- {check.name}", file=log, flush=True)
     begun = time.monotonic()
