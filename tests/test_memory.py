@@ -3,8 +3,6 @@ what does not fit is tried in smaller passes, and noted. Bytes are counted witho
 Stable Diffusion 1.4's own size too.
 """
 
-import copy
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,14 +14,16 @@ from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.mitigation.nemo.method import scaled_values
 from memorization_suite.pipelines.stable_diffusion import denoiser
-from memorization_suite.sampling import Batch, Conditioning, NoisePredictor
+from memorization_suite.sampling import Batch, Conditioning, NoisePredictor, memory
 from memorization_suite.sampling.denoiser import Unusable
+from memorization_suite.sampling.gradients import Parts
 from memorization_suite.sampling.memory import (
     GIB,
     Limits,
     choose_limits,
     counted_storages,
     held_bytes,
+    pass_bytes,
     peak_bytes,
 )
 from memorization_suite.tiny.models import build_scheduler
@@ -79,7 +79,7 @@ def test_forward_passes_are_split_by_images(limited, noise, prompts, forward, ro
     assert predictor.unet_evals.tolist() == [2, 2, 2] and not predictor.smaller_passes()
 
 
-LOOKING = ["bright_ending", "attention_entropy", "layer_entropy", "sharpness", "anisotropy"]
+LOOKING = ["bright_ending", "attention_entropy", "layer_entropy"]
 
 
 def test_detectors_that_keep_attention_are_right_in_parts(limited, noise, prompts):
@@ -191,9 +191,9 @@ def test_checkpointing_keeps_less(limited, noise, prompts):
 
 
 GRADIENTS = {
-    "per_sample": {"lr": 0.05, "target_loss": 0.1, "optim_iters": 2},
-    "sail": {"l_thres": 0.1, "max_steps": 3, "restarts": 1},
-    "prompt_embedding": {"optim_target_loss": 0.1, "optim_iters": 2},
+    "per_sample": {"lr": 0.05, "target_loss": 0.1, "optim_iters": 1},
+    "sail": {"l_thres": 0.1, "max_steps": 2, "restarts": 0},
+    "prompt_embedding": {"optim_target_loss": 0.1, "optim_iters": 1},
 }
 
 
@@ -207,39 +207,20 @@ def test_methods_with_limits_do_what_they_do_without(limited, noise, prompts, na
     assert parts.numbers.keys() == whole.numbers.keys()
 
 
-def test_rows_that_were_asked_for_count_more_than_limits(limited, noise, prompts):
-    """--grad_rows 1 is one image after the other, to the bit."""
-    made = []
-    for limits in (SMALL, Limits(forward=2, backward=100)):
-        for rows in (1, 3):
-            settings = GRADIENTS["per_sample"] | {"grad_rows": rows}
-            method = build_mitigation("per_sample", **settings)
-            model = limited(limits)
-            sizes = network_rows(model)
-            sample(model, prompts, noise, method, 1)
-            made.append(max(sizes))
-            del vars(model)["predict"]
-    assert made == [2, 6, 2, 6]
-
-
-def network_rows(model) -> list[int]:
-    """Rows of each call of the network from now on."""
-    rows = []
-    predict = model.predict
-
-    def counted(x, t, conditioning):
-        rows.append(len(x))
-        return predict(x, t, conditioning)
-
-    vars(model)["predict"] = counted
-    return rows
+def test_rows_that_were_asked_for_count_more_than_limits(limited, prompts):
+    """Without them a part has as many rows as its gradient may keep, at least one."""
+    limit = predictor_for(limited(Limits(backward=5)), prompts)
+    free = predictor_for(limited(Limits()), prompts)
+    assert [Parts(limit, asked, kept=2).size for asked in (0, 1, 3)] == [2, 1, 3]
+    assert [Parts(free, asked, kept=2).size for asked in (0, 1, 3)] == [None, 1, 3]
+    assert Parts(limit, 0, kept=8).size == 1
 
 
 def test_nothing_of_a_graph_outlives_its_part(limited, noise, prompts):
     """More images in parts of one take no more memory than one, but for their latents."""
     method = build_mitigation("sail", l_thres=0.1, max_steps=2, restarts=0, grad_rows=1)
     peaks = []
-    for n in (1, 3):
+    for n in (1, 2):
         model = limited(Limits(forward=2))
         chosen = (prompts[:n], noise[:n])
 
@@ -272,15 +253,25 @@ def test_significance_and_products_with_limits(limited, noise, prompts):
 
 
 def short_of_memory(model, *, most: int, gradients: bool) -> list[int]:
-    """From now on calls of the network with more rows fail. Returns the rows of those that did."""
+    """From now on calls of the network with more rows fail, those with gradients when one is taken.
+
+    Returns the rows of those that did.
+    """
     failed = []
     predict = model.predict
 
     def scarce(x, t, conditioning):
-        if len(x) > most and torch.is_grad_enabled() == gradients:
+        def fail(*gradient):
             failed.append(len(x))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return predict(x, t, conditioning)
+
+        is_large = len(x) > most and torch.is_grad_enabled() == gradients
+        if is_large and not gradients:
+            fail()
+        output = predict(x, t, conditioning)
+        if is_large:
+            output.register_hook(fail)
+        return output
 
     vars(model)["predict"] = scarce
     return failed
@@ -300,7 +291,7 @@ def test_a_forward_pass_that_does_not_fit_is_tried_in_halves(limited, noise, pro
 
 def test_a_gradient_that_does_not_fit_is_tried_in_halves(limited, noise, prompts):
     """Noted for the images of the smaller passes alone: the first image is done at once."""
-    method = build_mitigation("per_sample", lr=0.05, target_loss=0.1, optim_iters=2)
+    method = build_mitigation("per_sample", lr=0.05, target_loss=0.1, optim_iters=1)
     model = limited(Limits())
     whole = sample(model, prompts, noise, method, 1)
     failed = short_of_memory(model, most=4, gradients=True)
@@ -369,26 +360,46 @@ def test_a_cpu_has_no_limits_unless_a_budget_is_given(pipe):
     assert choose_limits(pipe, 32, None) == Limits()
 
 
-def test_limits_grow_with_the_budget_and_repeat(pipe):
-    """The probe leaves the model, its sampler and the random numbers alone."""
+@pytest.fixture(scope="module")
+def measured(make_pipe):
+    """Bytes of one image's evaluation, by whether a gradient is taken."""
+    return {gradient: pass_bytes(make_pipe(), 32, gradient=gradient) for gradient in (False, True)}
+
+
+@pytest.fixture
+def measured_once(monkeypatch, measured):
+    """What is measured for limits is known."""
+
+    def known(model, image_length, *, gradient):
+        return measured[gradient]
+
+    monkeypatch.setattr(memory, "pass_bytes", known)
+
+
+def test_the_probe_leaves_everything_alone_and_repeats(pipe, measured):
+    """The model, its sampler and the random numbers."""
     pipe.set_timesteps(7)
     state = torch.get_rng_state()
-    before = copy.deepcopy(pipe.scheduler.__dict__)
     needs = [parameter.requires_grad for parameter in pipe.unet.parameters()]
+    processors = dict(pipe.unet.attn_processors)
+    assert pass_bytes(pipe, 32, gradient=True) == measured[True] > measured[False]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(pipe.scheduler.timesteps) == 7
+    assert [parameter.requires_grad for parameter in pipe.unet.parameters()] == needs
+    assert pipe.unet.attn_processors == processors
+    assert pipe.limits == Limits()
+
+
+def test_limits_grow_with_the_budget(pipe, measured_once):
     held = held_bytes(pipe) / GIB
-    small, again, large = (choose_limits(pipe, 32, budget) for budget in (0.05, 0.05, 0.5))
-    assert small == again
+    small, large = (choose_limits(pipe, 32, budget) for budget in (0.05, 0.5))
     assert 2 <= small.backward < small.forward < large.forward
     assert large.backward / small.backward == pytest.approx(
         (0.9 * 0.5 - held) / (0.9 * 0.05 - held), rel=0.1
     )
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(pipe.scheduler.timesteps, before["timesteps"])
-    assert [parameter.requires_grad for parameter in pipe.unet.parameters()] == needs
-    assert pipe.limits == Limits()
 
 
-def test_what_was_chosen_stays_within_the_budget(limited, noise, prompts):
+def test_what_was_chosen_stays_within_the_budget(limited, noise, prompts, measured_once):
     """Sampling and gradients of twelve images, in a budget for a few."""
     model = limited(Limits())
     budget = (held_bytes(model) + 5 * MIB) / GIB / 0.9
@@ -401,7 +412,7 @@ def test_what_was_chosen_stays_within_the_budget(limited, noise, prompts):
     assert held_bytes(model) + peak < budget * GIB
 
 
-def test_too_small_a_budget_says_what_is_possible(pipe):
+def test_too_small_a_budget_says_what_is_possible(pipe, measured_once):
     with pytest.raises(Unusable, match=r"--memory_budget 0\.001 is too little .* takes") as error:
         choose_limits(pipe, 32, 0.001)
     least = float(str(error.value).split("takes ")[1].split(" GiB")[0])
