@@ -26,6 +26,7 @@ from memorization_suite.commands import distances, fetch, neurons, score, summar
 from memorization_suite.commands import generate_plan as generation
 from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
+from memorization_suite.experiments import cost, gpu_check
 from memorization_suite.metrics.base import METRICS
 from tests.documents import ROOT, Block, documents, read_document
 
@@ -239,6 +240,8 @@ def known_flags() -> set[str]:
         parser, _ = parser_of(argv)
         for each in [parser, *subparsers(parser)]:
             flags.update(each._option_string_actions)
+    for parser in (cost.flags(), gpu_check.build_parser()):
+        flags.update(parser._option_string_actions)
     for name in DOCUMENTS:
         for block in blocks_in(name, "python"):
             fields = re.findall(r"^    (\w+): .* = flag\(", block.text, re.M)

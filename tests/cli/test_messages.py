@@ -53,7 +53,7 @@ def test_a_stopped_run_says_what_is_kept(spoken, tmp_path, capsys, monkeypatch):
         if len(batches) == 2:
             raise KeyboardInterrupt
         batches.append(prompts)
-        make(self, prompts, noise)
+        return make(self, prompts, noise)
 
     with monkeypatch.context() as patch:
         patch.setattr(image_job.Job, "make", make_two)
