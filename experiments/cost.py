@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from memorization_suite import tiny
+from memorization_suite.commands.machine import choose_memory, use_machine
 from memorization_suite.commands.settings import DTYPES, MODELS, check_model
 from memorization_suite.experiments.architectures import ARCHITECTURES, build
 from memorization_suite.experiments.common import parser
@@ -39,7 +40,6 @@ from memorization_suite.runs.cli import command
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.settings import unknown_name
 from memorization_suite.sampling.denoiser import Denoiser
-from memorization_suite.sampling.memory import choose_limits
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Unguided steps of the batch-wise method, unless there are fewer steps.
@@ -54,8 +54,6 @@ NEVER: dict[str, dict[str, Any]] = {
     "sail": {"l_thres": 1e-9},
 }
 ROWS = (2, 8, 20, 64, 128)
-# Guidance runs every image with and without its prompt.
-HALVES = 2
 
 
 def positive(text: str) -> int:
@@ -177,6 +175,18 @@ def load(args: argparse.Namespace, device: str, dtype: str) -> tuple[Denoiser, s
     return build(architecture, device=device, dtype=KINDS[dtype]), architecture.title, {}
 
 
+def as_a_run_does(model: Denoiser, args: argparse.Namespace, prompts: int) -> None:
+    """Rows in a pass, and compilation, as generate_images.py has them. Raises ValueError."""
+    settings = argparse.Namespace(
+        image_length=model.native_size,
+        memory_budget=args.memory_budget,
+        compile=args.compile and args.rows is None,
+        batch_size=args.batch,
+        n_samples_per_prompt=args.images,
+    )
+    use_machine(model, settings, choose_memory(model, settings), prompts)
+
+
 def chosen(name: str, args: argparse.Namespace, preset: dict) -> Mitigation:
     """The method with the settings whose cost is measured. Raises ValueError."""
     typed = dict(NEVER.get(name, {}))
@@ -246,17 +256,15 @@ def main() -> int:
     device = choose_device(args.device)
     dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")
     model, title, preset = load(args, device, dtype)
-    model.limits = choose_limits(model, model.native_size, args.memory_budget)
+    prompts = read_prompts(tiny.prompts("tiny"))[: args.batch]
+    as_a_run_does(model, args, len(prompts))
     setting = setting_of(args, model, title, dtype)
     if args.rows is not None:
         counts = args.rows or list(ROWS)
         rates = measure_rows(model, counts, args.repeats, compiled=args.compile)
         print(write_rates(args.out, setting, rates))
         return 0
-    prompts = read_prompts(tiny.prompts("tiny"))[: args.batch]
     work = Work(model, prompts, args.images, args.steps)
-    if args.compile:
-        model.compile_for(HALVES * work.total)
     measure_all(args, names, work, preset, setting)
     return 0
 
