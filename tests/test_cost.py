@@ -73,10 +73,11 @@ def test_nfe_of_both_sides(tiny_work, method, suite, official):
         ("anisotropy_embedding", 2 * 3 + 2 * 10 + 4),
         ("bright_ending_embedding", 4 * 3 + 10 - 1),
         ("prompt_embedding", 2 * 3 + 10 + 1),
+        ("sail", 4 * 10 + 2 * 3 - 2),
     ],
 )
 def test_no_target_is_reached(pipe, method, nfe):
-    """As many updates as the method makes at most: 10."""
+    """As many updates, or evaluations of a noise, as the method makes at most: 10."""
     args = cost.flags().parse_args(["--steps", "3"])
     work = Work(pipe, read_prompts(tiny.prompts("tiny"))[:1], images=1, steps=3)
     (side,) = cost_sides.sides_of(work, cost.chosen(method, args, {}))
