@@ -105,9 +105,7 @@ def sample_screened(
     total = predictor.unet_evals
     for run in runs.values():
         total = total + run.unet_evals
-    numbers = {"screen_score": scores, "mitigated": flagged.float()}
-    if flagged.any():
-        numbers |= merged.numbers
+    numbers = {"screen_score": scores, "mitigated": flagged.float(), **merged.numbers}
     return replace(merged, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
 
 
@@ -119,7 +117,7 @@ def undrawn(batch: Batch, **changes: Any) -> Batch:
 def merge(flagged: torch.Tensor, mitigated: Sample, plain: Sample) -> Sample:
     """Rows of `mitigated` where flagged (n,), else of `plain`.
 
-    The method's figures are nan where it was not applied.
+    A figure is nan where an image's own sample has none.
     """
 
     def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -132,7 +130,8 @@ def merge(flagged: torch.Tensor, mitigated: Sample, plain: Sample) -> Sample:
         if field.name != "numbers"
     }
     numbers = {}
-    for name, values in mitigated.numbers.items():
+    for name, values in (plain.numbers | mitigated.numbers).items():
         absent = torch.full_like(values, torch.nan, dtype=torch.float32)
-        numbers[name] = chosen(values.float(), absent)
+        ours, theirs = (run.numbers.get(name, absent).float() for run in (mitigated, plain))
+        numbers[name] = chosen(ours, theirs)
     return replace(plain, **parts, numbers=numbers)
