@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -131,7 +132,7 @@ class Place:
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.model} {self.dtype}"
+        return f"{self.model}/{self.dtype}"
 
     @property
     def reference(self) -> Place:
@@ -348,21 +349,19 @@ class Stop(Exception):
     """In the middle of a run."""
 
 
-class Stopping:
-    """A model that stops the run when it decodes for the second time."""
+def stopping(model: Denoiser) -> Denoiser:
+    """The model, which stops the run when it decodes for the second time."""
+    decode = model.decode
+    decoded: list[int] = []
 
-    def __init__(self, model: Denoiser):
-        self.model = model
-        self.decoded = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        self.decoded += 1
-        if self.decoded == 2:
+    def decode_once(latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(len(latents))
+        if len(decoded) == 2:
             raise Stop
-        return self.model.decode(latents)
+        return decode(latents)
+
+    model.__dict__["decode"] = decode_once
+    return model
 
 
 def whole_run(bench: Bench, place: Place, method: str) -> Run:
@@ -375,7 +374,7 @@ def check_resume(bench: Bench, place: Place, method: str) -> None:
     given = {"kind": "resumed", "batch_size": 1}
     stopped = False
     try:
-        images(bench, place, method, load=lambda *a, **k: Stopping(bench.load(*a, **k)), **given)
+        images(bench, place, method, load=lambda *a, **k: stopping(bench.load(*a, **k)), **given)
     except Stop:
         stopped = True
     need(stopped, "the run did not stop")
@@ -562,6 +561,7 @@ def check_memory(bench: Bench, place: Place, method: str) -> None:
 
     whole = bench.once(method_run, place, "device", method)
     model = load_model(whole.plan.settings, bench.load, unet_id=None, dtype=place.dtype)
+    gc.collect()  # what is free is the same when the run measures
     sizes = [memory.pass_bytes(model, SIDE, gradient=gradient) for gradient in (False, True)]
     budget = (memory.held_bytes(model) + 2.9 * max(sizes)) / memory.SHARE / memory.GIB
     kind = {"kind": "memory", "save_latents": True}
@@ -647,12 +647,12 @@ def door_checks(bench: Bench, place: Place) -> Iterator[Check]:
             process.end()
             same_bytes(next(out.glob("*/*")), whole().path)
 
-        return Check(f"accelerate launch {name}", work, process.begin)
+        return Check(f"door/accelerate_launch/{name}", work, process.begin)
 
     count = processes(place.device)
     kind = ["--cpu"] if place.device == "cpu" else ["--multi_gpu"] if count > 1 else []
     fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    yield launched(f"{count} processes", [*kind, *fixed, "--num_processes", str(count)])
+    yield launched(f"{count}_processes", [*kind, *fixed, "--num_processes", str(count)])
 
     halves = [bench.folder / f"half{row}" for row in (0, 1)]
     both_halves = []
@@ -671,7 +671,7 @@ def door_checks(bench: Bench, place: Place) -> Iterator[Check]:
                 equal = path.read_bytes() == (whole().path / path.name).read_bytes()
                 need(equal, f"{path.name} is not the same bytes")
 
-    yield Check("generate_images.py twice at once", check_halves, begin_halves)
+    yield Check("door/generate_images/two_at_once", check_halves, begin_halves)
 
     out = bench.folder / "door_scores"
     ordinary = bench.ordinary(place.model)
@@ -683,7 +683,7 @@ def door_checks(bench: Bench, place: Place) -> Iterator[Check]:
         ours = bench.once(scores, place, "device", "noise_norm") / "noise_norm" / "scores.csv"
         need(untimed(out / "noise_norm" / "scores.csv") == untimed(ours), "scores.csv differs")
 
-    yield Check("detect_memorization.py", check_scores, process.begin)
+    yield Check("door/detect_memorization", check_scores, process.begin)
 
 
 def processes(device: str) -> int:
@@ -707,26 +707,26 @@ def checks_of(bench: Bench, place: Place) -> Iterator[Check]:
     """Those of a model and a dtype."""
 
     def made(name: str, work: Callable, *about: Any) -> Check:
-        return Check(f"{place} {name}", partial(work, bench, place, *about))
+        return Check(f"{place}/{name}", partial(work, bench, place, *about))
 
-    yield made("calibrate stability", check_stability)
+    yield made("calibrate/stability", check_stability)
     for name in METHODS:
-        yield made(f"method {name}", check_method, name)
-    yield made("method per_sample+cross_attention", check_method, "per_sample+cross_attention")
+        yield made(f"method/{name}", check_method, name)
+    yield made("method/per_sample+cross_attention", check_method, "per_sample+cross_attention")
     for name in DETECTORS:
-        yield made(f"detector {name}", check_detector, name)
-    yield made("detectors all", check_all_detectors)
-    yield made("calibrate threshold", check_threshold)
+        yield made(f"detector/{name}", check_detector, name)
+    yield made("detectors/all", check_all_detectors)
+    yield made("calibrate/threshold", check_threshold)
     yield made("screening", check_screening)
     yield made("neurons", check_neurons)
     yield made("trace", check_trace)
     for method in ("no_mitigation", "per_sample"):
-        yield made(f"memory_budget {method}", check_memory, method)
-    yield made("rng official", check_official_stream)
+        yield made(f"memory_budget/{method}", check_memory, method)
+    yield made("rng/official", check_official_stream)
     for method in ("no_mitigation", "per_sample"):
-        yield made(f"again {method}", check_again, method)
+        yield made(f"again/{method}", check_again, method)
     for method in ("no_mitigation", "per_sample"):
-        yield made(f"resume {method}", check_resume, method)
+        yield made(f"resume/{method}", check_resume, method)
     if place.dtype == "fp32":
         yield made("spectrum", check_spectrum)
         yield made("tokens", check_tokens)
@@ -734,4 +734,4 @@ def checks_of(bench: Bench, place: Place) -> Iterator[Check]:
         if place.model == "tiny" and place.device != "cpu":  # minutes of a compiler there
             yield made("compile", check_compile)
         for name in free_metrics():
-            yield made(f"metric {name}", check_metric, name)
+            yield made(f"metric/{name}", check_metric, name)

@@ -204,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.prog = PROG
     made.add_argument("--device", default="cuda", help="cpu: all of it on the CPU, in many minutes")
-    made.add_argument("--only", metavar="PATTERN", help="checks whose name has this, e.g. 'bf16 m'")
+    made.add_argument("--only", metavar="PATTERN", help="checks whose name has this: bf16/method")
     made.add_argument("--list", action="store_true", help="the names of the checks")
     made.add_argument("--keep", action="store_true", help="leave the folder with what was made")
     return made

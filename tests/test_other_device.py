@@ -1,7 +1,8 @@
 """Every method, detector and study on a device that is not the CPU: nothing stays behind there, and
-the numbers are the CPU's.
+the numbers are the CPU's. Methods and detectors in half precision, too.
 """
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -214,6 +215,32 @@ def test_a_detector_scores_as_on_the_cpu(here, there, noise, name):
         assert made.rows.tolist() == expected.rows.tolist()
         if expected.masks is not None:
             same(made.masks, expected.masks)
+
+
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float16], ids=str)
+def half(here, request):
+    """The model in half precision."""
+    pipe = copy.copy(here)
+    for name in ("unet", "vae", "text_encoder"):
+        setattr(pipe, name, copy.deepcopy(getattr(here, name)).to(request.param))
+    return pipe
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_in_half_precision(half, noise, name):
+    """Finite latents in the network's dtype, and no figure in half precision."""
+    method = build_mitigation(name, **(QUICK | MOVING).get(name, {}))
+    made = sample(half, CAPTIONS[:1], noise[:1].to(half.dtype), method, steps_of(name), seeds=[1])
+    assert made.final.dtype == made.adjusted.dtype == half.dtype
+    assert made.final.isfinite().all() and made.adjusted.isfinite().all()
+    for figure, values in made.numbers.items():
+        assert values.dtype != half.dtype, figure
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_in_half_precision(half, noise, name):
+    scores = scores_of(half, name, noise.to(half.dtype)).scores
+    assert scores.dtype == torch.float32 and scores.isfinite().all()
 
 
 FEW = {"model_id": "tiny", "device": "cpu", "quiet": True}
