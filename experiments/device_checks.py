@@ -350,13 +350,13 @@ class Stop(Exception):
 
 
 def stopping(model: Denoiser) -> Denoiser:
-    """The model, which stops the run when it decodes for the second time."""
+    """The model, which stops the run when it decodes the second batch."""
     decode = model.decode
-    decoded: list[int] = []
+    sizes: list[int] = []
 
     def decode_once(latents: torch.Tensor) -> torch.Tensor:
-        decoded.append(len(latents))
-        if len(decoded) == 2:
+        sizes.append(len(latents))
+        if sizes.count(COMMON["n_samples_per_prompt"]) == 2:  # the model is tried with one image
             raise Stop
         return decode(latents)
 
