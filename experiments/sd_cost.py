@@ -97,8 +97,9 @@ def sd_cost() -> str:
         f"{measured['model']}, {measured['dtype']}, {measured['pixels']} pixels, "
         f"{measured['steps']} steps, {measured['images']} images of a prompt together, median of "
         f"{measured['repeats']}; per-sample with {measured['updates']} updates an image, each "
-        f"further one takes about {update_seconds():.2f} s; --optim_iters caps them. It was measured "
-        "before its gradients saved memory, which adds a pass through the network to an update."
+        f"further one takes about {update_seconds():.2f} s; --optim_iters caps them. It was "
+        "measured before its gradients saved memory, which adds a pass through the network to an "
+        "update."
     )
     memory = (
         f"GPU memory, counted from shapes: {counted['no_mitigation'] / 1024:.1f} GiB, per-sample "

@@ -65,9 +65,7 @@ class Store:
         elif not overwrite:
             self.check_identity(self.manifest() or {}, identity)
 
-    def start(
-        self, identity: dict, *, config: dict, overwrite: bool = False, **facts: Any
-    ) -> None:
+    def start(self, identity: dict, *, config: dict, overwrite: bool = False, **facts: Any) -> None:
         """Begins in a checked folder, or goes on. Raises OSError.
 
         config: all arguments and the command, for people. facts: for the manifest beside the
