@@ -9,7 +9,7 @@ from functools import partial
 
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.denoiser import Conditioning, Denoiser
-from memorization_suite.sampling.passes import Passes
+from memorization_suite.sampling.passes import Passes, items_in_pass
 
 HALVES = ("uncond", "text")
 
@@ -148,7 +148,6 @@ class NoisePredictor:
         In one call of the network, or without gradients in as many as the model's limits and the
         memory ask for; the halves of an image are always in the same call.
         """
-        limit = self.model.limits.forward
         if torch.is_grad_enabled():
             return self.call_network(x, t, halves)
 
@@ -160,7 +159,7 @@ class NoisePredictor:
         calls = self.forward_passes.run(
             part,
             torch.arange(len(x)),
-            planned=len(x) if limit is None else max(1, limit // len(halves)),
+            planned=items_in_pass(len(x), len(halves), self.model.limits.forward),
             rows=len(halves),
             images_of=lambda images: self.images[images],
         )

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
 from memorization_suite.runs.lazy import torch
 
 T = TypeVar("T")
+
+
+def items_in_pass(items: int, rows: int, limit: int | None) -> int:
+    """How many of the items go through the network together, each with so many rows.
+
+    The passes are as few as the limit allows, and of one size but for the last, which may be
+    smaller. limit: rows in a pass; None: no limit. A pass has at least one item.
+    """
+    if limit is None:
+        return items
+    most = max(1, limit // rows)
+    if items <= most:
+        return items
+    passes = math.ceil(items / most)
+    return math.ceil(items / passes)
 
 
 class Passes:

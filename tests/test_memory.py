@@ -26,6 +26,7 @@ from memorization_suite.sampling.memory import (
     pass_bytes,
     peak_bytes,
 )
+from memorization_suite.sampling.passes import items_in_pass
 from memorization_suite.tiny.models import build_scheduler
 from tests.methods.helpers import relative, sample
 from tests.models import predictor_for
@@ -77,6 +78,36 @@ def test_forward_passes_are_split_by_images(limited, noise, prompts, forward, ro
     assert all(2 * text == count for count, text, _ in seen)
     assert sum((images for _, _, images in seen), []) == [0, 1, 2]
     assert predictor.unet_evals.tolist() == [2, 2, 2] and not predictor.smaller_passes()
+
+
+@pytest.mark.parametrize(
+    ("items", "rows", "limit", "together"),
+    [
+        (10, 2, None, 10),
+        (10, 2, 20, 10),
+        (10, 2, 19, 5),
+        (10, 2, 12, 5),
+        (10, 2, 8, 4),
+        (3, 2, 1, 1),
+        (0, 2, 4, 0),
+    ],
+)
+def test_passes_are_few_and_of_one_size(items, rows, limit, together):
+    """So that a network that is compiled for one size runs as such."""
+    assert items_in_pass(items, rows, limit) == together
+
+
+def test_ten_images_in_a_limit_of_six_go_five_by_five(limited, noise, prompts):
+    predictor = predictor_for(limited(Limits(forward=12)), [*prompts * 3, prompts[0]])
+    sizes = []
+    names = predictor.model.attention_names()[:1]
+
+    def see(name, probs):
+        sizes.append(len(probs))
+
+    with torch.no_grad(), predictor.model.open_attention(names, see=see):
+        predictor.conditional_noise(torch.cat([*[noise] * 3, noise[:1]]), T)
+    assert sizes == [10, 10]
 
 
 LOOKING = ["bright_ending", "attention_entropy", "layer_entropy"]
