@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import islice
+
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
-# The share of the training timesteps that a trajectory must reach: above it there is only noise.
+# Shares of the training timesteps: a trajectory must reach the first one, and above the second one
+# there is only noise.
+NOISY = 0.75
 NOISIEST = 0.9
+# How many counts of steps a refusal names.
+NAMED = 2
 # Largest side of the latents, in latent pixels, with which the network is tried: three halvings.
 TRIED = 8
 
@@ -20,55 +27,81 @@ def check_size(image_length: int, downsampling: int) -> None:
 
 
 def check_schedule(model: Denoiser, num_inference_steps: int, train_steps: int | None) -> None:
-    """Raises Unusable for steps that the model's sampler cannot make. The model stays as it is.
+    """Raises Unusable for steps that the model's sampler cannot make, or that begin far from noise;
+    says on stderr where they begin past the noisiest timesteps. The model stays as it is.
 
     train_steps: timesteps that it was trained with; None: unknown.
     """
     fault = fault_of(model, num_inference_steps, train_steps)
-    if not fault:
+    if fault:
+        raise Unusable(refusal(model, num_inference_steps, train_steps, fault))
+    if train_steps is None:
         return
-    possible = [
-        count
-        for count in nearest(num_inference_steps, train_steps or num_inference_steps)
-        if not fault_of(model, count, train_steps)
-    ]
+    first = first_timestep(model, num_inference_steps)
+    if reached(first, num_inference_steps, train_steps) < NOISIEST:
+        print(f"{num_inference_steps} steps {beginning(first, train_steps)}", file=sys.stderr)
+
+
+def refusal(model: Denoiser, num_inference_steps: int, train_steps: int | None, fault: str) -> str:
+    """What is wrong, and what to type in its place."""
+    counts = nearest(num_inference_steps, train_steps or num_inference_steps)
+    working = (count for count in counts if not fault_of(model, count, train_steps))
+    possible = list(islice(working, NAMED))
     if not possible:
-        raise Unusable(
+        return (
             f"the sampler {model.sampler} of this model cannot be used here: {fault}. Type another "
             "--scheduler, for example ddim"
         )
-    raise Unusable(
+    return (
         f"--num_inference_steps {num_inference_steps} is not possible with {model.sampler}: "
         f"{fault}. Possible are, for example, {', '.join(map(str, possible))}"
     )
 
 
 def nearest(num_inference_steps: int, most: int) -> list[int]:
-    """Three other counts, near ones first, that divide the training timesteps evenly."""
-    counts = {most // parts for parts in range(1, most + 1)} - {num_inference_steps}
-    return sorted(counts, key=lambda count: abs(count - num_inference_steps))[:3]
+    """The other counts that divide the training timesteps evenly, near ones first.
+
+    A single step is none of them: it stands for all timesteps, wherever it begins.
+    """
+    counts = {most // parts for parts in range(1, most + 1)} - {1, num_inference_steps}
+    return sorted(counts, key=lambda count: abs(count - num_inference_steps))
 
 
 def fault_of(model: Denoiser, num_inference_steps: int, train_steps: int | None) -> str:
-    """Why so many steps cannot be made; empty if they can.
+    """Why so many steps are refused; empty if they are not.
 
-    The sampler walks once over latents of one pixel.
+    Where they begin near noise, the sampler walks once over latents of one pixel.
     """
     try:
-        timesteps = walk(model.fork(), num_inference_steps)
+        first = first_timestep(model, num_inference_steps)
+        if train_steps is not None and reached(first, num_inference_steps, train_steps) < NOISY:
+            return f"they {beginning(first, train_steps)}"
+        walk(model.fork(), num_inference_steps)
     except Exception as error:  # whatever a sampler of diffusers raises
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if train_steps is None:
-        return ""
-    reached = timesteps[0] + train_steps / num_inference_steps
-    if reached < NOISIEST * train_steps:
-        return f"they begin at timestep {timesteps[0]:g} of {train_steps}, past the noisiest ones"
     return ""
 
 
+def first_timestep(model: Denoiser, num_inference_steps: int) -> float:
+    """Where the steps begin."""
+    fork = model.fork()
+    fork.set_timesteps(num_inference_steps)
+    return float(fork.timesteps[0])
+
+
+def reached(first: float, num_inference_steps: int, train_steps: int) -> float:
+    """The share of the training timesteps that the first step stands for."""
+    return first / train_steps + 1 / num_inference_steps
+
+
+def beginning(first: float, train_steps: int) -> str:
+    """In words where steps begin."""
+    return f"begin at timestep {first:g} of {train_steps}, past the noisiest ones"
+
+
 @no_grad
-def walk(model: Denoiser, num_inference_steps: int) -> list[float]:
-    """All steps as the loop makes them, over zeros. Returns the timesteps."""
+def walk(model: Denoiser, num_inference_steps: int) -> None:
+    """All steps as the loop makes them, over zeros."""
     model.set_timesteps(num_inference_steps)
     shape = (1, model.latent_channels, 1, 1)
     latents = torch.zeros(shape, device=model.device, dtype=model.dtype) * model.initial_scale
@@ -80,20 +113,19 @@ def walk(model: Denoiser, num_inference_steps: int) -> list[float]:
             model.input_scale(t)
             noise = model.to_noise(torch.zeros_like(x), x, t)
             latents = model.step(model.to_output(noise, x, t), t, latents, generator)
-    return [float(t) for t in model.timesteps]
 
 
 @no_grad
-def check_image(model: Denoiser, image_length: int) -> None:
+def check_image(model: Denoiser, image_length: int, num_inference_steps: int) -> None:
     """Raises ValueError for a size, or a model, that makes no images: one is tried, of this size or
-    a smaller one.
+    a smaller one, at the first of the steps, which the sampler can make (see `check_schedule`).
     """
     check_size(image_length, model.downsampling)
     channels, side, _ = model.latent_shape(image_length, image_length)
     side = min(side, TRIED)
     latents = torch.zeros((1, channels, side, side), device=model.device, dtype=model.dtype)
     fork = model.fork()
-    fork.set_timesteps(1)
+    fork.set_timesteps(num_inference_steps)
     try:
         fork.decode(fork.predict(latents, fork.timesteps[0], fork.encode([""])))
     except Exception as error:  # whatever a layer raises

@@ -81,7 +81,7 @@ class Trajectories(Model):
     n_samples_per_prompt: int = flag(
         10, "images per prompt", alias="-n", at_least=1, at_most=10_000, metavar="N"
     )
-    num_inference_steps: int = flag(50, "sampling steps", at_least=1, metavar="N")
+    num_inference_steps: int = flag(50, "sampling steps", at_least=1, at_most=100_000, metavar="N")
     guidance_scale: float = flag(7.0, "classifier-free guidance", at_least=0.0, metavar="S")
     seed: int = flag(2, "seed of the run", at_least=0, at_most=2**63 - 1, preset=False, metavar="N")
     memory_budget: float | None = unkeyed(
@@ -240,7 +240,7 @@ def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Deno
         raise Unusable(f"{error} {fetched}") from error
     check_schedule(model, settings.num_inference_steps, train_steps(settings))
     if settings.image_length is not None:
-        check_image(model, settings.image_length)
+        check_image(model, settings.image_length, settings.num_inference_steps)
     return model
 
 

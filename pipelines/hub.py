@@ -43,7 +43,7 @@ def is_reachable() -> bool:
     session = huggingface_hub.get_session()
     address = huggingface_hub.constants.ENDPOINT
     try:
-        answer = session.head(address, timeout=PATIENCE, follow_redirects=True)
+        answer = session.head(address, timeout=PATIENCE)
     except Exception:  # of the network, of a proxy, or HF_HUB_OFFLINE
         return False
     return answer.status_code < 500

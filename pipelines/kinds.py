@@ -111,11 +111,11 @@ def side_of(sample_size: Any) -> int:
 
     Raises Unknown for none, or where they differ.
     """
-    sides = set(sample_size) if isinstance(sample_size, (list, tuple)) else {sample_size}
-    if len(sides) != 1:
-        height, width = sample_size
-        raise Unknown(f"its latents are {height} by {width}, and images here are square")
-    (side,) = sides
+    side = sample_size
+    if isinstance(sample_size, (list, tuple)) and len(sample_size) == 2:
+        side, width = sample_size
+        if side != width:
+            raise Unknown(f"its latents are {side} by {width}, and images here are square")
     if not isinstance(side, int) or side < 1:
         raise Unknown(f"its UNet's sample_size is {sample_size!r}")
     return side

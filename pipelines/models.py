@@ -158,7 +158,7 @@ def preset_of(kind: Kind) -> tuple[str, dict[str, dict]]:
     """
     for path in sorted(PRESETS.glob("*.toml")):
         wanted, tables = read_preset(path)
-        if all(getattr(kind, name) == value for name, value in wanted.items()):
+        if wanted and all(getattr(kind, name) == value for name, value in wanted.items()):
             return str(path.relative_to(ROOT)), tables
     for name, folder in MODELS.items():
         path = folder / "presets.toml"

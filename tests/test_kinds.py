@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,6 +105,12 @@ def test_every_command_samples_at_the_native_size(
     assert settings.image_length == 64
 
 
+@pytest.mark.parametrize("version", ["0.9.0", "0.10.0.dev0", "1", "main", None])
+def test_a_version_that_is_new_or_cannot_be_read(tmp_path, version):
+    unet = SD1 | {"sample_size": 32, "_diffusers_version": version}
+    assert kind_of(write_files(tmp_path / "model", unet, {})).native_size == 256
+
+
 def test_the_size_is_a_number_wherever_a_run_is_described(prompts):
     made = plan(model_id="tiny", preset="none", prompts=prompts)
     assert made.identity["image_length"] == made.config["image_length"] == 32
@@ -117,6 +124,8 @@ def test_the_size_is_a_number_wherever_a_run_is_described(prompts):
     [
         ({"sample_size": [64, 96]}, "its latents are 64 by 96, and images here are square"),
         ({"sample_size": None}, "its UNet's sample_size is None"),
+        ({"sample_size": []}, "its UNet's sample_size is []"),
+        ({"sample_size": [8, 9, 10]}, "its UNet's sample_size is [8, 9, 10]"),
         ([], "cannot tell what"),
     ],
 )
@@ -155,6 +164,11 @@ def test_more_steps_than_the_model_was_trained_with(tmp_path, prompts, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_steps_have_a_limit_where_the_model_tells_none(prompts, capsys):
+    argv = ["--model_id", "tiny", "--prompts", prompts, "--num_inference_steps", "1000000000"]
+    refused(capsys, argv, "it must be a whole number from 1 to 100000")
+
+
 # --- presets ---
 
 
@@ -168,6 +182,12 @@ def test_the_models_own_preset_wins(sd2, prompts):
     (Path(sd2) / "presets.toml").write_text("[batch_wise]\nrho = 9.0\n")
     made = plan(model_id=sd2, prompts=prompts, method="batch_wise")
     assert made.mitigation.rho == 9 and made.settings.scheduler == "ddim" and "own" in made.preset
+
+
+def test_a_preset_that_names_no_kind_is_nobodys(monkeypatch, sd2, tmp_path):
+    (tmp_path / "anyones.toml").write_text("[batch_wise]\nrho = 9.0\n")
+    monkeypatch.setattr("memorization_suite.pipelines.models.PRESETS", tmp_path)
+    assert load_preset("auto", sd2) == ("none", {})
 
 
 def test_a_copy_of_our_preset_may_be_typed(sd2, tmp_path):
@@ -247,6 +267,20 @@ def test_offline_an_unknown_name_needs_a_typed_size(cache, prompts, tmp_path, ca
     refused(capsys, argv, "Type its size with --image_length PIXELS, or give a diffusers folder")
     assert plan(model_id=model_id, unet_id=unet_id, prompts=prompts, image_length=64)
     assert load_preset("auto", model_id, unet_id) == ("none", {})
+
+
+@pytest.mark.parametrize(("status", "reachable"), [(200, True), (302, True), (503, False)])
+def test_a_hub_is_asked_through_whatever_client_there_is(monkeypatch, status, reachable):
+    """httpx and requests share no name for following redirects."""
+
+    class Session:
+        def head(self, address, *, timeout):
+            return SimpleNamespace(status_code=status)
+
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    hub.is_reachable.cache_clear()
+    assert hub.is_reachable() == reachable
+    hub.is_reachable.cache_clear()
 
 
 def test_an_unreachable_hub_is_asked_once(cache, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,11 @@ class StableDiffusion(Family):
 
 def latent_side(unet: dict) -> int:
     """Side of the latents that a UNet was trained for. Some files of 2022 say 32, which diffusers
-    reads as 64. Raises Unknown.
+    reads as 64; a version that cannot be read counts as new. Raises Unknown.
     """
     side = side_of(unet.get("sample_size"))
-    version = unet.get("_diffusers_version", "0.9").split(".")
-    is_old = (int(version[0]), int(version[1])) < (0, 9)
+    version = re.match(r"(\d+)\.(\d+)", str(unet.get("_diffusers_version")))
+    is_old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
     return max(side, 64) if is_old else side
 
 

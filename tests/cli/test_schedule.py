@@ -16,8 +16,17 @@ TRAINED = 1000
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 50, 300, 333, 500, 999])
-def test_steps_that_reach_the_noisiest_timesteps(pipe, steps):
+def test_steps_that_reach_the_noisiest_timesteps(pipe, steps, capsys):
     check_schedule(pipe, steps, TRAINED)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("steps", "first"), [(128, 890), (170, 846), (256, 766), (400, 799)])
+def test_steps_that_begin_a_little_past_them_are_made(pipe, steps, first, capsys):
+    """The official script makes them without a word."""
+    check_schedule(pipe, steps, TRAINED)
+    told = f"{steps} steps begin at timestep {first} of 1000, past the noisiest ones\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
@@ -25,7 +34,7 @@ def test_steps_that_reach_the_noisiest_timesteps(pipe, steps):
     [
         (1000, "IndexError.*Possible are, for example, 500, 333"),
         (600, "they begin at timestep 600 of 1000.*Possible are, for example, 500, 333"),
-        (400, "they begin at timestep 799 of 1000.*Possible are, for example, 333, 500"),
+        (350, "they begin at timestep 699 of 1000.*Possible are, for example, 333, 250"),
     ],
 )
 def test_steps_that_ddim_cannot_make(pipe, steps, told):
@@ -36,6 +45,18 @@ def test_steps_that_ddim_cannot_make(pipe, steps, told):
 @pytest.mark.parametrize("steps", [1, 600, 1000])
 def test_eulers_grid_always_begins_at_the_last_timestep(euler_pipe, steps):
     check_schedule(euler_pipe, steps, TRAINED)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+def test_a_sampler_with_a_limit_of_its_own(make_pipe, name):
+    """At most 50 steps, which many of the nearer counts are above."""
+    import diffusers
+
+    pipe = make_pipe()
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    check_schedule(pipe, 50, TRAINED)
+    with pytest.raises(Unusable, match=f"60 is not possible with {name}.*example, 50, 47$"):
+        check_schedule(pipe, 60, TRAINED)
 
 
 def test_the_model_is_as_before(make_pipe, monkeypatch):
@@ -53,7 +74,7 @@ def test_the_model_is_as_before(make_pipe, monkeypatch):
     timesteps = pipe.timesteps.clone()
     random = torch.get_rng_state()
     check_schedule(pipe, 7, TRAINED)
-    check_image(pipe, 32)
+    check_image(pipe, 32, 7)
     assert pipe.scheduler is scheduler and torch.equal(pipe.timesteps, timesteps)
     assert not hasattr(scheduler, "was_here") and torch.equal(torch.get_rng_state(), random)
 
@@ -83,12 +104,22 @@ def test_schedulers_that_the_loop_cannot_drive(make_pipe, name):
 
 @pytest.mark.parametrize("size", [16, 20, 32, 512])
 def test_sizes_that_are_whole_latent_pixels(pipe, size):
-    check_image(pipe, size)
+    check_image(pipe, size, 50)
+
+
+def test_an_image_is_tried_with_the_steps_of_the_run(make_pipe):
+    """PNDM as in Stable Diffusion's first version makes 4 steps, and fails at 1."""
+    from diffusers import PNDMScheduler
+
+    pipe = make_pipe()
+    pipe.scheduler = PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=False)
+    check_schedule(pipe, 4, TRAINED)
+    check_image(pipe, 32, 4)
 
 
 def test_a_size_that_is_no_whole_number_of_latent_pixels(pipe):
     with pytest.raises(ValueError, match="--image_length 30 must be a multiple of 4"):
-        check_image(pipe, 30)
+        check_image(pipe, 30, 50)
 
 
 @pytest.mark.parametrize(("size", "tried"), [(8, 2), (512, 8)])
@@ -101,7 +132,7 @@ def test_what_a_layer_refuses(pipe, monkeypatch, size, tried):
     monkeypatch.setattr(pipe.unet, "forward", forward)
     told = f"no images of {size} pixels here: class_labels should be provided, {tried} .*for 64"
     with pytest.raises(Unusable, match=told):
-        check_image(pipe, size)
+        check_image(pipe, size, 50)
 
 
 def test_a_device_without_memory_is_another_fault(pipe, monkeypatch):
@@ -110,7 +141,7 @@ def test_a_device_without_memory_is_another_fault(pipe, monkeypatch):
 
     monkeypatch.setattr(pipe.unet, "forward", forward)
     with pytest.raises(torch.OutOfMemoryError):
-        check_image(pipe, 32)
+        check_image(pipe, 32, 50)
 
 
 # --- commands ---
