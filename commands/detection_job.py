@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from memorization_suite.detection.trajectory import DetectorResult
-    from memorization_suite.sampling import Denoiser
+    from memorization_suite.sampling import Denoiser, NoisePredictor
 
 
 class Job:
@@ -95,7 +96,7 @@ class Job:
             folder = self.folders[detector.name]
             if settings.save_masks and result.masks is not None:
                 self.save_masks(folder, name, prompts, result.masks, made.images)
-            cost = self.cost_rows(name, prompts, result.rows, predictor.unet_evals, seconds)
+            cost = self.cost_rows(name, prompts, result.rows, predictor, seconds)
             scores = self.score_rows(name, prompts, result)
             folder.add(f"{name}_{prompts[0].row:06d}", cost=cost, scores=scores)
 
@@ -130,15 +131,23 @@ class Job:
             for (prompt, k), score in zip(self.keys(prompts), result.scores.tolist())
         ]
 
-    def cost_rows(self, name: str, prompts: list[Prompt], alone, shared, seconds) -> list[dict]:
+    def cost_rows(
+        self,
+        name: str,
+        prompts: list[Prompt],
+        alone: torch.Tensor,
+        predictor: NoisePredictor,
+        seconds: float,
+    ) -> list[dict]:
         """Rows of cost.csv for a batch.
 
-        alone, shared: NFE of each image (n,), of the detector by itself and of the trajectory
-        of all. seconds: of a prompt.
+        alone: NFE of each image (n,), of the detector by itself. predictor: of the trajectory of
+        all. seconds: of a prompt. A prompt whose images memory did not suffice for has the least
+        rows in a pass of them.
         """
         alone = alone.reshape(len(prompts), -1).sum(1).tolist()
-        shared = shared.reshape(len(prompts), -1).sum(1).tolist()
-        return [
+        shared = predictor.unet_evals.reshape(len(prompts), -1).sum(1).tolist()
+        rows = [
             {
                 "set": name,
                 "prompt_index": prompt.row,
@@ -148,6 +157,12 @@ class Job:
             }
             for i, prompt in enumerate(prompts)
         ]
+        for kind, smaller in predictor.smaller_passes().items():
+            least = smaller.nan_to_num(math.inf).reshape(len(prompts), -1).amin(1)
+            for row, count in zip(rows, least.tolist()):
+                if math.isfinite(count):
+                    row[kind] = int(count)
+        return rows
 
     def save_masks(self, folder: ScoreFolder, name, prompts, masks, images) -> None:
         """Masks (n, h, w) of a batch, and over its images (n, 3, H, W) in [0, 1]."""

@@ -106,6 +106,9 @@ def sample_screened(
     for run in runs.values():
         total = total + run.unet_evals
     numbers = {"screen_score": scores, "mitigated": flagged.float(), **merged.numbers}
+    for name, rows in predictor.smaller_passes().items():
+        # The smaller of the two; fmin passes over nan.
+        numbers[name] = torch.fmin(rows, numbers.get(name, rows))
     return replace(merged, unet_evals=total, numbers=numbers), torch.as_tensor(flagged)
 
 

@@ -5,8 +5,11 @@ Wen et al., ICLR 2024, section 3.3.
 
 from __future__ import annotations
 
+from functools import partial
+
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
+from memorization_suite.sampling.gradients import Parts
 from memorization_suite.sampling.loop import steps
 from memorization_suite.sampling.noise_predictor import row_norm
 
@@ -41,25 +44,53 @@ class Significance(GuidanceSchedule):
     def look(self, prediction: Prediction) -> None:
         """One step's gradient norms.
 
-        Two NFE an image, which the step uses too, and a backward pass through the text half.
+        Two NFE an image, which the step uses too, and a backward pass through the text half, in
+        parts of the size that memory allows; the images of a prompt with one norm are in one part.
         """
-        predictor = prediction.predictor.select(torch.arange(len(prediction.x)))
+        prediction.need("uncond")
+        items = torch.arange(len(prediction.x))
+        kept = 1
+        if self.swapped is not None:
+            items = torch.arange(len(self.swapped))
+            kept = max(len(group) for group in self.swapped)
+        parts = Parts(prediction.predictor, 0, kept=kept, images_of=self.images_of)
+        with prediction.predictor.model.frozen():
+            made = parts.evaluate(partial(self.differentiate, prediction), items)
+        place = torch.cat([images for images, _, _ in made]).argsort()
+        prediction.halves["text"] = torch.cat([text for _, text, _ in made])[place]
+        self.norms.append(torch.cat([norms for _, _, norms in made])[place])
+
+    def images_of(self, items: torch.Tensor) -> torch.Tensor:
+        """Indices of the images of these prompts, or of these images, ascending."""
+        if self.swapped is None:
+            return items
+        return torch.cat([self.swapped[i] for i in items.tolist()]).sort().values
+
+    def differentiate(
+        self, prediction: Prediction, items: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of a part: its images (k,), their text half (k, 4, h, w), gradient norms (k, tokens)."""
+        images = self.images_of(items)
+        # In the part.
+        groups = []
+        if self.swapped is not None:
+            groups = [torch.searchsorted(images, self.swapped[i]) for i in items.tolist()]
+        predictor = prediction.predictor.select(images)
+        here = images.to(prediction.x.device)
         tokens = predictor.tokens("text")
         c = tokens.detach().float().requires_grad_()
-        prediction.need("uncond")
-        with torch.enable_grad(), predictor.model.frozen():
+        with torch.enable_grad():
             predictor.set_tokens("text", c.to(tokens.dtype))
-            text = predictor.at(prediction.x, prediction.t).text
-            magnitude = row_norm(text.float() - prediction.uncond.float())
-            if self.swapped is not None:
-                joint = [torch.linalg.vector_norm(magnitude[group]) for group in self.swapped]
+            text = predictor.at(prediction.x[here], prediction.t).text
+            magnitude = row_norm(text.float() - prediction.uncond[here].float())
+            if groups:
+                joint = [torch.linalg.vector_norm(magnitude[group]) for group in groups]
                 magnitude = torch.stack(joint)
             (gradient,) = torch.autograd.grad(magnitude.sum(), c)
-        prediction.halves["text"] = text.detach()
-        for group in self.swapped or []:
+        for group in groups:
             # One embedding for all, averaged over 2n stacked rows.
             gradient[group] = gradient[group].sum(0) / (2 * len(group))
-        self.norms.append(torch.linalg.vector_norm(gradient, dim=2))
+        return images, text.detach(), torch.linalg.vector_norm(gradient, dim=2)
 
 
 @no_grad

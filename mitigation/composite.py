@@ -69,10 +69,6 @@ class Composite(Mitigation):
         """Whether one of the methods overrides this hook."""
         return any(overrides(method, hook) for method in self.methods)
 
-    def derivatives(self, dtype: str) -> str:
-        precisions = (method.derivatives(dtype) for method in self.methods)
-        return next(filter(None, precisions), "")
-
     def check(self, num_steps: int) -> None:
         for method in self.methods:
             method.check(num_steps)

@@ -334,6 +334,47 @@ def test_a_gradient_that_does_not_fit_is_tried_in_halves(limited, noise, prompts
     assert parts.numbers.keys() - whole.numbers.keys() == {"grad_rows"}
 
 
+PAIR_AND_ONE = [torch.tensor([0, 2]), torch.tensor([1])]
+
+
+def significance(model, prompts, noise, **settings) -> tuple[torch.Tensor, NoisePredictor]:
+    """Of one step."""
+    model.set_timesteps(2)
+    predictor = predictor_for(model, prompts)
+    return token_significance(predictor, noise, 7.5, num_steps=1, **settings), predictor
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [({}, [2, 1]), ({"official": "swapped", "groups": PAIR_AND_ONE}, [2, 1])],
+    ids=["images", "groups"],
+)
+@pytest.mark.parametrize("limit", [2, None])
+def test_significance_in_parts(limited, noise, prompts, settings, rows, limit):
+    """By a limit, or since memory does not suffice; images with one norm stay together."""
+    whole, _ = significance(limited(Limits()), prompts, noise, **settings)
+    model = limited(Limits(backward=limit))
+    failed = short_of_memory(model, most=2, gradients=True)
+    sizes = []
+    predict = model.predict
+
+    def counted(x, *told):
+        if torch.is_grad_enabled():
+            sizes.append(len(x))
+        return predict(x, *told)
+
+    vars(model)["predict"] = counted
+    parts, predictor = significance(model, prompts, noise, **settings)
+    assert relative(parts, whole) < 1e-4
+    assert predictor.unet_evals.tolist() == [2, 2, 2]
+    if limit is None:
+        assert failed == [3] and sizes == [3, *rows]
+        assert predictor.smaller_passes()["grad_rows"].isfinite().all()
+    else:
+        assert failed == [] and sizes == rows
+        assert not predictor.smaller_passes()
+
+
 @pytest.mark.parametrize("gradients", [False, True])
 def test_one_image_that_does_not_fit_is_an_error(limited, noise, prompts, gradients):
     model = limited(Limits())
@@ -401,7 +442,7 @@ def measured(make_pipe):
 def measured_once(monkeypatch, measured):
     """What is measured for limits is known."""
 
-    def known(model, image_length, *, gradient):
+    def known(model, image_length, steps, *, gradient):
         return measured[gradient]
 
     monkeypatch.setattr(memory, "pass_bytes", known)

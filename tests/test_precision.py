@@ -4,6 +4,7 @@ the network's dtype and close to float32.
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memorization_suite.detection import build_detector
@@ -12,6 +13,7 @@ from memorization_suite.detection.spectrum import KINDS, ScoreJacobian
 from memorization_suite.detection.tokens import token_significance
 from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import build_mitigation
+from memorization_suite.pipelines.stable_diffusion.attention import OpenAttention
 from memorization_suite.sampling import Batch
 from tests.methods.helpers import relative, sample
 from tests.models import predictor_for
@@ -158,6 +160,20 @@ def test_methods_that_optimize_in_half_precision(half_pipes, pipe, noise, prompt
     assert method.derivatives("bf16") == "bf16"
 
 
-def test_precision_of_methods_together():
+def test_a_method_without_derivatives_names_no_precision():
     assert build_mitigation("cross_attention").derivatives("bf16") == ""
-    assert build_mitigation("cross_attention+per_sample").derivatives("fp16") == "fp16"
+
+
+def test_open_attention_of_large_queries_does_not_overflow():
+    """In fp16 the product of two rows of 64 x 40 numbers is infinite before it is scaled."""
+    attention = Attention(query_dim=40, cross_attention_dim=40, heads=1, dim_head=40).half()
+    attention.eval().requires_grad_(False)
+    attention.to_q.weight.copy_(torch.eye(40))
+    attention.to_k.weight.copy_(torch.eye(40))
+    rows = torch.full((1, 2, 40), 64.0, dtype=torch.float16)
+    assert (rows @ rows.transpose(1, 2)).isinf().all()
+    seen = []
+    look = OpenAttention("mid", see=lambda name, probs: seen.append(probs))
+    mixed = look(attention, rows, encoder_hidden_states=rows)
+    assert torch.equal(seen[0], torch.full((1, 1, 2, 2), 0.5))
+    assert mixed.isfinite().all()

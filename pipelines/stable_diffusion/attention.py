@@ -86,6 +86,9 @@ class OpenAttention:
         key = heads_apart(attn.to_k(text), attn.heads)
         value = heads_apart(attn.to_v(text), attn.heads)
 
+        if query.dtype == torch.float16:
+            # Unscaled products may be larger than its numbers can be.
+            query, key = query.float(), key.float()
         logits = (query @ key.transpose(-1, -2)).float() * attn.scale
         if self.edit is not None:
             logits = self.edit(self.name, logits)

@@ -3,8 +3,10 @@ run, byte for byte.
 """
 
 import pytest
+import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
+from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from tests.cli.helpers import BATCH_WISE, FEW_STEPS, images, planned, refused, rows
 
 
@@ -97,3 +99,22 @@ def test_schedulers_that_draw_noise_draw_the_same_in_every_kind_of_run(
     assert sorted(flags.values()) == [0.0, 1.0]
     for name, flag in flags.items():
         assert images(folder)[name] == images(whole if flag else plain)[name]
+
+
+@pytest.mark.parametrize(("failing", "least"), [([1], "4.0"), ([1, 4, 5], "2.0")])
+def test_smaller_passes_of_the_look_are_noted_too(generate, tmp_path, monkeypatch, failing, least):
+    """Of the look's and the run's the smaller one."""
+    predict = StableDiffusionDenoiser.predict
+    calls = []
+
+    def short_of_memory(self, x, *told):
+        if len(x) > 1:  # one row is the check of the schedule
+            calls.append(len(x))
+            if len(calls) in failing:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(self, x, *told)
+
+    monkeypatch.setattr(StableDiffusionDenoiser, "predict", short_of_memory)
+    folder = generate(tmp_path, "--end", "2", "--screen", "noise_norm:1e6")
+    assert calls[:4] == [8, 4, 4, 8]
+    assert [row["forward_rows"] for row in rows(folder)] == [least] * 4

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import memorization_suite.pipelines.loading
@@ -16,6 +17,7 @@ from memorization_suite.commands.detection_job import Job
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection import DETECTORS
 from memorization_suite.pipelines.models import fingerprint
+from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.prompts import files as prompt_files
 from memorization_suite.runs.files import read_csv, write_json
 
@@ -107,6 +109,27 @@ def test_scores_of_several_detectors(detect, tmp_path, capsys):
     assert json.loads((tmp_path / "noise_norm" / "config.json").read_text())["command"].startswith(
         "python detect_memorization.py"
     )
+
+
+def test_a_prompt_whose_pass_was_made_smaller_says_so(detect, tmp_path, monkeypatch):
+    """With the least rows of its images; without such a prompt there is no column."""
+    predict = StableDiffusionDenoiser.predict
+    calls = []
+
+    def short_of_memory(self, x, *told):
+        if len(x) > 1:  # one row is the check of the schedule
+            calls.append(len(x))
+            if len(calls) in (1, 3):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(self, x, *told)
+
+    usual = read_csv(detect(tmp_path / "usual") / "noise_norm" / "cost.csv")
+    assert "forward_rows" not in usual[0]
+    monkeypatch.setattr(StableDiffusionDenoiser, "predict", short_of_memory)
+    table = read_csv(detect(tmp_path, "--batch_size", "3") / "noise_norm" / "cost.csv")
+    # Two rows an image, two images a prompt: a batch of three prompts, and one of two.
+    assert calls == [12, 6, 6, 4, 2, 8]
+    assert [row["forward_rows"] for row in table] == ["6", "4", "4", "", ""]
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(detect, tmp_path, monkeypatch):
