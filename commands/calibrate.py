@@ -109,7 +109,7 @@ def stability(**typed: Any) -> str:
     settings = on_device(settings)
     say_preset("calibrate stability", source, settings)
     model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
-    use_machine(model, settings, choose_memory(model, settings), len(prompts))
+    use_machine(model, settings, choose_memory(model, settings, gradients=False), len(prompts))
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {

@@ -65,7 +65,8 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     say_preset(f"detector {settings.detector}", plan.preset, settings)
     say_derivatives(plan.detectors, settings.dtype)
     model = load_model(settings, load, dtype=settings.dtype)
-    memory = choose_memory(model, settings, [] if settings.overwrite else folders.values())
+    going_on = [] if settings.overwrite else list(folders.values())
+    memory = choose_memory(model, settings, gradients=False, stores=going_on)
     use_machine(model, settings, memory, max(map(len, plan.sets.values())))
     for detector in plan.detectors:
         folders[detector.name].start(

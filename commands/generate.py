@@ -12,6 +12,7 @@ from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.image_job import Job
 from memorization_suite.commands.machine import (
     choose_memory,
+    derivatives,
     say_derivatives,
     say_hints,
     use_machine,
@@ -90,7 +91,8 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
         run.made = job.made
         run.seconds = job.seconds
         if run.is_main:
-            say_hints(planned.settings, len(planned.prompts), run.seconds)
+            asked = {key.prompt for key in planned.wanted(planned.prompts)}
+            say_hints(planned.settings, planned.parts(), len(asked), run.seconds)
     if state.num_processes > 1:
         state.destroy_process_group()
     return run
@@ -110,17 +112,22 @@ def begin(run: Run, state, load: Callable | None) -> Job:
     device = str(state.device) if state.num_processes > 1 else settings.device
     own = {"unet_id": settings.unet_id, "dtype": settings.dtype, "device": device}
     model = load_model(settings, load, **own)
+    plan = run.plan
+    prompts = len(plan.prompts)
     if run.is_main:
-        memory = choose_memory(model, settings, [] if settings.overwrite else [run.folder])
+        memory = choose_memory(
+            model,
+            settings,
+            gradients=bool(derivatives(plan.parts(), settings.dtype)),
+            stores=[] if settings.overwrite else [run.folder],
+        )
+        use_machine(model, settings, memory, prompts)
         run.folder.start(
-            run.plan.identity,
-            overwrite=settings.overwrite,
-            config=run.plan.config,
-            memory=memory,
+            plan.identity, overwrite=settings.overwrite, config=plan.config, memory=memory
         )
     state.wait_for_everyone()
-    stored = run.folder.manifest() or {}
-    use_machine(model, settings, stored["memory"], len(run.plan.prompts))
+    if not run.is_main:
+        use_machine(model, settings, (run.folder.manifest() or {})["memory"], prompts)
     return Job(run.plan, run.folder, model, state)
 
 

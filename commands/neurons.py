@@ -86,7 +86,8 @@ class NoiseMaps(Model):
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""
         names = ("seed", "seeds", "t_index", "scheduler", "dtype")
-        return {name: getattr(self, name) for name in names}
+        rounded = {"tf32": True} if self.tf32 else {}
+        return {name: getattr(self, name) for name in names} | rounded
 
 
 def file_flag(text: str) -> Any:

@@ -18,7 +18,7 @@ from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.kinds import Kind, Unknown
 from memorization_suite.pipelines.models import kind_of, resolve_model
 from memorization_suite.prompts.sets import prompt_sources
-from memorization_suite.runs.environment import choose_device
+from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
     Settings,
@@ -225,6 +225,7 @@ def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Deno
     """The model of the settings, which can make their steps and size. load: in the place of
     `load_pipeline`. Raises ValueError.
     """
+    set_tf32(settings.tf32)
     given = {
         "device": settings.device,
         "scheduler": settings.scheduler,

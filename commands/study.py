@@ -118,12 +118,14 @@ class Study(Store):
             **identity_of(settings),
             "model_id": fingerprint(settings.model_id),
             "device": settings.device.split(":")[0],
+            **({"tf32": True} if settings.tf32 else {}),
             "prompts": captions_hash(self.prompts),
         }
         self.prepare(identity, overwrite=settings.overwrite)
         say_preset(f"study {settings.study}", self.preset, settings)
         self.model = load_model(settings, load, dtype="fp32")
-        memory = choose_memory(self.model, settings, [] if settings.overwrite else [self])
+        going_on = [] if settings.overwrite else [self]
+        memory = choose_memory(self.model, settings, gradients=True, stores=going_on)
         self.model.limits = limits_of(memory)
         config = {"command": self.command, **plain_values(settings)}
         self.start(identity, overwrite=settings.overwrite, config=config, memory=memory)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +177,23 @@ def load(args: argparse.Namespace, device: str, dtype: str) -> tuple[Denoiser, s
     return build(architecture, device=device, dtype=KINDS[dtype]), architecture.title, {}
 
 
-def as_a_run_does(model: Denoiser, args: argparse.Namespace, prompts: int) -> None:
-    """Rows in a pass, and compilation, as generate_images.py has them. Raises ValueError."""
+def as_a_run_does(model: Denoiser, args: argparse.Namespace, prompts: int) -> float | None:
+    """Rows in a pass, and compilation, as generate_images.py has them.
+
+    Returns the seconds of compilation, if there was one. Raises ValueError.
+    """
     settings = argparse.Namespace(
         image_length=model.native_size,
+        num_inference_steps=args.steps,
         memory_budget=args.memory_budget,
         compile=args.compile and args.rows is None,
         batch_size=args.batch,
         n_samples_per_prompt=args.images,
     )
-    use_machine(model, settings, choose_memory(model, settings), prompts)
+    memory = choose_memory(model, settings, gradients=True)
+    start = time.perf_counter()
+    use_machine(model, settings, memory, prompts)
+    return time.perf_counter() - start if settings.compile else None
 
 
 def chosen(name: str, args: argparse.Namespace, preset: dict) -> Mitigation:
@@ -227,9 +235,17 @@ def setting_of(args: argparse.Namespace, model: Denoiser, title: str, dtype: str
 
 
 def measure_all(
-    args: argparse.Namespace, names: list[str], work: Work, preset: dict, setting: Setting
+    args: argparse.Namespace,
+    names: list[str],
+    work: Work,
+    preset: dict,
+    setting: Setting,
+    compiling: float | None,
 ) -> None:
-    """Every method; what is measured is written after each, and printed at the end."""
+    """Every method; what is measured is written after each, and printed at the end.
+
+    compiling: seconds that it took.
+    """
     costs: list[Cost] = []
     left_out: dict[str, str] = {}
     text = ""
@@ -238,7 +254,7 @@ def measure_all(
         try:
             method = chosen(name, args, preset)
             sides = sides_of(work, method)
-            costs += measure(sides, work, repeats=args.repeats, compiled=args.compile)
+            costs += measure(sides, work, repeats=args.repeats, compiling=compiling)
         except ValueError as error:
             if args.methods != ["all"]:
                 raise
@@ -258,7 +274,7 @@ def main() -> int:
     dtype = args.dtype or ("bf16" if device.startswith("cuda") else "fp32")
     model, title, preset = load(args, device, dtype)
     prompts = read_prompts(tiny.prompts("tiny"))[: args.batch]
-    as_a_run_does(model, args, len(prompts))
+    compiling = as_a_run_does(model, args, len(prompts))
     setting = setting_of(args, model, title, dtype)
     if args.rows is not None:
         counts = args.rows or list(ROWS)
@@ -266,7 +282,7 @@ def main() -> int:
         print(write_rates(args.out, setting, rates))
         return 0
     work = Work(model, prompts, args.images, args.steps)
-    measure_all(args, names, work, preset, setting)
+    measure_all(args, names, work, preset, setting, compiling)
     return 0
 
 

@@ -562,12 +562,13 @@ def check_memory(bench: Bench, place: Place, method: str) -> None:
     whole = bench.once(method_run, place, "device", method)
     model = load_model(whole.plan.settings, bench.load, unet_id=None, dtype=place.dtype)
     gc.collect()  # what is free is the same when the run measures
-    sizes = [memory.pass_bytes(model, SIDE, gradient=gradient) for gradient in (False, True)]
-    budget = (memory.held_bytes(model) + 2.9 * max(sizes)) / memory.SHARE / memory.GIB
+    gradient = method in OPTIMIZING
+    size = memory.pass_bytes(model, SIDE, gradient=gradient)
+    budget = (memory.held_bytes(model) + 2.9 * size) / memory.SHARE / memory.GIB
     kind = {"kind": "memory", "save_latents": True}
     run = images(bench, place, method, memory_budget=budget, **kind)
-    rows = (run.folder.manifest() or {})["memory"]["backward"]
-    need(rows is not None and rows < 8, f"{rows} rows in a pass with gradients, not less than 8")
+    rows = (run.folder.manifest() or {})["memory"]["backward" if gradient else "forward"]
+    need(rows is not None and rows < 8, f"{rows} rows in a pass, not less than 8")
     compare_evaluations(run, whole)
     compare_runs(run, whole, TOLERANCE[place.dtype], optimizes=method in OPTIMIZING)
 

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling.checkpointing import Again
@@ -175,8 +176,15 @@ class Denoiser:
         """The network's output, (n, c, h, w): the one place that calls it."""
         raise NotImplementedError
 
-    def compile_for(self, rows: int) -> None:
-        """Makes calls of so many rows faster by compiling them; others run as before."""
+    # The network compiled for calls of one size, if it is.
+    compiled: Any = None
+
+    def compile_for(self, rows: int, image_length: int, num_inference_steps: int) -> None:
+        """Compiles the network for calls of so many rows, and tries it; others run as before.
+
+        image_length: in pixels. num_inference_steps: any that the sampler can make. Raises Unusable
+        where it cannot be compiled.
+        """
         raise self.lacks("compilation")
 
     def to_noise(self, output: torch.Tensor, x: torch.Tensor, t) -> torch.Tensor:

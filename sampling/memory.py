@@ -108,25 +108,44 @@ def tensors_in(values: object) -> Iterator[torch.Tensor]:
 # --- limits ---
 
 
-def choose_limits(model: Denoiser, image_length: int, budget_gib: float | None) -> Limits:
+def choose_limits(
+    model: Denoiser,
+    image_length: int,
+    budget_gib: float | None,
+    *,
+    gradients: bool = True,
+    num_inference_steps: int = 1,
+) -> Limits:
     """What fits into so many GiB, weights included; None: into what is free on the device.
 
-    One image is evaluated with and without gradients, and counted. On a CPU without a budget there
-    are no limits. Raises Unusable when one image does not fit. image_length: in pixels.
+    One image is evaluated, with gradients too if some will be taken, and counted; its decoding is
+    not. On a CPU without a budget there are no limits. Raises Unusable when one image does not fit.
+    image_length: in pixels. num_inference_steps: any that the sampler can make.
     """
     device = torch.device(model.device)
     if budget_gib is None and device.type != "cuda":
         return Limits()
-    forward = pass_bytes(model, image_length, gradient=False)
-    backward = pass_bytes(model, image_length, gradient=True)
     held = held_bytes(model)
     total = held + free_bytes(device) if budget_gib is None else budget_gib * GIB
+    try:
+        forward = pass_bytes(model, image_length, num_inference_steps, gradient=False)
+        backward = 0
+        if gradients:
+            backward = pass_bytes(model, image_length, num_inference_steps, gradient=True)
+    except torch.OutOfMemoryError as error:
+        raise Unusable(
+            f"one image of {image_length} pixels does not fit into the memory of {device}, of "
+            f"which {total / GIB:.1f} GiB are free; --image_length makes it smaller"
+        ) from error
     room = SHARE * total - held
     if room < max(forward, backward):
         least = (held + max(forward, backward)) / SHARE / GIB
         raise Unusable(too_small(budget_gib, total / GIB, least, image_length))
     rows = len(HALVES)
-    return Limits(int(room * rows // forward), int(room * rows // backward))
+    return Limits(
+        forward=int(room * rows // forward),
+        backward=int(room * rows // backward) if gradients else None,
+    )
 
 
 def too_small(budget: float | None, total: float, least: float, image_length: int) -> str:
@@ -147,14 +166,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 @no_grad
-def pass_bytes(model: Denoiser, image_length: int, *, gradient: bool) -> int:
+def pass_bytes(
+    model: Denoiser, image_length: int, num_inference_steps: int = 1, *, gradient: bool
+) -> int:
     """Bytes that one image's evaluation takes, both halves, with or without a gradient by x.
 
     Attention is open, which takes more than the model's own. The model is left as it is.
     """
     model = model.fork()
     model.limits = Limits(backward=len(HALVES))
-    model.set_timesteps(1)
+    model.set_timesteps(num_inference_steps)
     told = model.encode([""])
     shape = model.latent_shape(image_length, image_length)
 

@@ -5,6 +5,7 @@ import pytest
 from memorization_suite.commands import hints
 from memorization_suite.commands.machine import say_hints
 from memorization_suite.commands.settings import Sampling
+from memorization_suite.mitigation import build_mitigation
 
 FIGURES = {
     "measured": {"model": "A model's architecture", "pixels": 64, "device": "a card"},
@@ -54,11 +55,22 @@ def test_compilation_pays_in_long_runs_alone():
     [({}, 2), ({"compile": True}, 1), ({"device": "cpu"}, 0), ({"quiet": True}, 0)],
 )
 def test_hints_are_for_a_gpu(capsys, changed, lines):
+    assert said(capsys, "no_mitigation", **changed) == lines
+
+
+@pytest.mark.parametrize("method", ["per_sample", "cross_attention"])
+def test_compilation_does_not_help_gradients_and_patches(capsys, method):
+    assert said(capsys, method) == 1
+
+
+def said(capsys, method, **changed) -> int:
+    """Lines."""
+
     class Settings(Sampling):
         quiet = False
 
-    settings = Settings(device="cuda:0", n_samples_per_prompt=2)
+    settings = Settings(device="cuda:0", dtype="bf16", n_samples_per_prompt=2)
     for name, value in changed.items():
         object.__setattr__(settings, name, value)
-    say_hints(settings, prompts=9, seconds=1000)
-    assert len(capsys.readouterr().err.splitlines()) == lines
+    say_hints(settings, [build_mitigation(method)], prompts=9, seconds=1000)
+    return len(capsys.readouterr().err.splitlines())

@@ -6,16 +6,15 @@ from memorization_suite.runs.lazy import forward_ad, torch
 
 
 class Compiled:
-    """A UNet that `torch.compile` made faster for calls of so many rows.
+    """A UNet that `torch.compile` made faster for calls of one size, (rows, c, h, w).
 
     Compilation happens in the first such call. `fits` tells which calls it is for: other sizes,
     such as a smaller last batch, derivatives, and a UNet with patched attention or hooks run as
     without it, since a compiled one would not see the patch, or be compiled again.
     """
 
-    def __init__(self, unet: torch.nn.Module, rows: int):
-        self.rows = rows
-        self.unet = unet
+    def __init__(self, unet: torch.nn.Module, size: tuple[int, ...]):
+        self.size = size
         self.call = torch.compile(unet, dynamic=False)
         self.dtype = unet.dtype
         self.modules = list(unet.modules())
@@ -23,9 +22,9 @@ class Compiled:
         self.processors = [module.processor for module in self.attention]
 
     def fits(self, x: torch.Tensor) -> bool:
-        """Whether this call is one that it is for. x: (rows, c, h, w)."""
+        """Whether this call is one that it is for."""
         return (
-            len(x) == self.rows
+            tuple(x.shape) == self.size
             and x.dtype == self.dtype
             and not torch.is_grad_enabled()
             and forward_ad.unpack_dual(x).tangent is None

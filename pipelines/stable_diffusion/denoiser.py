@@ -13,7 +13,14 @@ from memorization_suite.pipelines.stable_diffusion import attention
 from memorization_suite.pipelines.stable_diffusion.compiled import Compiled
 from memorization_suite.runs.lazy import no_grad, np, torch
 from memorization_suite.sampling.checkpointing import Again, checkpointed
-from memorization_suite.sampling.denoiser import PARTS, Conditioning, Denoiser, Edit, See
+from memorization_suite.sampling.denoiser import (
+    PARTS,
+    Conditioning,
+    Denoiser,
+    Edit,
+    See,
+    Unusable,
+)
 
 # Of CLIP's tokens the official code of Somepalli et al. draws from the first 49400.
 CLIP_VOCABULARY = 49408
@@ -149,9 +156,23 @@ class StableDiffusionDenoiser(Denoiser):
             unet = self.compiled.call
         return unet(x, t, encoder_hidden_states=conditioning.tokens, return_dict=False)[0]
 
-    def compile_for(self, rows: int) -> None:
-        if self.compiled is None or self.compiled.rows != rows:
-            self.compiled = Compiled(self.unet, rows)
+    @no_grad
+    def compile_for(self, rows: int, image_length: int, num_inference_steps: int) -> None:
+        size = (rows, *self.latent_shape(image_length, image_length))
+        if self.compiled is not None and self.compiled.size == size:
+            return
+        model = self.fork()
+        model.compiled = Compiled(self.unet, size)
+        model.set_timesteps(num_inference_steps)
+        told = self.encode([""] * rows)
+        try:
+            model.predict(told.tokens.new_zeros(size), model.timesteps[0], told)
+        except Exception as error:  # of a compiler, its absence, or a layer that it cannot take
+            reason = str(error).strip().partition("\n")[0]
+            raise Unusable(
+                f"--compile is not possible here ({type(error).__name__}: {reason}). Leave it out"
+            ) from error
+        self.compiled = model.compiled
 
     def checkpointed(self, again: Again) -> AbstractContextManager[None]:
         blocks = [each for each in self.unet.modules() if type(each).__name__ in RECOMPUTED]

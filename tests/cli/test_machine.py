@@ -11,8 +11,10 @@ from memorization_suite.commands.detect_plan import plan_detection
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.tokens import Tokens
+from memorization_suite.detection import build_detector
 from memorization_suite.pipelines.loading import load_pipeline
-from memorization_suite.sampling.denoiser import Limits
+from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
+from memorization_suite.sampling.denoiser import Limits, Unusable
 
 SMALL = {"model_id": "tiny", "num_inference_steps": 2, "n_samples_per_prompt": 2, "quiet": True}
 # The model takes 7 MiB, an image far less than the rest.
@@ -38,19 +40,26 @@ def test_without_a_budget_a_run_on_the_cpu_has_no_limits(tmp_path):
 
 
 def test_a_budget_gives_rows_and_a_run_that_goes_on_keeps_them(tmp_path, monkeypatch):
-    run = generate(planned(tmp_path, memory_budget=BUDGET))
+    method = {"method": "per_sample", "optim_iters": 0}
+    run = generate(planned(tmp_path, memory_budget=BUDGET, **method))
     memory = manifest(run.path)["memory"]
     assert memory["budget_gib"] == BUDGET and memory["forward"] > 2 and memory["backward"] >= 2
     whole = images(run.path)
 
-    def never(*args):
+    def never(*args, **more):
         raise AssertionError("the memory is measured once")
 
     monkeypatch.setattr(machine, "choose_limits", never)
     for typed in (None, BUDGET):
         (run.path / "img_0000_01.png").unlink()
-        assert generate(planned(tmp_path, memory_budget=typed)).made
+        assert generate(planned(tmp_path, memory_budget=typed, **method)).made
         assert manifest(run.path)["memory"] == memory and images(run.path) == whole
+
+
+def test_a_run_without_gradients_plans_for_none(tmp_path):
+    run = generate(planned(tmp_path, memory_budget=BUDGET))
+    memory = manifest(run.path)["memory"]
+    assert memory["forward"] > 2 and memory["backward"] is None
 
 
 def test_another_budget_is_measured_anew(tmp_path):
@@ -63,7 +72,9 @@ def test_another_budget_is_measured_anew(tmp_path):
 def test_limits_change_no_count(tmp_path, monkeypatch):
     more = {"method": "per_sample", "optim_iters": 2, "target_loss": 1e-6}
     plain = generate(planned(tmp_path / "plain", **more))
-    monkeypatch.setattr(machine, "choose_limits", lambda *args: Limits(forward=2, backward=2))
+    monkeypatch.setattr(
+        machine, "choose_limits", lambda *args, **more: Limits(forward=2, backward=2)
+    )
     limited = generate(planned(tmp_path / "limited", **more))
     assert manifest(limited.path)["memory"]["backward"] == 2
     counted = [
@@ -100,12 +111,36 @@ def test_a_smaller_pass_after_an_error_of_memory_is_noted_with_the_images(tmp_pa
     assert [row["grad_rows"] for row in run.folder.costs().values()] == ["1.0", "1.0"]
 
 
+def test_a_sweep_that_shares_a_model_does_not_compile_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
+    model = load_pipeline("tiny", scheduler="keep")
+
+    def load(*args, **options):
+        return model
+
+    generate(planned(tmp_path / "compiled", compile=True), load=load)
+    assert model.compiled is not None
+    generate(planned(tmp_path / "plain"), load=load)
+    assert model.compiled is None
+
+
+def test_a_model_that_cannot_be_compiled_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
+    run = generate(planned(tmp_path))
+    before = images(run.path)
+
+    def refuse(self, *args):
+        raise Unusable("no compiler")
+
+    monkeypatch.setattr(StableDiffusionDenoiser, "compile_for", refuse)
+    with pytest.raises(Unusable, match="no compiler"):
+        generate(planned(tmp_path, compile=True, overwrite=True))
+    assert images(run.path) == before
+
+
 def test_compilation_is_for_full_batches_and_belongs_to_the_identity(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "memorization_suite.pipelines.stable_diffusion.denoiser.StableDiffusionDenoiser"
-        ".compile_for",
-        lambda self, rows: asked.append(rows),
+        StableDiffusionDenoiser, "compile_for", lambda self, rows, *size: asked.append(rows)
     )
     run = generate(planned(tmp_path, compile=True))
     assert asked == [4] and manifest(run.path)["identity"]["compile"] is True
@@ -132,6 +167,9 @@ def test_tensorfloat32_belongs_to_the_identity_where_it_matters(device, dtype, n
     object.__setattr__(settings, "device", device)
     object.__setattr__(settings, "dtype", dtype)
     assert machine.rounding(settings, []).get("tf32") is noted
+    sharpness = build_detector("sharpness")
+    product = machine.rounding(settings, [sharpness]).get("tf32")
+    assert product is (False if device == "cuda" else None)
 
 
 def test_a_calibration_uses_the_machine_as_a_run_does(tmp_path, monkeypatch):
