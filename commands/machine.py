@@ -14,6 +14,7 @@ from memorization_suite.runs.store import Store
 from memorization_suite.sampling import Hooks
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.memory import Limits, choose_limits
+from memorization_suite.sampling.passes import items_in_pass
 
 Part = Mitigation | Detector
 
@@ -72,9 +73,7 @@ def limits_of(memory: dict[str, Any]) -> Limits:
 def rows_in_flight(settings: Any, prompts: int, limits: Limits) -> int:
     """Rows of a guided step of a full batch through the network at once."""
     images = min(settings.batch_size, prompts) * settings.n_samples_per_prompt
-    if limits.forward is not None:
-        images = min(images, limits.forward // HALVES)
-    return HALVES * images
+    return HALVES * items_in_pass(images, HALVES, limits.forward)
 
 
 def say_hints(settings: Any, parts: Collection[Part], prompts: int, seconds: float) -> None:
