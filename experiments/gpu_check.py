@@ -3,6 +3,9 @@
 Every method, detector and command runs on the embedded models in fp32, bf16 and fp16, and is
 compared with the CPU in fp32 (the tolerances stand in experiments/device_checks.py). One line a
 failure, one line at the end; exit code 0: all passed, 1: something differed, 2: it could not begin.
+
+python -m experiments.gpu_check                             # on CUDA
+python -m experiments.gpu_check --device cpu --only resume  # a part, on the CPU
 """
 
 from __future__ import annotations
