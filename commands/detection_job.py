@@ -145,13 +145,13 @@ class Job:
         all. seconds: of a prompt. A prompt whose images memory did not suffice for has the least
         rows in a pass of them.
         """
-        alone = alone.reshape(len(prompts), -1).sum(1).tolist()
+        own = alone.reshape(len(prompts), -1).sum(1).tolist()
         shared = predictor.unet_evals.reshape(len(prompts), -1).sum(1).tolist()
         rows = [
             {
                 "set": name,
                 "prompt_index": prompt.row,
-                "unet_rows": alone[i],
+                "unet_rows": own[i],
                 "pass_unet_rows": shared[i],
                 "pass_seconds": f"{seconds:.4g}",
             }
