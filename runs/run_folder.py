@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,8 +74,10 @@ class RunFolder(Store):
         if trace:
             keys &= self.done("trace")
         if latents:
-            keys = {key for key in keys if self.latents_path(key).exists()}
-        return {key for key in keys if self.image_path(key).exists()}
+            kept = names_in(self.path / "latents")
+            keys = {key for key in keys if f"img_{key}.safetensors" in kept}
+        pictures = names_in(self.path)
+        return {key for key in keys if f"img_{key}.png" in pictures}
 
     def missing(self, wanted: Iterable[Key], *, latents: bool, trace: bool) -> set[Key]:
         """The wanted images that are not whole: what a run has to make."""
@@ -106,3 +109,11 @@ class RunFolder(Store):
                 "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>)?"
             )
         return found
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of what lies in a folder, by one listing; none where there is no folder."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()

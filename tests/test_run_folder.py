@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -268,6 +269,27 @@ def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
     assert folder.complete(latents=True, trace=False) == {KEYS[1]}
     assert folder.complete(latents=False, trace=True) == {KEYS[0]}
     assert folder.complete(latents=True, trace=True) == set()
+
+
+def test_each_folder_is_listed_once_whatever_it_holds(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.add("0", images=[row(key, unet_evals=2) for key in KEYS])
+    for key in KEYS:
+        folder.image_path(key).touch()
+        folder.latents_path(key).parent.mkdir(exist_ok=True)
+        folder.latents_path(key).touch()
+    folder.publish()
+    listed = []
+    listdir = os.listdir
+
+    def counted(path):
+        listed.append(Path(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == "images.csv")
+    assert folder.complete(latents=True, trace=False) == set(KEYS)
+    assert listed.count(tmp_path) == listed.count(tmp_path / "latents") == 1
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
