@@ -92,7 +92,7 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
         run.seconds = job.seconds
         if run.is_main:
             asked = {key.prompt for key in planned.wanted(planned.prompts)}
-            say_hints(planned.settings, planned.parts(), len(asked), run.seconds)
+            say_hints(planned.settings, planned.parts(), len(asked), job.model.limits, run.seconds)
     if state.num_processes > 1:
         state.destroy_process_group()
     return run

@@ -11,6 +11,8 @@ from memorization_suite.runs.progress import duration_text
 
 # What is gained by less is not worth a line.
 WORTH = 1.1
+# Rows in flight beyond which little is gained.
+ENOUGH = 64
 # Guidance runs every image with and without its prompt.
 HALVES = 2
 
@@ -41,13 +43,15 @@ def rows_per_second(rows: int) -> float:
     return table[points[-1]]
 
 
-def batch_size_hint(batch_size: int, samples: int, prompts: int) -> str:
+def batch_size_hint(batch_size: int, samples: int, prompts: int, limit: int | None = None) -> str:
     """What a larger --batch_size would bring; empty when that is little.
 
-    samples: images of a prompt. prompts: that there are.
+    samples: images of a prompt. prompts: that there are. limit: rows in a pass; None: no limit.
     """
     rows = HALVES * batch_size * samples
-    best = max(point for point in map(int, speeds()["rows_per_second"]) if point <= 64)
+    best = max(point for point in map(int, speeds()["rows_per_second"]) if point <= ENOUGH)
+    if limit is not None:
+        best = min(best, limit)
     larger = min(prompts, best // (HALVES * samples))
     if larger <= batch_size:
         return ""

@@ -76,15 +76,18 @@ def rows_in_flight(settings: Any, prompts: int, limits: Limits) -> int:
     return HALVES * items_in_pass(images, HALVES, limits.forward)
 
 
-def say_hints(settings: Any, parts: Collection[Part], prompts: int, seconds: float) -> None:
+def say_hints(
+    settings: Any, parts: Collection[Part], prompts: int, limits: Limits, seconds: float
+) -> None:
     """Says on stderr what would have been faster on a GPU, of a run that took so many seconds.
 
     parts: its methods and detectors; where they take gradients, or change the network, compilation
-    helps little. prompts: that were asked for.
+    helps little. prompts: that were asked for. limits: the model's.
     """
     if settings.quiet or not settings.device.startswith("cuda"):
         return
-    hints = [batch_size_hint(settings.batch_size, settings.n_samples_per_prompt, prompts)]
+    size = (settings.batch_size, settings.n_samples_per_prompt)
+    hints = [batch_size_hint(*size, prompts, limits.forward)]
     plain = all(getattr(type(part), "patch", Hooks.patch) is Hooks.patch for part in parts)
     if plain and not settings.compile and not derivatives(parts, settings.dtype):
         hints.append(compile_hint(seconds))

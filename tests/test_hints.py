@@ -6,6 +6,7 @@ from memorization_suite.commands import hints
 from memorization_suite.commands.machine import say_hints
 from memorization_suite.commands.settings import Sampling
 from memorization_suite.mitigation import build_mitigation
+from memorization_suite.sampling.denoiser import Limits
 
 FIGURES = {
     "measured": {"model": "A model's architecture", "pixels": 64, "device": "a card"},
@@ -43,6 +44,13 @@ def test_a_batch_that_is_large_enough(batch_size, samples, prompts):
     assert hints.batch_size_hint(batch_size, samples, prompts) == ""
 
 
+def test_a_batch_that_memory_does_not_take():
+    assert hints.batch_size_hint(batch_size=1, samples=2, prompts=9, limit=4) == ""
+    assert hints.batch_size_hint(batch_size=1, samples=2, prompts=9, limit=8).startswith(
+        "--batch_size 2 "
+    )
+
+
 def test_compilation_pays_in_long_runs_alone():
     assert hints.compile_hint(100) == ""
     assert hints.compile_hint(1000).startswith(
@@ -72,5 +80,5 @@ def said(capsys, method, **changed) -> int:
     settings = Settings(device="cuda:0", dtype="bf16", n_samples_per_prompt=2)
     for name, value in changed.items():
         object.__setattr__(settings, name, value)
-    say_hints(settings, [build_mitigation(method)], prompts=9, seconds=1000)
+    say_hints(settings, [build_mitigation(method)], prompts=9, limits=Limits(), seconds=1000)
     return len(capsys.readouterr().err.splitlines())
