@@ -128,7 +128,7 @@ def begin(run: Run, state, load: Callable | None) -> Job:
     state.wait_for_everyone()
     if not run.is_main:
         use_machine(model, settings, (run.folder.manifest() or {})["memory"], prompts)
-    return Job(run.plan, run.folder, model, state)
+    return Job(plan, run.folder, model, state)
 
 
 def warnings(rows: list[dict[str, str]]) -> str:

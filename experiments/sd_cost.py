@@ -103,7 +103,7 @@ def sd_cost() -> str:
     )
     memory = (
         f"GPU memory, counted from shapes: {counted['no_mitigation'] / 1024:.1f} GiB, per-sample "
-        f"{counted['per_sample'] / 1024:.1f} GiB; all within 8 GiB with --memory_budget 8."
+        f"{counted['per_sample'] / 1024:.1f} GiB. --memory_budget 8 plans to stay within 8 GiB."
     )
     downloads = (
         f"Downloads: the model {size_text(named('sd14').size)}, the checkpoints of the official "

@@ -44,11 +44,6 @@ class Limits:
         """For files."""
         return asdict(self)
 
-    @classmethod
-    def of(cls, stored: Mapping[str, int | None]) -> Limits:
-        """The inverse of `as_dict`."""
-        return cls(**stored)
-
 
 @dataclass(frozen=True)
 class Conditioning:
