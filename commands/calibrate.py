@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite import tiny
+from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.commands.machine import choose_memory, use_machine
 from memorization_suite.commands.settings import (
     QUIET,
@@ -234,7 +235,9 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
     if not 0 <= fpr < 1:
         raise ValueError(f"--fpr {fpr:g} is no share: it must be at least 0 and below 1")
     path = Path(scores)
-    path = path / "scores.csv" if path.is_dir() else path
+    if path.is_dir():
+        look_at(path)
+        path = path / "scores.csv"
     rows = read_csv(path)
     if not rows or not {"set", "score"} <= set(rows[0]):
         raise ValueError(f"{path} is no scores.csv of a detector: detect_memorization.py makes one")

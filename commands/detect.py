@@ -9,7 +9,13 @@ from functools import cached_property
 
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
-from memorization_suite.commands.machine import choose_memory, say_derivatives, use_machine
+from memorization_suite.commands.machine import (
+    choose_memory,
+    limits_of,
+    memory_facts,
+    say_derivatives,
+    use_machine,
+)
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 
@@ -22,12 +28,19 @@ class Detections:
     # By the detector's name.
     folders: dict[str, ScoreFolder]
 
+    @cached_property
+    def closed(self) -> bool:
+        """Whether all scores are there; of a piece, those of the other pieces too."""
+        return all(folder.is_finished() for folder in self.folders.values())
+
     @property
     def following(self) -> list[str]:
         """What one would type next: of one detector a threshold, of several how they compare;
-        without ordinary prompts images of these prompts with a mitigation.
+        without ordinary prompts images of these prompts with a mitigation. Nothing yet of a piece.
         """
         settings = self.plan.settings
+        if not self.closed:
+            return []
         folders = [str(folder.path) for folder in self.folders.values()]
         if "nonmem" not in self.plan.sets:
             typed = {name: getattr(settings, name) for name in ("model_id", "prompts")}
@@ -42,6 +55,13 @@ class Detections:
         prompts with the largest means.
         """
         lines = []
+        if not self.closed:
+            made = sum(len(prompts) for _, prompts in self.plan.batches())
+            places = ", ".join(str(folder.path) for folder in self.folders.values())
+            return (
+                f"{made} prompts of piece {self.plan.shard} in {places} (other pieces are not made "
+                "yet)"
+            )
         for folder in self.folders.values():
             table = folder.path / "scores.csv"
             lines.append(f"{table}: {report_line(table)}")
@@ -73,8 +93,11 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
             plan.identity(detector),
             overwrite=settings.overwrite,
             config=plan.config(detector),
-            memory=memory,
+            asked=plan.asked,
+            **memory_facts(settings, memory),
         )
+    for folder in folders.values():  # another piece may have begun first
+        model.limits = limits_of((folder.manifest() or {})["memory"])
     job = Job(plan, folders, model)
     with at_work():
         job.go()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,8 +13,10 @@ from typing import Any
 from memorization_suite.commands.machine import derivatives, rounding
 from memorization_suite.commands.settings import (
     QUIET,
+    SHARD,
     Sampling,
     check_model,
+    check_shard,
     command_line,
     fill,
     on_device,
@@ -45,6 +48,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
     unknown_name,
 )
+from memorization_suite.runs.shards import Shard, parse_shard
 from memorization_suite.runs.store import Row, Store
 
 SCRIPT = "detect_memorization.py"
@@ -103,6 +107,7 @@ class Request(Detection):
     save_masks: bool = unkeyed(
         False, "also write the masks of spatial detectors, as arrays and over the images"
     )
+    shard: str = unkeyed("", SHARD, metavar="I/N")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, QUIET)
 
@@ -122,6 +127,10 @@ class ScoreFolder(Store):
 
     files = ("masks", "overlays")
     tables = {"cost": prompt_of, "scores": prompt_of}
+
+    def wanted(self, asked: dict[str, int]) -> set[tuple[str, int]]:
+        """The prompts of every set."""
+        return {(name, row) for name, count in asked.items() for row in range(count)}
 
     def save_mask(self, stem: str, mask: np.ndarray, image: np.ndarray) -> None:
         """masks/<stem>.npy, float32 as the detector made it, and overlays/<stem>.png.
@@ -182,21 +191,50 @@ class DetectionPlan:
         """All arguments and the command, for people."""
         values = plain_values(self.settings)
         return {
-            "command": command_line(SCRIPT, self.typed, Request),
+            "command": command_line(SCRIPT, self.typed_for_whole, Request),
             **{name: values[name] for name in flag_names(Detection)},
             "detector": detector.name,
             **plain_values(detector),
             "derivatives": derivatives([detector], self.settings.dtype),
         }
 
+    @property
+    def typed_for_whole(self) -> dict[str, Any]:
+        """What one would type for all of it."""
+        return {name: value for name, value in self.typed.items() if name != "shard"}
+
+    @cached_property
+    def shard(self) -> Shard:
+        """The piece that is to be made."""
+        return parse_shard(self.settings.shard)
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """Prompts of each set, for the manifest."""
+        return {name: len(prompts) for name, prompts in self.sets.items()}
+
     def batches(self) -> list[tuple[str, list[Prompt]]]:
-        """(set, prompts) of every batch."""
+        """(set, prompts) of every batch of this piece."""
         size = self.settings.batch_size
-        return [
+        every = [
             (name, prompts[i : i + size])
             for name, prompts in self.sets.items()
             for i in range(0, len(prompts), size)
         ]
+        return [batch for number, batch in enumerate(every) if self.shard.has(number)]
+
+
+def look_at(folder: Path) -> None:
+    """Ends a detection in a folder that is whole but was not ended; says on stderr when it is not
+    whole. Another folder is left as it is. Raises ValueError for a damaged one.
+    """
+    store = ScoreFolder(folder)
+    manifest = store.manifest() or {}
+    if "detector" in manifest.get("identity", {}) and not store.close_if_whole():
+        print(
+            f"{folder} is not finished: it has {len(store.done('scores'))} prompts so far",
+            file=sys.stderr,
+        )
 
 
 def plan_detection(**typed: Any) -> DetectionPlan:
@@ -207,6 +245,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     """
     general, detector_flags = split(typed, Request, flag_owners(DETECTORS))
     asked = Request(**general)
+    check_shard(asked)
     names = detector_names(asked.detector)
     check_owners(asked.detector, names, detector_flags)
     check_model(asked.model_id)

@@ -40,19 +40,23 @@ class Job:
             for folder in self.folders.values():
                 folder.publish()
         for folder in self.folders.values():
-            folder.finish()
+            if self.plan.shard:
+                folder.close_if_whole()
+            else:
+                folder.finish()
 
     def progress(self) -> Progress:
         """Of the prompts of all sets."""
         settings = self.plan.settings
-        total = sum(len(prompts) for prompts in self.plan.sets.values())
         batches = self.plan.batches()
+        total = sum(len(prompts) for _, prompts in batches)
         to_make = sum(len(prompts) for name, prompts in batches if self.missing(name, prompts))
         names = ", ".join(detector.name for detector in self.plan.detectors)
         images = settings.n_samples_per_prompt
+        piece = f", piece {self.plan.shard}" if self.plan.shard else ""
         return Progress(
             f"{total} prompts, {images} image{'s' * (images > 1)} each: {names}, "
-            f"{settings.model_id} on {self.model.device}",
+            f"{settings.model_id} on {self.model.device}{piece}",
             total,
             unit="prompt",
             there=total - to_make,

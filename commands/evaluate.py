@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.commands.settings import split
 from memorization_suite.detection.evaluation.roc import RESAMPLES, RULES, check
 from memorization_suite.detection.evaluation.roc_plots import write_plots
@@ -208,6 +209,8 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path} is not there")
         inside = [path]
         if path.is_dir():
+            for folder in (path, *(file.parent for file in path.glob("*/manifest.json"))):
+                look_at(folder)
             inside = sorted(path.glob("scores.csv")) or sorted(path.glob("*/scores.csv"))
         if not inside:
             print(f"{path} holds no scores.csv: left out", file=sys.stderr)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from memorization_suite.commands.generate_plan import Plan
-from memorization_suite.commands.image_job import Job
+from memorization_suite.commands.image_job import Job, close
 from memorization_suite.commands.machine import (
     choose_memory,
     derivatives,
+    limits_of,
+    memory_facts,
     say_derivatives,
     say_hints,
     use_machine,
 )
 from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.processes import processes
 from memorization_suite.runs.run_folder import Key, RunFolder
 
 
@@ -33,6 +35,8 @@ class Run:
     seconds: float = 0.0
     # Of the processes of `accelerate launch` one speaks for all.
     is_main: bool = True
+    # Whether all images are there; of a piece, those of the other pieces too.
+    closed: bool = True
 
     @property
     def path(self) -> Path:
@@ -41,15 +45,19 @@ class Run:
 
     @property
     def following(self) -> list[str]:
-        """What one would type next: the scores of the images."""
+        """What one would type next: the scores of the images, when all are there."""
+        if not self.closed:
+            return []
         script = "metrics/compute_sscd_orig_clip_score.py"
         return ["python", script, "--gen_folder", str(self.path)]
 
     @property
     def summary(self) -> str:
         """What there is and what it cost, in a line."""
-        wanted = len(self.plan.wanted(self.plan.prompts))
-        text = f"{wanted} images in {self.path} "
+        of_piece = f" of piece {self.plan.shard}" if self.plan.shard else ""
+        text = f"{len(self.plan.own())} images{of_piece} in {self.path} "
+        if not self.closed:
+            text += "(other pieces are not made yet) "
         if not self.made:
             return text + "(nothing to make)"
         rows = self.folder.costs()
@@ -72,26 +80,26 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     `accelerate launch` share the batches. Raises ValueError for what the user can mend, before the
     folder is changed.
     """
-    from accelerate import PartialState
-
-    # Per-sample work is uneven, so processes wait long for each other.
-    cpu = planned.settings.device == "cpu"
-    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+    state = processes(cpu=planned.settings.device == "cpu")
     run = Run(planned, RunFolder(planned.folder), is_main=state.is_main_process)
     if run.is_main:
         run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
         describe(planned)
-    if planned.is_finished() and not planned.settings.overwrite:
+    overwrite = planned.settings.overwrite
+    missing = set(planned.own()) if overwrite else planned.missing()
+    if not missing and run.folder.manifest() is not None:
         if run.is_main:
             write_json(run.path / "config.json", planned.config)  # files may have moved
+            run.closed = run.folder.is_finished() or close(planned, run.folder)
     else:
-        job = begin(run, state, load)
+        job = begin(run, state, load, missing)
         with at_work():
             job.go()
         run.made = job.made
         run.seconds = job.seconds
         if run.is_main:
-            asked = {key.prompt for key in planned.wanted(planned.prompts)}
+            run.closed = run.folder.is_finished()
+            asked = {key.prompt for key in planned.own()}
             say_hints(planned.settings, planned.parts(), len(asked), job.model.limits, run.seconds)
     if state.num_processes > 1:
         state.destroy_process_group()
@@ -106,8 +114,11 @@ def describe(planned: Plan) -> None:
     say_derivatives(planned.parts(), planned.settings.dtype)
 
 
-def begin(run: Run, state, load: Callable | None) -> Job:
-    """The model, then the folder, which is changed last. Raises ValueError."""
+def begin(run: Run, state, load: Callable | None, missing: set[Key]) -> Job:
+    """The model, then the folder, which is changed last. Raises ValueError.
+
+    missing: what is to be made.
+    """
     settings = run.plan.settings
     device = str(state.device) if state.num_processes > 1 else settings.device
     own = {"unet_id": settings.unet_id, "dtype": settings.dtype, "device": device}
@@ -123,12 +134,19 @@ def begin(run: Run, state, load: Callable | None) -> Job:
         )
         use_machine(model, settings, memory, prompts)
         run.folder.start(
-            plan.identity, overwrite=settings.overwrite, config=plan.config, memory=memory
+            plan.identity,
+            overwrite=settings.overwrite,
+            config=plan.config,
+            asked=asdict(plan.asked),
+            **memory_facts(settings, memory),
         )
     state.wait_for_everyone()
-    if not run.is_main:
-        use_machine(model, settings, (run.folder.manifest() or {})["memory"], prompts)
-    return Job(plan, run.folder, model, state)
+    noted = (run.folder.manifest() or {})["memory"]
+    if run.is_main:
+        model.limits = limits_of(noted)  # another piece may have begun first
+    else:
+        use_machine(model, settings, noted, prompts)
+    return Job(plan, run.folder, model, state, missing)
 
 
 def warnings(rows: list[dict[str, str]]) -> str:

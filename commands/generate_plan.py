@@ -12,10 +12,12 @@ from memorization_suite.commands.machine import derivatives, rounding
 from memorization_suite.commands.screen import Screen, parse_screen
 from memorization_suite.commands.settings import (
     QUIET,
+    SHARD,
     Sampling,
     check_model,
     check_prompts,
     check_range,
+    check_shard,
     command_line,
     fill,
     on_device,
@@ -39,7 +41,7 @@ from memorization_suite.pipelines.models import (
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.plugins import plugins_of
-from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.run_folder import Asked, Key, RunFolder
 from memorization_suite.runs.settings import (
     checked,
     flag,
@@ -52,6 +54,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
+from memorization_suite.runs.shards import Shard, parse_shard
 
 SCRIPT = "generate_images.py"
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
@@ -94,12 +97,11 @@ class Request(Generation):
         "mitigate only images with a larger score",
         metavar="DETECTOR:THRESHOLD",
     )
-    save_latents: bool = unkeyed(
-        False, "also write latents/img_PPPP_SS.safetensors: initial, adjusted, final"
-    )
+    save_latents: bool = unkeyed(False, "also write latents/: initial, adjusted, final")
     trace: bool = unkeyed(
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
+    shard: str = unkeyed("", SHARD, metavar="I/N")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, QUIET)
 
@@ -149,7 +151,7 @@ class Plan:
     def config(self) -> dict:
         """All arguments and the command, for people."""
         return {
-            "command": command_line(SCRIPT, self.typed, Request),
+            "command": command_line(SCRIPT, self.typed_for_whole, Request),
             **self.general(),
             "preset": self.preset,
             "prompts": str(Path(self.settings.prompts).resolve()),
@@ -160,6 +162,22 @@ class Plan:
             "save_latents": self.settings.save_latents,
             "trace": self.settings.trace,
         }
+
+    @property
+    def typed_for_whole(self) -> dict[str, Any]:
+        """What one would type for the whole run."""
+        return {name: value for name, value in self.typed.items() if name != "shard"}
+
+    @cached_property
+    def shard(self) -> Shard:
+        """The piece of the run that is to be made."""
+        return parse_shard(self.settings.shard)
+
+    def piece(self, shard: Shard) -> Plan:
+        """The same run, of which this piece is to be made."""
+        typed = {"shard": str(shard)} if shard else {}
+        settings = replace(self.settings, shard=typed.get("shard", ""))
+        return replace(self, settings=settings, typed={**self.typed_for_whole, **typed})
 
     def parts(self) -> list[Mitigation | Detector]:
         """The methods, and the detector that screens."""
@@ -190,16 +208,28 @@ class Plan:
         end = len(self.prompts) if self.settings.end is None else self.settings.end
         return [key for key in self.keys(prompts) if self.settings.start <= key.prompt < end]
 
-    def is_finished(self) -> bool:
-        """Whether the run ended, and every image that is asked for is there."""
-        return RunFolder(self.folder).is_finished() and not self.missing()
+    def own(self) -> list[Key]:
+        """The images that are asked for and that are in this piece of the run."""
+        batches = [prompts for number, prompts in self.batches() if self.shard.has(number)]
+        return [key for prompts in batches for key in self.wanted(prompts)]
 
     def missing(self) -> set[Key]:
-        """The images that are asked for and that the run folder lacks: where a run goes on."""
+        """The own images that the run folder lacks: where a run goes on."""
         settings = self.settings
-        wanted = self.wanted(self.prompts)
         folder = RunFolder(self.folder)
-        return folder.missing(wanted, latents=settings.save_latents, trace=settings.trace)
+        return folder.missing(self.own(), latents=settings.save_latents, trace=settings.trace)
+
+    @property
+    def asked(self) -> Asked:
+        """What makes the run whole, for its manifest."""
+        settings = self.settings
+        end = len(self.prompts) if settings.end is None else settings.end
+        return Asked(
+            start=settings.start,
+            end=end,
+            samples=settings.n_samples_per_prompt,
+            of=len(self.prompts) * settings.n_samples_per_prompt,
+        )
 
 
 def plan(**typed: Any) -> Plan:
@@ -210,6 +240,7 @@ def plan(**typed: Any) -> Plan:
     """
     general, method_flags = split(typed, Request, flag_owners(METHODS))
     asked = Request(**general)
+    check_shard(asked)
     method = method_of(asked)
     model_id = asked.model_id
     check_model(model_id)

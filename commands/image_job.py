@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.generate_plan import Plan
@@ -22,6 +22,10 @@ from memorization_suite.sampling.sample import Sample, noise_of, sample, to_pict
 if TYPE_CHECKING:
     from PIL import Image
 
+# Seconds between two writings of the tables, and how many times as long as one takes.
+LEAST_PAUSE = 30.0
+SHARE = 50
+
 
 @dataclass
 class MadeBatch:
@@ -38,7 +42,8 @@ class MadeBatch:
 class Job:
     """Generates what is missing in a run folder."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, model: Denoiser, state):
+    def __init__(self, plan: Plan, folder: RunFolder, model: Denoiser, state, missing: set[Key]):
+        """missing: what the plan has to make."""
         self.plan = plan
         self.folder = folder
         self.model = model
@@ -46,16 +51,15 @@ class Job:
         # What was sampled by this process, and what it took.
         self.sampled = 0
         self.unet_evals = 0
+        # When the tables were written last, and the seconds until they are again.
         self.published = time.monotonic()
+        self.pause = LEAST_PAUSE
         # What was made, and the seconds that it took.
         self.made: list[Key] = []
         self.seconds = 0.0
-        # What this command has to make.
-        self.missing = plan.missing()
-
-    def is_mine(self, batch_number: int) -> bool:
-        """Whether this process makes the batch."""
-        return batch_number % self.state.num_processes == self.state.process_index
+        self.missing = missing
+        # The piece of this process.
+        self.shard = plan.shard.part(1 + state.process_index, state.num_processes)
 
     def go(self) -> None:
         """Makes what is missing, and closes the folder."""
@@ -70,12 +74,14 @@ class Job:
         """Of the images that this process has to do with."""
         wanted: list[Key] = []
         for number, prompts in self.plan.batches():
-            if self.is_mine(number):
+            if self.shard.has(number):
                 wanted += self.plan.wanted(prompts)
         there = len(wanted) - len(self.missing.intersection(wanted))
         captions = len({key.prompt for key in wanted})
         settings = self.plan.settings
         where = f"{self.plan.mitigation.name}, {settings.model_id} on {self.model.device}"
+        if self.plan.shard:
+            where += f", piece {self.plan.shard}"
         if self.state.num_processes > 1:
             where += f", in each of {self.state.num_processes} processes"
         return Progress(
@@ -95,7 +101,7 @@ class Job:
         draws = self.official_draws([len(prompts) for _, prompts in batches])
         for (number, prompts), noise in zip(batches, draws):
             wanted = self.plan.wanted(prompts)
-            if not wanted or not self.is_mine(number):
+            if not wanted or not self.shard.has(number):
                 continue
             missing = self.missing.intersection(wanted)
             if missing:
@@ -181,19 +187,30 @@ class Job:
             if made.latents is not None:
                 self.folder.save_latents(key, made.latents[i])
 
-    def publish_now_and_then(self, seconds: float = 30.0) -> None:
+    def publish_now_and_then(self) -> None:
         """Keeps the tables fresh during a long run; rows are safe in the batches' parts."""
-        if self.state.is_main_process and time.monotonic() - self.published > seconds:
+        start = time.monotonic()
+        if self.state.is_main_process and start - self.published > self.pause:
             self.folder.publish()
             self.published = time.monotonic()
+            self.pause = max(LEAST_PAUSE, SHARE * (self.published - start))
 
     def finish(self, seconds: float) -> None:
         """Closes the folder, and notes what was made."""
-        there = self.folder.done("images")
-        self.folder.finish(images=len(there), of=len(self.plan.keys(self.plan.prompts)))
-        wanted = self.plan.wanted(self.plan.prompts)
-        self.made = [key for key in wanted if key in self.missing]
+        close(self.plan, self.folder)
+        self.made = [key for key in self.plan.own() if key in self.missing]
         self.seconds = seconds
+
+
+def close(plan: Plan, folder: RunFolder) -> bool:
+    """Whether the run is closed, of which the plan's images are all made.
+
+    A piece of it closes it only when the others are made too.
+    """
+    if plan.shard:
+        return folder.close_if_whole()
+    folder.close(asdict(plan.asked))
+    return True
 
 
 def latents_of(sample: Sample) -> list[dict[str, torch.Tensor]]:

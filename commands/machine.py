@@ -46,6 +46,13 @@ def choose_memory(
     return {"budget_gib": settings.memory_budget, **limits.as_dict()}
 
 
+def memory_facts(settings: Any, memory: dict[str, Any]) -> dict[str, Any]:
+    """For `Store.start`: what is noted there already stays, unless a budget was typed."""
+    if settings.memory_budget is None:
+        return {"once": {"memory": memory}}
+    return {"memory": memory}
+
+
 def use_machine(model: Denoiser, settings: Any, memory: dict[str, Any], prompts: int) -> None:
     """Sets the model's limits, and compiles it where that is asked for.
 

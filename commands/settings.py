@@ -29,10 +29,12 @@ from memorization_suite.runs.settings import (
     unkeyed,
     unknown_name,
 )
+from memorization_suite.runs.shards import parse_shard
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
+SHARD = "only batches I, I+N, I+2N, ...: a piece of the run"
 QUIET = "no progress, and no line on what comes next"
 ON_MACHINE = ("dtype", "device", "tf32", "memory_budget", "compile")
 # Of --help -> flags of generation and detection below it.
@@ -50,7 +52,15 @@ HEADINGS = {
         "seed",
         "rng",
     ),
-    "output": ("output_path", "save_latents", "trace", "save_masks", "overwrite", "quiet"),
+    "output": (
+        "output_path",
+        "save_latents",
+        "trace",
+        "save_masks",
+        "shard",
+        "overwrite",
+        "quiet",
+    ),
 }
 MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(tiny.MODELS)}"
 
@@ -170,6 +180,15 @@ def check_range(start: int, end: int | None, total: int, source: str | Path) -> 
             f"0 <= start < end <= {total}"
         )
     return end
+
+
+def check_shard(settings: Any) -> None:
+    """Raises ValueError for what is no piece, and for one that would remove what others made."""
+    if parse_shard(settings.shard) and settings.overwrite:
+        raise ValueError(
+            f"--shard {settings.shard} makes one of several pieces, and --overwrite would remove "
+            "those of the others. Give another --output_path, or remove the folder first"
+        )
 
 
 def check_model(model_id: str) -> None:

@@ -56,10 +56,11 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as written by `write_csv`; none if the file is not there."""
-    if not path.exists():
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def read_text(path: Path, kind: str) -> str:

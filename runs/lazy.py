@@ -22,6 +22,8 @@ class Lazy(ModuleType):
 if TYPE_CHECKING:
     import cv2
     import numpy as np
+    import psutil
+    import submitit
     import torch
     from PIL import Image, ImageOps
     from torch import nn
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 else:
     cv2 = Lazy("cv2")
     np = Lazy("numpy")
+    psutil = Lazy("psutil")
+    submitit = Lazy("submitit")
     torch = Lazy("torch")
     nn = Lazy("torch.nn")
     forward_ad = Lazy("torch.autograd.forward_ad")
@@ -44,7 +48,7 @@ else:
     ImageOps = Lazy("PIL.ImageOps")
 
 __all__ = ["F", "Image", "ImageOps", "cv2", "forward_ad", "nn", "no_grad", "np", "torch"]
-__all__ += ["checkpointing", "dispatch", "torch_attention"]
+__all__ += ["checkpointing", "dispatch", "psutil", "submitit", "torch_attention"]
 
 
 def no_grad(function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,23 @@ from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.store import Store
 
 NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to have, so that everybody can tell when it is whole."""
+
+    # Rows of the prompt file, and images of each.
+    start: int
+    end: int
+    samples: int
+    # Images that the whole file would have.
+    of: int
+
+    def keys(self) -> set[Key]:
+        """The images."""
+        rows = range(self.start, self.end)
+        return {Key(row, sample) for row in rows for sample in range(self.samples)}
 
 
 @dataclass(frozen=True, order=True)
@@ -79,6 +96,14 @@ class RunFolder(Store):
         pictures = names_in(self.path)
         return {key for key in keys if f"img_{key}.png" in pictures}
 
+    def wanted(self, asked: dict) -> set[Key]:
+        """The images that make the run whole."""
+        return Asked(**asked).keys()
+
+    def close(self, asked: dict) -> None:
+        """Notes the end, and how many images there are."""
+        self.finish(images=len(self.done("images")), of=Asked(**asked).of)
+
     def missing(self, wanted: Iterable[Key], *, latents: bool, trace: bool) -> set[Key]:
         """The wanted images that are not whole: what a run has to make."""
         return set(wanted) - self.complete(latents=latents, trace=trace)
@@ -87,11 +112,16 @@ class RunFolder(Store):
         """Rows of images.csv by image."""
         return {Key.of(row): row for row in self.rows("images")}
 
-    def images(self) -> dict[Key, Path]:
-        """Image files by key. Raises ValueError when there are none, or one that is of no run."""
+    def images(self, names: Collection[str] | None = None) -> dict[Key, Path]:
+        """Image files by key. names: in the folder, where they were listed already.
+
+        Raises ValueError when there are none, or one that is of no run.
+        """
         found: dict[Key, Path] = {}
-        for path in sorted([*self.path.glob("*.png"), *self.path.glob("*.jpg")]):
-            match = NAME.fullmatch(path.name)
+        names = names_in(self.path) if names is None else names
+        for name in sorted(name for name in names if name.endswith((".png", ".jpg"))):
+            path = self.path / name
+            match = NAME.fullmatch(name)
             if not match:
                 raise ValueError(
                     f"{path} is no image of a run, whose names are img_PPPP_SS.png: "

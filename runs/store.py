@@ -4,22 +4,29 @@ A store is a folder with an identity (`manifest.json`) and tables (CSV). Work is
 their rows lie in `.parts/` until they are put into the tables. Nothing half-written has a final
 name, so what has its rows (and, of a run, its image) is done, and a stopped run goes on with the
 rest: `RunFolder.missing` says what that is.
+
+Several processes may add at once, each batch in a file of its own. What is read and then written
+anew, the manifest and the tables, only one process changes at a time (`changing`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from memorization_suite.runs.claims import FOLDER, alone
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import read_csv, write_csv, write_json
 
 SCHEMA = 1
-FILES = ("manifest.json", "config.json", ".parts", ".*.part")  # of every store
+FILES = ("manifest.json", "config.json", ".parts", FOLDER, ".*.part")  # of every store
 Row = dict[str, str]
 
 
@@ -65,38 +72,76 @@ class Store:
         elif not overwrite:
             self.check_identity(self.manifest() or {}, identity)
 
-    def start(self, identity: dict, *, config: dict, overwrite: bool = False, **facts: Any) -> None:
-        """Begins in a checked folder, or goes on. Raises OSError.
+    def changing(self) -> AbstractContextManager[None]:
+        """A block in which no other process changes the manifest or the tables."""
+        return alone(self.path, "tables")
+
+    def start(
+        self,
+        identity: dict,
+        *,
+        config: dict,
+        overwrite: bool = False,
+        once: Mapping[str, Any] | None = None,
+        **facts: Any,
+    ) -> None:
+        """Begins in a checked folder, or goes on. Raises OSError, and ValueError when another run
+        began there meanwhile.
 
         config: all arguments and the command, for people. facts: for the manifest beside the
-        identity.
+        identity. once: the same, but what is noted there stays.
         """
-        manifest = None if overwrite else self.manifest()
-        if manifest is None:
-            self.clear()
-            manifest = {
-                "schema": SCHEMA,
-                "identity": identity,
-                "started": now(),
-                "environments": [],
-            }
-        used = environment()
-        environments = manifest["environments"]
-        if used not in environments:
-            environments = [*environments, used]
-        changed = {"environments": environments, "finished": None, **facts}
-        write_json(self.path / "manifest.json", manifest | changed)
-        write_json(self.path / "config.json", config)
+        with self.changing():
+            manifest = None if overwrite else self.manifest()
+            if manifest is None:
+                self.clear()
+                manifest = {
+                    "schema": SCHEMA,
+                    "identity": identity,
+                    "started": now(),
+                    "environments": [],
+                }
+            else:
+                self.check_identity(manifest, identity)
+            used = environment()
+            environments = manifest["environments"]
+            if used not in environments:
+                environments = [*environments, used]
+            changed = {"environments": environments, "finished": None, **facts}
+            noted = {**(once or {}), **manifest, **changed}
+            write_json(self.path / "manifest.json", noted)
+            write_json(self.path / "config.json", config)
 
     def finish(self, **facts: Any) -> None:
-        """Notes the end, with facts for people."""
-        self.publish()
-        # Not before the end: another process may be about to write there.
-        folder = self.path / ".parts"
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        """Puts all parts into the tables, and notes the end, with facts for people."""
+        with self.changing():
+            self.put_into_tables()
+            with suppress(OSError):  # there is none, or another process is at work
+                (self.path / ".parts").rmdir()
+            manifest = self.manifest() or {}
+            write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
+
+    def close(self, asked: dict[str, Any]) -> None:
+        """Notes the end of work of which everything that was asked for is made."""
+        self.finish()
+
+    def close_if_whole(self) -> bool:
+        """Whether the work is at its end. It is ended now if everything that the manifest asks for
+        has its rows, the last that is written of a batch: of several processes the last one does
+        so, or any later command.
+        """
         manifest = self.manifest() or {}
-        write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
+        if manifest.get("finished") or "asked" not in manifest:
+            return bool(manifest.get("finished"))
+        *_, last = self.tables
+        if not self.done(last).issuperset(self.wanted(manifest["asked"])):
+            return False
+        self.close(manifest["asked"])
+        return True
+
+    def wanted(self, asked: dict[str, Any]) -> set:
+        """Keys of everything that is asked for, as the manifest has it."""
+        raise NotImplementedError
 
     def manifest(self) -> dict | None:
         """manifest.json, or None where there is none. Raises ValueError for another file."""
@@ -155,13 +200,18 @@ class Store:
             )
 
     def clear(self) -> None:
-        """Removes what a run writes, and nothing else."""
-        for pattern in self.own:
-            for entry in self.path.glob(pattern):
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink(missing_ok=True)
+        """Removes what a run writes, and nothing else; the manifest first, without which nothing
+        is done.
+        """
+        (self.path / "manifest.json").unlink(missing_ok=True)
+        for name in os.listdir(self.path):
+            if name == FOLDER or not any(fnmatch(name, pattern) for pattern in self.own):
+                continue
+            entry = self.path / name
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
 
     # --- tables ---
 
@@ -170,14 +220,25 @@ class Store:
 
         batch: a name for files, which tells the batches apart. Raises OSError.
         """
-        (self.path / ".parts").mkdir(exist_ok=True)
         for table in self.tables:
             if table in tables:
-                write_csv(self.path / ".parts" / f"{table}_{batch}.csv", tables[table])
+                self.add_part(f"{table}_{batch}", tables[table])
+
+    def add_part(self, name: str, rows: list[dict]) -> None:
+        """A file of rows in `.parts/`, which another process may be about to remove. Raises
+        OSError.
+        """
+        while True:
+            (self.path / ".parts").mkdir(exist_ok=True)
+            try:
+                return write_csv(self.path / ".parts" / f"{name}.csv", rows)
+            except FileNotFoundError:
+                if not self.path.is_dir():
+                    raise
 
     def rows(self, table: str) -> list[Row]:
         """All rows so far, in order. Raises ValueError for a file that is no such table."""
-        return self.merged(table, [self.path / f"{table}.csv", *self.parts(table)])
+        return self.merged(table)[0]
 
     def done(self, table: str) -> set:
         """What the rows so far are about."""
@@ -185,11 +246,15 @@ class Store:
 
     def publish(self) -> None:
         """Writes the tables from all batches so far, and drops the parts that are in them now."""
+        with self.changing():
+            self.put_into_tables()
+
+    def put_into_tables(self) -> None:
+        """`publish`, in a block of `changing`."""
         for table in self.tables:
-            parts = self.parts(table)
+            rows, parts = self.merged(table)
             if parts:
-                file = self.path / f"{table}.csv"
-                write_csv(file, self.merged(table, [file, *parts]))
+                write_csv(self.path / f"{table}.csv", rows)
             for part in parts:
                 part.unlink(missing_ok=True)
 
@@ -197,22 +262,32 @@ class Store:
         """Files of the batches that are in no table yet."""
         return sorted((self.path / ".parts").glob(f"{table}_*.csv"))
 
-    def merged(self, table: str, files: Iterable[Path]) -> list[Row]:
-        """Rows of the files, in order; a later file wins. Raises ValueError."""
+    def merged(self, table: str) -> tuple[list[Row], list[Path]]:
+        """(rows of the table and of all parts, in order, where a later file wins; the parts).
+
+        Raises ValueError. A part that vanishes meanwhile is in the table by then, which is
+        therefore read last.
+        """
+        parts = self.parts(table)
+        fresh = [self.by_key(table, part) for part in parts]
+        found = self.by_key(table, self.path / f"{table}.csv")
+        for rows in fresh:
+            found |= rows
+        return [row for key in sorted(found) for row in found[key]], parts
+
+    def by_key(self, table: str, file: Path) -> dict[Any, list[Row]]:
+        """Rows of a file by key; none where there is no file. Raises ValueError."""
         about = self.tables[table]
         found: dict[Any, list[Row]] = {}
-        for file in files:
-            fresh: dict[Any, list[Row]] = {}
-            for row in read_csv(file):
-                try:
-                    fresh.setdefault(about(row), []).append(row)
-                except (KeyError, ValueError, TypeError) as error:
-                    raise ValueError(
-                        f"{file} is no table {table} of a {self.what} "
-                        f"({type(error).__name__}: {error}): mend it or move it away"
-                    ) from error
-            found |= fresh
-        return [row for key in sorted(found) for row in found[key]]
+        for row in read_csv(file):
+            try:
+                found.setdefault(about(row), []).append(row)
+            except (KeyError, ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{file} is no table {table} of a {self.what} "
+                    f"({type(error).__name__}: {error}): mend it or move it away"
+                ) from error
+        return found
 
 
 def differences(before: dict, after: dict) -> list[str]:

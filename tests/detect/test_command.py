@@ -13,6 +13,7 @@ from PIL import Image
 import memorization_suite.pipelines.loading
 from memorization_suite.commands import detect as detection
 from memorization_suite.commands import detect_plan
+from memorization_suite.commands.detect_plan import ScoreFolder
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection import DETECTORS
@@ -363,3 +364,26 @@ def test_help_shows_the_flags_of_the_detector_that_is_typed(capsys):
         main(["--detector", "sharpness", "--help"])
     out = capsys.readouterr().out
     assert "--step_length" in out and "--statistics" not in out
+
+
+def test_pieces_are_the_scores_of_one_process(detect, tmp_path, capsys):
+    """Three and two prompts with -b 2: the batches are mem 0 1, mem 2, nonmem 0 1."""
+    whole = detect(tmp_path / "whole", "-b", "2") / "noise_norm"
+    for place, number in enumerate((2, 1), 1):
+        folder = detect(tmp_path / "pieces", "-b", "2", "--shard", f"{number}/2") / "noise_norm"
+        told = "other pieces are not made yet" in capsys.readouterr().out
+        assert ScoreFolder(folder).is_finished() == (place == 2) and told == (place == 1)
+    assert (folder / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert not (folder / ".parts").exists()
+
+
+def test_an_evaluation_ends_a_whole_detection_and_tells_of_a_piece(detect, tmp_path, capsys):
+    folder = detect(tmp_path / "pieces", "-b", "2", "--shard", "1/2") / "noise_norm"
+    assert main(["evaluate", str(folder), "--quiet"]) == 0
+    assert f"{folder} is not finished: it has 4 prompts so far" in capsys.readouterr().err
+    detect(tmp_path / "pieces", "-b", "2", "--shard", "2/2")
+    (folder / ".parts").mkdir()
+    (folder / "scores.csv").rename(folder / ".parts" / "scores_mem_000000.csv")
+    write_json(folder / "manifest.json", ScoreFolder(folder).manifest() | {"finished": None})
+    assert main(["evaluate", str(folder), "--quiet"]) == 0
+    assert ScoreFolder(folder).is_finished() and (folder / "scores.csv").exists()

@@ -1,0 +1,173 @@
+"""Claims: one of several wins, the dead are found by what is known of them, the living never."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from memorization_suite.runs import claims as claims_module
+from memorization_suite.runs import slurm
+from memorization_suite.runs.claims import SILENT, Claims, Holder, alone
+
+ELSEWHERE = {"host": "other", "machine": "other", "pid": 1, "born": 0.0}
+
+
+@pytest.fixture
+def claims(tmp_path):
+    return Claims(tmp_path / "claims")
+
+
+def left_by(claims, holder, *, name="work", number=1, silent=0.0):
+    """A claim that another process made, not heard of for so many seconds."""
+    claims.folder.mkdir(exist_ok=True)
+    file = claims.folder / f"{name}.{number}"
+    file.write_text(json.dumps({"holder": holder, "since": "2026-01-01T00:00:00+00:00"}))
+    then = time.time() - silent
+    os.utime(file, (then, then))
+
+
+def ended_process():
+    """The holder of a process of this machine that has ended."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        pid = process.pid
+    return vars(replace(Holder.me(), pid=pid))
+
+
+def test_one_at_a_time(claims):
+    first = claims.take("work", images=3)
+    assert first and claims.take("work") is None and claims.take("other")
+    state = claims.look("work")
+    assert state.is_held and state.about == {"images": 3} and state.holder == Holder.me()
+    first.end(outcome="done")
+    state = claims.look("work")
+    assert not state.is_held and not state.is_dead and state.over["outcome"] == "done"
+    second = claims.take("work")
+    assert second.number == 2 and second.is_mine() and not first.is_mine()
+
+
+def test_a_released_claim_leaves_nothing(claims):
+    with claims.take("work"):
+        assert claims.look("work").is_held
+    assert claims.look("work") is None and not any(claims.folder.iterdir())
+
+
+@pytest.mark.parametrize("silent", [0.0, SILENT - 60])
+def test_a_holder_of_another_machine_lives_while_it_is_heard_of(claims, silent):
+    left_by(claims, ELSEWHERE, silent=silent)
+    assert claims.take("work") is None and claims.look("work").is_held
+
+
+def test_a_silent_holder_is_dead(claims):
+    left_by(claims, ELSEWHERE, silent=SILENT + 60)
+    assert claims.look("work").is_dead
+    assert claims.take("work").number == 2
+
+
+def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(claims):
+    left_by(claims, ended_process())
+    assert claims.look("work").is_dead and claims.take("work")
+
+
+def test_an_id_that_was_used_again_is_another_process(claims):
+    left_by(claims, vars(replace(Holder.me(), born=Holder.me().born - 100)))
+    assert claims.look("work").is_dead
+
+
+def test_the_queue_decides_of_slurm_jobs(claims, monkeypatch):
+    for number, (job, queue, is_dead) in enumerate(
+        [
+            ("7_1", {"7_1": "RUNNING"}, False),
+            ("7_1", {"7_1": "COMPLETING"}, False),
+            ("7_1", {"7_1": "PENDING"}, True),  # it was put back
+            ("7_1", {"7_2": "RUNNING"}, True),
+            ("7_1", None, False),  # squeue does not answer
+        ]
+    ):
+        monkeypatch.setattr(slurm, "queued_jobs", lambda queue=queue: queue)
+        claims_module.queue_at.cache_clear()
+        left_by(claims, {**ELSEWHERE, "job": job, "restarts": 0}, name=f"work{number}")
+        assert claims.look(f"work{number}").is_dead == is_dead, (job, queue)
+
+
+def test_an_earlier_start_of_the_same_job_is_dead(claims, monkeypatch):
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "restarts": 0})
+    monkeypatch.setattr(slurm, "my_job", lambda: "7_1")
+    monkeypatch.setattr(slurm, "my_restarts", lambda: 1)
+    assert claims.take("work")
+
+
+def test_a_claim_that_is_being_written_is_held(claims):
+    claims.folder.mkdir()
+    (claims.folder / "work.1").touch()
+    assert claims.take("work") is None and claims.look("work").holder is None
+
+
+def test_a_holder_beats(claims, monkeypatch):
+    monkeypatch.setattr(claims_module, "BEAT", 0.01)
+    claim = claims.take("work")
+    os.utime(claim.path, (0, 0))
+    deadline = time.monotonic() + 20
+    while claims.look("work").silent > SILENT and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert claims.look("work").silent < SILENT
+
+
+def test_of_many_that_find_a_dead_holder_one_wins(claims):
+    left_by(claims, ELSEWHERE, silent=SILENT + 60)
+    won = []
+    start = threading.Barrier(8)
+
+    def take():
+        start.wait()
+        won.append(claims.take("work"))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claim is not None for claim in won) == 1
+
+
+def count_up(folder, times):
+    """Adds to a number in a file, by reading and writing."""
+    for _ in range(times):
+        with alone(folder, "number"):
+            file = folder / "number"
+            file.write_text(str(int(file.read_text()) + 1))
+
+
+def test_what_is_done_alone_loses_nothing(tmp_path):
+    (tmp_path / "number").write_text("0")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=count_up, args=(tmp_path, 25)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "number").read_text() == "75"
+    assert [path.name for path in tmp_path.iterdir()] == ["number"]
+
+
+def test_a_turn_after_a_killed_process_comes_at_once(tmp_path):
+    left_by(Claims(tmp_path / claims_module.FOLDER), ended_process(), name="tables")
+    start = time.monotonic()
+    with alone(tmp_path, "tables"):
+        pass
+    assert time.monotonic() - start < 60 and not any(tmp_path.iterdir())
+
+
+def test_waiting_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(claims_module, "PATIENCE", 0.05)
+    claims = Claims(tmp_path / claims_module.FOLDER)
+    held = claims.take("tables")
+    threading.Timer(0.5, held.release).start()
+    with alone(tmp_path, "tables"):
+        pass
+    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
