@@ -1,8 +1,11 @@
 """The same images, however they are asked for."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 from memorization_suite import ROOT
 from memorization_suite.commands.image_job import Job
 from memorization_suite.generate_images import main
+from memorization_suite.runs import RunFolder
 from memorization_suite.sampling.noise import image_seed, initial_noise
 from tests.cli.helpers import (
     KEYS,
@@ -168,11 +172,49 @@ def test_another_run_in_the_folder(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+SLOW = '''
+import time
+from memorization_suite.mitigation.base import Mitigation, register
+
+@register("slow", paper="none")
+class Slow(Mitigation):
+    """Nothing, for a second a batch."""
+
+    def adjust_initial_noise(self, predictor, x, t, batch):
+        time.sleep(1)
+        return super().adjust_initial_noise(predictor, x, t, batch)
+'''
+
+
+def launch(base, out, processes):
+    """`accelerate launch` of a run on the CPU."""
+    words = ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    script = ["generate_images.py", *base, "--output_path", str(out)]
+    return [sys.executable, "-m", *words, *script]
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_after_a_kill(base, whole, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    slow = [*base, "--plugin", str(tmp_path / "slow.py"), "--method", "slow"]
+    out = tmp_path / "out"
+    started = subprocess.Popen(launch(slow, out, 3), cwd=ROOT, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(out.glob("*/*/img_*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    (folder,) = out.glob("*/*")
+    assert 0 < len(images(folder)) < len(KEYS) and not RunFolder(folder).is_finished()
+    subprocess.run(launch(slow, out, 2), cwd=ROOT, check=True)
+    assert images(folder) == images(whole()) and RunFolder(folder).is_finished()
+    assert [row["key"] for row in rows(folder)] == [str(key) for key in KEYS]
+    assert not (folder / ".parts").exists() and not (folder / ".claims").exists()
+
+
 @pytest.mark.slow
 def test_several_processes_share_the_batches_and_one_speaks(base, whole, tmp_path):
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command = [sys.executable, "-m", *launch, "generate_images.py", *base]
-    command += ["--output_path", str(tmp_path)]
+    command = launch(base, tmp_path, 2)
     for told in ("(10 images made, 8 NFE", "(nothing to make)"):
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
