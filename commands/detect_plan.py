@@ -128,7 +128,7 @@ class ScoreFolder(Store):
     files = ("masks", "overlays")
     tables = {"cost": prompt_of, "scores": prompt_of}
 
-    def wanted(self, asked: dict[str, int]) -> set[tuple[str, int]]:
+    def keys_of(self, asked: dict[str, int]) -> set[tuple[str, int]]:
         """The prompts of every set."""
         return {(name, row) for name, count in asked.items() for row in range(count)}
 

@@ -71,3 +71,39 @@ def compile_hint(seconds: float) -> str:
         f"--compile would have taken about {duration_text(compiled)} instead of "
         f"{duration_text(seconds)} ({measured_on()})"
     )
+
+
+def measured_seconds(network: float, backward: float, *, rows: int, pixels: int) -> float:
+    """Of an image on the GPU of the figures, with decoding.
+
+    network, backward: its NFE, and backward passes. rows: of a guided step, in flight. pixels: its
+    side.
+    """
+    measured = speeds()["measured"]
+    images = measured["images"]
+    updates = measured["updates"]
+    seconds = speeds()["seconds"]
+    guided = HALVES * measured["steps"]
+    each = seconds["no_mitigation"] / images / guided
+    gradients = seconds["per_sample"] / images - each * (guided + HALVES * updates)
+    slower = rows_per_second(measured["rows"]) / rows_per_second(rows)
+    larger = (pixels / measured["pixels"]) ** speeds()["size"]["power"]
+    return slower * larger * (network * each + backward * gradients / updates)
+
+
+def speed_sources(pixels: int, backward: float) -> list[str]:
+    """What is said beside such a number."""
+    measured = speeds()["measured"]
+    model = measured["model"].partition(" with ")[0]
+    said = [
+        f"seconds: of {measured['device']}, {model}, {measured['dtype']}, not measured here; "
+        "scaled by NFE"
+    ]
+    if pixels != measured["pixels"]:
+        said.append(f"{pixels} pixels: from {measured['pixels']} by counted multiplications")
+    if backward:
+        said.append(
+            "gradients: as measured before they saved memory, which adds a pass through the "
+            "network to each"
+        )
+    return said

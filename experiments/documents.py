@@ -19,6 +19,7 @@ from memorization_suite.experiments.common import parser
 from memorization_suite.experiments.metric_tables import METRIC_PARTS
 from memorization_suite.experiments.reference_tables import REFERENCE_PARTS
 from memorization_suite.experiments.result_tables import RESULT_PARTS
+from memorization_suite.experiments.scaling_tables import SCALING_PARTS
 from memorization_suite.experiments.sd_cost import COST_PARTS
 from memorization_suite.runs.cli import command
 from memorization_suite.runs.files import write_bytes
@@ -26,7 +27,13 @@ from memorization_suite.runs.settings import unknown_name
 
 Parts = Mapping[str, Callable[[], str]]
 # Name of a part -> what makes its text.
-PARTS: Parts = {**REFERENCE_PARTS, **METRIC_PARTS, **RESULT_PARTS, **COST_PARTS}
+PARTS: Parts = {
+    **REFERENCE_PARTS,
+    **METRIC_PARTS,
+    **RESULT_PARTS,
+    **COST_PARTS,
+    **SCALING_PARTS,
+}
 
 BEGIN = re.compile(r"<!-- generated: (\S+) -->")
 END = "<!-- end -->"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from memorization_suite.commands.nfe import formula_of
 from memorization_suite.detection import DETECTORS, Detector
 from memorization_suite.download.assets import read_assets
 from memorization_suite.mitigation import METHODS
@@ -40,7 +41,7 @@ def methods_by_name() -> str:
             {
                 "`--method`": f"`{name}`",
                 "paper": method.paper,
-                "NFE per image": nfe_of(method.cost),
+                "NFE per image": formula_of(method.cost),
                 "changes": changes_of(method),
             }
         )
@@ -94,7 +95,7 @@ def detectors_by_name() -> str:
             {
                 "`--detector`": f"`{name}`",
                 "paper": detector.paper,
-                "NFE per image": nfe_of(detector.cost),
+                "NFE per image": formula_of(detector.cost),
                 "masks": "yes" if detector.spatial else "",
                 "needs": needs_of(detector),
             }
@@ -163,7 +164,7 @@ def in_short(title: str, registry: Any) -> str:
     """Name, paper and cost of every entry."""
     rows = []
     for name, cls in registry.items():
-        rows.append({title: f"`{name}`", "paper": cls.paper, "NFE per image": nfe_of(cls.cost)})
+        rows.append({title: f"`{name}`", "paper": cls.paper, "NFE per image": formula_of(cls.cost)})
     return markdown_table(rows)
 
 
@@ -232,11 +233,6 @@ def meaning(option: dataclasses.Field, cls: type[Settings]) -> str:
     if missing:
         text += f" ({', '.join(option.metadata['choices'])})"
     return text
-
-
-def nfe_of(cost: str) -> str:
-    """The formula at the begin of a cost."""
-    return re.split(r",|;| and | \([a-z]{2}", cost)[0]
 
 
 REFERENCE_PARTS: dict[str, Callable[[], str]] = {

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, flag, flags, value_type
-from memorization_suite.sampling import Adjustment, Hooks
+from memorization_suite.sampling import Adjustment, BelowTimestep, Hooks
 
 __all__ = [
     "METHODS",
     "Adjustment",
+    "Ahead",
     "Mitigation",
     "check_guided_step",
     "flag",
@@ -20,6 +21,20 @@ __all__ = [
     "register",
     "value_type",
 ]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is known of a run before it begins, and tells what it will cost."""
+
+    # Of the sampler, the noisiest first.
+    timesteps: tuple[float, ...]
+    # Captions of the same meaning that a prompt has, in the mean.
+    alternatives: float = 0.0
+
+    def above(self, tau: float) -> int:
+        """Steps with t > tau, as guidance counts them."""
+        return sum(t > tau + BelowTimestep.tolerance for t in self.timesteps)
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,16 @@ class Mitigation(Settings, Hooks):
         bf16, fp16); empty when it does not differentiate.
         """
         return ""
+
+    def letters(self, ahead: Ahead) -> dict[str, float]:
+        """The letters of `cost` beside N that the settings fix; `k = --NAME` there says itself
+        which flag k is.
+        """
+        return {}
+
+    def most(self, ahead: Ahead) -> dict[str, float]:
+        """The letters of `cost` that each image decides: the most that they can be."""
+        return {}
 
     def check_run(self, identity: dict) -> None:
         """Raises ValueError when a file that the method reads was made for another run.
@@ -76,7 +101,8 @@ def register(
 ):
     """Class decorator: makes a frozen dataclass of the method and lists it under `name`.
 
-    cost: NFE per image, N steps. code: owner/name of the official code on GitHub. compared: how the
-    method compares with it; both stand in mitigation/README.md.
+    cost: NFE per image, N steps: a sum of letters, then words (see `commands/nfe.py`). code:
+    owner/name of the official code on GitHub. compared: how the method compares with it; both stand
+    in mitigation/README.md.
     """
     return METHODS.register(name, paper=paper, cost=cost, code=code, compared=compared)

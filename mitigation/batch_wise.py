@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memorization_suite.mitigation.base import (
     Adjustment,
+    Ahead,
     Mitigation,
     check_guided_step,
     flag,
@@ -72,6 +73,10 @@ class BatchWise(Mitigation):
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return Deferred(self.apply_cfg_step) if self.tau is None else BelowTimestep(self.tau)
+
+    def letters(self, ahead: Ahead) -> dict[str, float]:
+        k = self.apply_cfg_step if self.tau is None else ahead.above(self.tau) - 1
+        return {"M": self.adj_iters, "k": k}
 
     def check(self, num_steps: int) -> None:
         last_off = self.apply_cfg_step if self.tau is None else -1

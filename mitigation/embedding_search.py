@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from memorization_suite.mitigation.base import Mitigation, flag
+from memorization_suite.mitigation.base import Ahead, Mitigation, flag
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 from memorization_suite.sampling import Batch, NoisePredictor, Prediction
@@ -225,6 +225,9 @@ class EmbeddingSearch(Mitigation):
 
     def derivatives(self, dtype: str) -> str:
         return dtype
+
+    def most(self, ahead: Ahead) -> dict[str, float]:
+        return {"J": self.optim_iters}
 
     def optimize(
         self, predictor: NoisePredictor, batch: Batch, objective: Objective, official: str = ""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.mitigation.base import (
+    Adjustment,
+    Ahead,
+    Mitigation,
+    flag,
+    register,
+)
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.gradients import Iterates, Parts
@@ -137,6 +143,9 @@ class PerSample(Mitigation):
 
     def derivatives(self, dtype: str) -> str:
         return dtype
+
+    def most(self, ahead: Ahead) -> dict[str, float]:
+        return {"J": self.optim_iters}
 
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memorization_suite.detection.bright_ending import look_ahead, masked_norm
-from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
+from memorization_suite.mitigation.base import Ahead, Mitigation, flag, quirks, register
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.noise_predictor import HALVES, per_image
@@ -207,6 +207,10 @@ class Prss(Mitigation):
         search = batch.state["prss"]
         masks = None if self.official else search.masks
         return ReAnchored(search, self.l_target_pr, self.mag_thres_pr, masks)
+
+    def most(self, ahead: Ahead) -> dict[str, float]:
+        with_one = min(1.0, ahead.alternatives)
+        return {"A": ahead.alternatives, "R": with_one * (len(ahead.timesteps) - 1)}
 
     def check(self, num_steps: int) -> None:
         if self.mag_thres_pr <= self.l_target_pr:

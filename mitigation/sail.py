@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, quirks, register
+from memorization_suite.mitigation.base import (
+    Adjustment,
+    Ahead,
+    Mitigation,
+    flag,
+    quirks,
+    register,
+)
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import (
     Batch,
@@ -321,6 +328,10 @@ class Sail(Mitigation):
 
     def derivatives(self, dtype: str) -> str:
         return dtype
+
+    def most(self, ahead: Ahead) -> dict[str, float]:
+        attempts = (self.restarts + 1) * (self.budget if self.pooled else 1)
+        return {"E": attempts * self.max_steps, "J": attempts * (self.max_steps - 1)}
 
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from memorization_suite.mitigation.base import Mitigation, check_guided_step, flag, register
+from memorization_suite.mitigation.base import (
+    Ahead,
+    Mitigation,
+    check_guided_step,
+    flag,
+    register,
+)
 from memorization_suite.sampling import Batch, BelowTimestep, Deferred, GuidanceSchedule
 
 
@@ -29,6 +35,10 @@ class StaticTransition(Mitigation):
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
         return BelowTimestep(self.tau) if self.cfg_step is None else Deferred(self.cfg_step)
+
+    def letters(self, ahead: Ahead) -> dict[str, float]:
+        unguided = ahead.above(self.tau) if self.cfg_step is None else self.cfg_step + 1
+        return {"U": unguided}
 
     def check(self, num_steps: int) -> None:
         check_guided_step("cfg_step", -1 if self.cfg_step is None else self.cfg_step, num_steps)

@@ -96,7 +96,7 @@ class RunFolder(Store):
         pictures = names_in(self.path)
         return {key for key in keys if f"img_{key}.png" in pictures}
 
-    def wanted(self, asked: dict) -> set[Key]:
+    def keys_of(self, asked: dict) -> set[Key]:
         """The images that make the run whole."""
         return Asked(**asked).keys()
 

@@ -134,12 +134,12 @@ class Store:
         if manifest.get("finished") or "asked" not in manifest:
             return bool(manifest.get("finished"))
         *_, last = self.tables
-        if not self.done(last).issuperset(self.wanted(manifest["asked"])):
+        if not self.done(last).issuperset(self.keys_of(manifest["asked"])):
             return False
         self.close(manifest["asked"])
         return True
 
-    def wanted(self, asked: dict[str, Any]) -> set:
+    def keys_of(self, asked: dict[str, Any]) -> set:
         """Keys of everything that is asked for, as the manifest has it."""
         raise NotImplementedError
 

@@ -4,16 +4,20 @@ never stored instead of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import csv
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from sys import intern
+from typing import NamedTuple
 
-from memorization_suite.runs.files import read_csv, write_csv
+from memorization_suite.runs.claims import alone
+from memorization_suite.runs.files import write_csv
+
+# What one holds who changes a run's scores: `alone(folder, RESULTS)`.
+RESULTS = "results"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """One value."""
 
     # The run folder's name.
@@ -35,9 +39,23 @@ class Result:
         return self.prompt_index, self.sample_index, self.quantity, self.variant
 
     @classmethod
-    def of(cls, row: dict[str, str]) -> Result:
-        """A row of the file. Raises TypeError or ValueError for a row of another table."""
-        return cls(**{name: PARSERS.get(name, str)(text) for name, text in row.items()})
+    def of(cls, texts: list[str]) -> Result:
+        """A row of the file. Raises ValueError for a row of another table."""
+        run, method, prompt, sample, quantity, variant, value = texts
+        return cls(
+            # Texts that many rows share are kept once.
+            intern(run),
+            intern(method),
+            index(prompt),
+            index(sample),
+            intern(quantity),
+            intern(variant),
+            float(value),
+        )
+
+    def row(self) -> dict[str, object]:
+        """A row for the file."""
+        return self._asdict() | {"value": f"{self.value:.6g}"}
 
 
 def index(text: str) -> int | None:
@@ -45,39 +63,52 @@ def index(text: str) -> int | None:
     return int(text) if text else None
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {
-    "prompt_index": index,
-    "sample_index": index,
-    "value": float,
-}
-
-
 def add_results(
     folder: Path, results: Iterable[Result], replaced: Iterable[tuple[str, str]] = ()
 ) -> None:
     """Adds rows to `results.csv` of a run folder. A row of the same image, quantity and variant is
-    replaced.
+    replaced. Others that add rows wait meanwhile, so that nothing is lost.
 
     replaced: (quantity, variant) whose older rows all go, since they were computed anew. Raises
     ValueError for a file that is none.
     """
+    with alone(folder, RESULTS):
+        put_results(folder, results, replaced)
+
+
+def put_results(
+    folder: Path, results: Iterable[Result], replaced: Iterable[tuple[str, str]] = ()
+) -> None:
+    """The same, of one who is alone already."""
     gone = set(replaced)
     table = {}
     for result in read_results(folder):
         if (result.quantity, result.variant) not in gone:
             table[result.measurement] = result
     table |= {result.measurement: result for result in results}
-    rows = [asdict(result) | {"value": f"{result.value:.6g}"} for result in table.values()]
-    write_csv(folder / "results.csv", rows)
+    write_csv(folder / "results.csv", (result.row() for result in table.values()))
 
 
 def read_results(folder: Path) -> list[Result]:
     """All rows of a run folder's `results.csv`. Raises ValueError when it is not one."""
     file = folder / "results.csv"
-    rows = read_csv(file)
+    if not file.exists():
+        return []
     try:
-        return [Result.of(row) for row in rows]
-    except (TypeError, ValueError) as error:
+        return list(rows_of(file))
+    except ValueError as error:
         raise ValueError(
             f"{file} is no table of results ({error}): mend it or move it away"
         ) from error
+
+
+def rows_of(file: Path) -> Iterator[Result]:
+    """Rows of a table, one by one. Raises ValueError for a file that is none."""
+    with open(file, newline="", encoding="utf-8") as opened:
+        reader = csv.reader(opened)
+        columns = next(reader, [])
+        if columns and columns != list(Result._fields):
+            raise ValueError(f"its columns are {', '.join(columns)}")
+        for texts in reader:
+            if texts:
+                yield Result.of(texts)

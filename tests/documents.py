@@ -46,6 +46,7 @@ LEFT_OUT = {
     r"make gpu-check\b": "it needs a GPU",
     r"make clean\b": "it removes the environment",
     r"git (clone|push|pull)\b": "it needs the network",
+    r"--launcher slurm\b": "it needs a Slurm cluster",
 }
 LIMIT = {"": 120.0, "slow": 1800.0, "download": 1800.0}  # seconds a command
 MARKER = "=== document command"
