@@ -15,7 +15,7 @@ from memorization_suite.metrics.base import Scoring
 from memorization_suite.metrics.checkpoints import Checkpoint, check_required
 from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures, frechet, kernel
 from memorization_suite.metrics.pictures import Embedder, Picture
-from memorization_suite.metrics.references import SUFFIXES
+from memorization_suite.metrics.references import images_of
 from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
@@ -168,11 +168,6 @@ def generated_images(folder: Path, settings: Distances) -> list[Path]:
     if settings.num_samples is None:
         return list(images.values())
     return [path for key, path in images.items() if key.sample < settings.num_samples]
-
-
-def images_of(folder: Path) -> list[Path]:
-    """Image files of a folder, by name."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def formats(paths: list[Path]) -> set[str]:

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from memorization_suite import ROOT, tiny
-from memorization_suite.commands.setup import DEVELOPMENT, REQUIREMENTS, read_pins
+from memorization_suite.commands.setup import CLUSTER, DEVELOPMENT, REQUIREMENTS, read_pins
 from memorization_suite.download.assets import Asset, our_assets
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.runs import GROUND_TRUTH, Run
@@ -336,6 +336,8 @@ def optional() -> Iterator[Finding]:
     if IN_CHECKOUT:
         mend = "optional: make test and make lint install them"
         yield packages("development", DEVELOPMENT, mend, stops=False)
+    mend = f"optional, for sweep.py --launcher slurm: pip install -r {CLUSTER}"
+    yield packages("cluster", CLUSTER, mend, stops=False)
     for name, use in PROGRAMS.items():
         path = shutil.which(name)
         yield Finding("ok" if path else "missing", name, path or f"optional: {use}")

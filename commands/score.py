@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,24 @@ from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
+from memorization_suite.metrics.pieces import Found, Pieces
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
+from memorization_suite.runs.claims import alone
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
-from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.files import sha256_of, write_csv
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
-from memorization_suite.runs.table import Result, add_results, read_results
+from memorization_suite.runs.shards import WHOLE, Shard, parse_shard
+from memorization_suite.runs.table import (
+    RESULTS,
+    Result,
+    add_results,
+    put_results,
+    read_results,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -39,7 +48,7 @@ HEADINGS = {
         "masks",
         "unmitigated",
     ),
-    "work": ("device", "batch_size", "require", "quiet"),
+    "work": ("device", "batch_size", "shard", "require", "quiet"),
 }
 # What metrics compare with -> the general flag that only they read.
 FLAGS_OF = {"references": "masks", "unmitigated": "unmitigated"}
@@ -91,6 +100,8 @@ class Table:
     headlines: list[str] = field(default_factory=list)
     # What the scripts say on stderr: what is left out, how many training images are there.
     notes: list[str] = field(default_factory=list)
+    # Of --shard: pieces that have to come before there is a summary.
+    missing: list[Shard] = field(default_factory=list)
 
     def __str__(self) -> str:
         return text_of(self.lines)
@@ -99,7 +110,7 @@ class Table:
         """Every value as a table of pandas, with the columns of results.csv."""
         import pandas
 
-        return pandas.DataFrame(map(asdict, self.results))
+        return pandas.DataFrame(self.results, columns=list(Result._fields))
 
     def check(self, required: Collection[str]) -> None:
         """Raises ValueError when a required metric has no value."""
@@ -162,6 +173,7 @@ def compute(
     typed: the metrics' own flags. say: takes the notes, one by one. Raises ValueError for what the
     user can mend; a wrong argument is found before anything is said.
     """
+    shard = parse_shard(settings.shard)
     job = begin(names, settings, typed)
     metrics = [job.metric(METRICS[name]) for name in names]
     missing = {metric.name: metric.missing(job) for metric in metrics}
@@ -180,17 +192,22 @@ def compute(
     with_references = any(metric.against == "references" for metric in metrics)
     references = References(job.gt_folder, decode=with_references)
     every_score = list(chain.from_iterable(scores.values()))
-    table.results = stored_results(job, every_score, references)
-    for line in store_coverage(job, references):
+    if shard:
+        store_piece(table, job, every_score, references, shard)
+    else:
+        table.results = stored_results(job, every_score, references)
+    if table.missing:
+        say(waiting(shard, table.missing))
+        return table
+    for line in said_of(job, references):
         say(line)
-
     computed = set(map(kind, table.results))
     for name in sorted(scores):
         if computed.isdisjoint(map(kind, scores[name])):
             table.left_out[name] = "it has no value for this run"
             if name not in settings.require:
                 say(f"{name} has no value for this run")
-    table.lines = summarize(job.run.folder, computed)
+    table.lines = summarize(job.run.folder, computed, of_images=job.run.of_images)
     table.headlines = headlines(metrics, table.results)
     return table
 
@@ -225,32 +242,93 @@ def kind(row: Result | Score) -> tuple[str, str]:
 
 
 def stored_results(job: Job, scores: list[Score], references: References) -> list[Result]:
-    """All values, stored in results.csv.
+    """All values, stored in results.csv, and what there is of training images.
 
     Older values of the same scores go when all is done; a fault on the way keeps what is there.
     """
-    results: list[Result] = []
+    found = Found()
     replaced: set[tuple[str, str]] = set()
+    try:
+        find(found, job, scores, references)
+        replaced = set(map(kind, scores))
+    finally:
+        results = found.every_result()
+        if results or replaced:
+            add_results(job.run.folder, results, replaced)
+    with alone(job.run.folder, RESULTS):
+        put_coverage(job, references)
+    return results
+
+
+def store_piece(
+    table: Table, job: Job, scores: list[Score], references: References, shard: Shard
+) -> None:
+    """The values of a piece, kept until all pieces are there; who brings the last one stores all.
+
+    The table gets the values, and the pieces that are missing.
+    """
+    found = Found()
+    find(found, job, scores, references, shard)
+    pieces = pieces_of(job, scores)
+    with alone(job.run.folder, RESULTS):
+        pieces.keep(shard, found)
+        table.missing = pieces.missing(shard)
+        if not table.missing:
+            found = pieces.read(shard)
+            references.coverage = {entry.prompt.row: entry for entry in found.every_coverage()}
+            put_results(job.run.folder, found.every_result(), set(map(kind, scores)))
+            put_coverage(job, references)
+            pieces.remove(shard)
+    table.results = found.every_result()
+
+
+def pieces_of(job: Job, scores: list[Score]) -> Pieces:
+    """The part files of this scoring; those of other scores or images have other names."""
+    run = job.run
+    about = {
+        "scores": sorted(map(kind, scores)),
+        "images": sorted(map(str, run.files)),
+        "references": job.gt_folder.name,
+        "unmitigated": job.unmitigated.name if job.unmitigated else None,
+        "prompts": sha256_of(run.prompts_file),
+    }
+    return Pieces.of(run.folder, run.prompts, about)
+
+
+def waiting(shard: Shard, missing: list[Shard]) -> str:
+    """Why there is no table yet."""
+    pieces = ", ".join(map(str, missing))
+    return f"piece {shard} is scored; the table comes with the last of those missing: {pieces}"
+
+
+def find(
+    found: Found,
+    job: Job,
+    scores: list[Score],
+    references: References,
+    shard: Shard = WHOLE,
+) -> None:
+    """Fills in the finite values of every chunk of prompts, and its training images."""
+    run = job.run
+    chunks = [chunk for number, chunk in enumerate(run.chunks()) if shard.has(number)]
+    prompts = sum(map(len, chunks))
+    images = sum(len(keys) for chunk in chunks for keys in chunk)
     quantities = dict.fromkeys(score.quantity for score in scores)
-    total = len(job.run.prompts_scored)
+    piece = f", piece {shard}" if shard else ""
     progress = Progress(
-        f"{', '.join(quantities)} of {len(job.run.files)} images of {total} prompts",
-        total,
+        f"{', '.join(quantities)} of {images} images of {prompts} prompts{piece}",
+        prompts,
         unit="prompt",
-        place=job.run.folder / "results.csv",
+        place=run.folder / "results.csv",
         then="Rerun the command for the scores of all.",
         quiet=job.settings.quiet,
     )
-    try:
-        with progress:
-            for groups in job.run.groups(references, job.masks, job.unmitigated):
-                results += results_of(job.run, scores, groups)
-                progress.update(len(groups))
-        replaced = set(map(kind, scores))
-    finally:
-        if results or replaced:
-            add_results(job.run.folder, results, replaced)
-    return results
+    with progress:
+        for number, groups in run.groups(references, job.masks, job.unmitigated, shard=shard):
+            found.results[number] = results_of(run, scores, groups)
+            rows = [group.prompt.row for group in groups]
+            found.coverage[number] = [references.coverage[row] for row in rows]
+            progress.update(len(groups))
 
 
 def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> list[Result]:
@@ -265,13 +343,21 @@ def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> li
     return [row for row in results if math.isfinite(row.value)]
 
 
-def store_coverage(job: Job, references: References) -> list[str]:
-    """Writes references.csv. Returns what is to be said of the training images."""
-    compared = references.decode and job.gt_folder.is_dir()
+def are_compared(job: Job, references: References) -> bool:
+    """Whether images are compared with training images that are there."""
+    return references.decode and job.gt_folder.is_dir()
+
+
+def put_coverage(job: Job, references: References) -> None:
+    """Writes references.csv, of one who is alone. Where nothing was decoded more may be known."""
     file = job.run.folder / "references.csv"
-    if compared or not file.exists():  # else nothing was decoded, and more may be known
+    if are_compared(job, references) or not file.exists():
         write_csv(file, (entry.row() for entry in references.coverage.values()))
-    if not compared:
+
+
+def said_of(job: Job, references: References) -> list[str]:
+    """What is to be said of the training images."""
+    if not are_compared(job, references):
         return []
     nothing = f"no prompt of {job.run.prompts_file} has an Index, so none has training images"
     return references.report() or [nothing]
@@ -351,6 +437,8 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
     def work() -> None:
         settings = Scoring(**general)
         table = compute(names, settings, special, say=say, script=script.name)
+        if table.missing:
+            return
         for line in table.headlines:
             print(line)
         table.check(settings.require)

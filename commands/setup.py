@@ -25,6 +25,7 @@ from memorization_suite import ROOT
 
 REQUIREMENTS = ROOT / "requirements.txt"
 DEVELOPMENT = ROOT / "requirements-dev.txt"
+CLUSTER = ROOT / "requirements-cluster.txt"
 STAMP = ".ready"
 LOG = "setup.log"
 LAST_LINES = 15
@@ -103,16 +104,20 @@ def steps(pip_args: list[str], *, development: bool) -> list[Step]:
         ),
     ]
     if development:
-        tools = read_pins(DEVELOPMENT)
-        step = Step(
-            "development",
-            content=DEVELOPMENT.read_text(encoding="utf-8"),
-            title=f"{', '.join(tools)} of requirements-dev.txt",
-            arguments=("-r", str(DEVELOPMENT)),
-            pins=tools,
-        )
-        planned.append(step)
+        planned += [extra("development", DEVELOPMENT), extra("cluster", CLUSTER)]
     return planned
+
+
+def extra(name: str, requirements: Path) -> Step:
+    """Installs what only some need. name: in the stamp."""
+    pins = read_pins(requirements)
+    return Step(
+        name,
+        content=requirements.read_text(encoding="utf-8"),
+        title=f"{', '.join(pins)} of {requirements.name}",
+        arguments=("-r", str(requirements)),
+        pins=pins,
+    )
 
 
 def pair_title(pair: dict[str, str], pip_args: list[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.summarize import check_scored, parser_of_runs
+from memorization_suite.metrics.summary import summarize
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
@@ -50,7 +51,7 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
     check_scored(runs)
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    drawn = points(runs, settings.x, settings.y)
+    drawn = points({run: summarize(run) for run in runs}, settings.x, settings.y)
     write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
     write_csv(out.with_name(f"{out.stem}_points.csv"), drawn.rows)
     return f"{out}: {drawn.y} against {drawn.x} of {len(drawn.rows)} runs"

@@ -83,6 +83,11 @@ class Scoring(Settings):
         None, "run folder without mitigation, of the same prompts and seed"
     )
     incomplete: bool = flag(False, "score the images of an unfinished run")
+    shard: str = flag(
+        "",
+        "only chunks of prompts I, I+N, I+2N, ...: the last of N commands writes the tables",
+        metavar="I/N",
+    )
     quiet: bool = flag(False, "no progress, and no line on what comes next")
     device: str = flag("", "default: cuda if there is one")
     batch_size: int = flag(32, "images at once through a network", at_least=1, metavar="N")

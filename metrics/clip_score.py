@@ -80,6 +80,7 @@ class ClipGenerated(FeatureScore):
         self.clip = clip
 
     def prepare(self, groups: Sequence[Group]) -> None:
+        self.clip.texts.clear()  # those of earlier groups
         self.clip.text_features([group.prompt.caption for group in groups])
         super().prepare(groups)
 

@@ -33,8 +33,9 @@ class Picture:
         return self.decoded
 
     def release(self) -> None:
-        """Forgets the pixels, keeps the features."""
+        """Forgets the pixels and the features."""
         self.decoded = None
+        self.features.clear()
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -38,18 +38,26 @@ class Coverage:
         }
 
 
-class References:
-    """Finds, decodes and remembers training images.
+def images_of(folder: Path) -> list[Path]:
+    """Image files of a folder, by name; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
 
-    Files of the same content are one picture, embedded once. decode: whether the pictures are
-    wanted, or only which ones they are. coverage: prompt row -> what is there, of the prompts that
-    were asked for.
+
+class References:
+    """Finds and decodes training images.
+
+    Files of the same content are one picture. What is known of its pixels is forgotten with the
+    chunk of prompts, so that a chunk's values do not depend on the chunks before it. decode:
+    whether the pictures are wanted, or only which ones they are. coverage: prompt row -> what is
+    there, of the prompts that were asked for.
     """
 
     def __init__(self, folder: Path, *, decode: bool = True):
         self.folder = folder
         self.decode = decode
         self.pictures: dict[str, Picture] = {}
+        # Index -> its files, so that a folder is listed once.
+        self.listed: dict[str, list[Path]] = {}
         self.coverage: dict[int, Coverage] = {}
 
     def of(self, prompt: Prompt) -> list[Picture]:
@@ -81,10 +89,9 @@ class References:
 
         An index that is no plain folder name has none: it comes from a file of strangers.
         """
-        if not INDEX.fullmatch(index):
-            return []
-        entries = (self.folder / index).glob("*")
-        return sorted(path for path in entries if path.suffix.lower() in SUFFIXES)
+        if index not in self.listed:
+            self.listed[index] = images_of(self.folder / index) if INDEX.fullmatch(index) else []
+        return self.listed[index]
 
     def picture(self, path: Path) -> tuple[str, Picture]:
         """Content hash and decoded picture. Raises Unreadable or OSError."""

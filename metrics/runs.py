@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,10 @@ from memorization_suite.metrics.references import INDEX, References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.shards import WHOLE, Shard
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
+CHUNK = 64  # images that are decoded at once, about
 # With --rng official all images are drawn from one stream, in batches.
 OF_ONE_STREAM = ("batch_size", "n_samples_per_prompt", "dtype", "device")
 
@@ -52,6 +54,8 @@ class Run:
     # Every image to be scored.
     files: dict[Key, Path]
     model_id: str
+    # The prompt of every image in the folder, also of those that are not scored.
+    of_images: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -88,26 +92,31 @@ class Run:
         references: References,
         masks: Path | None = None,
         unmitigated: Run | None = None,
-        images: int = 64,
-    ) -> Iterator[list[Group]]:
-        """Chunks of prompts with about so many images; pixels are forgotten with the chunk.
+        shard: Shard = WHOLE,
+    ) -> Iterator[tuple[int, list[Group]]]:
+        """Chunks of prompts with their numbers; pixels are forgotten with the chunk.
 
-        unmitigated: a run that has every image of this one. Raises Unreadable for a generated image
-        that is not whole.
+        unmitigated: a run that has every image of this one. shard: only its chunks. Raises
+        Unreadable for a generated image that is not whole.
         """
-        by_prompt: dict[int, list[Key]] = {}
-        for key in sorted(self.files):
-            by_prompt.setdefault(key.prompt, []).append(key)
-        size = max(1, images * len(by_prompt) // max(1, len(self.files)))
-        rows = list(by_prompt)
-        for first in range(0, len(rows), size):
-            chunk = [by_prompt[row] for row in rows[first : first + size]]
+        for number, chunk in enumerate(self.chunks()):
+            if not shard.has(number):
+                continue
             groups = [self.group(keys, references, masks, unmitigated) for keys in chunk]
             decode([picture for group in groups for picture in group.pictures])
-            yield groups
+            yield number, groups
             for group in groups:
                 for picture in group.every_picture:
                     picture.release()
+
+    def chunks(self) -> list[list[list[Key]]]:
+        """The keys of each prompt, in chunks of prompts with about CHUNK images."""
+        by_prompt: dict[int, list[Key]] = {}
+        for key in sorted(self.files):
+            by_prompt.setdefault(key.prompt, []).append(key)
+        size = max(1, CHUNK * len(by_prompt) // max(1, len(self.files)))
+        prompts = list(by_prompt.values())
+        return [prompts[first : first + size] for first in range(0, len(prompts), size)]
 
     def group(
         self, keys: list[Key], references: References, masks: Path | None, unmitigated: Run | None
@@ -138,19 +147,23 @@ def open_run(
     num_samples: int | None = None,
     incomplete: bool = False,
     flag: str = "--gen_folder",
+    names: Collection[str] | None = None,
 ) -> Run:
     """Finds and checks what is to be scored. prompts: default is the file that the run names.
 
     num_samples: only the first so many images of each prompt. incomplete: score what a run that was
-    stopped has. Raises ValueError for a folder without images, with foreign ones, of another prompt
-    file, or that is not finished.
+    stopped has. names: in the folder, where they were listed already. A run whose images are all
+    there, but whose last process ended before it said so, is closed now. Raises ValueError for a
+    folder without images, with foreign ones, of another prompt file, or that is not finished.
     """
     if not folder.is_dir():
         raise ValueError(f"{flag} {folder} is no folder")
     store = RunFolder(folder.resolve())
+    store.close_if_whole()
     identity = (store.manifest() or {}).get("identity", {})
     config = store.config()
-    images = store.images()
+    images = store.images(names)
+    of_images = [key.prompt for key in images]
     file = prompts or named_prompts(store.path, config)
     table = read_prompts(file)
     if identity.get("prompts_sha256") not in (None, sha256_of(file)):
@@ -165,7 +178,8 @@ def open_run(
         check_complete(store, images, num_samples=num_samples)
     if num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < num_samples}
-    return Run(store.path, file, table, files=images, model_id=str(config.get("model_id", "")))
+    model_id = str(config.get("model_id", ""))
+    return Run(store.path, file, table, images, model_id=model_id, of_images=of_images)
 
 
 def check_captions(store: RunFolder, file: Path, prompts: list[Prompt]) -> None:

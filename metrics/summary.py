@@ -6,6 +6,7 @@ A split is all prompts, or those of one type.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,25 +65,25 @@ class Line:
 class Prompts:
     """What a run folder says of its prompts."""
 
-    # The prompt of every image.
-    of_images: list[int]
+    # Prompt -> how many images of it there are.
+    images: Counter[int]
     # Prompt -> its type; empty when it has none.
     types: dict[int | None, str]
     # Prompt -> smallest prompt that it shares training images with.
     clusters: dict[int | None, int]
 
     @classmethod
-    def of(cls, folder: Path) -> Prompts:
-        """Those that the folder's images are of."""
-        of_images = [key.prompt for key in RunFolder(folder).images()]
-        types: dict[int | None, str] = dict.fromkeys(of_images, "")
+    def of(cls, folder: Path, of_images: list[int]) -> Prompts:
+        """Those of the folder's images. of_images: the prompt of each."""
+        images = Counter(of_images)
+        types: dict[int | None, str] = dict.fromkeys(images, "")
         hashes = {}
         for row in read_csv(folder / "references.csv"):
             prompt = int(row["prompt_index"])
             hashes[prompt] = set(row["sha256"].split())
             if prompt in types:
                 types[prompt] = row.get("type", "")
-        return cls(of_images, types, clusters(hashes))
+        return cls(images, types, clusters(hashes))
 
     def splits(self) -> list[str]:
         """All prompts first, then each type, if there are several."""
@@ -104,22 +105,31 @@ class Prompts:
         """How many values like this one there could be in the split."""
         if row.prompt_index is None:
             return 1
-        prompts = [prompt for prompt in self.of_images if self.is_in(split, prompt)]
-        return len(set(prompts)) if row.sample_index is None else len(prompts)
+        images = [count for prompt, count in self.images.items() if self.is_in(split, prompt)]
+        return len(images) if row.sample_index is None else sum(images)
 
 
-def summarize(folder: Path, only: Collection[tuple[str, str]] | None = None) -> list[Line]:
+def summarize(
+    folder: Path,
+    only: Collection[tuple[str, str]] | None = None,
+    *,
+    of_images: list[int] | None = None,
+    results: Iterable[Result] | None = None,
+) -> list[Line]:
     """Lines of a run folder, in the order of its results.
 
     The whole first, then each type of prompts, also one of which nothing was scored. A value of the
-    whole run has no types. only: (quantity, variant), default all.
+    whole run has no types. only: (quantity, variant), default all. of_images, results: the prompt
+    of each image, and the rows of results.csv, where they are known.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
-    for row in read_results(folder):
+    for row in read_results(folder) if results is None else results:
         name = (row.quantity, row.variant)
         if only is None or name in only:
             groups.setdefault(name, []).append(row)
-    prompts = Prompts.of(folder)
+    if of_images is None:
+        of_images = [key.prompt for key in RunFolder(folder).images()]
+    prompts = Prompts.of(folder, of_images)
     lines = []
     for rows in groups.values():
         splits = [ALL] if rows[0].prompt_index is None else prompts.splits()

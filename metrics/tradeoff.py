@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.metrics.base import quantities_of, quantity_named
-from memorization_suite.metrics.summary import ALL, Line, summarize
+from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.lazy import Lazy
 
@@ -29,17 +29,19 @@ class Points:
     rows: list[dict]
 
 
-def points(runs: Sequence[Path], x: str | None = None, y: str | None = None) -> Points:
-    """The runs' points.
+def points(
+    runs: Mapping[Path, Sequence[Line]], x: str | None = None, y: str | None = None
+) -> Points:
+    """The points of runs, from their summaries.
 
     x, y: quantities, default the first copy similarity and the first alignment that every run has.
     Raises ValueError when the runs have no such quantities in common.
     """
-    lines = {run: whole_lines(run) for run in runs}
+    lines = {run: whole_lines(summary) for run, summary in runs.items()}
     x = pick(lines, [x] if x else names_of("copy"), "copy similarity (--x)")
     y = pick(lines, [y] if y else names_of("alignment"), "alignment (--y)")
     rows = []
-    for run, series in series_of(runs).items():
+    for run, series in series_of(list(runs)).items():
         rows.append(row(lines[run][x], lines[run][y], series))
     return Points(x, y, rows)
 
@@ -49,9 +51,8 @@ def names_of(role: str) -> list[str]:
     return [quantity.name for quantity in quantities_of(role)]
 
 
-def whole_lines(run: Path) -> dict[str, Line]:
+def whole_lines(lines: Sequence[Line]) -> dict[str, Line]:
     """Quantity -> its line of all prompts, where it has values."""
-    lines = summarize(run)
     return {line.quantity: line for line in lines if line.split == ALL and line.n}
 
 

@@ -6,7 +6,7 @@ the next number, so that of several that find it one wins again.
 
 What is concluded of a holder, in `State.is_dead`:
 - on this machine: its process is gone;
-- of a Slurm job: the queue does not list it;
+- of a Slurm job of the same user: the queue does not list it;
 - else: it was not heard of for SILENT seconds, by the clock of the file system, since the clocks of
   two machines differ.
 
@@ -16,6 +16,7 @@ and no result: files are replaced whole, and both write the same.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -56,6 +57,8 @@ class Holder:
     # Its Slurm job, and how often that began before; empty and 0 outside of one.
     job: str = ""
     restarts: int = 0
+    # Whose job: a queue is asked for one's own.
+    user: str = ""
 
     @classmethod
     def me(cls) -> Holder:
@@ -67,6 +70,7 @@ class Holder:
             born=psutil.Process().create_time(),
             job=slurm.my_job(),
             restarts=slurm.my_restarts(),
+            user=getpass.getuser(),
         )
 
     def __str__(self) -> str:
@@ -78,12 +82,21 @@ class Holder:
         """Whether it has ended, as far as can be known without waiting."""
         if self.machine == this_machine():
             return not is_running(self.pid, self.born)
-        if not self.job:
+        if not self.job or self.user != getpass.getuser():
             return False
         if self.job == slurm.my_job():
             return self.restarts < slurm.my_restarts()
-        queued = queue_at(int(time.monotonic() / ASKED))
-        return queued is not None and queued.get(self.job, "PENDING") == "PENDING"
+        # An older answer does not know of a job that has begun since.
+        return lacks(queue_at(int(time.monotonic() / ASKED)), self.job) and lacks(
+            slurm.queued_jobs(), self.job
+        )
+
+
+def lacks(queue: dict[str, str] | None, job: str) -> bool:
+    """Whether the queue, if it answered, has no such job that began: one that waits was put back,
+    and its process has ended.
+    """
+    return queue is not None and queue.get(job, "PENDING") == "PENDING"
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -37,21 +38,21 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     """Rows with the columns of all rows, in order of first appearance; a missing value is empty."""
     rows = list(rows)
     columns: dict[str, None] = {}
-    carriage_return = False
     for row in rows:
         columns |= dict.fromkeys(row)
-        carriage_return |= any("\r" in str(value) for value in row.values())
+    text = csv_text(rows, list(columns), csv.QUOTE_MINIMAL)
+    if "\r" in text:  # a lone carriage return would stay without quotes
+        text = csv_text(rows, list(columns), csv.QUOTE_ALL)
+    write_bytes(path, text.encode())
+
+
+def csv_text(rows: Iterable[dict], columns: list[str], quoting: Any) -> str:
+    """The table as a text."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text,
-        list(columns),
-        lineterminator="\n",
-        # A lone carriage return would stay without quotes.
-        quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL,
-    )
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

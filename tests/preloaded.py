@@ -40,6 +40,7 @@ case "$1" in *.py) exec "{python}" -I -S "{server}" "{socket}" "$@";; esac
 exec "{python}" "$@"
 """
 REQUEST = 1 << 20  # bytes; the environment is in it
+PASSED_ON = (signal.SIGTERM, signal.SIGUSR2)  # from the client to the script
 
 
 @contextmanager
@@ -124,13 +125,14 @@ def attend(connection: socket.socket) -> list[str]:
 
 
 def wait_for(runner: int, connection: socket.socket) -> int:
-    """The exit code of the runner, which is killed when its client is."""
+    """The exit code of the runner, which gets its client's signals, and is killed when it is."""
     while True:
         ended, status = os.waitpid(runner, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         if select.select([connection], [], [], 0.02)[0]:
-            os.kill(runner, signal.SIGKILL)
+            number = connection.recv(1)
+            os.kill(runner, number[0] if number else signal.SIGKILL)
 
 
 def run(arguments: list[str]) -> NoReturn:
@@ -183,6 +185,8 @@ def ask(address: str, arguments: list[str]) -> int:
     }
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
+        for number in PASSED_ON:
+            signal.signal(number, lambda number, frame: connection.send(bytes([number])))
         socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
         answer = connection.recv(16)
     return int(answer or b"1")

@@ -1,5 +1,6 @@
 """Claims: one of several wins, the dead are found by what is known of them, the living never."""
 
+import getpass
 import json
 import multiprocessing
 import os
@@ -91,12 +92,28 @@ def test_the_queue_decides_of_slurm_jobs(claims, monkeypatch):
     ):
         monkeypatch.setattr(slurm, "queued_jobs", lambda queue=queue: queue)
         claims_module.queue_at.cache_clear()
-        left_by(claims, {**ELSEWHERE, "job": job, "restarts": 0}, name=f"work{number}")
+        holder = {**ELSEWHERE, "job": job, "restarts": 0, "user": getpass.getuser()}
+        left_by(claims, holder, name=f"work{number}")
         assert claims.look(f"work{number}").is_dead == is_dead, (job, queue)
 
 
+def test_a_job_that_began_after_the_queue_was_asked_lives(claims, monkeypatch):
+    answers = iter([{}, {"7_1": "RUNNING"}])
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: next(answers))
+    claims_module.queue_at.cache_clear()
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "user": getpass.getuser()})
+    assert not claims.look("work").is_dead
+
+
+def test_another_users_queue_is_not_asked(claims, monkeypatch):
+    monkeypatch.setattr(slurm, "queued_jobs", dict)
+    claims_module.queue_at.cache_clear()
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "user": "somebody else"})
+    assert claims.look("work").is_held
+
+
 def test_an_earlier_start_of_the_same_job_is_dead(claims, monkeypatch):
-    left_by(claims, {**ELSEWHERE, "job": "7_1", "restarts": 0})
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "restarts": 0, "user": getpass.getuser()})
     monkeypatch.setattr(slurm, "my_job", lambda: "7_1")
     monkeypatch.setattr(slurm, "my_restarts", lambda: 1)
     assert claims.take("work")

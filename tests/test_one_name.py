@@ -192,5 +192,6 @@ def test_what_is_installed_is_what_there_is():
     expected = {name: f"memorization_suite/{name}" for name in PACKAGES}
     expected["memorization_suite.py"] = "memorization_suite/__init__.py"
     expected["commands/main.py"] = "memorization_suite/__main__.py"
-    expected["requirements.txt"] = "memorization_suite/requirements.txt"  # read by the doctor
+    for name in ("requirements.txt", "requirements-cluster.txt"):  # read by the doctor
+        expected[name] = f"memorization_suite/{name}"
     assert places == expected

@@ -16,7 +16,13 @@ import pytest
 from memorization_suite import ROOT
 from memorization_suite.commands import main as commands
 from memorization_suite.commands import setup
-from memorization_suite.commands.setup import DEVELOPMENT, REQUIREMENTS, STAMP, read_pins
+from memorization_suite.commands.setup import (
+    CLUSTER,
+    DEVELOPMENT,
+    REQUIREMENTS,
+    STAMP,
+    read_pins,
+)
 from tests.test_imports import python_files
 
 # Makes environments that hold itself, and notes what pip is asked for. `broken`: has no pip yet.
@@ -75,7 +81,8 @@ class Machine:
 
     def finished(self) -> None:
         """Set up, nothing noted."""
-        self.install(read_pins(setup.REQUIREMENTS) | read_pins(setup.DEVELOPMENT))
+        for file in (setup.REQUIREMENTS, setup.DEVELOPMENT, setup.CLUSTER):
+            self.install(read_pins(file))
         assert self.setup("--dev") == 0
         self.forget()
 
@@ -84,7 +91,7 @@ class Machine:
 def machine(tmp_path, monkeypatch) -> Machine:
     made = Machine(tmp_path)
     monkeypatch.setattr(sys, "executable", str(made.python))
-    for name in ("REQUIREMENTS", "DEVELOPMENT"):
+    for name in ("REQUIREMENTS", "DEVELOPMENT", "CLUSTER"):
         copy = shutil.copy(getattr(setup, name), tmp_path)
         monkeypatch.setattr(setup, name, Path(copy))
     monkeypatch.setattr(setup.platform, "system", lambda: "Linux")
@@ -115,7 +122,7 @@ def test_a_line_a_step_and_first_what_it_takes(machine, capsys):
 def test_pip_args_go_to_every_call(machine):
     assert machine.setup("--dev", "--", "--index-url", "https://example.org/simple") == 0
     _, *calls = machine.calls()
-    assert len(calls) == 4
+    assert len(calls) == 5
     for call in calls:
         assert call.startswith("pip --index-url https://example.org/simple ")
 
@@ -125,15 +132,16 @@ def test_tools_come_with_dev_alone(machine):
     assert machine.setup() == 0 and machine.calls() == []
     (machine.venv / STAMP).unlink()
     assert machine.setup() == 0
-    assert not any("requirements-dev" in call for call in machine.calls())
+    for name in ("requirements-dev", "requirements-cluster"):
+        assert not any(name in call for call in machine.calls())
     machine.forget()
     assert machine.setup("--dev") == 0
-    assert machine.calls() == [f"pip -r {setup.DEVELOPMENT}"]
+    assert machine.calls() == [f"pip -r {setup.DEVELOPMENT}", f"pip -r {setup.CLUSTER}"]
 
 
 def test_a_second_run_does_nothing_at_once(machine, capsys):
     machine.finished()
-    for path in (setup.REQUIREMENTS, setup.DEVELOPMENT):
+    for path in (setup.REQUIREMENTS, setup.DEVELOPMENT, setup.CLUSTER):
         path.touch()
     capsys.readouterr()
     begin = time.monotonic()
@@ -363,20 +371,23 @@ def unused(file: Path, modules: dict[str, set[str]]) -> list[str]:
 def test_what_the_suite_imports_is_pinned():
     modules = third_party(tests=False)
     assert {"torch", "open_clip", "timm", "PIL"} <= set(modules)  # late ones are seen
-    assert unpinned(modules, REQUIREMENTS) == []
+    assert unpinned(modules, REQUIREMENTS, CLUSTER) == []
+    assert "submitit" in modules  # of the cluster alone
 
 
 def test_every_pin_is_imported_or_says_why_it_is_there():
     """A package that only tests import belongs into requirements-dev.txt."""
-    assert unused(REQUIREMENTS, third_party(tests=False)) == []
+    for file in (REQUIREMENTS, CLUSTER):
+        assert unused(file, third_party(tests=False)) == []
     assert unused(DEVELOPMENT, third_party(tests=True)) == []
 
 
-def test_what_the_tests_import_is_pinned_in_one_of_the_two():
+def test_what_the_tests_import_is_pinned_in_one_file():
     modules = third_party(tests=True)
     assert "pytest" in modules
-    assert unpinned(modules, REQUIREMENTS, DEVELOPMENT) == []
+    assert unpinned(modules, REQUIREMENTS, DEVELOPMENT, CLUSTER) == []
     assert not read_pins(REQUIREMENTS).keys() & read_pins(DEVELOPMENT).keys()
+    assert not read_pins(REQUIREMENTS).keys() & read_pins(CLUSTER).keys()
 
 
 def test_the_rule_finds_what_is_wrong(tmp_path):
@@ -388,5 +399,5 @@ def test_the_rule_finds_what_is_wrong(tmp_path):
 
 
 def test_every_pin_has_a_version():
-    for file in (REQUIREMENTS, DEVELOPMENT):
+    for file in (REQUIREMENTS, DEVELOPMENT, CLUSTER):
         assert all(read_pins(file).values())

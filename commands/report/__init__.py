@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.report.gather import find_runs, gather, score_rows
-from memorization_suite.commands.report.page import Limits, render
+from memorization_suite.commands.report.gather import Limits, find_runs, gather, score_rows
+from memorization_suite.commands.report.page import render
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.checkpoints import existing
 from memorization_suite.runs.files import write_bytes, write_csv
@@ -53,11 +53,18 @@ class Page:
         return f"{self.path}: {len(self.runs)} runs, {self.size / 1e6:.1f} MB"
 
 
-def report(folders: Iterable[Path | str], out: Path | str, **typed: Any) -> Page:
+def report(
+    folders: Iterable[Path | str],
+    out: Path | str,
+    *,
+    failed: Sequence[tuple[str, str]] = (),
+    **typed: Any,
+) -> Page:
     """Writes the page, and its scores to NAME_scores.csv beside it.
 
-    folders: of runs, or with run folders below them; others are shown beside the first run. typed:
-    flags of make_report.py by name. Raises ValueError for what the user can mend.
+    folders: of runs, or with run folders below them; others are shown beside the first run. failed:
+    names of runs that failed, and why. typed: flags of make_report.py by name. Raises ValueError
+    for what the user can mend.
     """
     split(typed, Reporting)
     settings = Reporting(**typed)
@@ -65,9 +72,12 @@ def report(folders: Iterable[Path | str], out: Path | str, **typed: Any) -> Page
     check_page(out)
     existing(settings.gt_folder, "--gt_folder", folder=True)
     existing(settings.prompts, "--prompts", folder=False)
-    runs = gather(find_runs(map(Path, folders)), settings.prompts, quiet=settings.quiet)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
-    page = render(runs, title=settings.title, gt_folder=settings.gt_folder, limits=limits).encode()
+    found = find_runs(map(Path, folders))
+    runs = gather(found, settings.prompts, limits=limits, quiet=settings.quiet)
+    page = render(
+        runs, title=settings.title, gt_folder=settings.gt_folder, limits=limits, failed=failed
+    ).encode()
     rows = [row for reported in runs for row in score_rows(reported)]
     write_csv(out.with_name(f"{out.stem}_scores.csv"), rows)
     write_bytes(out, page)

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memorization_suite.metrics.base import Quantity
@@ -18,42 +18,48 @@ from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
 
 MANY = 10  # runs that take a while to read
+# Columns of images.csv that a page has the means of.
+COSTS = ("unet_evals", "seconds")
+# Folders of a store in which no other one lies.
+WITHIN = (".parts", ".claims", "latents")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of the gallery."""
+
+    prompts: int = 48
+    runs: int = 12
+    # Images of each prompt and run.
+    samples: int = 2
 
 
 @dataclass(frozen=True)
 class Reported:
-    """One run."""
+    """One run. Of each image nothing is kept that the gallery does not show."""
 
     method: str
     # What tells it from others of its method.
     settings: str
+    # Its files are those of the gallery.
     run: Run
+    # How many there are.
+    prompts: int
+    images: int
     config: dict
     finished: bool
-    # Rows of images.csv by image.
-    costs: dict[Key, dict[str, str]]
+    # Column of images.csv -> its mean over the images that have it.
+    costs: dict[str, float]
     # The summary of results.csv.
     lines: list[Line]
-    # Its rows.
-    results: list[Result]
+    # Quantity -> value of each image of the gallery; the first variant.
+    scores: dict[str, dict[Key, float]]
+    # Prompts of the gallery.
+    rows: list[int]
 
     @property
     def title(self) -> str:
         return f"{self.method} {self.settings}"
-
-    def cost(self, column: str) -> float | None:
-        """Mean of a column of images.csv over the images that have it."""
-        values = [float(row[column]) for row in self.costs.values() if row.get(column)]
-        return statistics.mean(values) if values else None
-
-    def score(self, quantity: str) -> dict[Key, float]:
-        """Value of each image; the first variant."""
-        values: dict[Key, float] = {}
-        for row in self.results:
-            if row.quantity != quantity or row.prompt_index is None or row.sample_index is None:
-                continue
-            values.setdefault(Key(row.prompt_index, row.sample_index), row.value)
-        return values
 
     def line(self, quantity: str, variant: str, split: str) -> Line | None:
         """The summary of a score in a split, if it has values."""
@@ -63,24 +69,57 @@ class Reported:
         return None
 
 
-def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Run folders of generate_images.py: each given one, or all below it, unmitigated first.
+class Listings:
+    """What lies in folders, each of which is listed once."""
+
+    def __init__(self) -> None:
+        # A resolved folder -> names of its files, and folders in it.
+        self.known: dict[Path, tuple[list[str], list[Path]]] = {}
+
+    def of(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """Names of the files, and the folders; a link to a folder is neither."""
+        if folder not in self.known:
+            _, folders, files = next(os.walk(folder), ("", [], []))
+            below = [folder / name for name in folders if not (folder / name).is_symlink()]
+            self.known[folder] = (files, below)
+        return self.known[folder]
+
+    def manifests(self, folder: Path) -> Iterator[Path]:
+        """Every manifest.json in the folder and below it."""
+        files, folders = self.of(folder)
+        is_store = "manifest.json" in files
+        if is_store:
+            yield folder / "manifest.json"
+        for below in folders:
+            if not (is_store and below.name in WITHIN):
+                yield from self.manifests(below)
+
+
+def find_runs(folders: Iterable[Path]) -> dict[Path, list[str]]:
+    """Run folders of generate_images.py: each given one, or all below it, unmitigated first. Names
+    of their files go with them.
 
     Raises ValueError for a folder without any.
     """
-    runs: dict[Path, None] = {}
+    listings = Listings()
+    runs: dict[Path, list[str]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-        below = sorted(folder.rglob("manifest.json"), key=order)
-        manifests = [path for path in [folder / "manifest.json", *below] if is_run(path)]
-        if not manifests:
+        own = folder.resolve()
+        found = {}
+        for manifest in listings.manifests(own):
+            names, _ = listings.of(manifest.parent)
+            if is_run(manifest, names):
+                found[manifest.parent] = names
+        if not found:
             raise ValueError(
                 f"{folder} is no run folder, and there is none below it: nothing has a "
                 "manifest.json and images img_PPPP_SS.png"
             )
-        runs |= dict.fromkeys(path.parent.resolve() for path in manifests)
-    return list(runs)
+        for path in sorted(found, key=lambda path: (path != own, order(path / "manifest.json"))):
+            runs.setdefault(path, found[path])
+    return runs
 
 
 def order(manifest: Path) -> tuple:
@@ -90,51 +129,100 @@ def order(manifest: Path) -> tuple:
     return manifest.parents[1].name != "no_mitigation", name
 
 
-def is_run(manifest: Path) -> bool:
-    """Whether this manifest is one of a run with images."""
+def is_run(manifest: Path, names: Iterable[str]) -> bool:
+    """Whether this manifest is one of a run with images. names: of the files beside it."""
     try:
         identity = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if not isinstance(identity, dict) or "method" not in identity:
         return False
-    return any(manifest.parent.glob("img_*.png"))
+    return any(name.startswith("img_") and name.endswith(".png") for name in names)
 
 
 def gather(
-    folders: list[Path], prompts: Path | None = None, *, quiet: bool = False
+    folders: Mapping[Path, Collection[str]],
+    prompts: Path | None = None,
+    *,
+    limits: Limits = Limits(),
+    quiet: bool = False,
 ) -> list[Reported]:
-    """Everything that the folders say. prompts: in the place of the file that a run names.
+    """Everything that the folders say, and what the gallery may show.
 
+    folders: with the names of their files. prompts: in the place of the file that a run names.
     quiet: of a few nothing is said anyway. Raises ValueError.
     """
     names = [(folder.parent.name, folder.name) for folder in folders]
     above = Path(os.path.commonpath([folder.parents[1] for folder in folders]))
-    runs = []
+    runs: list[Reported] = []
+    shown: set[Key] = set()
     total = len(folders)
     quiet = quiet or total < MANY
     with Progress(f"a page of {total} runs", total, unit="run", quiet=quiet) as progress:
         for folder, (method, settings) in zip(folders, names):
             if names.count((method, settings)) > 1:
                 settings += f" in {folder.parents[1].relative_to(above)}"
-            runs.append(read(folder, method, settings, prompts))
+            names_there = folders[folder]
+            run = open_run(
+                folder, prompts, incomplete=True, flag="the run folder", names=names_there
+            )
+            shown = shown or in_gallery(run, limits)
+            runs.append(read(run, method, settings, shown))
             progress.update(1)
     return runs
 
 
-def read(folder: Path, method: str, settings: str, prompts: Path | None) -> Reported:
-    """Everything that a run folder says. Raises ValueError."""
-    store = RunFolder(folder)
+def in_gallery(first: Run, limits: Limits) -> set[Key]:
+    """The images that are shown of each run, if it has them: of the first run's first prompts."""
+    rows = sorted(first.prompts_scored)[: limits.prompts]
+    return {Key(row, sample) for row in rows for sample in range(limits.samples)}
+
+
+def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
+    """Everything that a run folder says. shown: images of the gallery. Raises ValueError."""
+    store = RunFolder(run.folder)
+    results = read_results(run.folder)
+    files = {key: path for key, path in run.files.items() if key in shown}
     return Reported(
         method=method,
         settings=settings,
-        run=open_run(folder, prompts, incomplete=True, flag="the run folder"),
+        run=replace(run, files=files, of_images=[]),
+        prompts=len(run.prompts_scored),
+        images=len(run.files),
         config=store.config(),
         finished=store.is_finished(),
-        costs=store.costs(),
-        lines=summarize(folder),
-        results=read_results(folder),
+        costs=mean_costs(store),
+        lines=summarize(run.folder, of_images=run.of_images, results=results),
+        scores=shown_scores(results, shown),
+        rows=sorted({key.prompt for key in shown}),
     )
+
+
+def mean_costs(store: RunFolder) -> dict[str, float]:
+    """Column of images.csv -> its mean over the images that have it."""
+    rows = store.rows("images")
+    means = {}
+    for column in COSTS:
+        values = [float(row[column]) for row in rows if row.get(column)]
+        if values:
+            means[column] = statistics.fmean(values)
+    return means
+
+
+def shown_scores(results: Iterable[Result], shown: set[Key]) -> dict[str, dict[Key, float]]:
+    """Quantity -> value of each of the images that are shown; the first variant.
+
+    A quantity that only other images have is there, too.
+    """
+    scores: dict[str, dict[Key, float]] = {}
+    for row in results:
+        if row.prompt_index is None or row.sample_index is None:
+            continue
+        values = scores.setdefault(row.quantity, {})
+        key = Key(row.prompt_index, row.sample_index)
+        if key in shown:
+            values.setdefault(key, row.value)
+    return scores
 
 
 def comparable(runs: list[Reported]) -> tuple[list[Reported], list[str]]:
@@ -182,6 +270,6 @@ def score_rows(reported: Reported) -> Iterator[dict]:
 def first_of(quantities: Iterable[Quantity], runs: list[Reported]) -> Quantity | None:
     """The first quantity that a run has for its images."""
     for quantity in quantities:
-        if any(reported.score(quantity.name) for reported in runs):
+        if any(quantity.name in reported.scores for reported in runs):
             return quantity
     return None

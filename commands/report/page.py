@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from memorization_suite.commands.report.gather import (
+    Limits,
     Reported,
     columns,
     comparable,
@@ -45,18 +46,15 @@ RUN_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of the gallery."""
-
-    prompts: int
-    runs: int
-    # Images of each prompt and run.
-    samples: int
-
-
-def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: Limits) -> str:
-    """The page's HTML; everything from files is escaped."""
+def render(
+    runs: list[Reported],
+    *,
+    title: str,
+    gt_folder: Path | None,
+    limits: Limits,
+    failed: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page's HTML; everything from files is escaped. failed: names of runs, and why."""
     equal, notes = comparable(runs)
     plot, no_plot = tradeoff(equal)
     references = References(gt_folder or runs[0].run.gt_folder, decode=False)
@@ -74,6 +72,7 @@ def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: 
         plot=plot,
         no_plot=no_plot,
         tables=[score_table(runs, split) for split in splits(runs)],
+        failed=failed,
         unscored=[reported.title for reported in runs if not reported.lines],
         gallery=Gallery(equal, references, limits).content(),
         notes=notes,
@@ -82,7 +81,7 @@ def render(runs: list[Reported], *, title: str, gt_folder: Path | None, limits: 
 
 def tradeoff(runs: list[Reported]) -> tuple[str, str]:
     """(the plot as a data URL, why there is none)."""
-    scored = [reported.run.folder for reported in runs if reported.lines]
+    scored = {reported.run.folder: reported.lines for reported in runs if reported.lines}
     if len(scored) < 2:
         return "", "it takes two scored runs"
     try:
@@ -111,8 +110,9 @@ def cost_table(runs: list[Reported]) -> dict:
         run = reported.run
         names = ("model_id", "num_inference_steps", "guidance_scale", "seed")
         values = [reported.config.get(name, "–") for name in names]
-        values += [run.prompts_file.name, len(run.prompts_scored), len(run.files)]
-        values += [number(reported.cost("unet_evals"), 1), number(reported.cost("seconds"), 2)]
+        values += [run.prompts_file.name, reported.prompts, reported.images]
+        costs = reported.costs
+        values += [number(costs.get("unet_evals"), 1), number(costs.get("seconds"), 2)]
         body.append([name_cell(reported), *({"value": value} for value in values)])
     head = [{"name": name} for name in RUN_COLUMNS]
     return {"title": "runs", "head": head, "body": body}
@@ -205,9 +205,9 @@ class Gallery:
         self.equal = equal
         self.runs = equal[: limits.runs]
         self.references = references
-        self.prompts = limits.prompts
-        last = max(key.sample for reported in self.runs for key in reported.run.files)
-        self.samples = min(limits.samples, 1 + last)
+        # As many as a run has; files are of no more than the limit.
+        samples = [key.sample for run in self.runs for key in run.run.files]
+        self.samples = 1 + max(samples, default=0)
         # An official alignment, else a yes or no, else another.
         alignments = sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
         # The quantities below a picture, and their values by image for each run.
@@ -219,15 +219,15 @@ class Gallery:
 
     def values(self, quantity: Quantity | None) -> list[dict[Key, float]]:
         """For each run the values of its images."""
-        return [reported.score(quantity.name if quantity else "") for reported in self.runs]
+        name = quantity.name if quantity else ""
+        return [reported.scores.get(name, {}) for reported in self.runs]
 
     def content(self) -> dict:
         """What the template needs."""
-        rows = sorted(self.runs[0].run.prompts_scored)
         return {
             "runs": [name_cell(reported) for reported in self.runs],
-            "lines": [self.line(row) for row in rows[: self.prompts]],
-            "of": len(rows),
+            "lines": [self.line(row) for row in self.runs[0].rows],
+            "of": self.runs[0].prompts,
             "copy_score": self.copy,
             "aligned": self.aligned,
             "samples": self.samples,

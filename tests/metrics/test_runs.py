@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from memorization_suite.metrics import runs
 from memorization_suite.metrics.pictures import Picture, Unreadable, read_mask
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import check_equal, open_run, unlike
@@ -26,9 +27,8 @@ def prompts_of(run):
 
 
 def groups_of(run, gt, **options):
-    return [
-        group for chunk in open_run(run.path, **options).groups(References(gt)) for group in chunk
-    ]
+    chunks = open_run(run.path, **options).groups(References(gt))
+    return [group for _, chunk in chunks for group in chunk]
 
 
 def test_images_are_matched_by_key(run, gt):
@@ -48,12 +48,13 @@ def test_keys_beyond_four_digits_are_in_order(run, gt):
     assert groups_of(run, gt, incomplete=True)[0].samples == list(range(101))
 
 
-def test_a_chunk_has_about_so_many_images_and_forgets_its_pixels(run, gt):
-    chunks = list(open_run(run.path).groups(References(gt), images=6))
-    assert [len(chunk) for chunk in chunks] == [2, 2]
+def test_a_chunk_has_about_so_many_images_and_forgets_its_pixels(run, gt, monkeypatch):
+    monkeypatch.setattr(runs, "CHUNK", 6)
+    chunks = list(open_run(run.path).groups(References(gt)))
+    assert [(number, len(chunk)) for number, chunk in chunks] == [(0, 2), (1, 2)]
     assert all(
-        picture.decoded is None
-        for chunk in chunks
+        picture.decoded is None and not picture.features
+        for _, chunk in chunks
         for group in chunk
         for picture in group.pictures + group.references
     )

@@ -1,7 +1,5 @@
 """`score` as a function: what it takes, what it returns, what it refuses."""
 
-from dataclasses import fields
-
 import pytest
 
 from memorization_suite.commands.score import COPIES, run_script, score
@@ -84,5 +82,5 @@ def test_what_is_refused(run, metrics, typed, told):
 def test_the_values_as_a_table_of_pandas(run):
     table = scored(run, ["copy"])
     frame = table.frame()
-    assert list(frame.columns) == [field.name for field in fields(Result)]
+    assert list(frame.columns) == list(Result._fields)
     assert frame["value"].tolist() == [row.value for row in table.results]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memorization_suite.commands.report import report as write_page
 from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
 from memorization_suite.commands.score import COPIES, run_script
 from memorization_suite.make_report import main
@@ -118,6 +119,16 @@ def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
     assert "Not scored yet" in page and "No copy scores yet" in page
 
 
+def test_runs_that_failed_stand_on_the_page_as_texts(tmp_path, runs):
+    folder = tmp_path / "runs"
+    write_page([folder], tmp_path / "page.html", failed=[("per_sample_seed3", HOSTILE)])
+    page = (tmp_path / "page.html").read_text()
+    table = page.partition("Runs that failed")[2].partition("</table>")[0]
+    assert "<td>per_sample_seed3</td>" in table and "&lt;script&gt;alert" in table
+    write_page([folder], tmp_path / "page.html")
+    assert "Runs that failed" not in (tmp_path / "page.html").read_text()
+
+
 def test_numbers_stand_beside_the_page(tmp_path, runs):
     scored(tmp_path, runs)
     report(tmp_path, str(tmp_path / "runs"))
@@ -152,7 +163,7 @@ def test_shares_of_copies_are_means_over_prompts(tmp_path, runs):
             for (p, s), value in values.items()
         ],
     )
-    (one,) = gather([runs[0].path])
+    (one,) = gather(find_runs([runs[0].path]))
     share = one.line("copy_score", "x", "all").copies
     assert share.mean == pytest.approx(0.5) and share.low <= share.mean <= share.high
     assert one.line("copy_score", "x", "TM").copies.mean == 0.0
@@ -234,7 +245,10 @@ def test_noise_of_one_stream_depends_on_the_batch(runs):
             "n_samples_per_prompt": samples,
         }
         (run.path / "manifest.json").write_text(json.dumps(manifest))
-    assert "n_samples_per_prompt 2 and 3" in comparable(gather([run.path for run in runs]))[1][0]
+    assert (
+        "n_samples_per_prompt 2 and 3"
+        in comparable(gather(find_runs(run.path for run in runs)))[1][0]
+    )
 
 
 def test_unmitigated_runs_come_first_and_numbers_count():
@@ -258,7 +272,7 @@ def test_runs_are_found_below_a_folder_and_once(tmp_path, runs):
     (tmp_path / "runs" / "scores" / "manifest.json").write_text(
         '{"identity": {"detector": "noise_norm"}}'
     )
-    assert find_runs([runs[1].path, tmp_path / "runs"]) == [
+    assert list(find_runs([runs[1].path, tmp_path / "runs"])) == [
         runs[1].path.resolve(),
         runs[0].path.resolve(),
     ]

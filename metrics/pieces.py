@@ -1,0 +1,124 @@
+"""What each process found of a scoring that several share, until all of it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from memorization_suite.metrics.references import Coverage
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.shards import Shard
+from memorization_suite.runs.table import Result, index
+
+
+@dataclass
+class Found:
+    """Of some chunks of prompts, by their numbers."""
+
+    results: dict[int, list[Result]] = field(default_factory=dict)
+    # What there is of training images.
+    coverage: dict[int, list[Coverage]] = field(default_factory=dict)
+
+    def every_result(self) -> list[Result]:
+        """In the order of the chunks, as one process finds them."""
+        return [result for number in sorted(self.results) for result in self.results[number]]
+
+    def every_coverage(self) -> list[Coverage]:
+        """In the same order."""
+        return [entry for number in sorted(self.coverage) for entry in self.coverage[number]]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The part files of one scoring, in `.parts/` of its run folder.
+
+    `scores_NAME_1of3.csv` marks a piece as done; `references_NAME_1of3.csv` is written before it.
+    """
+
+    folder: Path
+    # The same for all that share the scoring, another for any other one.
+    name: str
+    # The file's prompts.
+    prompts: list[Prompt]
+
+    @classmethod
+    def of(cls, folder: Path, prompts: list[Prompt], about: object) -> Pieces:
+        """about: what is scored and how, as JSON."""
+        text = json.dumps(about, sort_keys=True)
+        return cls(folder, hashlib.sha256(text.encode()).hexdigest()[:16], prompts)
+
+    def file(self, what: str, shard: Shard) -> Path:
+        """The part file of a piece. what: scores or references."""
+        return self.folder / ".parts" / f"{self.stem(what, shard)}.csv"
+
+    def stem(self, what: str, shard: Shard) -> str:
+        """Its name without an ending."""
+        return f"{what}_{self.name}_{shard.number}of{shard.count}"
+
+    def keep(self, shard: Shard, found: Found) -> None:
+        """Writes a piece, in the place of an earlier one. Raises OSError."""
+        store = RunFolder(self.folder)
+        store.add_part(self.stem("references", shard), list(coverage_rows(found)))
+        store.add_part(self.stem("scores", shard), list(result_rows(found)))
+
+    def missing(self, shard: Shard) -> list[Shard]:
+        """The pieces that are not there yet, of as many as this one is of."""
+        return [each for each in shard.siblings() if not self.file("scores", each).exists()]
+
+    def read(self, shard: Shard) -> Found:
+        """All pieces, of which none is missing, as one process would find them."""
+        found = Found()
+        for each in shard.siblings():
+            for row in read_csv(self.file("references", each)):
+                entry = self.covered(row)
+                found.coverage.setdefault(int(row["chunk"]), []).append(entry)
+            for row in read_csv(self.file("scores", each)):
+                result = result_of(row)
+                found.results.setdefault(int(row["chunk"]), []).append(result)
+        return found
+
+    def covered(self, row: dict[str, str]) -> Coverage:
+        """What a row of a part says of a prompt's training images."""
+        prompt = self.prompts[int(row["prompt_index"])]
+        return Coverage(prompt, tuple(row["sha256"].split()), row["problem"])
+
+    def remove(self, shard: Shard) -> None:
+        """Removes all pieces, and the folder where nothing else is in it."""
+        for each in shard.siblings():
+            for what in ("scores", "references"):
+                self.file(what, each).unlink(missing_ok=True)
+        with suppress(OSError):  # there may be more in it
+            (self.folder / ".parts").rmdir()
+
+
+def result_rows(found: Found) -> Iterator[dict[str, object]]:
+    """Rows of a part with scores."""
+    for number, results in found.results.items():
+        for result in results:
+            yield {"chunk": number, **result._asdict()}
+
+
+def coverage_rows(found: Found) -> Iterator[dict[str, object]]:
+    """Rows of a part with training images."""
+    for number, coverage in found.coverage.items():
+        for entry in coverage:
+            yield {"chunk": number, **entry.row()}
+
+
+def result_of(row: dict[str, str]) -> Result:
+    """The value that a row of a part has."""
+    return Result(
+        run=row["run"],
+        method=row["method"],
+        prompt_index=index(row["prompt_index"]),
+        sample_index=index(row["sample_index"]),
+        quantity=row["quantity"],
+        variant=row["variant"],
+        value=float(row["value"]),
+    )

@@ -1,0 +1,180 @@
+"""Scoring in pieces: the same tables as of one process, in any order; several scorings at once;
+pixels of a chunk at a time.
+"""
+
+import shutil
+import threading
+import weakref
+from itertools import permutations
+
+import pytest
+
+from memorization_suite.commands.report import report
+from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
+from memorization_suite.metrics import pictures, runs
+from memorization_suite.runs.table import Result, add_results, read_results
+from tests.metrics.conftest import make_run, picture
+
+TABLES = ("results.csv", "references.csv")
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """One prompt in a chunk of the run of four prompts."""
+    monkeypatch.setattr(runs, "CHUNK", 3)
+
+
+def argv(run, *more) -> list[str]:
+    gt = run.path.parents[2] / "gt"
+    flags = ["--gen_folder", f"{run.path}", "--gt_folder", f"{gt}", "--quiet"]
+    return [*flags, "--metrics", "copy", "diversity", *more]
+
+
+def tables(run) -> dict[str, bytes]:
+    return {name: (run.path / name).read_bytes() for name in TABLES}
+
+
+def parts(run) -> list[str]:
+    return sorted(path.name for path in (run.path / ".parts").glob("*"))
+
+
+def forget(run) -> None:
+    for name in TABLES:
+        (run.path / name).unlink()
+
+
+def test_pieces_in_any_order_give_the_tables_of_one_process(run, capsys):
+    add_results(run.path, [Result("g7_seed2", "no_mitigation", 0, 0, "copy_score", "old", 0.5)])
+    kept = (run.path / "results.csv").read_bytes()
+    assert run_script(COPIES, argv(run)) == 0
+    whole = tables(run)
+    table = capsys.readouterr().out
+    for order in permutations((1, 2, 3)):
+        forget(run)
+        (run.path / "results.csv").write_bytes(kept)
+        for number in order[:2]:
+            assert run_script(COPIES, argv(run, "--shard", f"{number}/3")) == 0
+        told = capsys.readouterr()
+        assert f"those missing: {order[2]}/3" in told.err and told.out == ""
+        assert (run.path / "results.csv").read_bytes() == kept
+        assert run_script(COPIES, argv(run, "--shard", f"{order[2]}/3")) == 0
+        assert tables(run) == whole and capsys.readouterr().out == table
+        assert not (run.path / ".parts").exists()
+
+
+def test_a_piece_that_is_scored_again_is_replaced(run):
+    assert run_script(COPIES, argv(run)) == 0
+    whole = tables(run)
+    forget(run)
+    changed = run.path / "img_0000_00.png"
+    right = changed.read_bytes()
+    picture(77).save(changed)
+    assert run_script(COPIES, argv(run, "--shard", "1/2")) == 0
+    changed.write_bytes(right)
+    for shard in ("1/2", "2/2"):
+        assert run_script(COPIES, argv(run, "--shard", shard)) == 0
+    assert tables(run) == whole
+
+
+def test_pieces_of_other_numbers_or_metrics_are_told_apart(run, capsys):
+    for more in (["--shard", "1/2"], ["--shard", "2/3"], ["--shard", "2/2", "--num_samples", "2"]):
+        assert run_script(COPIES, argv(run, *more)) == 0
+    others = [*argv(run)[:-2], "diversity", "--shard", "2/2"]
+    assert run_script(PREFERENCE, others) == 0
+    assert not (run.path / "results.csv").exists() and len(parts(run)) == 8
+    assert capsys.readouterr().out == ""
+
+
+def test_more_pieces_than_chunks(run):
+    assert run_script(COPIES, argv(run)) == 0
+    whole = tables(run)
+    forget(run)
+    for number in (6, 1, 2, 3, 4, 5):
+        assert run_script(COPIES, argv(run, "--shard", f"{number}/6")) == 0
+    assert tables(run) == whole
+
+
+def test_a_piece_from_python(run):
+    gt = run.path.parents[2] / "gt"
+    options = {"gt_folder": gt, "quiet": True}
+    first = score(run, ["copy"], shard="1/2", **options)
+    assert [f"{piece}" for piece in first.missing] == ["2/2"] and first.results and not first.lines
+    second = score(run, ["copy"], shard="2/2", **options)
+    assert not second.missing and second.lines
+    assert len(second.results) == len(read_results(run.path))
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "half"])
+def test_what_is_no_piece_is_refused(run, capsys, shard):
+    assert run_script(COPIES, argv(run, "--shard", shard)) == 2
+    assert "I from 1 to N" in capsys.readouterr().err
+
+
+def test_a_run_without_training_images_in_pieces(run):
+    shutil.rmtree(run.path.parents[2] / "gt")
+    flags = ["--gen_folder", f"{run.path}", "--quiet", "--metrics", "diversity"]
+    assert run_script(PREFERENCE, flags) == 0
+    whole = tables(run)
+    forget(run)
+    for number in (2, 1):
+        assert run_script(PREFERENCE, [*flags, "--shard", f"{number}/2"]) == 0
+    assert tables(run) == whole
+
+
+def test_two_that_add_results_at_once_lose_nothing(tmp_path):
+    def add(quantity: str) -> None:
+        for sample in range(10):
+            add_results(tmp_path, [Result("r", "m", 0, sample, quantity, "v", 0.5)])
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_results(tmp_path)) == 30
+
+
+# --- memory
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """alive.most: the most pictures that were decoded and not forgotten at once."""
+
+    class Alive:
+        now = 0
+        most = 0
+
+    read = pictures.read_picture
+
+    def gone() -> None:
+        Alive.now -= 1
+
+    def watched(path):
+        image = read(path)
+        weakref.finalize(image, gone)
+        Alive.now += 1
+        Alive.most = max(Alive.most, Alive.now)
+        return image
+
+    monkeypatch.setattr(pictures, "read_picture", watched)
+    monkeypatch.setattr("memorization_suite.commands.report.page.read_picture", watched)
+    return Alive
+
+
+@pytest.mark.parametrize("samples", [3, 6])
+def test_pixels_are_kept_of_a_chunk_at_a_time(run, tmp_path, alive, samples):
+    prompts = run.path.parents[2] / "four.csv"
+    large = make_run(tmp_path / "large" / "m" / "g", prompts, seed=5, samples=samples)
+    options = {"gt_folder": run.path.parents[2] / "gt", "quiet": True}
+    score(large, ["copy", "diversity"], **options)
+    assert samples <= alive.most <= samples + 2
+
+
+def test_the_page_keeps_no_pixels(run, tmp_path, alive):
+    manifest = run.path / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"seed": 2', '"seed": 2, "method": "no_mitigation"'))
+    options = {"gt_folder": run.path.parents[2] / "gt", "samples": 3}
+    report([run.path], tmp_path / "page.html", **options)
+    assert alive.most == 1
