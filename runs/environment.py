@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from memorization_suite import ROOT
 from memorization_suite.runs.lazy import torch
@@ -29,6 +32,8 @@ def choose_device(device: str) -> str:
 
     Raises ValueError for a device that is not there.
     """
+    if device == "cpu" or (not device and not may_have_gpu()):
+        return "cpu"
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         wanted = torch.device(device)
@@ -39,6 +44,19 @@ def choose_device(device: str) -> str:
         others = f" or cuda:0..{count - 1}" if count else ""
         raise ValueError(f"--device {device} is not here; leave the flag out, or give cpu{others}")
     return device
+
+
+def may_have_gpu() -> bool:
+    """Whether torch has to be asked, whose import takes seconds: without the library of a driver
+    there is no GPU.
+    """
+    if "torch" in sys.modules or sys.platform != "linux" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def device_count(kind: str) -> int:

@@ -238,11 +238,11 @@ class Store:
 
     def rows(self, table: str) -> list[Row]:
         """All rows so far, in order. Raises ValueError for a file that is no such table."""
-        return self.merged(table)[0]
+        return in_order(self.merged(table)[0])
 
     def done(self, table: str) -> set:
         """What the rows so far are about."""
-        return {self.tables[table](row) for row in self.rows(table)}
+        return set(self.merged(table)[0])
 
     def publish(self) -> None:
         """Writes the tables from all batches so far, and drops the parts that are in them now."""
@@ -252,9 +252,9 @@ class Store:
     def put_into_tables(self) -> None:
         """`publish`, in a block of `changing`."""
         for table in self.tables:
-            rows, parts = self.merged(table)
+            found, parts = self.merged(table)
             if parts:
-                write_csv(self.path / f"{table}.csv", rows)
+                write_csv(self.path / f"{table}.csv", in_order(found))
             for part in parts:
                 part.unlink(missing_ok=True)
 
@@ -262,8 +262,8 @@ class Store:
         """Files of the batches that are in no table yet."""
         return sorted((self.path / ".parts").glob(f"{table}_*.csv"))
 
-    def merged(self, table: str) -> tuple[list[Row], list[Path]]:
-        """(rows of the table and of all parts, in order, where a later file wins; the parts).
+    def merged(self, table: str) -> tuple[dict[Any, list[Row]], list[Path]]:
+        """(rows of the table and of all parts by key, where a later file wins; the parts).
 
         Raises ValueError. A part that vanishes meanwhile is in the table by then, which is
         therefore read last.
@@ -273,7 +273,7 @@ class Store:
         found = self.by_key(table, self.path / f"{table}.csv")
         for rows in fresh:
             found |= rows
-        return [row for key in sorted(found) for row in found[key]], parts
+        return found, parts
 
     def by_key(self, table: str, file: Path) -> dict[Any, list[Row]]:
         """Rows of a file by key; none where there is no file. Raises ValueError."""
@@ -288,6 +288,11 @@ class Store:
                     f"({type(error).__name__}: {error}): mend it or move it away"
                 ) from error
         return found
+
+
+def in_order(found: dict[Any, list[Row]]) -> list[Row]:
+    """Rows by key as a table has them."""
+    return [row for key in sorted(found) for row in found[key]]
 
 
 def differences(before: dict, after: dict) -> list[str]:
