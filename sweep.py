@@ -7,22 +7,26 @@ See --help and the README.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.commands.generate_plan import Request
+from memorization_suite.commands.launch import Launch
 from memorization_suite.commands.settings import HEADINGS, QUIET
-from memorization_suite.commands.sweep import plan_sweep, sweep
-from memorization_suite.commands.sweep_file import OF_THE_SWEEP
+from memorization_suite.commands.sweep import Outcome, plan_sweep, sweep
+from memorization_suite.commands.sweep_cost import cost_lines
+from memorization_suite.commands.sweep_file import OF_THE_SWEEP, read_sweep
+from memorization_suite.commands.sweep_status import read_status
 from memorization_suite.generate_images import SMALLER, add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
+from memorization_suite.runs.settings import flag_names
 
 SCRIPT = "sweep.py"
 DESCRIPTION = "Runs a list or grid of settings, scores the images, and writes one page."
 EPILOG = examples(
     f"{SCRIPT} experiments/sweeps/example.toml --dry_run",
     f"{SCRIPT} experiments/sweeps/example.toml --model_id tiny-v",
-    more="Rerun the command to resume; a finished run is not made or scored again.\n"
-    "generate_images.py --list_methods shows the methods.",
+    more="Rerun the command to resume. generate_images.py --list_methods shows the methods.",
 )
 
 
@@ -34,7 +38,7 @@ def build_parser(argv: list[str]) -> Parser:
         "file",
         type=Path,
         metavar="FILE.toml",
-        help="[common] flags of all runs, [[run]] tables; a list stands for one run a value",
+        help="a table [common], and a [[run]] a setting (docs/USAGE.md)",
     )
     parser.add_argument(
         "--output_path",
@@ -42,16 +46,16 @@ def build_parser(argv: list[str]) -> Parser:
         metavar="FOLDER",
         help="folder of the runs (default sweep_results/<name of the file>)",
     )
-    parser.add_argument("--dry_run", action="store_true", help="print the commands, and do nothing")
     parser.add_argument("--no_scores", action="store_true", help="only the images")
     parser.add_argument(
         "--rescore",
         action="store_true",
-        help="score all runs again, for example with checkpoints that were fetched since",
+        help="score all runs again, such as with new checkpoints",
     )
     parser.add_argument("--quiet", action="store_true", help=QUIET)
-    headings = {f"every run: {heading}": names for heading, names in HEADINGS.items()}
-    add_flags(parser, Request, without=OF_THE_SWEEP, headings=headings)
+    add_flags(parser, Launch, headings={"where": flag_names(Launch)})
+    of_a_run = [name for names in HEADINGS.values() for name in names]
+    add_flags(parser, Request, without=OF_THE_SWEEP, headings={"every run": of_a_run})
     add_method_flags(parser, argv)
     return parser
 
@@ -62,23 +66,70 @@ def main(argv: list[str] | None = None) -> int:
     typed = build_parser(argv).typed(argv)
     file = typed.pop("file")
     out = typed.pop("output_path", Path("sweep_results") / file.stem)
-    dry_run = typed.pop("dry_run", False)
     scores = not typed.pop("no_scores", False)
     again = typed.pop("rescore", False)
+    own, typed = divide(typed)
 
-    def work() -> None:
+    def work() -> int:
+        launch = Launch(**own)
+        launch.check()
+        if launch.status:
+            return say_status(file, out, typed)
         entries = plan_sweep(file, out, **typed)
-        if dry_run:
+        if launch.dry_run:
             print("\n".join(entry.command for entry in entries))
-            return
-        page = sweep(entries, out, title=f"Sweep {file.stem}", scores=scores, again=again)
-        following = ["python", SCRIPT, *(word for word in argv if word != "--no_scores")]
-        if page:
-            print(page.summary)
-            following = to_open(page.path)
-        next_step(following, typed.get("quiet", False))
+            if launch.devices:
+                print("\n".join(cost_lines(entries, launch.devices, out)))
+            return 0
+        title = f"Sweep {file.stem}"
+        made = sweep(entries, out, title=title, scores=scores, again=again, launch=launch)
+        if launch.no_wait:
+            return 0
+        print(made.status)
+        if made.lacking:
+            print(f"{made.lacking} images of other pieces lack; the last piece scores them all")
+        if made.page:
+            print(made.summary)
+        next_step(following(made, argv, file, out), typed.get("quiet", False))
+        return int(made.status.failed > 0)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
+
+
+def divide(typed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(flags of the launch, flags of every run)."""
+    names = flag_names(Launch)
+    own = {name: value for name, value in typed.items() if name in names}
+    return own, {name: value for name, value in typed.items() if name not in names}
+
+
+def say_status(file: Path, out: Path, typed: dict[str, Any]) -> int:
+    """Prints how far a sweep is. Returns 1 when something failed. typed: flags of every run.
+
+    Raises ValueError for flags that it would not look at.
+    """
+    others = [name for name in typed if name != "quiet"]
+    if others:
+        raise ValueError(
+            f"--status says how far the sweep in {out} is, and takes no --{others[0]}: type the "
+            "file, --status, and --output_path if the sweep has one"
+        )
+    read_sweep(file)
+    status = read_status(out)
+    if status is None:
+        print(f"nothing was begun in {out}")
+        return 0
+    print(status)
+    return int(status.failed > 0)
+
+
+def following(made: Outcome, argv: list[str], file: Path, out: Path) -> list[str]:
+    """What one would type next: to open the page, to look at the other pieces, or the rest."""
+    if made.page and not made.status.failed:
+        return to_open(made.page)
+    if made.lacking:
+        return ["python", SCRIPT, str(file), "--output_path", str(out), "--status"]
+    return ["python", SCRIPT, *(word for word in argv if word != "--no_scores")]
 
 
 if __name__ == "__main__":

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memorization_suite.commands.cluster import Cluster
+from memorization_suite.commands.driver import drive
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, Request, plan
-from memorization_suite.commands.report import Page, report
-from memorization_suite.commands.score import score
+from memorization_suite.commands.launch import Launch
 from memorization_suite.commands.settings import command_line
 from memorization_suite.commands.sweep_file import Combination, read_sweep
-from memorization_suite.pipelines import loading
-from memorization_suite.runs.files import write_json
-from memorization_suite.runs.progress import Progress
+from memorization_suite.commands.sweep_local import run_here
+from memorization_suite.commands.sweep_record import (
+    Record,
+    member_of,
+    pieces_of,
+    plugin_files,
+    read_record,
+)
+from memorization_suite.commands.sweep_status import Status, status_of
+from memorization_suite.commands.sweep_tasks import Tasks
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
 
 # General flags that may vary without a folder of their own: the run folder's name tells them, or
 # they change no image.
 NEED_NO_FOLDER = ("guidance_scale", "seed", "start", "end", "device", "output_path")
+# What an identity has of the device, which another machine may not know yet.
+OF_DEVICE = ("device", "dtype", "tf32", "derivatives")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def plan_sweep(file: Path | str, out: Path | str, /, **typed: Any) -> list[Entry
     <method>/<settings>_seed<seed>; a general flag that varies and is not told there (steps, model,
     prompt file, ...) is a folder above. Raises ValueError that says which run is wrong.
     """
-    for name in ("output_path", "overwrite"):
+    for name in ("output_path", "overwrite", "shard"):
         if name in typed:
             raise ValueError(f"--{name} is no flag of a sweep (--help lists all)")
     runs = read_sweep(Path(file), typed)
@@ -117,6 +124,18 @@ def error_of(what: str) -> Iterator[None]:
 # --- work ---
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A sweep at the end of its command."""
+
+    status: Status
+    # The line of the page that was written, and where it is; None without one.
+    summary: str | None
+    page: Path | None
+    # Images that other pieces lack, with --shard.
+    lacking: int = 0
+
+
 def sweep(
     entries: list[Entry],
     out: Path | str,
@@ -124,77 +143,111 @@ def sweep(
     title: str = "",
     scores: bool = True,
     again: bool = False,
-) -> Page | None:
-    """Makes what is missing, scores it, and writes out/report.html; None without scores.
+    launch: Launch | None = None,
+) -> Outcome:
+    """Makes what is missing, scores it, and writes out/report.html. A run that fails does not end
+    the others.
 
-    title: of the page. again: score also what was scored before. Raises ValueError for what the
-    user can mend, OSError when a run failed.
+    title: of the page. scores: without them there is no page. again: score also what was scored
+    before. launch: where the work is done. Raises ValueError for what the user can mend, OSError
+    when nothing can be done any more.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            "a sweep is one process; divide the images of one run over GPUs with `accelerate "
-            "launch generate_images.py ...`"
+            "a sweep is one process, which starts others itself (--jobs); divide the images of one "
+            "run over GPUs with `accelerate launch generate_images.py ...`"
         )
-    make_images(entries)
-    if not scores:
-        return None
+    launch = launch or Launch()
+    launch.check()
     out = Path(out)
-    score_images(entries, out / "scored.json", again=again)
-    folders = [entry.plan.folder for entry in entries]
-    return report(folders, out / "report.html", title=title or f"Sweep {out.name}")
+    cluster = Cluster(out, launch.slurm, launch.jobs) if launch.is_slurm else None
+    check_folders(entries, elsewhere=launch.is_slurm)
+    tasks = begin(entries, out, title or f"Sweep {out.name}", scores=scores, launch=launch)
+    tasks.ask_again(rescore=again)
+    quiet = any(entry.plan.settings.quiet for entry in entries)
+    if cluster is not None:
+        drive(tasks, cluster, wait=not launch.no_wait, quiet=quiet)
+    else:
+        say_there(tasks, entries)
+        devices = {entry.plan.settings.device for entry in entries}
+        run_here(tasks, devices, launch.jobs, quiet=quiet)
+    return outcome_of(tasks)
 
 
-def make_images(entries: list[Entry]) -> None:
-    """Makes what is missing; neighbors that share a model load it once."""
-    load = functools.lru_cache(maxsize=1)(loading.load_pipeline)
-    with progress_of(entries) as progress:
-        for number, entry in enumerate(entries, 1):
-            print(f"[{number}/{len(entries)}] {entry.name}", flush=True)
-            with error_of(f"run {number} of {len(entries)} ({entry.name}) was not made"):
-                run = generate(entry.plan, load=load)
-            print(run.summary)
-            if run.made:
-                progress.update(len(run.made))
+def check_folders(entries: list[Entry], *, elsewhere: bool) -> None:
+    """Raises ValueError when a run's folder holds another run.
 
-
-def progress_of(entries: list[Entry]) -> Progress:
-    """Of the images of all runs; each run has its own bar."""
-    plans = [entry.plan for entry in entries]
-    total = sum(len(plan.wanted(plan.prompts)) for plan in plans)
-    return Progress(
-        f"{total} images in {len(plans)} runs",
-        total,
-        unit="image",
-        there=total - sum(len(plan.missing()) for plan in plans),
-        drawn=False,
-        quiet=any(plan.settings.quiet for plan in plans),
-    )
-
-
-def score_images(entries: list[Entry], record: Path, *, again: bool) -> None:
-    """Scores the runs whose images were not scored yet; says once what there is to note.
-
-    record: a file that keeps, for each run, when the images were finished that were scored.
+    elsewhere: whether the work is done on other machines, whose devices this one does not know.
     """
-    scored = {}
-    if record.exists() and not again:
-        scored = json.loads(record.read_text(encoding="utf-8"))
-    said: set[str] = set()
     for number, entry in enumerate(entries, 1):
-        folder = entry.plan.folder
-        manifest = RunFolder(folder).manifest() or {}
-        finished = manifest.get("finished")
-        if scored.get(str(folder)) == finished and (folder / "results.csv").exists():
-            continue
-        print(f"[{number}/{len(entries)}] scores of {entry.name}", flush=True)
-        settings = entry.plan.settings
-        with error_of(f"{folder} was not scored"):
-            table = score(
-                folder, prompts=settings.prompts, device=settings.device, quiet=settings.quiet
-            )
-        for note in table.notes:
-            if note not in said:
-                print(note, file=sys.stderr)
-            said.add(note)
-        scored[str(folder)] = finished
-        write_json(record, scored)
+        folder = RunFolder(entry.plan.folder)
+        with error_of(f"run {number} of {len(entries)} ({entry.name})"):
+            manifest = folder.manifest()
+            if manifest is None:
+                continue
+            identity = dict(entry.plan.identity)
+            if elsewhere:
+                there = manifest["identity"]
+                identity |= {name: there[name] for name in OF_DEVICE if name in there}
+            folder.check_identity(manifest, identity)
+
+
+def begin(entries: list[Entry], out: Path, title: str, *, scores: bool, launch: Launch) -> Tasks:
+    """The tasks of the sweep, which other processes find below its folder. Raises ValueError while
+    others work on something else there.
+    """
+    runs = []
+    for entry in entries:
+        pieces = max(launch.piece.count, pieces_of(entry.plan, launch.prompts_per_job))
+        runs.append(member_of(entry.name, entry.plan, out, pieces))
+    tasks = Tasks(out, Record(title, scores=scores, plugins=plugin_files(), runs=runs))
+    tasks.plans = {place: entry.plan for place, entry in enumerate(entries)}
+    tasks.shard = launch.piece
+    check_others(tasks)
+    tasks.record.write(out)
+    return tasks
+
+
+def check_others(tasks: Tasks) -> None:
+    """Raises ValueError while other processes work on tasks that this sweep does not have."""
+    own = {task.name for task in tasks.all()}
+    before = read_record(tasks.out)
+    others = Tasks(tasks.out, before).all() if before else []
+    claims = tasks.claims.every()
+    for task in others:
+        for state in claims.get(task.name, []):
+            if task.name not in own and state.is_held:
+                raise ValueError(
+                    f"{state.holder} works on {tasks.out} with other runs or other pieces of them "
+                    f"({task.name}). Wait for its end, or give another --output_path"
+                )
+
+
+def say_there(tasks: Tasks, entries: list[Entry]) -> None:
+    """Says which runs are there, or which pieces of them with --shard; and where their files lie
+    now, which may have moved.
+    """
+    states = tasks.states()
+    for place, entry in enumerate(entries):
+        own = [states[task] for task in tasks.pieces[place] if tasks.is_mine(task)]
+        if all(state.kind == "done" for state in own) and any(state.wanted for state in own):
+            print(tasks.run_label(place), flush=True)
+            print(generate(entry.plan.piece(tasks.shard)).summary)
+
+
+def outcome_of(tasks: Tasks) -> Outcome:
+    """What came of a sweep."""
+    states = tasks.states()
+    summary = None
+    lacking = 0
+    for task, state in states.items():
+        if task.kind == "page" and state.kind == "done" and state.claim and state.claim.over:
+            summary = state.claim.over["summary"]
+        if not tasks.is_mine(task):
+            lacking += state.wanted - state.there
+    return Outcome(
+        status_of(tasks, states),
+        summary,
+        page=tasks.out / "report.html" if summary else None,
+        lacking=lacking,
+    )

@@ -26,7 +26,7 @@ from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
-OF_THE_SWEEP = ("output_path", "overwrite", "quiet")
+OF_THE_SWEEP = ("output_path", "overwrite", "shard", "quiet")
 # What a flag's value can be.
 PLAIN = (bool, int, float, str)
 

@@ -230,16 +230,17 @@ class Claims:
         )
 
     def clock(self) -> float:
-        """The time of the file system, in seconds."""
+        """The time of the file system, in seconds; where nothing can be written, this machine's."""
         probe = self.folder / f".clock.{socket.gethostname()}.{os.getpid()}.part"
         try:
             probe.touch()
             os.utime(probe)
             return probe.stat().st_mtime
-        except FileNotFoundError:  # the folder is gone, and so are the claims
+        except OSError:
             return time.time()
         finally:
-            probe.unlink(missing_ok=True)
+            with suppress(OSError):
+                probe.unlink()
 
     def tidy(self) -> None:
         """Removes the folder if nothing lies in it."""
@@ -328,11 +329,12 @@ class Claim:
         write_json(self.path.with_name(f"{self.path.name}.over"), {"ended": now(), **facts})
 
     def release(self) -> None:
-        """Removes it without a trace, and those of the dead before it."""
+        """Removes it without a trace, and those of the dead before it. What ended stays."""
         self.stopped.set()
         for number in range(1, self.number + 1):
             file = self.claims.folder / f"{self.name}.{number}"
-            file.unlink(missing_ok=True)
+            if not file.with_name(f"{file.name}.over").exists():
+                file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes to a temporary name in the same folder, then renames. Raises OSError, e.g. on a full
     disk.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
             file.write(data)

@@ -58,6 +58,13 @@ def test_a_released_claim_leaves_nothing(claims):
     assert claims.look("work") is None and not any(claims.folder.iterdir())
 
 
+def test_a_release_leaves_what_ended(claims):
+    claims.take("work").end(outcome="done")
+    claims.take("work").release()
+    assert claims.look("work").over["outcome"] == "done"
+    assert claims.take("work").number == 2
+
+
 @pytest.mark.parametrize("silent", [0.0, SILENT - 60])
 def test_a_holder_of_another_machine_lives_while_it_is_heard_of(claims, silent):
     left_by(claims, ELSEWHERE, silent=silent)

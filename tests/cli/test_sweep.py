@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import memorization_suite.commands.sweep
+import memorization_suite.commands.sweep_jobs
 import memorization_suite.pipelines.loading
 from memorization_suite.commands.sweep import plan_sweep
 from memorization_suite.commands.sweep_file import read_sweep
@@ -57,7 +57,7 @@ def swept(file, tmp_path, *more, code=0):
     return {
         path.parent.name + "/" + path.name: path
         for path in sorted((tmp_path / "out").glob("*/*"))
-        if path.is_dir()
+        if path.is_dir() and path.parent.name != "jobs"
     }
 
 
@@ -112,7 +112,7 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
         and len(loads) == 2
     )
     monkeypatch.setattr(
-        memorization_suite.commands.sweep,
+        memorization_suite.commands.sweep_jobs,
         "score",
         lambda *args, **typed: pytest.fail("scored again"),
     )
@@ -266,21 +266,28 @@ def test_a_false_switch_of_a_method_is_false(file, tmp_path):
     ]
 
 
-def test_scores_that_fail_keep_their_code_and_words(file, tmp_path, loads, monkeypatch, capsys):
+def test_scores_that_fail_keep_their_words(file, tmp_path, loads, monkeypatch, capsys):
     def fail(*args, **typed):
         raise OSError("no space left")
 
-    monkeypatch.setattr(memorization_suite.commands.sweep, "score", fail)
+    monkeypatch.setattr(memorization_suite.commands.sweep_jobs, "score", fail)
     swept(file, tmp_path, code=1)
-    error = capsys.readouterr().err
-    assert "was not scored: no space left. What is finished is kept" in error
+    out, error = capsys.readouterr()
+    assert "[1/3] scores of common settings alone failed: no space left\n" in error
+    assert "0 of 3 runs done, 12 of 12 images there, 4 failed" in out  # three runs and the page
 
 
-def test_a_run_that_fails_stops_the_sweep(file, tmp_path, monkeypatch, capsys):
-    def fail(*args, **options):
-        raise OSError("no space left")
+def test_a_run_that_fails_ends_no_other(file, tmp_path, loads, monkeypatch, capsys):
+    generate = memorization_suite.commands.sweep_jobs.generate
 
-    monkeypatch.setattr(memorization_suite.commands.sweep, "generate", fail)
+    def fail(plan, **options):
+        if plan.mitigation.name == "no_mitigation":
+            raise OSError("no space left")
+        return generate(plan, **options)
+
+    monkeypatch.setattr(memorization_suite.commands.sweep_jobs, "generate", fail)
     swept(file, tmp_path, code=1)
-    error = capsys.readouterr().err
-    assert "run 1 of 3 (common settings alone) was not made: no space left" in error
+    out, error = capsys.readouterr()
+    assert "[1/3] common settings alone failed: no space left\n" in error
+    assert "2 of 3 runs done, 8 of 12 images there, 1 failed" in out
+    assert "no space left" in (tmp_path / "out" / "report.html").read_text()

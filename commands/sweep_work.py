@@ -1,0 +1,87 @@
+"""The loop of whoever works on a sweep: take what is ready, until nothing is left to wait for."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from memorization_suite.commands.sweep_tasks import Task, Tasks, TaskState
+from memorization_suite.pipelines import loading
+from memorization_suite.runs.claims import SILENT
+from memorization_suite.runs.progress import Progress, duration_text
+
+# Seconds between two looks while others work.
+PAUSE = 2.0
+# After another process was faster.
+SHORT_PAUSE = 0.1
+
+
+def work(tasks: Tasks, load: Callable | None = None, progress: Progress | None = None) -> None:
+    """Does every task that is ready and not taken, and waits for what others do.
+
+    load: in the place of `load_pipeline`; else neighbors that share a model load it once. progress:
+    of the images. Raises DeviceLost when the device is broken, OSError when nothing can be noted.
+    """
+    load = load or functools.lru_cache(maxsize=1)(loading.load_pipeline)
+    is_said = False
+    while True:
+        states = tasks.states()
+        task = first_ready(tasks, states)
+        if task is None:
+            held = worth_waiting(tasks, states)
+            if not held:
+                return
+            if not is_said:
+                say_held(tasks, held)
+                is_said = True
+            time.sleep(PAUSE)
+            continue
+        facts = tasks.do(task, load)
+        if facts is None:
+            time.sleep(SHORT_PAUSE)
+        elif progress is not None and facts.get("made"):
+            progress.update(facts["made"])
+
+
+def first_ready(tasks: Tasks, states: Mapping[Task, TaskState]) -> Task | None:
+    """What this process does next, if there is something."""
+    for task, state in states.items():
+        if state.kind == "ready" and tasks.is_mine(task):
+            return task
+    return None
+
+
+def worth_waiting(tasks: Tasks, states: Mapping[Task, TaskState]) -> dict[Task, TaskState]:
+    """What others hold and this process waits for; with --shard only images of its own piece."""
+    held = {}
+    for task, state in states.items():
+        own = tasks.is_mine(task) and (task.kind == "images" or not tasks.shard)
+        if state.kind == "running" and own:
+            held[task] = state
+    return held
+
+
+def say_held(tasks: Tasks, held: Mapping[Task, TaskState]) -> None:
+    """Says who works on what is left, a line for each process."""
+    by_holder: dict[str, list[Task]] = {}
+    for task, state in held.items():
+        by_holder.setdefault(place_of(state), []).append(task)
+    for holder, theirs in by_holder.items():
+        more = f" and {len(theirs) - 1} more" if len(theirs) > 1 else ""
+        print(f"waiting for {holder}: {tasks.label(theirs[0])}{more}", file=sys.stderr)
+    print(
+        "what a process leaves is taken over, at the latest "
+        f"{duration_text(SILENT)} after it was last heard of",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def place_of(state: TaskState) -> str:
+    """Who holds a task, and on which device."""
+    claim = state.claim
+    holder = str(claim.holder) if claim and claim.holder else "another process"
+    place = claim.about.get("place") if claim else ""
+    return f"{place}, {holder}" if place else holder
