@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.generate_plan import Request
-from memorization_suite.commands.launch import Launch
 from memorization_suite.commands.settings import HEADINGS, QUIET
-from memorization_suite.commands.sweep import Outcome, plan_sweep, sweep
-from memorization_suite.commands.sweep_cost import cost_lines
-from memorization_suite.commands.sweep_file import OF_THE_SWEEP, read_sweep
-from memorization_suite.commands.sweep_status import read_status
+from memorization_suite.commands.sweeps.cost import cost_lines
+from memorization_suite.commands.sweeps.file import OF_THE_SWEEP, read_sweep
+from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.status import read_status
+from memorization_suite.commands.sweeps.sweep import Outcome, plan_sweep, sweep
 from memorization_suite.generate_images import SMALLER, add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from memorization_suite.commands.nfe import formula_of
+from memorization_suite.commands.sweeps.nfe import formula_of
 from memorization_suite.detection import DETECTORS, Detector
 from memorization_suite.download.assets import read_assets
 from memorization_suite.mitigation import METHODS

@@ -7,14 +7,14 @@ from functools import cache
 from pathlib import Path
 
 from memorization_suite import ROOT
-from memorization_suite.commands.sweep import plan_sweep
-from memorization_suite.commands.sweep_cost import (
+from memorization_suite.commands.sweeps.cost import (
     HOUR,
     RunCost,
     Total,
     costs_of,
     sources_of,
 )
+from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.runs.progress import duration_text
 from memorization_suite.runs.text import markdown_table
 

@@ -101,7 +101,7 @@ def register(
 ):
     """Class decorator: makes a frozen dataclass of the method and lists it under `name`.
 
-    cost: NFE per image, N steps: a sum of letters, then words (see `commands/nfe.py`). code:
+    cost: NFE per image, N steps: a sum of letters, then words (see `commands/sweeps/nfe.py`). code:
     owner/name of the official code on GitHub. compared: how the method compares with it; both stand
     in mitigation/README.md.
     """

@@ -24,8 +24,8 @@ from memorization_suite import (
 )
 from memorization_suite.commands import distances, fetch, neurons, score, summarize, tradeoff
 from memorization_suite.commands import generate_plan as generation
-from memorization_suite.commands.sweep import plan_sweep
-from memorization_suite.commands.sweep_file import read_sweep
+from memorization_suite.commands.sweeps.file import read_sweep
+from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.experiments import cost, gpu_check
 from memorization_suite.metrics.base import METRICS
 from tests.documents import ROOT, Block, documents, read_document

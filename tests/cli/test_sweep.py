@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import memorization_suite.commands.sweep_jobs
+import memorization_suite.commands.sweeps.jobs
 import memorization_suite.pipelines.loading
-from memorization_suite.commands.sweep import plan_sweep
-from memorization_suite.commands.sweep_file import read_sweep
+from memorization_suite.commands.sweeps.file import read_sweep
+from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.sweep import main
 from tests.cli.helpers import images
 
@@ -112,7 +112,7 @@ def test_a_sweep_goes_on(file, tmp_path, loads, monkeypatch, capsys):
         and len(loads) == 2
     )
     monkeypatch.setattr(
-        memorization_suite.commands.sweep_jobs,
+        memorization_suite.commands.sweeps.jobs,
         "score",
         lambda *args, **typed: pytest.fail("scored again"),
     )
@@ -270,7 +270,7 @@ def test_scores_that_fail_keep_their_words(file, tmp_path, loads, monkeypatch, c
     def fail(*args, **typed):
         raise OSError("no space left")
 
-    monkeypatch.setattr(memorization_suite.commands.sweep_jobs, "score", fail)
+    monkeypatch.setattr(memorization_suite.commands.sweeps.jobs, "score", fail)
     swept(file, tmp_path, code=1)
     out, error = capsys.readouterr()
     assert "[1/3] scores of common settings alone failed: no space left\n" in error
@@ -278,14 +278,14 @@ def test_scores_that_fail_keep_their_words(file, tmp_path, loads, monkeypatch, c
 
 
 def test_a_run_that_fails_ends_no_other(file, tmp_path, loads, monkeypatch, capsys):
-    generate = memorization_suite.commands.sweep_jobs.generate
+    generate = memorization_suite.commands.sweeps.jobs.generate
 
     def fail(plan, **options):
         if plan.mitigation.name == "no_mitigation":
             raise OSError("no space left")
         return generate(plan, **options)
 
-    monkeypatch.setattr(memorization_suite.commands.sweep_jobs, "generate", fail)
+    monkeypatch.setattr(memorization_suite.commands.sweeps.jobs, "generate", fail)
     swept(file, tmp_path, code=1)
     out, error = capsys.readouterr()
     assert "[1/3] common settings alone failed: no space left\n" in error

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from memorization_suite import ROOT
-from memorization_suite.commands import cluster, driver
-from memorization_suite.commands.cluster import Cluster, Refused, array_of, note_submitted
-from memorization_suite.commands.driver import drive
-from memorization_suite.commands.sweep_record import Member, Record
-from memorization_suite.commands.sweep_tasks import Look, Task, Tasks
+from memorization_suite.commands.sweeps import cluster, driver
+from memorization_suite.commands.sweeps.cluster import Cluster, Refused, array_of, note_submitted
+from memorization_suite.commands.sweeps.driver import drive
+from memorization_suite.commands.sweeps.record import Member, Record
+from memorization_suite.commands.sweeps.tasks import Look, Task, Tasks
 from memorization_suite.runs import slurm
 from memorization_suite.runs.claims import Holder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from memorization_suite import ROOT, tiny
-from memorization_suite.commands.cluster import submitted_jobs
+from memorization_suite.commands.sweeps.cluster import submitted_jobs
 from memorization_suite.prompts.files import read_prompts
 
 CAPTIONS = [prompt.caption for prompt in read_prompts(tiny.prompts("tiny", "memorized_test"))[:3]]

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from memorization_suite.commands import sweep_jobs, sweep_work
 from memorization_suite.commands.generate import Run
 from memorization_suite.commands.image_job import close
-from memorization_suite.commands.launch import Launch
 from memorization_suite.commands.score import Table
-from memorization_suite.commands.sweep import begin, plan_sweep
+from memorization_suite.commands.sweeps import jobs as sweep_jobs
+from memorization_suite.commands.sweeps import work as sweep_work
+from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.sweep import begin, plan_sweep
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.table import Result, add_results
 

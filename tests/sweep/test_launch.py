@@ -2,9 +2,9 @@
 
 import pytest
 
-from memorization_suite.commands import sweep_local
-from memorization_suite.commands.sweep import plan_sweep
-from memorization_suite.commands.sweep_record import pieces_of
+from memorization_suite.commands.sweeps import local as sweep_local
+from memorization_suite.commands.sweeps.record import pieces_of
+from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.pipelines import loading
 from memorization_suite.sweep import main
 

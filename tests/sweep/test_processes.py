@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from memorization_suite import ROOT
-from memorization_suite.commands import sweep as sweep_module
-from memorization_suite.commands.sweep_record import read_record
-from memorization_suite.commands.sweep_tasks import Tasks
-from memorization_suite.commands.sweep_work import work
+from memorization_suite.commands.sweeps import sweep as sweep_module
+from memorization_suite.commands.sweeps.record import read_record
+from memorization_suite.commands.sweeps.tasks import Tasks
+from memorization_suite.commands.sweeps.work import work
 from memorization_suite.sweep import main
 from tests.sweep.conftest import pictures
 
@@ -25,7 +25,8 @@ PLUGIN = '''
 import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from memorization_suite.commands import settings, sweep_jobs, sweep_work
+from memorization_suite.commands import settings
+from memorization_suite.commands.sweeps import jobs as sweep_jobs, work as sweep_work
 from memorization_suite.mitigation.base import Mitigation, register
 from tests.sweep.conftest import MadeUp
 
@@ -124,7 +125,7 @@ def test_workers_end_with_their_driver(command, tmp_path, one, sent):
 
 def test_when_no_worker_lives_it_is_said(command, tmp_path, made_up):
     (tmp_path / "stand_in.py").write_text(
-        (tmp_path / "stand_in.py").read_text() + "\nif 'sweep_worker' in sys.argv[0]: os._exit(7)\n"
+        (tmp_path / "stand_in.py").read_text() + "\nif 'worker' in sys.argv[0]: os._exit(7)\n"
     )
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "no device is left: see " in done.stderr

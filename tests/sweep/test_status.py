@@ -9,9 +9,10 @@ import time
 import pytest
 
 from memorization_suite import ROOT
-from memorization_suite.commands import sweep_jobs, sweep_status
-from memorization_suite.commands.sweep_status import read_status, status_of
-from memorization_suite.commands.sweep_work import work
+from memorization_suite.commands.sweeps import jobs as sweep_jobs
+from memorization_suite.commands.sweeps import status as sweep_status
+from memorization_suite.commands.sweeps.status import read_status, status_of
+from memorization_suite.commands.sweeps.work import work
 from memorization_suite.sweep import main
 from tests.test_quick_start import HEAVY
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from memorization_suite.commands import sweep_tasks
-from memorization_suite.commands.sweep_jobs import DeviceLost
-from memorization_suite.commands.sweep_tasks import MOST_STARTS, open_tasks
-from memorization_suite.commands.sweep_work import work
+from memorization_suite.commands.sweeps import tasks as sweep_tasks
+from memorization_suite.commands.sweeps.jobs import DeviceLost
+from memorization_suite.commands.sweeps.tasks import MOST_STARTS, open_tasks
+from memorization_suite.commands.sweeps.work import work
 from memorization_suite.runs import store
 from memorization_suite.runs.claims import Claim, Holder
 from tests.sweep.conftest import CAPTIONS, kinds

@@ -9,11 +9,12 @@ from collections import Counter
 
 import pytest
 
-from memorization_suite.commands import sweep_jobs, sweep_tasks
-from memorization_suite.commands.launch import Launch
-from memorization_suite.commands.sweep import plan_sweep, sweep
-from memorization_suite.commands.sweep_tasks import open_tasks
-from memorization_suite.commands.sweep_work import work
+from memorization_suite.commands.sweeps import jobs as sweep_jobs
+from memorization_suite.commands.sweeps import tasks as sweep_tasks
+from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.sweep import plan_sweep, sweep
+from memorization_suite.commands.sweeps.tasks import open_tasks
+from memorization_suite.commands.sweeps.work import work
 from tests.sweep.conftest import kinds, pictures
 
 FORK = multiprocessing.get_context("fork")

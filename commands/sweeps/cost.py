@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.measured import Known, kind_or_none, wanted_rows
-from memorization_suite.commands.nfe import evaluations
-from memorization_suite.commands.sweep import Entry
+from memorization_suite.commands.sweeps.measured import Known, kind_or_none, wanted_rows
+from memorization_suite.commands.sweeps.nfe import evaluations
+from memorization_suite.commands.sweeps.sweep import Entry
 from memorization_suite.download.transfer import size_text
 from memorization_suite.pipelines.kinds import SD1
 from memorization_suite.runs.progress import duration_text

@@ -13,9 +13,9 @@ import threading
 import time
 from pathlib import Path
 
-from memorization_suite.commands.sweep_jobs import DeviceLost
-from memorization_suite.commands.sweep_tasks import open_tasks
-from memorization_suite.commands.sweep_work import work
+from memorization_suite.commands.sweeps.jobs import DeviceLost
+from memorization_suite.commands.sweeps.tasks import open_tasks
+from memorization_suite.commands.sweeps.work import work
 from memorization_suite.runs.shards import parse_shard
 
 # Exit code when the device is broken.
@@ -26,7 +26,7 @@ PATIENCE = 20.0
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="sweep_worker", description="Works on a sweep.")
+    parser = argparse.ArgumentParser(prog="worker", description="Works on a sweep.")
     parser.add_argument("out", type=Path, help="folder of the sweep")
     parser.add_argument("--place", default="", help="what people call the device")
     parser.add_argument("--log", default="", help="where the output goes")

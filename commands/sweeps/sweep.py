@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.cluster import Cluster
-from memorization_suite.commands.driver import drive
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, Request, plan
-from memorization_suite.commands.launch import Launch
 from memorization_suite.commands.settings import command_line
-from memorization_suite.commands.sweep_file import Combination, read_sweep
-from memorization_suite.commands.sweep_local import run_here
-from memorization_suite.commands.sweep_record import (
+from memorization_suite.commands.sweeps.cluster import Cluster
+from memorization_suite.commands.sweeps.driver import drive
+from memorization_suite.commands.sweeps.file import Combination, read_sweep
+from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.local import run_here
+from memorization_suite.commands.sweeps.record import (
     Record,
     member_of,
     pieces_of,
     plugin_files,
     read_record,
 )
-from memorization_suite.commands.sweep_status import Status, status_of
-from memorization_suite.commands.sweep_tasks import Tasks
+from memorization_suite.commands.sweeps.status import Status, status_of
+from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
 

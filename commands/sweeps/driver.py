@@ -12,21 +12,21 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from memorization_suite.commands.cluster import (
+from memorization_suite.commands.sweeps.cluster import (
     Cluster,
     Refused,
     array_of,
     log_of,
     submitted_jobs,
 )
-from memorization_suite.commands.sweep_tasks import (
+from memorization_suite.commands.sweeps.tasks import (
     MOST_STARTS,
     Task,
     Tasks,
     TaskState,
     starts_of,
 )
-from memorization_suite.commands.sweep_watch import Watch
+from memorization_suite.commands.sweeps.watch import Watch
 from memorization_suite.runs.claims import Claim
 
 # The name of the claim.

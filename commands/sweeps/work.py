@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from memorization_suite.commands.sweep_tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
 from memorization_suite.pipelines import loading
 from memorization_suite.runs.claims import SILENT
 from memorization_suite.runs.progress import Progress, duration_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from memorization_suite.commands.sweep_tasks import Task, Tasks, TaskState
-from memorization_suite.commands.sweep_work import place_of
+from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs.progress import Progress
 
 

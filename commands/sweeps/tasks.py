@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.generate_plan import Plan, plan
-from memorization_suite.commands.sweep_jobs import (
+from memorization_suite.commands.sweeps.jobs import (
     DeviceLost,
     make_images,
     message_of,
@@ -25,7 +25,7 @@ from memorization_suite.commands.sweep_jobs import (
     works,
     write_page,
 )
-from memorization_suite.commands.sweep_record import FOLDER, Member, Record, read_record
+from memorization_suite.commands.sweeps.record import FOLDER, Member, Record, read_record
 from memorization_suite.runs.claims import Claim, Claims, State
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.plugins import load_plugin

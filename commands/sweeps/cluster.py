@@ -1,7 +1,7 @@
 """Tasks of a sweep as jobs of Slurm: submitted as arrays through submitit.
 
 What becomes of a job is not asked of submitit, which knows that only where the cluster keeps
-accounts: the runs' own files and squeue say it (`commands/driver.py`).
+accounts: the runs' own files and squeue say it (`commands/sweeps/driver.py`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import memorization_suite
 from memorization_suite import ROOT
 from memorization_suite.commands.setup import CLUSTER
-from memorization_suite.commands.sweep_record import FOLDER
-from memorization_suite.commands.sweep_tasks import Task, open_tasks
+from memorization_suite.commands.sweeps.record import FOLDER
+from memorization_suite.commands.sweeps.tasks import Task, open_tasks
 from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json

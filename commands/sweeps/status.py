@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from memorization_suite.commands.cluster import submitted_jobs
-from memorization_suite.commands.sweep_record import read_record
-from memorization_suite.commands.sweep_tasks import Task, Tasks, TaskState
-from memorization_suite.commands.sweep_watch import images_there
-from memorization_suite.commands.sweep_work import place_of
+from memorization_suite.commands.sweeps.cluster import submitted_jobs
+from memorization_suite.commands.sweeps.record import read_record
+from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.watch import images_there
+from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs import slurm
 from memorization_suite.runs.claims import BEAT, SILENT, State
 from memorization_suite.runs.progress import duration_text

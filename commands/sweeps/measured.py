@@ -12,7 +12,7 @@ from typing import Any
 
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.hints import HALVES, measured_seconds, speed_sources, speeds
-from memorization_suite.commands.nfe import Evaluations
+from memorization_suite.commands.sweeps.nfe import Evaluations
 from memorization_suite.pipelines.kinds import SD1, SD2_BASE, SD2_V, Kind, Unknown
 from memorization_suite.pipelines.models import kind_of
 from memorization_suite.runs.run_folder import RunFolder

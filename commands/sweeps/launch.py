@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorization_suite.commands.cluster import read_pairs
+from memorization_suite.commands.sweeps.cluster import read_pairs
 from memorization_suite.runs.settings import Settings, flag_names, frozen_settings, unkeyed
 from memorization_suite.runs.shards import Shard, parse_shard
 

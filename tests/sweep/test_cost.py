@@ -6,9 +6,10 @@ import pytest
 
 import memorization_suite as suite
 from memorization_suite import ROOT, sweep, tiny
-from memorization_suite.commands import hints, nfe
-from memorization_suite.commands.sweep import Entry, plan_sweep
-from memorization_suite.commands.sweep_cost import Total, cost_lines, costs_of
+from memorization_suite.commands import hints
+from memorization_suite.commands.sweeps import nfe
+from memorization_suite.commands.sweeps.cost import Total, cost_lines, costs_of
+from memorization_suite.commands.sweeps.sweep import Entry, plan_sweep
 from memorization_suite.detection import DETECTORS
 from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.mitigation.base import Ahead

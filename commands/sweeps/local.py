@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorization_suite.commands import sweep_work
-from memorization_suite.commands.cluster import python_path
-from memorization_suite.commands.sweep_jobs import DeviceLost
-from memorization_suite.commands.sweep_tasks import MOST_STARTS, Task, Tasks, TaskState
-from memorization_suite.commands.sweep_watch import Watch, images_there
-from memorization_suite.commands.sweep_worker import LOST
+from memorization_suite.commands.sweeps import work
+from memorization_suite.commands.sweeps.cluster import python_path
+from memorization_suite.commands.sweeps.jobs import DeviceLost
+from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.watch import Watch, images_there
+from memorization_suite.commands.sweeps.worker import LOST
 from memorization_suite.runs.environment import device_count
 
 # Seconds that a process may take to end when it is asked to.
@@ -41,7 +41,7 @@ class Worker:
         """Starts the process; what it says goes to its log. Raises OSError."""
         self.log = tasks.folder / "logs" / f"worker_{os.getpid()}_{self.name}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "memorization_suite.commands.sweep_worker", str(tasks.out)]
+        words = [sys.executable, "-m", "memorization_suite.commands.sweeps.worker", str(tasks.out)]
         words += ["--place", self.name, "--log", str(self.log)]
         if tasks.shard:
             words += ["--shard", str(tasks.shard)]
@@ -89,7 +89,7 @@ def run_here(tasks: Tasks, devices: Collection[str], jobs: int | None, *, quiet:
             run_workers(tasks, workers, watch)
             return
         try:
-            sweep_work.work(tasks, progress=watch.progress)
+            work.work(tasks, progress=watch.progress)
         except DeviceLost as error:
             raise OSError(f"{NO_DEVICE}: {error}") from error
 
@@ -146,7 +146,7 @@ def run_workers(tasks: Tasks, workers: Iterable[Worker], watch: Watch) -> None:
         for worker in left:
             restart(worker, tasks, watch.states)
         while left:
-            time.sleep(sweep_work.PAUSE)
+            time.sleep(work.PAUSE)
             states = watch.look()
             for worker in [worker for worker in left if not worker.is_alive()]:
                 if not goes_on(worker, tasks, states):
