@@ -641,7 +641,7 @@ def door_checks(bench: Bench, place: Place) -> Iterator[Check]:
 
     def launched(name: str, launch: list[str]) -> Check:
         out = bench.folder / name
-        words = ["-m", "accelerate.commands.sweeps.launch", *launch, "generate_images.py"]
+        words = ["-m", "accelerate.commands.launch", *launch, "generate_images.py"]
         process = child(name, [*words, *words_of(bench, place, out, **typed)])
 
         def work() -> None:

@@ -188,7 +188,7 @@ class Slow(Mitigation):
 
 def launch(base, out, processes):
     """`accelerate launch` of a run on the CPU."""
-    words = ["accelerate.commands.sweeps.launch", "--cpu", "--num_processes", str(processes)]
+    words = ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
     script = ["generate_images.py", *base, "--output_path", str(out)]
     return [sys.executable, "-m", *words, *script]
 
