@@ -6,6 +6,7 @@ See --help and the README.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ from memorization_suite.commands.settings import HEADINGS, QUIET
 from memorization_suite.commands.sweeps.cost import cost_lines
 from memorization_suite.commands.sweeps.file import OF_THE_SWEEP, read_sweep
 from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.record import Member, read_record
 from memorization_suite.commands.sweeps.status import read_status
-from memorization_suite.commands.sweeps.sweep import Outcome, plan_sweep, sweep
+from memorization_suite.commands.sweeps.sweep import (
+    Entry,
+    Outcome,
+    plan_again,
+    plan_sweep,
+    sweep,
+)
 from memorization_suite.generate_images import SMALLER, add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
@@ -75,25 +83,47 @@ def main(argv: list[str] | None = None) -> int:
         launch.check()
         if launch.status:
             return say_status(file, out, typed)
-        entries = plan_sweep(file, out, **typed)
         if launch.dry_run:
+            entries = plan_sweep(file, out, **typed)
             print("\n".join(entry.command for entry in entries))
             if launch.devices:
                 print("\n".join(cost_lines(entries, launch.devices, out)))
             return 0
+        runs = planned(file, out, typed)
         title = f"Sweep {file.stem}"
-        made = sweep(entries, out, title=title, scores=scores, again=again, launch=launch)
+        made = sweep(runs, out, title=title, scores=scores, again=again, launch=launch)
         if launch.no_wait:
             return 0
         print(made.status)
         if made.lacking:
-            print(f"{made.lacking} images of other pieces lack; the last piece scores them all")
+            print(lacking_text(made.lacking, scores=scores))
         if made.page:
             print(made.summary)
         next_step(following(made, argv, file, out), typed.get("quiet", False))
         return int(made.status.failed > 0)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
+
+
+def lacking_text(lacking: int, *, scores: bool) -> str:
+    """What is said of images that other pieces have not made."""
+    are = "image of other pieces is" if lacking == 1 else "images of other pieces are"
+    then = "; whoever makes the last one scores all" if scores else ""
+    return f"{lacking} {are} missing{then}"
+
+
+def planned(file: Path, out: Path, typed: dict[str, Any]) -> Sequence[Entry | Member]:
+    """The runs. A sweep that was begun goes on without those that cannot be planned any more.
+
+    typed: flags of every run. Raises ValueError.
+    """
+    try:
+        return plan_sweep(file, out, **typed)
+    except ValueError:
+        begun = read_record(out)
+        if begun is None:
+            raise
+        return plan_again(file, out, begun, **typed)
 
 
 def divide(typed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

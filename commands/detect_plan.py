@@ -128,9 +128,10 @@ class ScoreFolder(Store):
     files = ("masks", "overlays")
     tables = {"cost": prompt_of, "scores": prompt_of}
 
-    def keys_of(self, asked: dict[str, int]) -> set[tuple[str, int]]:
-        """The prompts of every set."""
-        return {(name, row) for name, count in asked.items() for row in range(count)}
+    def is_whole(self, asked: dict[str, int]) -> bool:
+        """Whether every prompt of every set has its scores."""
+        wanted = {(name, row) for name, count in asked.items() for row in range(count)}
+        return self.done("scores").issuperset(wanted)
 
     def save_mask(self, stem: str, mask: np.ndarray, image: np.ndarray) -> None:
         """masks/<stem>.npy, float32 as the detector made it, and overlays/<stem>.png.

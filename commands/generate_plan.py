@@ -229,6 +229,8 @@ class Plan:
             end=end,
             samples=settings.n_samples_per_prompt,
             of=len(self.prompts) * settings.n_samples_per_prompt,
+            latents=settings.save_latents,
+            trace=settings.trace,
         )
 
 

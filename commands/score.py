@@ -14,11 +14,12 @@ from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
-from memorization_suite.metrics.pieces import Found, Pieces
+from memorization_suite.metrics.pieces import Found, Pieces, changes_of
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
+from memorization_suite.runs import RunFolder
 from memorization_suite.runs.claims import alone
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
 from memorization_suite.runs.files import sha256_of, write_csv
@@ -193,11 +194,11 @@ def compute(
     references = References(job.gt_folder, decode=with_references)
     every_score = list(chain.from_iterable(scores.values()))
     if shard:
-        store_piece(table, job, every_score, references, shard)
+        store_piece(table, job, possible, every_score, references, shard)
     else:
-        table.results = stored_results(job, every_score, references)
+        table.results = stored_results(job, possible, every_score, references)
     if table.missing:
-        say(waiting(shard, table.missing))
+        say(waiting(shard, table.missing, were_scored(job, every_score)))
         return table
     for line in said_of(job, references):
         say(line)
@@ -241,10 +242,13 @@ def kind(row: Result | Score) -> tuple[str, str]:
     return row.quantity, row.variant
 
 
-def stored_results(job: Job, scores: list[Score], references: References) -> list[Result]:
+def stored_results(
+    job: Job, metrics: Sequence[Metric], scores: list[Score], references: References
+) -> list[Result]:
     """All values, stored in results.csv, and what there is of training images.
 
-    Older values of the same scores go when all is done; a fault on the way keeps what is there.
+    Older values of the same scores go when all is done, and pieces of them; a fault on the way
+    keeps what is there.
     """
     found = Found()
     replaced: set[tuple[str, str]] = set()
@@ -255,13 +259,19 @@ def stored_results(job: Job, scores: list[Score], references: References) -> lis
         results = found.every_result()
         if results or replaced:
             add_results(job.run.folder, results, replaced)
-    with alone(job.run.folder, RESULTS):
+    with alone(job.run.folder, RESULTS, closing=True):
         put_coverage(job, references)
+        pieces_of(job, metrics, scores).remove()
     return results
 
 
 def store_piece(
-    table: Table, job: Job, scores: list[Score], references: References, shard: Shard
+    table: Table,
+    job: Job,
+    metrics: Sequence[Metric],
+    scores: list[Score],
+    references: References,
+    shard: Shard,
 ) -> None:
     """The values of a piece, kept until all pieces are there; who brings the last one stores all.
 
@@ -269,8 +279,8 @@ def store_piece(
     """
     found = Found()
     find(found, job, scores, references, shard)
-    pieces = pieces_of(job, scores)
-    with alone(job.run.folder, RESULTS):
+    pieces = pieces_of(job, metrics, scores)
+    with alone(job.run.folder, RESULTS, closing=True):
         pieces.keep(shard, found)
         table.missing = pieces.missing(shard)
         if not table.missing:
@@ -278,26 +288,39 @@ def store_piece(
             references.coverage = {entry.prompt.row: entry for entry in found.every_coverage()}
             put_results(job.run.folder, found.every_result(), set(map(kind, scores)))
             put_coverage(job, references)
-            pieces.remove(shard)
+            pieces.remove()
     table.results = found.every_result()
 
 
-def pieces_of(job: Job, scores: list[Score]) -> Pieces:
-    """The part files of this scoring; those of other scores or images have other names."""
+def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Pieces:
+    """The part files of this scoring. Where anything that decides it changes, names change."""
     run = job.run
-    about = {
-        "scores": sorted(map(kind, scores)),
+    folders = [run.folder, *([job.unmitigated.folder] if job.unmitigated else [])]
+    places = [each.place for metric in metrics for each in metric.checkpoints(job)]
+    state = {
         "images": sorted(map(str, run.files)),
-        "references": job.gt_folder.name,
-        "unmitigated": job.unmitigated.name if job.unmitigated else None,
         "prompts": sha256_of(run.prompts_file),
+        "finished": [(RunFolder(folder).manifest() or {}).get("finished") for folder in folders],
+        "folders": [job.gt_folder, job.masks, *folders[1:]],
+        "flags": dict(job.typed),
+        "checkpoints": changes_of(filter(None, places)),
     }
-    return Pieces.of(run.folder, run.prompts, about)
+    return Pieces.of(run.folder, run.prompts, scores=sorted(map(kind, scores)), state=state)
 
 
-def waiting(shard: Shard, missing: list[Shard]) -> str:
-    """Why there is no table yet."""
+def were_scored(job: Job, scores: list[Score]) -> bool:
+    """Whether results.csv has values of these scores, of an earlier scoring."""
+    return not set(map(kind, scores)).isdisjoint(map(kind, read_results(job.run.folder)))
+
+
+def waiting(shard: Shard, missing: list[Shard], before: bool) -> str:
+    """Why there is no new table yet. before: whether there is one of an earlier scoring."""
     pieces = ", ".join(map(str, missing))
+    if before:
+        return (
+            f"piece {shard} is scored anew; results.csv keeps the earlier scores until the others "
+            f"are, too ({pieces}), or the command without --shard scores all"
+        )
     return f"piece {shard} is scored; the table comes with the last of those missing: {pieces}"
 
 
@@ -319,7 +342,8 @@ def find(
         f"{', '.join(quantities)} of {images} images of {prompts} prompts{piece}",
         prompts,
         unit="prompt",
-        place=run.folder / "results.csv",
+        # A piece is kept when all of it is there.
+        place=None if shard else run.folder / "results.csv",
         then="Rerun the command for the scores of all.",
         quiet=job.settings.quiet,
     )

@@ -47,12 +47,13 @@ def row_of(model: str, costs: list[RunCost]) -> dict[str, str]:
     total = Total.of(costs)
     cells = total.columns()
     hours = total.hours or 0
-    names = ("images", "NFE", "GPU hours")
+    names = ("images", "NFE")
     walls = {}
     for count in DEVICES:
-        name = f"{count} GPU" if count == 1 else f"{count} GPUs"
+        name = f"{count} H100"
         walls[name] = duration_text(HOUR * hours / count)
     kept = {name: cells[name] for name in names}
+    kept["hours"] = cells["device hours"]
     return {"model": model, "settings": cells["runs"], **kept, **walls, "storage": cells["storage"]}
 
 

@@ -63,8 +63,8 @@ def by_prompt(values: Values) -> dict[int | None, list[float]]:
 
 
 def average(values: Sequence[float]) -> float:
-    """Their mean."""
-    return float(sum(values) / len(values))
+    """Their mean; not a number without any."""
+    return float(sum(values) / len(values)) if values else nan
 
 
 def interval(

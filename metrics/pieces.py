@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,19 +40,21 @@ class Pieces:
     """The part files of one scoring, in `.parts/` of its run folder.
 
     `scores_NAME_1of3.csv` marks a piece as done; `references_NAME_1of3.csv` is written before it.
+    NAME is two hashes: of the scores, and of all that decides their values.
     """
 
     folder: Path
-    # The same for all that share the scoring, another for any other one.
-    name: str
+    # The same for all scorings that give the same scores, such as an earlier one.
+    scores: str
+    # The same for all that share this scoring.
+    state: str
     # The file's prompts.
     prompts: list[Prompt]
 
     @classmethod
-    def of(cls, folder: Path, prompts: list[Prompt], about: object) -> Pieces:
-        """about: what is scored and how, as JSON."""
-        text = json.dumps(about, sort_keys=True)
-        return cls(folder, hashlib.sha256(text.encode()).hexdigest()[:16], prompts)
+    def of(cls, folder: Path, prompts: list[Prompt], *, scores: object, state: object) -> Pieces:
+        """scores, state: what is scored and what decides it, as JSON; a path as it resolves."""
+        return cls(folder, digest(scores), digest(state), prompts)
 
     def file(self, what: str, shard: Shard) -> Path:
         """The part file of a piece. what: scores or references."""
@@ -59,7 +62,7 @@ class Pieces:
 
     def stem(self, what: str, shard: Shard) -> str:
         """Its name without an ending."""
-        return f"{what}_{self.name}_{shard.number}of{shard.count}"
+        return f"{what}_{self.scores}_{self.state}_{shard.number}of{shard.count}"
 
     def keep(self, shard: Shard, found: Found) -> None:
         """Writes a piece, in the place of an earlier one. Raises OSError."""
@@ -69,7 +72,8 @@ class Pieces:
 
     def missing(self, shard: Shard) -> list[Shard]:
         """The pieces that are not there yet, of as many as this one is of."""
-        return [each for each in shard.siblings() if not self.file("scores", each).exists()]
+        present = set(self.listed())
+        return [each for each in shard.siblings() if self.file("scores", each).name not in present]
 
     def read(self, shard: Shard) -> Found:
         """All pieces, of which none is missing, as one process would find them."""
@@ -88,13 +92,39 @@ class Pieces:
         prompt = self.prompts[int(row["prompt_index"])]
         return Coverage(prompt, tuple(row["sha256"].split()), row["problem"])
 
-    def remove(self, shard: Shard) -> None:
-        """Removes all pieces, and the folder where nothing else is in it."""
-        for each in shard.siblings():
-            for what in ("scores", "references"):
-                self.file(what, each).unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Removes all parts of these scores, of an earlier scoring and in other pieces, too; and
+        the folder where nothing else is in it.
+        """
+        for name in self.listed():
+            if name.startswith((f"scores_{self.scores}_", f"references_{self.scores}_")):
+                (self.folder / ".parts" / name).unlink(missing_ok=True)
         with suppress(OSError):  # there may be more in it
             (self.folder / ".parts").rmdir()
+
+    def listed(self) -> list[str]:
+        """Names of the files in the folder."""
+        try:
+            return os.listdir(self.folder / ".parts")
+        except FileNotFoundError:
+            return []
+
+
+def digest(about: object) -> str:
+    """A short name for what can be written as JSON."""
+    text = json.dumps(about, sort_keys=True, default=resolved)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def resolved(path: Path) -> str:
+    """A path as it is from everywhere."""
+    return str(path.resolve())
+
+
+def changes_of(files: Iterable[Path]) -> list[tuple[Path, int, int]]:
+    """(file, bytes, last change) of those that are there: another where a file is replaced."""
+    states = [(file, file.stat()) for file in files if file.exists()]
+    return [(file, state.st_size, state.st_mtime_ns) for file, state in states]
 
 
 def result_rows(found: Found) -> Iterator[dict[str, object]]:

@@ -1,25 +1,26 @@
 """Who does what, in a folder that several processes and machines share.
 
 A claim is a numbered file that is made exclusively: of all that try, one wins, also on NFS (file
-locks are not reliable there). Its holder touches it now and then. Whoever finds a holder dead makes
-the next number, so that of several that find it one wins again.
+locks are not reliable there). Its holder touches it now and then. The last number decides. Whoever
+finds it ended, or its holder dead, makes the next number, so that of several one wins again. The
+last file stays, so that numbers are not used twice, until all work in the folder is at its end.
 
 What is concluded of a holder, in `State.is_dead`:
-- on this machine: its process is gone;
-- of a Slurm job of the same user: the queue does not list it;
+- on this machine, of the same user: its process decides;
+- of a Slurm job of the same user: the queue decides (one folder belongs to one cluster);
 - else: it was not heard of for SILENT seconds, by the clock of the file system, since the clocks of
   two machines differ.
 
-A holder that was taken for dead and goes on (a machine that slept) does work twice. That costs time
-and no result: files are replaced whole, and both write the same.
+A machine that slept may wake and find its claim taken. It ends before it changes a table
+(`Claim.check`). Images are files that are replaced whole, and both write the same.
 """
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -27,7 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,8 +39,7 @@ from memorization_suite.runs.lazy import psutil
 
 BEAT = 30.0  # seconds between two touches
 SILENT = 600.0  # seconds without one, after which a holder is dead
-FOLDER = ".claims"  # of the claims that are held for a moment
-ASKED = 5.0  # seconds that an answer of the queue is good for
+FOLDER = ".claims_{}"  # of claims that are held for a moment, by their name
 PATIENCE = 5.0  # seconds of waiting after which it is said
 NAME = re.compile(r"(.+)\.(\d+)(\.over)?")
 
@@ -51,14 +51,13 @@ class Holder:
     host: str
     # What tells machines, and containers on one, apart.
     machine: str
+    user: int
     pid: int
-    # When the process began: ids are used again.
+    # When the process began, by its machine: ids are used again.
     born: float
     # Its Slurm job, and how often that began before; empty and 0 outside of one.
     job: str = ""
     restarts: int = 0
-    # Whose job: a queue is asked for one's own.
-    user: str = ""
 
     @classmethod
     def me(cls) -> Holder:
@@ -66,11 +65,11 @@ class Holder:
         return cls(
             host=socket.gethostname(),
             machine=this_machine(),
+            user=my_user(),
             pid=os.getpid(),
-            born=psutil.Process().create_time(),
+            born=began(os.getpid()),
             job=slurm.my_job(),
             restarts=slurm.my_restarts(),
-            user=getpass.getuser(),
         )
 
     def __str__(self) -> str:
@@ -78,31 +77,47 @@ class Holder:
             return f"job {self.job} on {self.host}"
         return f"process {self.pid} on {self.host}"
 
-    def is_gone(self) -> bool:
-        """Whether it has ended, as far as can be known without waiting."""
+    def lives(self, seen: float) -> bool | None:
+        """Whether it is at work; None where that cannot be known.
+
+        seen: when its claim was read, by time.monotonic.
+        """
+        if self.user != my_user():
+            return None
         if self.machine == this_machine():
-            return not is_running(self.pid, self.born)
-        if not self.job or self.user != getpass.getuser():
-            return False
+            return abs(began(self.pid) - self.born) < 1
+        if not self.job:
+            return None
         if self.job == slurm.my_job():
-            return self.restarts < slurm.my_restarts()
-        # An older answer does not know of a job that has begun since.
-        return lacks(queue_at(int(time.monotonic() / ASKED)), self.job) and lacks(
-            slurm.queued_jobs(), self.job
-        )
+            return self.restarts == slurm.my_restarts()
+        queue = QUEUE.since(seen)
+        # One that waits was put back, and its process has ended.
+        return None if queue is None else queue.get(self.job, "PENDING") != "PENDING"
 
 
-def lacks(queue: dict[str, str] | None, job: str) -> bool:
-    """Whether the queue, if it answered, has no such job that began: one that waits was put back,
-    and its process has ended.
-    """
-    return queue is not None and queue.get(job, "PENDING") == "PENDING"
+class Queue:
+    """The last answer of Slurm's queue."""
+
+    def __init__(self) -> None:
+        self.asked = -1.0
+        self.jobs: dict[str, str] | None = None
+
+    def since(self, moment: float) -> dict[str, str] | None:
+        """Job -> state, asked later than the moment; one answer serves for all that was read before
+        it.
+        """
+        if self.asked <= moment:
+            self.asked = time.monotonic()
+            self.jobs = slurm.queued_jobs()
+        return self.jobs
 
 
-@lru_cache(maxsize=1)
-def queue_at(moment: int) -> dict[str, str] | None:
-    """`slurm.queued_jobs`, asked once for all claims that are looked at together."""
-    return slurm.queued_jobs()
+QUEUE = Queue()
+
+
+def my_user() -> int:
+    """The user's number, which also one without a name has."""
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 @cache
@@ -112,19 +127,22 @@ def this_machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no Linux
-        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+        return socket.gethostname()
 
 
-def is_running(pid: int, born: float) -> bool:
-    """Whether the process that began then is still there."""
+def began(pid: int) -> float:
+    """When a process of this user began, in ticks since boot or in seconds; -1: it has ended."""
+    if sys.platform == "linux":
+        try:
+            words = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2]
+        except OSError:
+            return -1.0
+        state, *rest = words.split()
+        return -1.0 if state in "ZX" else float(rest[18])
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - born) < 1
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return -1.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +158,8 @@ class State:
     about: dict[str, Any]
     # Seconds since it was heard of.
     silent: float
+    # When it was read, by time.monotonic.
+    seen: float
     # How it ended; None: it did not.
     over: dict[str, Any] | None
 
@@ -148,7 +168,8 @@ class State:
         """Whether it did not end, and nobody holds it any more."""
         if self.over is not None:
             return False
-        return self.silent > SILENT or (self.holder is not None and self.holder.is_gone())
+        lives = self.holder.lives(self.seen) if self.holder else None
+        return self.silent > SILENT if lives is None else not lives
 
     @property
     def is_held(self) -> bool:
@@ -167,17 +188,15 @@ class Claims:
 
         Raises OSError.
         """
-        states = self.history(name)
-        if any(state.is_held for state in states):
+        last = self.look(name)
+        if last is not None and last.is_held:
             return None
-        number = states[-1].number + 1 if states else 1
-        claim = Claim(self, name, number, {"since": now(), **about})
+        claim = Claim(self, name, 1 + (last.number if last else 0), {"since": now(), **about})
         if not claim.make():
             return None
-        # Where claims are released, numbers begin anew, so that two may have been made at once.
-        others = [state for state in self.history(name) if state.number != number]
-        if any(state.is_held for state in others):
-            claim.release()
+        # A number that was long past when it was made: its file had been removed.
+        if not claim.is_mine():
+            claim.withdraw()
             return None
         return claim
 
@@ -226,6 +245,7 @@ class Claims:
             since=about.pop("since", ""),
             about=about,
             silent=max(0.0, silent),
+            seen=time.monotonic(),
             over=over,
         )
 
@@ -242,10 +262,14 @@ class Claims:
             with suppress(OSError):
                 probe.unlink()
 
-    def tidy(self) -> None:
-        """Removes the folder if nothing lies in it."""
+    def remove(self) -> None:
+        """Removes the folder at once, as all who look see it, at the end of all work."""
+        gone = self.folder.with_name(
+            f"{self.folder.name}.{socket.gethostname()}.{os.getpid()}.part"
+        )
         with suppress(OSError):
-            self.folder.rmdir()
+            os.replace(self.folder, gone)
+            shutil.rmtree(gone)
 
 
 def number_of(state: State) -> int:
@@ -269,9 +293,13 @@ def read_or_nothing(file: Path) -> str:
         return ""
 
 
+class TakenAway(OSError):
+    """Another process took a claim, since its holder was not heard of."""
+
+
 @dataclass
 class Claim:
-    """A claim that this process holds. It beats until it is ended or released.
+    """A claim that this process holds. It beats until it is ended.
 
     with claim: ... releases it, unless it was ended.
     """
@@ -285,7 +313,11 @@ class Claim:
     @property
     def path(self) -> Path:
         """Its file."""
-        return self.claims.folder / f"{self.name}.{self.number}"
+        return self.file(self.number)
+
+    def file(self, number: int) -> Path:
+        """The file of a number of its name."""
+        return self.claims.folder / f"{self.name}.{number}"
 
     def make(self) -> bool:
         """Whether its file could be made: nobody else did. Raises OSError."""
@@ -294,68 +326,97 @@ class Claim:
             handle = self.open_new()
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+        except BaseException:
+            self.withdraw()
+            raise
         threading.Thread(target=self.beat, daemon=True).start()
         return True
 
     def open_new(self) -> int:
         """A handle of the new file. Raises FileExistsError."""
-        while True:
-            self.claims.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                return os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            except FileNotFoundError:  # somebody tidied the folder away meanwhile
-                continue
+        self.claims.folder.mkdir(parents=True, exist_ok=True)
+        return os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
 
     def beat(self) -> None:
         """Touches the file until the claim is over, or taken away."""
         while not self.stopped.wait(BEAT):
             try:
+                if not self.is_mine():
+                    return
                 os.utime(self.path)
-            except FileNotFoundError:
-                return
             except OSError:  # a disk that does not answer for a while
                 continue
 
     def is_mine(self) -> bool:
         """Whether nobody took it for dead and made the next one."""
-        last = self.claims.look(self.name)
-        return last is not None and last.number == self.number
+        try:
+            present = os.listdir(self.claims.folder)
+        except FileNotFoundError:
+            return False
+        matches = [match for match in map(NAME.fullmatch, present) if match]
+        return self.number == max(
+            (int(match[2]) for match in matches if match[1] == self.name and not match[3]),
+            default=0,
+        )
+
+    def check(self) -> None:
+        """Raises TakenAway when another process holds it now."""
+        if not self.is_mine():
+            raise TakenAway(
+                f"another process took over {self.claims.folder.parent}, since this one was not "
+                f"heard of for {SILENT / 60:.0f} minutes: give the command again"
+            )
 
     def end(self, **facts: Any) -> None:
         """Notes how it ended, for those who look. Raises OSError."""
-        self.stopped.set()
         write_json(self.path.with_name(f"{self.path.name}.over"), {"ended": now(), **facts})
+        self.stopped.set()
 
     def release(self) -> None:
-        """Removes it without a trace, and those of the dead before it. What ended stays."""
+        """Ends it, and removes those before it. Raises OSError."""
+        self.end()
+        number = self.number - 1
+        while number and self.file(number).exists():
+            self.file(number).unlink(missing_ok=True)
+            self.file(number).with_name(f"{self.name}.{number}.over").unlink(missing_ok=True)
+            number -= 1
+
+    def withdraw(self) -> None:
+        """Removes its file, which never counted."""
         self.stopped.set()
-        for number in range(1, self.number + 1):
-            file = self.claims.folder / f"{self.name}.{number}"
-            if not file.with_name(f"{file.name}.over").exists():
-                file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if not self.stopped.is_set():
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.stopped.is_set():
+            return
+        try:
             self.release()
+        except OSError:  # a full disk: nobody shall wait for this process
+            self.withdraw()
+            if error is None:
+                raise
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Nobody else is in a block of the same folder and name. It is for moments.
+def alone(folder: Path, name: str, *, closing: bool = False) -> Iterator[Claim]:
+    """Nobody else is in a block of the same folder and name. It is for moments, and checks its
+    claim before it replaces what others may have replaced.
 
-    One waits for one's turn, and says so when it takes long. Raises OSError.
+    One waits for one's turn, and says so when it takes long. closing: it is the last of some work,
+    and leaves no trace. Raises OSError.
     """
-    claims = Claims(folder / FOLDER)
-    try:
-        with turn(claims, name):
-            yield
-    finally:
-        claims.tidy()
+    claims = Claims(folder / FOLDER.format(name))
+    with turn(claims, name) as claim:
+        yield claim
+    if closing:
+        claims.remove()
 
 
 def turn(claims: Claims, name: str) -> Claim:

@@ -25,6 +25,9 @@ class Asked:
     samples: int
     # Images that the whole file would have.
     of: int
+    # What is kept beside an image.
+    latents: bool = False
+    trace: bool = False
 
     def keys(self) -> set[Key]:
         """The images."""
@@ -96,9 +99,15 @@ class RunFolder(Store):
         pictures = names_in(self.path)
         return {key for key in keys if f"img_{key}.png" in pictures}
 
-    def keys_of(self, asked: dict) -> set[Key]:
-        """The images that make the run whole."""
-        return Asked(**asked).keys()
+    def is_whole(self, asked: dict) -> bool:
+        """Whether every image has its rows, which are written after it, and its latents."""
+        wanted = Asked(**asked)
+        keys = wanted.keys()
+        tables = ["images", "trace"] if wanted.trace else ["images"]
+        if not all(self.done(table).issuperset(keys) for table in tables):
+            return False
+        kept = names_in(self.path / "latents") if wanted.latents else set()
+        return not wanted.latents or all(f"img_{key}.safetensors" in kept for key in keys)
 
     def close(self, asked: dict) -> None:
         """Notes the end, and how many images there are."""

@@ -21,12 +21,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.runs.claims import FOLDER, alone
+from memorization_suite.runs.claims import FOLDER, Claim, alone
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import read_csv, write_csv, write_json
 
 SCHEMA = 1
-FILES = ("manifest.json", "config.json", ".parts", FOLDER, ".*.part")  # of every store
+CLAIMS = FOLDER.format("*")
+FILES = ("manifest.json", "config.json", ".parts", CLAIMS, ".*.part")  # of every store
 Row = dict[str, str]
 
 
@@ -44,6 +45,8 @@ class Store:
 
     def __init__(self, path: Path):
         self.path = path
+        # When the run began that this process adds to, as its manifest says; empty: to none yet.
+        self.begun = ""
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -72,9 +75,11 @@ class Store:
         elif not overwrite:
             self.check_identity(self.manifest() or {}, identity)
 
-    def changing(self) -> AbstractContextManager[None]:
-        """A block in which no other process changes the manifest or the tables."""
-        return alone(self.path, "tables")
+    def changing(self, *, closing: bool = False) -> AbstractContextManager[Claim]:
+        """A block in which no other process changes the manifest or the tables. closing: see
+        `alone`.
+        """
+        return alone(self.path, "tables", closing=closing)
 
     def start(
         self,
@@ -91,7 +96,7 @@ class Store:
         config: all arguments and the command, for people. facts: for the manifest beside the
         identity. once: the same, but what is noted there stays.
         """
-        with self.changing():
+        with self.changing() as claim:
             manifest = None if overwrite else self.manifest()
             if manifest is None:
                 self.clear()
@@ -109,17 +114,28 @@ class Store:
                 environments = [*environments, used]
             changed = {"environments": environments, "finished": None, **facts}
             noted = {**(once or {}), **manifest, **changed}
+            claim.check()
+            self.begun = manifest["started"]
             write_json(self.path / "manifest.json", noted)
             write_json(self.path / "config.json", config)
 
     def finish(self, **facts: Any) -> None:
         """Puts all parts into the tables, and notes the end, with facts for people."""
-        with self.changing():
-            self.put_into_tables()
+        with self.changing(closing=True) as claim:
+            self.put_into_tables(claim)
             with suppress(OSError):  # there is none, or another process is at work
                 (self.path / ".parts").rmdir()
             manifest = self.manifest() or {}
+            claim.check()
             write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
+
+    def check_begun(self) -> None:
+        """Raises OSError when another command has started the run over meanwhile."""
+        if self.begun and (self.manifest() or {}).get("started") != self.begun:
+            raise OSError(
+                f"{self.path} was started over by another command meanwhile; nothing more is "
+                "written there"
+            )
 
     def close(self, asked: dict[str, Any]) -> None:
         """Notes the end of work of which everything that was asked for is made."""
@@ -133,21 +149,18 @@ class Store:
         manifest = self.manifest() or {}
         if manifest.get("finished") or "asked" not in manifest:
             return bool(manifest.get("finished"))
-        *_, last = self.tables
-        if not self.done(last).issuperset(self.keys_of(manifest["asked"])):
+        if not self.is_whole(manifest["asked"]) or not os.access(self.path, os.W_OK):
             return False
         self.close(manifest["asked"])
         return True
 
-    def keys_of(self, asked: dict[str, Any]) -> set:
-        """Keys of everything that is asked for, as the manifest has it."""
+    def is_whole(self, asked: dict[str, Any]) -> bool:
+        """Whether everything has its rows that is asked for, as the manifest has it."""
         raise NotImplementedError
 
     def manifest(self) -> dict | None:
         """manifest.json, or None where there is none. Raises ValueError for another file."""
         file = self.path / "manifest.json"
-        if not file.exists():
-            return None
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             if (
@@ -156,6 +169,8 @@ class Store:
                 or not isinstance(manifest["environments"], list)
             ):
                 raise ValueError(f"no run of schema {SCHEMA}")
+        except FileNotFoundError:
+            return None
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{file} is no manifest of a run ({error}): "
@@ -205,7 +220,7 @@ class Store:
         """
         (self.path / "manifest.json").unlink(missing_ok=True)
         for name in os.listdir(self.path):
-            if name == FOLDER or not any(fnmatch(name, pattern) for pattern in self.own):
+            if fnmatch(name, CLAIMS) or not any(fnmatch(name, pattern) for pattern in self.own):
                 continue
             entry = self.path / name
             if entry.is_dir():
@@ -218,8 +233,10 @@ class Store:
     def add(self, batch: str, **tables: list[dict]) -> None:
         """Keeps the rows of one batch, on disk at once; the last table marks the batch as done.
 
-        batch: a name for files, which tells the batches apart. Raises OSError.
+        batch: a name for files, which tells the batches apart. Raises OSError, also when the run
+        was started over meanwhile.
         """
+        self.check_begun()
         for table in self.tables:
             if table in tables:
                 self.add_part(f"{table}_{batch}", tables[table])
@@ -246,14 +263,16 @@ class Store:
 
     def publish(self) -> None:
         """Writes the tables from all batches so far, and drops the parts that are in them now."""
-        with self.changing():
-            self.put_into_tables()
+        with self.changing() as claim:
+            self.put_into_tables(claim)
 
-    def put_into_tables(self) -> None:
-        """`publish`, in a block of `changing`."""
+    def put_into_tables(self, claim: Claim) -> None:
+        """`publish`, in a block of `changing` with its claim."""
+        self.check_begun()
         for table in self.tables:
             found, parts = self.merged(table)
             if parts:
+                claim.check()
                 write_csv(self.path / f"{table}.csv", in_order(found))
             for part in parts:
                 part.unlink(missing_ok=True)

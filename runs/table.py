@@ -72,7 +72,7 @@ def add_results(
     replaced: (quantity, variant) whose older rows all go, since they were computed anew. Raises
     ValueError for a file that is none.
     """
-    with alone(folder, RESULTS):
+    with alone(folder, RESULTS, closing=True):
         put_results(folder, results, replaced)
 
 

@@ -1,6 +1,5 @@
 """Claims: one of several wins, the dead are found by what is known of them, the living never."""
 
-import getpass
 import json
 import multiprocessing
 import os
@@ -14,9 +13,9 @@ import pytest
 
 from memorization_suite.runs import claims as claims_module
 from memorization_suite.runs import slurm
-from memorization_suite.runs.claims import SILENT, Claims, Holder, alone
+from memorization_suite.runs.claims import FOLDER, SILENT, Claims, Holder, alone
 
-ELSEWHERE = {"host": "other", "machine": "other", "pid": 1, "born": 0.0}
+ELSEWHERE = {"host": "other", "machine": "other", "user": os.getuid(), "pid": 1, "born": 0.0}
 
 
 @pytest.fixture
@@ -52,17 +51,76 @@ def test_one_at_a_time(claims):
     assert second.number == 2 and second.is_mine() and not first.is_mine()
 
 
-def test_a_released_claim_leaves_nothing(claims):
-    with claims.take("work"):
-        assert claims.look("work").is_held
-    assert claims.look("work") is None and not any(claims.folder.iterdir())
+def test_of_released_claims_the_last_is_kept(claims):
+    """So that no number is used twice."""
+    for number in (1, 2, 3):
+        with claims.take("work") as claim:
+            assert claims.look("work").is_held and claim.number == number
+    assert sorted(file.name for file in claims.folder.iterdir()) == ["work.3", "work.3.over"]
 
 
-def test_a_release_leaves_what_ended(claims):
-    claims.take("work").end(outcome="done")
+def test_who_comes_late_with_a_past_number_gets_nothing_and_harms_nobody(claims):
+    """It looked while a dead holder's number was the last; since then others came and went."""
+    left_by(claims, ended_process())
+    late = Claims(claims.folder)
+    seen = claims.look("work")
+    late.look = lambda name: seen
     claims.take("work").release()
-    assert claims.look("work").over["outcome"] == "done"
-    assert claims.take("work").number == 2
+    inside = claims.take("work")
+    assert late.take("work") is None and inside.is_mine() and claims.take("work") is None
+
+
+def test_one_that_was_taken_for_dead_is_told_and_blocks_nobody(claims, monkeypatch):
+    first = claims.take("work")
+    monkeypatch.setattr(Holder, "lives", lambda holder, seen: None)
+    os.utime(first.path, (0, 0))
+    second = claims.take("work")
+    os.utime(first.path)  # it woke, and beats again
+    with pytest.raises(OSError, match="another process took over"):
+        first.check()
+    first.release()
+    assert second.is_mine() and claims.look("work").number == 2
+    second.release()
+    assert claims.take("work").number == 3
+
+
+def test_a_process_of_this_machine_that_sleeps_is_alive(claims):
+    claim = claims.take("work")
+    os.utime(claim.path, (0, 0))
+    assert claims.look("work").silent > SILENT and claims.look("work").is_held
+
+
+def test_a_claim_whose_end_cannot_be_written_holds_nobody_up(claims, monkeypatch):
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims_module, "write_json", full)
+        with pytest.raises(OSError, match="no space"), claims.take("work"):
+            pass
+        with pytest.raises(KeyError), claims.take("work"):
+            raise KeyError("the first fault is told")
+    assert claims.take("work")
+
+
+def test_what_cannot_be_written_is_no_claim(claims, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims_module.json, "dumps", full)
+        with pytest.raises(OSError, match="no space"):
+            claims.take("work")
+    assert claims.take("work")
+
+
+def test_the_queue_is_asked_once_for_all_that_was_read_before(claims, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: asked.append(1) or {})
+    for number in range(5):
+        left_by(claims, {**ELSEWHERE, "job": f"7_{number}"}, name=f"work{number}")
+    states = claims.every()
+    assert all(states[f"work{number}"][-1].is_dead for number in range(5)) and len(asked) == 1
 
 
 @pytest.mark.parametrize("silent", [0.0, SILENT - 60])
@@ -98,29 +156,28 @@ def test_the_queue_decides_of_slurm_jobs(claims, monkeypatch):
         ]
     ):
         monkeypatch.setattr(slurm, "queued_jobs", lambda queue=queue: queue)
-        claims_module.queue_at.cache_clear()
-        holder = {**ELSEWHERE, "job": job, "restarts": 0, "user": getpass.getuser()}
+        holder = {**ELSEWHERE, "job": job, "restarts": 0, "user": os.getuid()}
         left_by(claims, holder, name=f"work{number}")
         assert claims.look(f"work{number}").is_dead == is_dead, (job, queue)
 
 
 def test_a_job_that_began_after_the_queue_was_asked_lives(claims, monkeypatch):
-    answers = iter([{}, {"7_1": "RUNNING"}])
+    answers = iter([{}, {"7_1": "RUNNING", "7_2": "RUNNING"}])
     monkeypatch.setattr(slurm, "queued_jobs", lambda: next(answers))
-    claims_module.queue_at.cache_clear()
-    left_by(claims, {**ELSEWHERE, "job": "7_1", "user": getpass.getuser()})
-    assert not claims.look("work").is_dead
+    left_by(claims, {**ELSEWHERE, "job": "7_1"})
+    assert claims.look("work").is_dead
+    left_by(claims, {**ELSEWHERE, "job": "7_2"}, name="later")
+    assert claims.look("later").is_held
 
 
 def test_another_users_queue_is_not_asked(claims, monkeypatch):
     monkeypatch.setattr(slurm, "queued_jobs", dict)
-    claims_module.queue_at.cache_clear()
-    left_by(claims, {**ELSEWHERE, "job": "7_1", "user": "somebody else"})
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "user": os.getuid() + 1})
     assert claims.look("work").is_held
 
 
 def test_an_earlier_start_of_the_same_job_is_dead(claims, monkeypatch):
-    left_by(claims, {**ELSEWHERE, "job": "7_1", "restarts": 0, "user": getpass.getuser()})
+    left_by(claims, {**ELSEWHERE, "job": "7_1", "restarts": 0, "user": os.getuid()})
     monkeypatch.setattr(slurm, "my_job", lambda: "7_1")
     monkeypatch.setattr(slurm, "my_restarts", lambda: 1)
     assert claims.take("work")
@@ -176,20 +233,29 @@ def test_what_is_done_alone_loses_nothing(tmp_path):
     for process in processes:
         process.join()
     assert (tmp_path / "number").read_text() == "75"
-    assert [path.name for path in tmp_path.iterdir()] == ["number"]
+    assert len(list((tmp_path / FOLDER.format("number")).iterdir())) == 2
 
 
 def test_a_turn_after_a_killed_process_comes_at_once(tmp_path):
-    left_by(Claims(tmp_path / claims_module.FOLDER), ended_process(), name="tables")
+    left_by(Claims(tmp_path / FOLDER.format("tables")), ended_process(), name="tables")
     start = time.monotonic()
     with alone(tmp_path, "tables"):
         pass
-    assert time.monotonic() - start < 60 and not any(tmp_path.iterdir())
+    assert time.monotonic() - start < 60
+
+
+def test_the_last_of_some_work_leaves_no_trace(tmp_path):
+    with alone(tmp_path, "tables"):
+        pass
+    assert any(tmp_path.iterdir())
+    with alone(tmp_path, "tables", closing=True):
+        pass
+    assert not any(tmp_path.iterdir())
 
 
 def test_waiting_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(claims_module, "PATIENCE", 0.05)
-    claims = Claims(tmp_path / claims_module.FOLDER)
+    claims = Claims(tmp_path / FOLDER.format("tables"))
     held = claims.take("tables")
     threading.Timer(0.5, held.release).start()
     with alone(tmp_path, "tables"):

@@ -13,9 +13,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ import memorization_suite
 from memorization_suite import ROOT
 from memorization_suite.commands.setup import CLUSTER
 from memorization_suite.commands.sweeps.record import FOLDER
-from memorization_suite.commands.sweeps.tasks import Task, open_tasks
+from memorization_suite.commands.sweeps.tasks import Task, Tasks, open_tasks
 from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json
@@ -53,6 +54,9 @@ OURS = {
     "nodes": "--prompts_per_job N divides a run into jobs of one process each",
     "output": "logs are in OUT/jobs/logs",
 }
+# Seconds that files of other machines may come late, and between two looks for them.
+LATE = 90.0
+PAUSE = 5.0
 # Jobs of an array where the cluster does not say how many it takes: Slurm's own default.
 ARRAY = 1000
 # Time limits that a job may reach. Tasks that get nowhere are ended elsewhere.
@@ -65,23 +69,44 @@ class Refused(ValueError):
     """Slurm takes no such job."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskJob:
     """What a job does: a task. It is stored by its name, and loaded where the job runs."""
 
     out: str
     task: str
+    # Of the sweep, while the job runs.
+    tasks: Tasks | None = field(default=None, repr=False, compare=False)
 
     def __call__(self) -> None:
         calm_threads()
-        tasks = open_tasks(Path(self.out))
+        self.tasks = tasks = open_tasks(Path(self.out))
         tasks.log = str(log_of(tasks.folder, slurm.my_job()))
-        (task,) = (task for task in tasks.all() if task.name == self.task)
+        task = self.find(tasks)
+        end = time.monotonic() + LATE
+        while tasks.state(task).kind == "waiting" and time.monotonic() < end:
+            time.sleep(PAUSE)
         tasks.do(task)
+
+    def find(self, tasks: Tasks) -> Task:
+        """The task of this name. Raises ValueError, which its claim tells too, without one."""
+        for task in tasks.all():
+            if task.name == self.task:
+                return task
+        message = (
+            f"the sweep in {self.out} has no task {self.task} any more: a later command began "
+            "others there; type the first one again"
+        )
+        claim = tasks.claims.take(self.task)
+        if claim:
+            claim.end(outcome="failed", message=message, log=tasks.log)
+        raise ValueError(message)
 
     def checkpoint(self) -> Any:
         """Slurm is about to stop the job: the same is done when it starts again."""
-        return submitit.helpers.DelayedSubmission(self)
+        if self.tasks:
+            self.tasks.is_ending = True
+        return submitit.helpers.DelayedSubmission(TaskJob(self.out, self.task))
 
 
 class Cluster:

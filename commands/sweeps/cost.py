@@ -133,7 +133,7 @@ class Total:
             "NFE an image": f"{self.nfe / self.images:.4g}",
             "NFE": count_text(self.nfe),
             "s an image": seconds,
-            "GPU hours": "" if self.hours is None else hours_text(self.hours),
+            "device hours": "" if self.hours is None else hours_text(self.hours),
             "storage": size_text(round(self.bytes)),
         }
 
@@ -168,7 +168,7 @@ def time_lines(costs: Sequence[RunCost], devices: int) -> list[str]:
     if total.hours is None:
         return []
     wall = duration_text(HOUR * total.hours / devices)
-    lines = [f"{hours_text(total.hours)} GPU hours of generation, without scores"]
+    lines = [f"{hours_text(total.hours)} device hours of generation, without scores"]
     if devices == 1:
         lines.append(f"on 1 device: {wall}")
     else:
@@ -182,7 +182,7 @@ def time_lines(costs: Sequence[RunCost], devices: int) -> list[str]:
     if there:
         left = sum((cost.images - cost.there) * (cost.seconds or 0) for cost in costs)
         lines.append(
-            f"{there} images are there; the others take {hours_text(left / HOUR)} GPU hours"
+            f"{there} images are there; the others take {hours_text(left / HOUR)} device hours"
         )
     return lines
 

@@ -95,6 +95,9 @@ class Driver:
             other = self.tasks.claims.look(DRIVER)
             holder = (other and other.holder) or "another process"
             self.say(f"{holder} drives this sweep: watching", subject=DRIVER)
+        elif DRIVER in self.said:
+            self.said.discard(DRIVER)
+            print("it has ended: this command drives the sweep now", file=sys.stderr, flush=True)
         return claim
 
     def look(self, watch: Watch, *, acts: bool) -> bool:
@@ -153,7 +156,7 @@ class Driver:
             self.say(f"{error}; trying again")
             return
         for task in todo:
-            self.claimed[task.name] = number_of(states[task])
+            self.claimed[task.name] = states[task].number
             self.lost.discard(task.name)
         self.say(f"submitted {ids(jobs.values())}")
 
@@ -162,7 +165,7 @@ class Driver:
         last one.
         """
         if task.name in self.claimed:
-            if self.claimed.pop(task.name) == number_of(state):
+            if self.claimed.pop(task.name) == state.number:
                 self.unborn[task.name] += 1
             else:
                 self.unborn[task.name] = 0
@@ -230,11 +233,6 @@ def submit_all(tasks: Tasks, cluster: Cluster) -> None:
 def stands(states: Mapping[Task, TaskState]) -> list[tuple[str, int]]:
     """What is worth another look soon when it changes."""
     return [(state.kind, state.there) for state in states.values()]
-
-
-def number_of(state: TaskState) -> int:
-    """Of the last claim of a task; 0 when nobody took it."""
-    return state.claim.number if state.claim else 0
 
 
 def arrays_of(jobs: Iterable[str]) -> list[str]:

@@ -51,6 +51,10 @@ class Launch(Settings):
                 raise ValueError(f"--{name} is for jobs of Slurm: add --launcher slurm")
         if self.devices and not self.dry_run:
             raise ValueError("--devices says what a sweep would take: add --dry_run")
+        if self.dry_run and self.piece:
+            raise ValueError(
+                f"--dry_run says what the whole sweep is: leave --shard {self.shard} out"
+            )
         read_pairs(self.slurm)
         if self.piece and self.is_slurm:
             raise ValueError(

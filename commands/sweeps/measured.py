@@ -34,6 +34,8 @@ class Measured:
     seconds: float
     # Of a picture's file; None without any.
     bytes: float | None
+    # Kinds of devices that made them: cpu, cuda.
+    devices: frozenset[str] = frozenset()
 
     @classmethod
     def together(cls, parts: Sequence[Measured]) -> Measured | None:
@@ -47,7 +49,13 @@ class Measured:
             sum(part.images * part.nfe for part in parts) / images,
             sum(part.images * part.seconds for part in parts) / images,
             sum(sizes) / len(sizes) if sizes else None,
+            frozenset().union(*(part.devices for part in parts)),
         )
+
+    @property
+    def where(self) -> str:
+        """` on cuda`; empty where it is not known."""
+        return f" on {' and '.join(sorted(self.devices))}" if self.devices else ""
 
 
 def measured_in(plan: Plan) -> Measured | None:
@@ -65,11 +73,13 @@ def measured_in(plan: Plan) -> Measured | None:
         path = folder.image_path(key)
         if path.is_file():
             sizes.append(path.stat().st_size)
+    device = (folder.manifest() or {}).get("identity", {}).get("device")
     return Measured(
         len(rows),
         nfe=sum(nfe for _, _, nfe in rows) / len(rows),
         seconds=sum(seconds for _, seconds, _ in rows) / len(rows),
         bytes=sum(sizes) / len(sizes) if sizes else None,
+        devices=frozenset([device] if device else []),
     )
 
 
@@ -115,10 +125,11 @@ class Known:
     def nfe(self, plan: Plan, counted: Evaluations) -> tuple[float, tuple[str, ...]]:
         """(of an image, what was assumed). Where images decide, those that are there tell."""
         alike = self.work[same_work(plan)]
-        there = self.own[plan.folder] or alike
-        if not counted.notes or there is None or alike is None:
+        own = self.own[plan.folder]
+        if not counted.notes or alike is None:
             return counted.network, counted.notes
-        return there.nfe, (f"NFE of {alike.images} images measured here",)
+        whose = "" if own else ", at other settings of the method"
+        return (own or alike).nfe, (f"NFE of {alike.images} images measured here{whose}",)
 
     def seconds(
         self, plan: Plan, counted: Evaluations, nfe: float
@@ -130,8 +141,8 @@ class Known:
         if there is not None and others is not None:
             whose = "" if alike else " of other methods"
             source = (
-                f"{plan.mitigation.name}, seconds of {others.images} images{whose} measured here, "
-                "scaled by NFE"
+                f"{plan.mitigation.name}, seconds of {others.images} images{whose} measured here"
+                f"{others.where}, scaled by NFE"
             )
             return there.seconds * nfe / there.nfe, [source]
         settings = plan.settings

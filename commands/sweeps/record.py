@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.generate_plan import Plan
+from memorization_suite.mitigation.registry import METHODS
+from memorization_suite.pipelines.models import MODELS
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.plugins import PLUGINS
 from memorization_suite.runs.run_folder import Key
+from memorization_suite.runs.settings import flag_owners
 from memorization_suite.runs.shards import Shard
 
 # Below the folder of the sweep.
 FOLDER = "jobs"
 SCHEMA = 1
+# Typed flags that say where a command stands and what it prints, and nothing of the run.
+NOT_KEPT = ("output_path", "quiet")
 # Of a run's folder, in names of files.
 LONGEST = 80
 
@@ -30,7 +37,7 @@ class Member:
     name: str
     # Below the folder of the sweep.
     folder: str
-    # Flags of generate_images.py.
+    # Flags of generate_images.py, but for its folder; files by their whole paths.
     typed: dict[str, Any]
     # Rows of the prompt file: the first one, and the one after the last.
     start: int
@@ -68,7 +75,9 @@ class Record:
     runs: list[Member]
 
     def write(self, out: Path) -> None:
-        """Keeps it below the folder of the sweep. Raises OSError."""
+        """Keeps it below the folder of the sweep, if that has another one. Raises OSError."""
+        if read_record(out) == self:
+            return
         folder = out / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "sweep.json", {"schema": SCHEMA, **asdict(self)})
@@ -96,7 +105,7 @@ def member_of(name: str, plan: Plan, out: Path, pieces: int) -> Member:
     return Member(
         name,
         folder=plan.folder.relative_to(out).as_posix(),
-        typed={flag: plain(value) for flag, value in plan.typed.items()},
+        typed=typed_anywhere(plan.typed),
         start=settings.start,
         end=end,
         samples=settings.n_samples_per_prompt,
@@ -107,9 +116,24 @@ def member_of(name: str, plan: Plan, out: Path, pieces: int) -> Member:
     )
 
 
-def plain(value: Any) -> Any:
-    """A flag's value for JSON."""
-    return str(value) if isinstance(value, Path) else value
+def typed_anywhere(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as they mean the same in every folder, for JSON."""
+    kept = {}
+    for name, value in typed.items():
+        if name not in NOT_KEPT:
+            plain = str(value) if isinstance(value, Path) else value
+            kept[name] = os.path.abspath(plain) if names_file(name, plain) else plain
+    return kept
+
+
+def names_file(name: str, value: Any) -> bool:
+    """Whether a flag's value is a path."""
+    if name == "model_id":
+        return value not in MODELS and Path(value).is_dir()
+    if name == "preset":
+        return value not in ("auto", "none")
+    owners = flag_owners(METHODS).get(name, [])
+    return bool(value) and (name == "prompts" or any(flag.metadata["file"] for _, flag in owners))
 
 
 def pieces_of(plan: Plan, prompts_per_job: int | None) -> int:
@@ -123,4 +147,5 @@ def pieces_of(plan: Plan, prompts_per_job: int | None) -> int:
 
 def plugin_files() -> list[str]:
     """Files of the plugins that were loaded for this command."""
-    return [str(plugin.file) for plugin in PLUGINS.values() if not plugin.installed]
+    loaded = [plugin.file for plugin in PLUGINS.values() if not plugin.installed]
+    return [os.path.abspath(file) for file in loaded]

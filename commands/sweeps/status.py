@@ -116,6 +116,15 @@ def left_alone(states: Mapping[Task, TaskState]) -> tuple[str, str, str]:
     images = [state for state in states.values() if state.wanted]
     if images and all(state.kind == "done" for state in images):
         return "not scored", "", ""
+    missing = [
+        str(task.shard)
+        for task, state in states.items()
+        if task.kind == "images" and state.kind != "done"
+    ]
+    begun = [state for state in images if state.kind != "done" and (state.claim or state.there)]
+    if images_there(states) and not begun:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return "waiting", f"for piece {missing[0]}{more}, which nobody began", ""
     return ("stopped" if images_there(states) else "not begun"), "", ""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, Request, plan
 from memorization_suite.commands.settings import command_line
 from memorization_suite.commands.sweeps.cluster import Cluster
-from memorization_suite.commands.sweeps.driver import drive
+from memorization_suite.commands.sweeps.driver import DRIVER, drive
 from memorization_suite.commands.sweeps.file import Combination, read_sweep
 from memorization_suite.commands.sweeps.launch import Launch
 from memorization_suite.commands.sweeps.local import run_here
 from memorization_suite.commands.sweeps.record import (
+    Member,
     Record,
     member_of,
     pieces_of,
     plugin_files,
     read_record,
+    typed_anywhere,
 )
-from memorization_suite.commands.sweeps.status import Status, status_of
+from memorization_suite.commands.sweeps.status import Status, queued_tasks, status_of
 from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
@@ -61,25 +64,62 @@ def plan_sweep(file: Path | str, out: Path | str, /, **typed: Any) -> list[Entry
     <method>/<settings>_seed<seed>; a general flag that varies and is not told there (steps, model,
     prompt file, ...) is a folder above. Raises ValueError that says which run is wrong.
     """
+    return planned_of(plan_runs(Path(file), Path(out), typed, begun=[]))
+
+
+def plan_again(
+    file: Path | str, out: Path | str, begun: Record, /, **typed: Any
+) -> list[Entry | Member]:
+    """The same of a sweep that was begun. A run that cannot be planned any more, as when its prompt
+    file is gone, stays as it was begun, and fails where it is worked on.
+
+    Raises ValueError for one that was not begun, and when no run can be planned.
+    """
+    return plan_runs(Path(file), Path(out), typed, begun=begun.runs)
+
+
+def planned_of(runs: Iterable[Entry | Member]) -> list[Entry]:
+    """Those that could be planned."""
+    return [run for run in runs if isinstance(run, Entry)]
+
+
+def plan_runs(
+    file: Path, out: Path, typed: dict[str, Any], begun: Sequence[Member]
+) -> list[Entry | Member]:
+    """Every run; one that cannot be planned, as it was begun. Raises ValueError without that."""
     for name in ("output_path", "overwrite", "shard"):
         if name in typed:
             raise ValueError(f"--{name} is no flag of a sweep (--help lists all)")
-    runs = read_sweep(Path(file), typed)
+    runs = read_sweep(file, typed)
     varying = folder_flags(runs)
-    entries: dict[Path, Entry] = {}
+    entries: dict[Path, Entry | Member] = {}
     for number, run in enumerate(runs, 1):
         parts = [folder_part(name, run) for name in varying]
-        above = Path(out) / "_".join(parts)
-        with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
-            planned = plan(**run.settings, **typed, output_path=str(above))
+        above = out / "_".join(parts)
+        try:
+            with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
+                planned = plan(**run.settings, **typed, output_path=str(above))
+        except ValueError as error:
+            same = Combination(run.label, {**run.settings, **typed})
+            member = next((member for member in begun if is_same(member, same)), None)
+            if member is None or (number == len(runs) and not planned_of(entries.values())):
+                raise
+            print(f"{error}; the other runs go on", file=sys.stderr)
+            entries.setdefault(out / member.folder, member)
+            continue
         entry = Entry(run.label, planned)
         twin = entries.setdefault(planned.folder, entry)
-        if what_is_made(twin.plan) != what_is_made(planned):
+        if isinstance(twin, Entry) and what_is_made(twin.plan) != what_is_made(planned):
             raise ValueError(
                 f"{file}: '{twin.name}' and '{entry.name}' would share the folder "
                 f"{planned.folder}, and are not the same"
             )
     return list(entries.values())
+
+
+def is_same(member: Member, run: Combination) -> bool:
+    """Whether a run was begun with the same flags."""
+    return member.name == run.label and member.typed == typed_anywhere(run.settings)
 
 
 def folder_flags(runs: list[Combination]) -> list[str]:
@@ -137,7 +177,7 @@ class Outcome:
 
 
 def sweep(
-    entries: list[Entry],
+    runs: Sequence[Entry | Member],
     out: Path | str,
     *,
     title: str = "",
@@ -161,27 +201,32 @@ def sweep(
     launch.check()
     out = Path(out)
     cluster = Cluster(out, launch.slurm, launch.jobs) if launch.is_slurm else None
-    check_folders(entries, elsewhere=launch.is_slurm)
-    tasks = begin(entries, out, title or f"Sweep {out.name}", scores=scores, launch=launch)
+    entries = planned_of(runs)
+    check_folders(runs, elsewhere=launch.is_slurm)
+    tasks = begin(runs, out, title or f"Sweep {out.name}", scores=scores, launch=launch)
     tasks.ask_again(rescore=again)
     quiet = any(entry.plan.settings.quiet for entry in entries)
     if cluster is not None:
         drive(tasks, cluster, wait=not launch.no_wait, quiet=quiet)
     else:
-        say_there(tasks, entries)
+        say_there(tasks)
         devices = {entry.plan.settings.device for entry in entries}
         run_here(tasks, devices, launch.jobs, quiet=quiet)
+    if not launch.no_wait:
+        close_whole(tasks)
     return outcome_of(tasks)
 
 
-def check_folders(entries: list[Entry], *, elsewhere: bool) -> None:
+def check_folders(runs: Sequence[Entry | Member], *, elsewhere: bool) -> None:
     """Raises ValueError when a run's folder holds another run.
 
     elsewhere: whether the work is done on other machines, whose devices this one does not know.
     """
-    for number, entry in enumerate(entries, 1):
+    for number, entry in enumerate(runs, 1):
+        if isinstance(entry, Member):
+            continue
         folder = RunFolder(entry.plan.folder)
-        with error_of(f"run {number} of {len(entries)} ({entry.name})"):
+        with error_of(f"run {number} of {len(runs)} ({entry.name})"):
             manifest = folder.manifest()
             if manifest is None:
                 continue
@@ -192,16 +237,23 @@ def check_folders(entries: list[Entry], *, elsewhere: bool) -> None:
             folder.check_identity(manifest, identity)
 
 
-def begin(entries: list[Entry], out: Path, title: str, *, scores: bool, launch: Launch) -> Tasks:
+def begin(
+    runs: Sequence[Entry | Member], out: Path, title: str, *, scores: bool, launch: Launch
+) -> Tasks:
     """The tasks of the sweep, which other processes find below its folder. Raises ValueError while
     others work on something else there.
     """
-    runs = []
-    for entry in entries:
-        pieces = max(launch.piece.count, pieces_of(entry.plan, launch.prompts_per_job))
-        runs.append(member_of(entry.name, entry.plan, out, pieces))
-    tasks = Tasks(out, Record(title, scores=scores, plugins=plugin_files(), runs=runs))
-    tasks.plans = {place: entry.plan for place, entry in enumerate(entries)}
+    members = []
+    plans = {}
+    for place, run in enumerate(runs):
+        if isinstance(run, Member):
+            members.append(replace(run, pieces=launch.piece.count) if launch.piece else run)
+        else:
+            pieces = max(launch.piece.count, pieces_of(run.plan, launch.prompts_per_job))
+            members.append(member_of(run.name, run.plan, out, pieces))
+            plans[place] = run.plan
+    tasks = Tasks(out, Record(title, scores=scores, plugins=plugin_files(), runs=members))
+    tasks.plans = plans
     tasks.shard = launch.piece
     check_others(tasks)
     tasks.record.write(out)
@@ -209,30 +261,59 @@ def begin(entries: list[Entry], out: Path, title: str, *, scores: bool, launch: 
 
 
 def check_others(tasks: Tasks) -> None:
-    """Raises ValueError while other processes work on tasks that this sweep does not have."""
-    own = {task.name for task in tasks.all()}
+    """Raises ValueError while other processes work on tasks that this sweep does not have, or
+    another command drives it as something else.
+    """
     before = read_record(tasks.out)
-    others = Tasks(tasks.out, before).all() if before else []
+    if before is None or before == tasks.record:
+        return
+    instead = "Wait for its end, or give another --output_path"
+    driver = tasks.claims.look(DRIVER)
+    if driver and driver.is_held:
+        holder = driver.holder or "another process"
+        raise ValueError(
+            f"{holder} drives the sweep in {tasks.out} with other runs, pieces or flags. {instead}"
+        )
+    own = {task.name for task in tasks.all()}
+    others = [task.name for task in Tasks(tasks.out, before).all() if task.name not in own]
     claims = tasks.claims.every()
-    for task in others:
-        for state in claims.get(task.name, []):
-            if task.name not in own and state.is_held:
-                raise ValueError(
-                    f"{state.holder} works on {tasks.out} with other runs or other pieces of them "
-                    f"({task.name}). Wait for its end, or give another --output_path"
-                )
+    waiting = queued_tasks(tasks.folder) if others else {}
+    for name in others:
+        holders = [
+            str(state.holder or "another process")
+            for state in claims.get(name, [])
+            if state.is_held
+        ]
+        if name in waiting:
+            holders.append(f"job {waiting[name]}")
+        if holders:
+            raise ValueError(
+                f"{holders[0]} works on {tasks.out} with other runs or other pieces of them "
+                f"({name}). {instead}"
+            )
 
 
-def say_there(tasks: Tasks, entries: list[Entry]) -> None:
+def say_there(tasks: Tasks) -> None:
     """Says which runs are there, or which pieces of them with --shard; and where their files lie
     now, which may have moved.
     """
     states = tasks.states()
-    for place, entry in enumerate(entries):
+    for place, planned in tasks.plans.items():
         own = [states[task] for task in tasks.pieces[place] if tasks.is_mine(task)]
         if all(state.kind == "done" for state in own) and any(state.wanted for state in own):
             print(tasks.run_label(place), flush=True)
-            print(generate(entry.plan.piece(tasks.shard)).summary)
+            print(generate(planned.piece(tasks.shard)).summary)
+
+
+def close_whole(tasks: Tasks) -> None:
+    """Closes the runs whose images are all there, where the last process died before it did so.
+
+    Raises OSError.
+    """
+    states = tasks.states()
+    for place, pieces in enumerate(tasks.pieces):
+        if all(states[task].kind == "done" for task in pieces):
+            tasks.folder_of(place).close_if_whole()
 
 
 def outcome_of(tasks: Tasks) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,11 @@ class TaskState:
         """Whether nothing of it is left for this command."""
         return self.kind in ("done", "failed")
 
+    @property
+    def number(self) -> int:
+        """Of its last claim; 0 when nobody took it."""
+        return self.claim.number if self.claim else 0
+
 
 class Tasks:
     """The tasks of a sweep."""
@@ -78,7 +83,7 @@ class Tasks:
         self.out = out
         self.record = record
         # Of claims, logs and what else processes tell each other.
-        self.folder = out / FOLDER
+        self.folder = (out / FOLDER).absolute()
         self.claims = Claims(self.folder / "claims")
         # Where this process runs, and where its output goes, for those who look.
         self.place = ""
@@ -89,8 +94,11 @@ class Tasks:
         self.plans: dict[int, Plan] = {}
         # What was said of scores in this process.
         self.said: set[str] = set()
-        # What was seen to be done, and is not looked at again.
-        self.done: set[Task] = set()
+        # What was seen to be done, and the number of its last claim then: it is not looked at again
+        # before the next claim.
+        self.done: dict[Task, int] = {}
+        # Whether this process was told to end.
+        self.is_ending = False
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -142,7 +150,10 @@ class Tasks:
     def plan_of(self, run: int) -> Plan:
         """The checked run. Raises ValueError, for example when a prompt file is gone."""
         if run not in self.plans:
-            self.plans[run] = plan(**self.record.runs[run].typed)
+            member = self.record.runs[run]
+            # Above the method and its settings.
+            above = (self.out / member.folder).parents[1]
+            self.plans[run] = plan(**{**member.typed, "output_path": str(above)})
         return self.plans[run]
 
     # --- where they stand ---
@@ -168,7 +179,7 @@ class Tasks:
                 claim = self.claims.take(task.name)
                 if claim:
                     claim.end(outcome="again")
-                    self.done.discard(task)
+                    self.done.pop(task, None)
 
     # --- work ---
 
@@ -212,34 +223,39 @@ class Tasks:
         """Does a task under its claim."""
         try:
             facts = self.work(task, load)
-        except (ValueError, OSError) as error:
-            return self.note_failure(task, claim, error)
-        except Exception as error:
+        except BaseException as error:
+            if self.is_ending or not isinstance(error, Exception):  # its time is over, or Ctrl-C
+                on_purpose = isinstance(error, KeyboardInterrupt) and not self.is_ending
+                self.note(claim, outcome="interrupted" if on_purpose else "stopped")
+                raise
+            if isinstance(error, (ValueError, OSError)):
+                return self.note_failure(task, claim, error)
             device = self.device_of(task)
             if works(device):
                 return self.note_failure(task, claim, error)
             self.note(claim, outcome="stopped", message=f"{device} failed")
             raise DeviceLost(f"{device} failed: {message_of(error)}") from error
-        except BaseException:  # Ctrl-C, or the end of a job's time
-            self.note(claim, outcome="interrupted")
-            raise
         return self.note(claim, outcome="done", **facts)
 
     def work(self, task: Task, load: Callable | None) -> dict[str, Any]:
         """What the task asks for. Returns what is to be noted."""
         if task.run is None:
-            shown, failed = self.for_page()
-            return write_page(shown, self.out, self.record.title, failed)
+            states = self.states()
+            folders, failed = self.for_page(states)
+            facts = write_page(folders, self.out, self.record.title, failed)
+            return {**facts, "shown": scores_in(states)}
         planned = self.plan_of(task.run)
         if task.kind == "scores":
             return score_run(planned, self.said)
         return make_images(planned.piece(task.shard), load)
 
-    def for_page(self) -> tuple[list[Path], list[tuple[str, str]]]:
+    def for_page(
+        self, states: Mapping[Task, TaskState]
+    ) -> tuple[list[Path], list[tuple[str, str]]]:
         """(folders of the runs that are scored, names of the others and why they are not)."""
         folders = []
         failed = []
-        for task, state in self.states().items():
+        for task, state in states.items():
             if task.kind == "scores" and task.run is not None:
                 if state.kind == "done":
                     folders.append(self.folder_of(task.run).path)
@@ -283,7 +299,7 @@ class Look:
             judge = {"images": self.images, "scores": self.scores, "page": self.page}
             state = judge[task.kind](task)
             if state.kind == "done":
-                self.tasks.done.add(task)
+                self.tasks.done[task] = state.number
             self.found[task] = state
         return self.found[task]
 
@@ -317,8 +333,9 @@ class Look:
                 return TaskState("failed", piece.message, piece.log)
         if any(piece.kind != "done" for piece in pieces):
             return TaskState("waiting", "its images")
-        if task in self.tasks.done:
-            return TaskState("done", claim=self.last(task))
+        last = self.last(task)
+        if self.tasks.done.get(task) == (last.number if last else 0):
+            return TaskState("done", claim=last)
         folder = self.tasks.folder_of(task.run)
         finished = (folder.manifest() or {}).get("finished")
         over = self.ending(task)
@@ -329,12 +346,13 @@ class Look:
         return self.claimed(task)
 
     def page(self, task: Task) -> TaskState:
-        """Ready when all else is over."""
-        others = [self.state(other) for other in self.tasks.tasks if other != task]
-        if not all(other.is_over for other in others):
+        """Ready when all else is over; done when it shows the present scores."""
+        others = {other: self.state(other) for other in self.tasks.tasks if other != task}
+        if not all(state.is_over for state in others.values()):
             return TaskState("waiting", "the runs", claim=self.last(task))
         there = (self.tasks.out / "report.html").exists()
-        if there and self.ending(task).get("outcome") == "done":
+        over = self.ending(task)
+        if there and over.get("outcome") == "done" and over.get("shown") == scores_in(others):
             return TaskState("done", claim=self.last(task))
         return self.claimed(task)
 
@@ -357,6 +375,17 @@ class Look:
         """The last claim of a task."""
         states = self.claims.get(task.name)
         return states[-1] if states else None
+
+
+def scores_in(states: Mapping[Task, TaskState]) -> dict[str, int]:
+    """The scores that a page can show: the claim of each that is done, which tells it from others
+    of the same run.
+    """
+    return {
+        task.name: state.number
+        for task, state in states.items()
+        if task.kind == "scores" and state.kind == "done"
+    }
 
 
 def starts_of(state: TaskState) -> int:

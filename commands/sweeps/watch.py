@@ -47,7 +47,7 @@ class Watch:
         if state.kind == "running" and state.claim:
             print(f"{label}: {place_of(state)}", flush=True)
         elif state.kind == "done":
-            images = f", {state.wanted} images" if task.kind == "images" else ""
+            images = f", {counted(state.wanted, 'image')}" if task.kind == "images" else ""
             print(f"{label}: done{images}", flush=True)
         elif state.kind == "failed" and state.claim:
             where = f" ({state.log})" if state.log else ""
@@ -58,13 +58,18 @@ def progress_of(tasks: Tasks, states: Mapping[Task, TaskState], *, quiet: bool) 
     """Of the images of all runs."""
     total = sum(state.wanted for state in states.values())
     return Progress(
-        f"{total} images in {len(tasks.record.runs)} runs",
+        f"{counted(total, 'image')} in {counted(len(tasks.record.runs), 'run')}",
         total,
         unit="image",
         there=images_there(states),
         drawn=False,
         quiet=quiet,
     )
+
+
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def images_there(states: Mapping[Task, TaskState]) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from memorization_suite.commands import image_job
 from memorization_suite.generate_images import main
-from memorization_suite.runs import RunFolder
+from memorization_suite.runs import RunFolder, store
 from memorization_suite.runs.files import write_json
 from tests.cli.helpers import KEYS, copied, images, rows
 
@@ -35,7 +35,7 @@ def test_pieces_in_any_order_are_the_whole(generate, whole, tmp_path, variant, o
         assert f"of piece {number}/3 in" in printed
         assert ("(other pieces are not made yet)" in printed) == (place < 3)
     assert images(folder) == images(whole(variant)) and table(folder) == table(whole(variant))
-    assert not (folder / ".parts").exists() and not (folder / ".claims").exists()
+    assert not (folder / ".parts").exists()
 
 
 def test_a_piece_makes_its_batches_alone(generate, tmp_path):
@@ -54,36 +54,34 @@ def test_the_command_of_a_piece_is_noted_as_that_of_the_run(generate, tmp_path):
 def test_a_later_command_closes_a_run_that_is_whole(generate, whole, tmp_path, no_model):
     """Its last process died between its last image and the tables."""
     folder = copied(whole(), tmp_path)
-    store = RunFolder(folder)
-    manifest = store.manifest()
-    unpublish(store)
+    made = RunFolder(folder)
+    manifest = made.manifest()
+    unpublish(made)
     assert RunFolder(folder).close_if_whole()
     assert RunFolder(folder).manifest()["images"] == manifest["images"] == len(KEYS)
     assert table(folder) == table(whole())
-    unpublish(store)
+    unpublish(made)
     generate(tmp_path, "--shard", "1/4")
     assert RunFolder(folder).is_finished() and table(folder) == table(whole())
 
 
-def unpublish(store):
+def unpublish(run):
     """Puts the rows of a finished run back into a part, as before its end."""
-    (store.path / ".parts").mkdir()
-    for name in store.tables:
-        file = store.path / f"{name}.csv"
+    (run.path / ".parts").mkdir()
+    for name in run.tables:
+        file = run.path / f"{name}.csv"
         if file.exists():
-            file.rename(store.path / ".parts" / f"{name}_0000_00.csv")
-    with store.changing():
-        manifest = store.manifest() | {"finished": None}
-        write_json(store.path / "manifest.json", manifest)
+            file.rename(run.path / ".parts" / f"{name}_0000_00.csv")
+    write_json(run.path / "manifest.json", run.manifest() | {"finished": None})
 
 
 def test_a_run_that_lacks_an_image_is_not_closed(whole, tmp_path):
     folder = copied(whole(), tmp_path)
-    store = RunFolder(folder)
-    unpublish(store)
-    part = store.path / ".parts" / "images_0000_00.csv"
+    run = RunFolder(folder)
+    unpublish(run)
+    part = run.path / ".parts" / "images_0000_00.csv"
     part.write_text("".join(part.read_text().splitlines(keepends=True)[:-1]))
-    assert not store.close_if_whole() and not store.is_finished()
+    assert not run.close_if_whole() and not run.is_finished()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +114,35 @@ def test_two_that_begin_at_once_keep_each_others_batches(generate, whole, tmp_pa
     assert RunFolder(folder).is_finished()
 
 
+def test_a_piece_of_a_run_that_was_started_over_stops(
+    generate, base, tmp_path, monkeypatch, capsys
+):
+    """Another command starts the run over, in the same folder, while a piece is made."""
+    save = image_job.Job.save
+    inner = []
+
+    def save_after_another(self, *arguments):
+        if not inner:
+            inner.append(True)
+            monkeypatch.setattr(store, "now", lambda: "2100-01-01T00:00:00+00:00")
+            generate(tmp_path, "--num_inference_steps", "3", "--overwrite")
+        save(self, *arguments)
+
+    monkeypatch.setattr(image_job.Job, "save", save_after_another)
+    folder = generate(tmp_path, "--shard", "1/2", code=1)
+    assert "was started over by another command" in capsys.readouterr().err
+    assert {row["unet_evals"] for row in rows(folder)} == {"6"} and len(rows(folder)) == len(KEYS)
+
+
+def test_a_run_whose_traces_lack_is_not_closed(generate, tmp_path):
+    generate(tmp_path)
+    folder = generate(tmp_path, "--trace", "--shard", "1/2")
+    assert not RunFolder(folder).is_finished()
+    generate(tmp_path, "--trace", "--shard", "2/2")
+    assert RunFolder(folder).is_finished()
+    assert {row["key"] for row in rows(folder, "trace")} == {str(key) for key in KEYS}
+
+
 @pytest.mark.slow
 def test_four_pieces_at_once_and_one_killed(base, generate, tmp_path):
     """Each in its own process; the killed one is started again."""
@@ -137,4 +164,4 @@ def test_four_pieces_at_once_and_one_killed(base, generate, tmp_path):
     (folder,) = out.glob("*/*")
     assert RunFolder(folder).is_finished()
     assert images(folder) == images(alone) and table(folder) == table(alone)
-    assert not (folder / ".parts").exists() and not (folder / ".claims").exists()
+    assert not (folder / ".parts").exists()

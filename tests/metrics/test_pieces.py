@@ -2,6 +2,8 @@
 pixels of a chunk at a time.
 """
 
+import json
+import math
 import shutil
 import threading
 import weakref
@@ -9,9 +11,12 @@ from itertools import permutations
 
 import pytest
 
+from memorization_suite.commands import score as score_command
 from memorization_suite.commands.report import report
 from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
 from memorization_suite.metrics import pictures, runs
+from memorization_suite.metrics.intervals import average
+from memorization_suite.metrics.pieces import changes_of
 from memorization_suite.runs.table import Result, add_results, read_results
 from tests.metrics.conftest import make_run, picture
 
@@ -85,6 +90,72 @@ def test_pieces_of_other_numbers_or_metrics_are_told_apart(run, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_piece_of_an_earlier_state_is_not_mixed_in(run, tmp_path):
+    """Other training images, masks, flags, and a run that was made again, are another scoring."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    gt = run.path.parents[2] / "gt"
+    shutil.copytree(gt, tmp_path / "elsewhere" / gt.name)
+    other = ["--gt_folder", f"{tmp_path / 'elsewhere' / gt.name}"]
+    assert run_script(COPIES, argv(run, "--shard", "1/2")) == 0
+    for more in (other, ["--masks", f"{masks}"]):
+        assert run_script(COPIES, argv(run, *more, "--shard", "2/2")) == 0
+    manifest = run.path / "manifest.json"
+    text = json.loads(manifest.read_text()) | {"finished": "2030-01-01T00:00:00+00:00"}
+    manifest.write_text(json.dumps(text))
+    assert run_script(COPIES, argv(run, "--shard", "2/2")) == 0
+    assert not (run.path / "results.csv").exists() and len(parts(run)) == 8
+
+
+@pytest.mark.parametrize("last", [["--shard", "2/2"], []])
+def test_what_an_earlier_scoring_left_is_removed(run, last):
+    """Of the same scores; a piece of others stays."""
+    diversity = [*argv(run)[:-2], "diversity", "--shard", "1/2"]
+    assert run_script(PREFERENCE, diversity) == 0
+    kept = parts(run)
+    for piece in ("1/3", "1/2"):
+        assert run_script(COPIES, argv(run, "--shard", piece)) == 0
+    assert run_script(COPIES, argv(run, *last)) == 0
+    assert parts(run) == kept and len(kept) == 2
+
+
+def test_a_piece_of_a_scored_run_says_what_becomes_of_it(run, capsys):
+    assert run_script(COPIES, argv(run)) == 0
+    whole = tables(run)
+    capsys.readouterr()
+    assert run_script(COPIES, argv(run, "--shard", "1/2")) == 0
+    said = capsys.readouterr().err
+    assert "results.csv keeps the earlier scores" in said and "(2/2)" in said
+    assert "missing" not in said and tables(run) == whole
+
+
+def test_another_checkpoint_is_another_state(tmp_path):
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"12")
+    before = changes_of([file, tmp_path / "absent"])
+    file.write_bytes(b"123")
+    assert before != changes_of([file]) and len(before) == 1
+
+
+@pytest.mark.parametrize("shard", ["", "1/2"])
+def test_an_interrupted_scoring_says_what_is_kept(run, monkeypatch, shard):
+    """Of a piece nothing is, until it is whole."""
+    done = score_command.results_of
+    calls = []
+
+    def twice(*of):
+        calls.append(of)
+        if len(calls) == 2:
+            raise OSError("the disk is gone")
+        return done(*of)
+
+    monkeypatch.setattr(score_command, "results_of", twice)
+    with pytest.raises(OSError) as error:
+        score(run, ["diversity"], shard=shard, quiet=True)
+    notes = getattr(error.value, "__notes__", [])
+    assert len(notes) == (0 if shard else 1) and (run.path / "results.csv").exists() != bool(shard)
+
+
 def test_more_pieces_than_chunks(run):
     assert run_script(COPIES, argv(run)) == 0
     whole = tables(run)
@@ -132,6 +203,10 @@ def test_two_that_add_results_at_once_lose_nothing(tmp_path):
     for thread in threads:
         thread.join()
     assert len(read_results(tmp_path)) == 30
+
+
+def test_the_mean_of_nothing_is_not_a_number():
+    assert math.isnan(average([])) and average([1, 2]) == 1.5
 
 
 # --- memory

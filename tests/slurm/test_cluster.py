@@ -14,10 +14,16 @@ import pytest
 
 from memorization_suite import ROOT
 from memorization_suite.commands.sweeps import cluster, driver
-from memorization_suite.commands.sweeps.cluster import Cluster, Refused, array_of, note_submitted
+from memorization_suite.commands.sweeps.cluster import (
+    Cluster,
+    Refused,
+    TaskJob,
+    array_of,
+    note_submitted,
+)
 from memorization_suite.commands.sweeps.driver import drive
 from memorization_suite.commands.sweeps.record import Member, Record
-from memorization_suite.commands.sweeps.tasks import Look, Task, Tasks
+from memorization_suite.commands.sweeps.tasks import Look, Task, Tasks, TaskState
 from memorization_suite.runs import slurm
 from memorization_suite.runs.claims import Holder
 
@@ -118,6 +124,48 @@ def test_a_job_knows_its_id_and_how_often_it_was_put_back(monkeypatch):
     assert slurm.my_job() == "12_1" and slurm.my_restarts() == 2
 
 
+# --- a job
+
+
+def test_a_job_whose_task_is_gone_says_so_in_words(tmp_path):
+    work = Work(tmp_path)
+    work.record.write(tmp_path)
+    with pytest.raises(ValueError, match="has no task images_old any more"):
+        TaskJob(str(tmp_path), "images_old")()
+    over = work.claims.look("images_old").over
+    assert over["outcome"] == "failed" and "type the first one again" in over["message"]
+
+
+def test_a_job_waits_for_files_that_come_late(tmp_path, monkeypatch):
+    work = Work(tmp_path)
+    replace(work.record, scores=True).write(tmp_path)
+    name = next(task.name for task in cluster.open_tasks(tmp_path).all() if task.kind == "scores")
+    stands = iter(["waiting", "waiting", "ready"])
+    done = []
+    monkeypatch.setattr(cluster, "PAUSE", 0.001)
+    monkeypatch.setattr(Tasks, "state", lambda self, task: TaskState(next(stands)))
+    monkeypatch.setattr(Tasks, "do", lambda self, task: done.append(task.name))
+    TaskJob(str(tmp_path), name)()
+    assert done == [name] and next(stands, None) is None
+
+
+def test_a_job_that_slurm_ends_gives_its_task_back(tmp_path, monkeypatch):
+    """Whatever happens on the way, and the same is done again."""
+    pytest.importorskip("submitit")
+    Work(tmp_path).record.write(tmp_path)
+    name = Work(tmp_path).names()[0]
+    job = TaskJob(str(tmp_path), name)
+
+    def end(self, task, load):
+        assert job.checkpoint().function == TaskJob(str(tmp_path), name)
+        raise FileNotFoundError("scontrol")
+
+    monkeypatch.setattr(Tasks, "work", end)
+    with pytest.raises(FileNotFoundError):
+        job()
+    assert Work(tmp_path).claims.look(name).over["outcome"] == "stopped"
+
+
 # --- the driver
 
 
@@ -210,7 +258,7 @@ def make(work: Work) -> Callable[[str], None]:
 def test_all_are_submitted_as_one_array_and_driven_to_their_end(work):
     queue = Queue(work, make(work))
     drive(work, queue)
-    assert queue.arrays == [work.names()] and not work.claims.history("driver")
+    assert queue.arrays == [work.names()] and not work.claims.look("driver").is_held
 
 
 def test_what_is_done_is_not_submitted(work):
@@ -313,7 +361,9 @@ def test_a_second_driver_watches_and_takes_over(work, capsys):
     claim.release()
     second.join(10)
     assert queue.arrays == [work.names()]
-    assert capsys.readouterr().err.count("drives this sweep: watching") == 1
+    error = capsys.readouterr().err
+    assert error.count("drives this sweep: watching") == 1
+    assert error.count("this command drives the sweep now") == 1
 
 
 def test_a_cluster_that_does_not_answer_is_said_once_and_waited_for(work, capsys):
@@ -342,7 +392,7 @@ def test_ctrl_c_ends_the_driver_and_no_job(work, capsys):
     with pytest.raises(KeyboardInterrupt):
         drive(work, queue)
     assert "the jobs go on; scancel 1 ends them" in capsys.readouterr().err
-    assert work.claims.look("driver") is None
+    assert not work.claims.look("driver").is_held
 
 
 def test_what_slurm_refuses_ends_the_driver_in_one_line(work):
@@ -350,7 +400,7 @@ def test_what_slurm_refuses_ends_the_driver_in_one_line(work):
     queue.refuses = "Slurm refuses the jobs: no such partition"
     with pytest.raises(ValueError, match="^Slurm refuses the jobs: no such partition$"):
         drive(work, queue)
-    assert work.claims.look("driver") is None
+    assert not work.claims.look("driver").is_held
 
 
 def test_what_slurm_refuses_while_others_wait_is_tried_again(tmp_path, monkeypatch, capsys):

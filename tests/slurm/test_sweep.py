@@ -225,7 +225,7 @@ def test_a_run_that_fails_does_not_end_the_others(sweep_of):
     status = sweep.start("--status")
     assert sweep.ends(status) == 1
     for told in (sweep.said(driver), sweep.said(status)):
-        assert "cannot read the prompt file gone.txt" in told and "1 failed" in told
+        assert f"cannot read the prompt file {gone}" in told and "1 failed" in told
     assert "gone.txt" in (sweep.out / "report.html").read_text()
 
 

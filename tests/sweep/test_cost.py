@@ -211,29 +211,35 @@ def test_measured_methods_take_what_was_measured():
 def test_an_embedded_model_has_no_speed_until_one_is_measured(planned):
     """Then its own images tell, those of the same method, and of others by NFE."""
     entries, said = planned(model_id="tiny")
-    assert "none were measured of tiny" in said and "GPU hours" not in said
+    assert "none were measured of tiny" in said and "device hours" not in said
     plain = suite.generate(entries[0].plan)
     suite.generate(entries[1].plan)
     _, said = planned(model_id="tiny", devices=2)
-    assert "measured here" in said and "H100" not in said and "GPU hours" in said
+    assert "measured here" in said and "H100" not in said and "device hours" in said
     assert "16 images are there" in said
     costs = costs_of(entries)
     seconds = [float(row["seconds"]) for row in plain.folder.rows("images")]
     assert costs[0].seconds == pytest.approx(sum(seconds) / len(seconds))
     assert costs[2].seconds == pytest.approx(costs[1].seconds * costs[2].nfe / costs[1].nfe)
     assert costs[3].sources[0] == (
-        "per_sample, seconds of 16 images of other methods measured here, scaled by NFE"
+        "per_sample, seconds of 16 images of other methods measured here on cpu, scaled by NFE"
     )
 
 
 @WITH_WEIGHTS
-def test_images_tell_how_many_updates_they_take(planned):
+def test_images_tell_how_many_updates_they_take(planned, tmp_path):
     entries, _ = planned(model_id="tiny")
     run = suite.generate(entries[3].plan)
     evals = [int(row["unet_evals"]) for row in run.folder.rows("images")]
     cost = costs_of(entries)[3]
     assert cost.nfe == pytest.approx(sum(evals) / 8) and cost.there == 8
     assert "per_sample, NFE of 8 images measured here" in cost.sources
+    more = SWEEP.format(common='model_id = "tiny"').replace("optim_iters = 2", "optim_iters = 3")
+    (tmp_path / "more.toml").write_text(more)
+    planned_later = plan_sweep("more.toml", "out", prompts="prompts.txt", end=4, quiet=True)
+    other = costs_of([entries[3], planned_later[3]])[1]
+    assert other.nfe == pytest.approx(cost.nfe) and other.there == 0
+    assert other.sources[-2].endswith("measured here, at other settings of the method")
 
 
 @WITH_WEIGHTS
@@ -241,10 +247,10 @@ def test_storage_is_that_of_a_run(planned, tmp_path):
     """With latents, trace and scores, to a fifth."""
     plan = suite.plan(
         model_id="tiny", end=3, n_samples_per_prompt=2, save_latents=True, trace=True, quiet=True,
-        output_path=str(tmp_path),
+        output_path=str(tmp_path), num_inference_steps=9,
     )  # fmt: skip
     run = suite.generate(plan)
-    suite.score(run, quiet=True)
+    suite.score(run, ["copy"], quiet=True)
     (cost,) = costs_of([Entry("a run", plan)])
     there = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     assert Total.of([cost]).bytes == pytest.approx(there, rel=0.2)

@@ -6,7 +6,7 @@ from memorization_suite.commands.sweeps import local as sweep_local
 from memorization_suite.commands.sweeps.record import pieces_of
 from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.pipelines import loading
-from memorization_suite.sweep import main
+from memorization_suite.sweep import lacking_text, main
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def command(file, tmp_path, monkeypatch, capsys):
         ("--shard 0/2", "I/N takes I from 1 to N"),
         ("--shard 1/2 --launcher slurm", "--prompts_per_job N divides the runs"),
         ("--shard 1/2 --prompts_per_job 4", "leave --prompts_per_job out"),
+        ("--dry_run --shard 1/2", "leave --shard 1/2 out"),
         ("--status --jobs 2", "--status only looks, and takes no --jobs"),
         ("--status --dry_run", "--status only looks, and takes no --dry_run"),
         ("--status --end 2", "takes no --end"),
@@ -99,12 +100,24 @@ def test_every_visible_device_has_a_process(monkeypatch, devices, visible, jobs,
     assert shown == expected
 
 
+@pytest.mark.parametrize(
+    ("lacking", "scores", "told"),
+    [
+        (1, False, "1 image of other pieces is missing"),
+        (2, True, "2 images of other pieces are missing; whoever makes the last one scores all"),
+    ],
+)
+def test_images_of_other_pieces_in_words(lacking, scores, told):
+    assert lacking_text(lacking, scores=scores) == told
+
+
 def test_a_piece_says_what_the_others_lack(command, made_up, file):
     code, out, error = command("--shard", "2/2")
-    assert code == 0 and "12 images of other pieces lack" in out
+    assert code == 0 and "12 images of other pieces are missing; whoever" in out
+    assert out.count("waiting  4 of 8  for piece 1/2, which nobody began") == 3
     assert error.rstrip().endswith("--status") and "next: python " in error
     code, out, error = command("--shard", "1/2")
-    assert code == 0 and "lack" not in out and "3 of 3 runs done" in out
+    assert code == 0 and "missing" not in out and "3 of 3 runs done" in out
     assert "report.html: 3 runs" in out and error.rstrip().endswith("report.html")
     code, out, error = command("--shard", "1/2")
     assert code == 0 and out.count("(nothing to make)") == 3 and len(made_up.notes) == 24 + 3

@@ -142,7 +142,7 @@ def test_a_prompt_file_that_vanishes(file, tmp_path, made_up, prompt_file, monke
 
     def vanish(*args, **options):
         check(*args, **options)
-        moved.unlink()
+        moved.unlink(missing_ok=True)
 
     monkeypatch.setattr(sweep_module, "check_folders", vanish)
     words = [str(file), "--output_path", str(tmp_path / "out")]
@@ -156,3 +156,13 @@ def test_a_prompt_file_that_vanishes(file, tmp_path, made_up, prompt_file, monke
     assert "Runs that failed" in page and "No such file" in page
     assert main([*words, "--status"]) == 1
     assert line in capsys.readouterr().out
+    # The next command too, after a picture of another run was lost.
+    next((tmp_path / "out").rglob("batch_wise/*/img_0000_00.png")).unlink()
+    assert main([*words, "--quiet"]) == 1
+    out, error = capsys.readouterr()
+    assert "3 of 4 runs done, 24 of 26 images there, 1 failed" in out
+    assert "the other runs go on" in error and "vanishing.txt" in error
+    # But no run with other flags, and no first command.
+    assert main([*words, "--quiet", "--num_inference_steps", "5"]) == 2
+    assert main([words[0], "--quiet", "--output_path", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()

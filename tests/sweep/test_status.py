@@ -16,7 +16,7 @@ from memorization_suite.commands.sweeps.work import work
 from memorization_suite.sweep import main
 from tests.test_quick_start import HEAVY
 
-ELSEWHERE = {"host": "node7", "machine": "another", "pid": 12, "born": 0.0}
+ELSEWHERE = {"host": "node7", "machine": "another", "user": 0, "pid": 12, "born": 0.0}
 
 
 def held_elsewhere(tasks, run, *, silent=0.0, since="2026-01-01T00:00:00+00:00", **about):

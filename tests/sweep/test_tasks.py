@@ -1,16 +1,21 @@
 """Tasks of a sweep: what is ready, what a failure leaves, and what is done again."""
 
 import itertools
+import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands.sweeps import tasks as sweep_tasks
 from memorization_suite.commands.sweeps.jobs import DeviceLost
-from memorization_suite.commands.sweeps.tasks import MOST_STARTS, open_tasks
+from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.record import read_record
+from memorization_suite.commands.sweeps.sweep import begin, plan_sweep
+from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Tasks, open_tasks
 from memorization_suite.commands.sweeps.work import work
 from memorization_suite.runs import store
 from memorization_suite.runs.claims import Claim, Holder
@@ -136,13 +141,18 @@ def test_an_interrupted_task_is_ready_however_often(tasks_of, made_up, monkeypat
     assert tasks.do(first)["outcome"] == "done"
 
 
-def test_a_task_whose_process_ends_again_and_again_is_given_up(tasks_of, made_up, monkeypatch):
+@pytest.mark.parametrize("notes", [True, False])
+def test_a_task_whose_process_ends_again_and_again_is_given_up(
+    tasks_of, made_up, monkeypatch, notes
+):
+    """Also where it notes so, as at the end of a job's time."""
     tasks = tasks_of()
     tasks.log = "worker.txt"
     first = tasks.all()[0]
     monkeypatch.setattr(sweep_tasks, "make_images", failing(SystemExit()))
-    monkeypatch.setattr(Claim, "end", lambda self, **facts: None)
-    gone(monkeypatch)
+    if not notes:
+        monkeypatch.setattr(Claim, "end", lambda self, **facts: None)
+        gone(monkeypatch)
     for _ in range(MOST_STARTS):
         with pytest.raises(SystemExit):
             tasks.do(first)
@@ -152,6 +162,86 @@ def test_a_task_whose_process_ends_again_and_again_is_given_up(tasks_of, made_up
     state = tasks.state(first)
     assert (state.kind, state.log) == ("failed", "worker.txt")
     assert state.message.startswith("its process ended 3 times in a row without a new image")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("scontrol"), RuntimeError(), SystemExit()])
+def test_what_happens_to_a_process_that_was_told_to_end_is_no_failure(
+    tasks_of, made_up, monkeypatch, error
+):
+    tasks = tasks_of()
+    first = tasks.all()[0]
+    tasks.is_ending = True
+    monkeypatch.setattr(sweep_tasks, "make_images", failing(error))
+    with pytest.raises(type(error)):
+        tasks.do(first)
+    assert tasks.claims.look(first.name).over["outcome"] == "stopped"
+
+
+def test_a_page_that_lacks_a_run_is_written_again(tasks_of, made_up, monkeypatch):
+    """A second command scores what failed in the first one, which writes its page meanwhile."""
+    first = tasks_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_tasks, "score_run", failing(OSError("no space left")))
+        for task in first.all()[:4]:
+            first.do(task)
+    for task in first.all()[4:6]:
+        first.do(task)
+    write = sweep_tasks.write_page
+    second = []
+
+    def meanwhile(*args):
+        second.append(tasks_of())
+        return write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_tasks, "write_page", meanwhile)
+        first.do(first.all()[6])
+    work(second[0])
+    assert kinds(second[0]) == kinds(first) == DONE
+    page = (first.out / "report.html").read_text()
+    assert "no space left" not in page and first.claims.look("page").number == 2
+
+
+def test_scores_of_another_command_make_the_page_new(tasks_of, made_up):
+    first = tasks_of()
+    work(first)
+    other = open_tasks(first.out)
+    other.claims.take(other.all()[4].name).end(outcome="again")
+    assert kinds(first)[4:] == ["ready", "done", "waiting"]
+    other.do(other.all()[4])
+    assert kinds(first) == [*DONE[:-1], "ready"]
+
+
+def test_where_more_is_told_is_a_whole_path(tasks_of, made_up, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tasks = Tasks(Path("out"), tasks_of().record)
+    monkeypatch.setattr(sweep_tasks, "make_images", failing(OSError("no space left")))
+    tasks.do(tasks.all()[0])
+    assert Path(tasks.state(tasks.all()[0]).log).is_absolute()
+
+
+def test_files_are_named_by_whole_paths_and_an_equal_record_stays(
+    file, tmp_path, prompt_file, made_up, monkeypatch
+):
+    """Two commands typed in different folders are the same sweep."""
+    records = []
+    stamps = []
+    text = file.read_text()
+    for place, out in ((tmp_path, "out"), (tmp_path / "deep", "../out")):
+        place.mkdir(exist_ok=True)
+        monkeypatch.chdir(place)
+        relative = os.path.relpath(prompt_file, place)
+        file.write_text(text.replace(str(prompt_file), relative))
+        begin(plan_sweep(file, Path(out)), Path(out), "x", scores=True, launch=Launch())
+        records.append(read_record(tmp_path / "out"))
+        stamps.append((tmp_path / "out" / "jobs" / "sweep.json").stat().st_ino)
+    assert records[0] == records[1] and stamps[0] == stamps[1]
+    assert records[0].runs[0].typed["prompts"] == str(prompt_file)
+    monkeypatch.chdir("/")
+    tasks = open_tasks(tmp_path / "out")
+    assert tasks.plan_of(1).folder == tasks.folder_of(1).path
+    work(tasks)
+    assert kinds(tasks) == DONE
 
 
 def test_runs_are_scored_again_when_asked_or_when_their_images_changed(

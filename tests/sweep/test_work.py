@@ -11,10 +11,14 @@ import pytest
 
 from memorization_suite.commands.sweeps import jobs as sweep_jobs
 from memorization_suite.commands.sweeps import tasks as sweep_tasks
+from memorization_suite.commands.sweeps.cluster import note_submitted
 from memorization_suite.commands.sweeps.launch import Launch
+from memorization_suite.commands.sweeps.record import read_record
 from memorization_suite.commands.sweeps.sweep import plan_sweep, sweep
 from memorization_suite.commands.sweeps.tasks import open_tasks
 from memorization_suite.commands.sweeps.work import work
+from memorization_suite.runs import slurm
+from tests.sweep import conftest
 from tests.sweep.conftest import kinds, pictures
 
 FORK = multiprocessing.get_context("fork")
@@ -114,6 +118,40 @@ def test_other_runs_in_the_same_folder_are_refused_while_somebody_works(file, ta
         tasks_of(prompts_per_job=1)
     go_on.set()
     other.join(60)
+
+
+def test_a_sweep_that_another_command_drives_stays_as_it_is(file, tasks_of, made_up):
+    """Also between its jobs."""
+    tasks = tasks_of()
+    before = read_record(tasks.out)
+    driving = tasks.claims.take("driver")
+    tasks_of()
+    file.write_text(file.read_text().replace("[0.7, 1]", "[0.7, 1, 2]"))
+    with pytest.raises(ValueError, match="drives the sweep in .* with other runs"):
+        tasks_of()
+    assert read_record(tasks.out) == before
+    driving.release()
+    tasks_of()
+
+
+def test_jobs_of_other_runs_that_wait_keep_their_sweep(file, tasks_of, made_up, monkeypatch):
+    tasks = tasks_of()
+    note_submitted(tasks.folder, {tasks.all()[1].name: "41_0"})
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: {"41_0": "PENDING"})
+    file.write_text(file.read_text().replace("[0.7, 1]", "1"))
+    with pytest.raises(ValueError, match=r"job 41_0 \(pending\) works on"):
+        tasks_of()
+    monkeypatch.setattr(slurm, "queued_jobs", dict)
+    assert len(tasks_of().record.runs) == 2
+
+
+def test_a_run_that_nobody_closed_is_closed_at_the_end(file, tmp_path, made_up, monkeypatch):
+    """As when its last process died after the last image, and nothing is scored."""
+    monkeypatch.setattr(conftest, "close", lambda plan, folder: False)
+    out = tmp_path / "out"
+    sweep(plan_sweep(file, out, quiet=True), out, scores=False)
+    tasks = open_tasks(out)
+    assert all(tasks.folder_of(run).is_finished() for run in range(3))
 
 
 def test_a_broken_device_gives_its_run_to_the_other(one, tasks_of, made_up, monkeypatch):
