@@ -22,6 +22,8 @@ def note(event: str, arguments: tuple) -> None:
     """A hook stays for ever, so it asks who listens."""
     if event in ("os.listdir", "os.scandir") and HOOKS:
         (path,) = arguments
+        if isinstance(path, int):  # of a folder that is being removed
+            return
         HOOKS[-1][Path(os.fsdecode(path)).resolve()] += 1
 
 
