@@ -337,8 +337,11 @@ class Claim:
 
     def open_new(self) -> int:
         """A handle of the new file. Raises FileExistsError."""
-        self.claims.folder.mkdir(parents=True, exist_ok=True)
-        return os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        while True:
+            self.claims.folder.mkdir(parents=True, exist_ok=True)
+            # Another process may have removed the folder since.
+            with suppress(FileNotFoundError):
+                return os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
 
     def beat(self) -> None:
         """Touches the file until the claim is over, or taken away."""
@@ -385,10 +388,11 @@ class Claim:
             number -= 1
 
     def withdraw(self) -> None:
-        """Removes its file, which never counted."""
+        """Removes its file, which never counted, and a folder that is empty then."""
         self.stopped.set()
         with suppress(OSError):
             self.path.unlink()
+            self.claims.folder.rmdir()
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,8 @@ import memorization_suite.pipelines.loading
 from memorization_suite import detect_memorization, generate_images, make_report, sweep
 from memorization_suite.commands import image_job, score
 from memorization_suite.commands.settings import prompt_sets, what_fetches
+from memorization_suite.commands.sweeps.status import Status
+from memorization_suite.commands.sweeps.sweep import Outcome
 from memorization_suite.metrics.base import Scoring
 from memorization_suite.pipelines.family import Unusable
 
@@ -106,8 +108,9 @@ def test_a_threshold_is_followed_by_a_screened_run(tmp_path, capsys):
 
 
 def test_a_sweep_without_scores_is_followed_by_one_with(tmp_path, capsys, monkeypatch):
+    made = Outcome(Status(rows=[{"run": "one"}], summary="", failed=0), summary=None, page=None)
     monkeypatch.setattr(sweep, "plan_sweep", lambda *args, **typed: [])
-    monkeypatch.setattr(sweep, "sweep", lambda *args, **typed: None)
+    monkeypatch.setattr(sweep, "sweep", lambda *args, **typed: made)
     assert sweep.main(["a file.toml", "--no_scores", "--output_path", str(tmp_path)]) == 0
     script, *argv = following(capsys.readouterr().err)
     assert script.endswith("sweep.py")
