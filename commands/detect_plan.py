@@ -48,7 +48,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
     unknown_name,
 )
-from memorization_suite.runs.shards import Shard, parse_shard
+from memorization_suite.runs.shards import InPieces
 from memorization_suite.runs.store import Row, Store
 
 SCRIPT = "detect_memorization.py"
@@ -147,7 +147,7 @@ class ScoreFolder(Store):
 
 
 @dataclass(frozen=True)
-class DetectionPlan:
+class DetectionPlan(InPieces):
     """A detection that was checked as far as is possible without a model."""
 
     settings: Request
@@ -198,16 +198,6 @@ class DetectionPlan:
             **plain_values(detector),
             "derivatives": derivatives([detector], self.settings.dtype),
         }
-
-    @property
-    def typed_for_whole(self) -> dict[str, Any]:
-        """What one would type for all of it."""
-        return {name: value for name, value in self.typed.items() if name != "shard"}
-
-    @cached_property
-    def shard(self) -> Shard:
-        """The piece that is to be made."""
-        return parse_shard(self.settings.shard)
 
     @property
     def asked(self) -> dict[str, int]:

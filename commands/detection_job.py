@@ -11,6 +11,7 @@ from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.progress import Progress
+from memorization_suite.runs.text import counted
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.noise import official_noise
 from memorization_suite.sampling.sample import noise_of, predictor_of
@@ -55,7 +56,7 @@ class Job:
         images = settings.n_samples_per_prompt
         piece = f", piece {self.plan.shard}" if self.plan.shard else ""
         return Progress(
-            f"{total} prompts, {images} image{'s' * (images > 1)} each: {names}, "
+            f"{total} prompts, {counted(images, 'image')} each: {names}, "
             f"{settings.model_id} on {self.model.device}{piece}",
             total,
             unit="prompt",

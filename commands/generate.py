@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,8 +21,14 @@ from memorization_suite.commands.machine import (
 )
 from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.marks import Marks, number_of
 from memorization_suite.runs.processes import processes
 from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.text import counted
+
+# How images.csv writes numbers that are infinite, and the columns that hold no number.
+INFINITE = ("inf", "-inf")
+TEXTS = ("key", "prompt")
 
 
 @dataclass
@@ -45,8 +52,11 @@ class Run:
 
     @property
     def following(self) -> list[str]:
-        """What one would type next: the scores of the images, when all are there."""
-        if not self.closed:
+        """What one would type next: the scores of the images, when all are there and one or more
+        is finite.
+        """
+        own = self.plan.own()
+        if not self.closed or len(Marks.of(self.folder.costs(), own).not_finite) == len(own):
             return []
         script = "metrics/compute_sscd_orig_clip_score.py"
         return ["python", script, "--gen_folder", str(self.path)]
@@ -55,16 +65,17 @@ class Run:
     def summary(self) -> str:
         """What there is and what it cost, in a line."""
         of_piece = f" of piece {self.plan.shard}" if self.plan.shard else ""
-        text = f"{len(self.plan.own())} images{of_piece} in {self.path} "
+        text = f"{counted(len(self.plan.own()), 'image')}{of_piece} in {self.path} "
         if not self.closed:
             text += "(other pieces are not made yet) "
-        if not self.made:
-            return text + "(nothing to make)"
         rows = self.folder.costs()
+        if not self.made:
+            return text + f"(nothing to make{marked(rows, self.plan.own())})"
         made = [rows[key] for key in self.made]
         evals = sum(int(row["unet_evals"]) for row in made) / len(made)
         each = f"{evals:.4g} NFE and {self.seconds / len(made):.2f} s each"
-        return text + f"({len(made)} images made, {each}{warnings(made)})"
+        faults = warnings(made) + marked(rows, self.plan.own())
+        return text + f"({counted(len(made), 'image')} made, {each}{faults})"
 
     def sheet(self, prompts: int = 8, samples: int = 4):
         """The first prompts' training image and images, a row each, as a PIL image."""
@@ -154,12 +165,28 @@ def warnings(rows: list[dict[str, str]]) -> str:
     faults = {
         "missed the target": ("reached", 0.0),
         "kept their noise after a non-finite magnitude": ("failed", 1.0),
-        "are not finite": ("finite", 0.0),
     }
     text = ""
     for what, (column, bad) in faults.items():
-        values = [row[column] for row in rows if row.get(column) not in (None, "")]
-        count = sum(float(value) == bad for value in values)
+        count = sum(number_of(row.get(column)) == bad for row in rows)
         if count:
             text += f"; {count} {what}"
-    return text
+    unscreened = sum(bool(row.get("mitigated")) and not row.get("screen_score") for row in rows)
+    if unscreened:
+        text += f"; {unscreened} without the mitigation, since their screen_score is not finite"
+    return text + infinite(rows)
+
+
+def infinite(rows: list[dict[str, str]]) -> str:
+    """Which numbers of the method are infinite in some rows of images.csv, in the same form."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for column, value in row.items():
+            if column not in TEXTS and value in INFINITE:
+                counts[column] += 1
+    return "".join(f"; {count} with an infinite {column}" for column, count in counts.items())
+
+
+def marked(rows: Mapping[Key, dict[str, str]], wanted: Sequence[Key]) -> str:
+    """Which images are not finite, or of one color, in the same form. rows: of images.csv."""
+    return "".join(f"; {line}" for line in Marks.of(rows, wanted).texts)

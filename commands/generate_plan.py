@@ -54,7 +54,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
-from memorization_suite.runs.shards import Shard, parse_shard
+from memorization_suite.runs.shards import InPieces, Shard
 
 SCRIPT = "generate_images.py"
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
@@ -107,7 +107,7 @@ class Request(Generation):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(InPieces):
     """A run that was checked as far as is possible without a model."""
 
     settings: Request
@@ -162,16 +162,6 @@ class Plan:
             "save_latents": self.settings.save_latents,
             "trace": self.settings.trace,
         }
-
-    @property
-    def typed_for_whole(self) -> dict[str, Any]:
-        """What one would type for the whole run."""
-        return {name: value for name, value in self.typed.items() if name != "shard"}
-
-    @cached_property
-    def shard(self) -> Shard:
-        """The piece of the run that is to be made."""
-        return parse_shard(self.settings.shard)
 
     def piece(self, shard: Shard) -> Plan:
         """The same run, of which this piece is to be made."""

@@ -259,7 +259,8 @@ def stored_results(
         results = found.every_result()
         if results or replaced:
             add_results(job.run.folder, results, replaced)
-    with alone(job.run.folder, RESULTS, closing=True):
+    with alone(job.run.folder, RESULTS, closing=True) as claim:
+        claim.check()
         put_coverage(job, references)
         pieces_of(job, metrics, scores).remove()
     return results
@@ -280,13 +281,13 @@ def store_piece(
     found = Found()
     find(found, job, scores, references, shard)
     pieces = pieces_of(job, metrics, scores)
-    with alone(job.run.folder, RESULTS, closing=True):
+    with alone(job.run.folder, RESULTS, closing=True) as claim:
         pieces.keep(shard, found)
         table.missing = pieces.missing(shard)
         if not table.missing:
             found = pieces.read(shard)
             references.coverage = {entry.prompt.row: entry for entry in found.every_coverage()}
-            put_results(job.run.folder, found.every_result(), set(map(kind, scores)))
+            put_results(job.run.folder, found.every_result(), set(map(kind, scores)), claim)
             put_coverage(job, references)
             pieces.remove()
     table.results = found.every_result()

@@ -40,6 +40,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
 )
 from memorization_suite.runs.store import Store
+from memorization_suite.runs.text import counted
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, predictor_of
 
@@ -154,7 +155,7 @@ class Study(Store):
         settings = self.settings
         images = settings.n_samples_per_prompt
         return Progress(
-            f"{len(self.wanted)} prompts, {images} image{'s' * (images > 1)} each: "
+            f"{len(self.wanted)} prompts, {counted(images, 'image')} each: "
             f"{settings.study}, {settings.model_id} on {self.model.device}",
             len(self.wanted),
             unit="prompt",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True, order=True)
@@ -34,6 +36,24 @@ class Shard:
 
 
 WHOLE = Shard()
+
+
+class InPieces:
+    """Something that is made whole or in pieces, as its flags say."""
+
+    settings: Any
+    # What was typed, by name.
+    typed: dict[str, Any]
+
+    @cached_property
+    def shard(self) -> Shard:
+        """The piece that is to be made."""
+        return parse_shard(self.settings.shard)
+
+    @property
+    def typed_for_whole(self) -> dict[str, Any]:
+        """What one would type for all of it."""
+        return {name: value for name, value in self.typed.items() if name != "shard"}
 
 
 def parse_shard(text: str) -> Shard:

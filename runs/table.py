@@ -10,7 +10,7 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from memorization_suite.runs.claims import alone
+from memorization_suite.runs.claims import Claim, alone
 from memorization_suite.runs.files import write_csv
 
 # What one holds who changes a run's scores: `alone(folder, RESULTS)`.
@@ -72,20 +72,24 @@ def add_results(
     replaced: (quantity, variant) whose older rows all go, since they were computed anew. Raises
     ValueError for a file that is none.
     """
-    with alone(folder, RESULTS, closing=True):
-        put_results(folder, results, replaced)
+    with alone(folder, RESULTS, closing=True) as claim:
+        put_results(folder, results, replaced, claim)
 
 
 def put_results(
-    folder: Path, results: Iterable[Result], replaced: Iterable[tuple[str, str]] = ()
+    folder: Path,
+    results: Iterable[Result],
+    replaced: Iterable[tuple[str, str]],
+    claim: Claim,
 ) -> None:
-    """The same, of one who is alone already."""
+    """The same, of one who is alone already. claim: its claim, which must still hold."""
     gone = set(replaced)
     table = {}
     for result in read_results(folder):
         if (result.quantity, result.variant) not in gone:
             table[result.measurement] = result
     table |= {result.measurement: result for result in results}
+    claim.check()
     write_csv(folder / "results.csv", (result.row() for result in table.values()))
 
 

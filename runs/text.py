@@ -38,3 +38,8 @@ def markdown_line(cells: list[str], widths: list[int]) -> str:
     """A line of it."""
     padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
     return f"| {' | '.join(padded)} |\n"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -145,9 +145,10 @@ def run_workers(tasks: Tasks, workers: Iterable[Worker], watch: Watch) -> None:
     try:
         for worker in left:
             restart(worker, tasks, watch.states)
+        pause = work.PAUSE
         while left:
-            time.sleep(work.PAUSE)
-            states = watch.look()
+            time.sleep(pause)
+            states, pause = work.timed(watch.look)
             for worker in [worker for worker in left if not worker.is_alive()]:
                 if not goes_on(worker, tasks, states):
                     left.remove(worker)

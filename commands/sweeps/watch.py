@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
 from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs.progress import Progress
+from memorization_suite.runs.text import counted
 
 
 class Watch:
@@ -65,11 +66,6 @@ def progress_of(tasks: Tasks, states: Mapping[Task, TaskState], *, quiet: bool) 
         drawn=False,
         quiet=quiet,
     )
-
-
-def counted(number: int, what: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def images_there(states: Mapping[Task, TaskState]) -> int:

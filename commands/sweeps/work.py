@@ -12,8 +12,11 @@ from memorization_suite.pipelines import loading
 from memorization_suite.runs.claims import SILENT
 from memorization_suite.runs.progress import Progress, duration_text
 
-# Seconds between two looks while others work.
+# Seconds between two looks while others work: at least, at most, and how many times as long as a
+# look takes, which reads the rows of every run that is not done.
 PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+SHARE = 20
 # After another process was faster.
 SHORT_PAUSE = 0.1
 
@@ -27,7 +30,7 @@ def work(tasks: Tasks, load: Callable | None = None, progress: Progress | None =
     load = load or functools.lru_cache(maxsize=1)(loading.load_pipeline)
     is_said = False
     while True:
-        states = tasks.states()
+        states, pause = timed(tasks.states)
         task = first_ready(tasks, states)
         if task is None:
             held = worth_waiting(tasks, states)
@@ -36,13 +39,21 @@ def work(tasks: Tasks, load: Callable | None = None, progress: Progress | None =
             if not is_said:
                 say_held(tasks, held)
                 is_said = True
-            time.sleep(PAUSE)
+            time.sleep(pause)
             continue
         facts = tasks.do(task, load)
         if facts is None:
             time.sleep(SHORT_PAUSE)
         elif progress is not None and facts.get("made"):
             progress.update(facts["made"])
+
+
+def timed(look: Callable[[], dict[Task, TaskState]]) -> tuple[dict[Task, TaskState], float]:
+    """(what a look finds, seconds until the next one)."""
+    start = time.monotonic()
+    states = look()
+    taken = time.monotonic() - start
+    return states, min(LONGEST_PAUSE, max(PAUSE, SHARE * taken))
 
 
 def first_ready(tasks: Tasks, states: Mapping[Task, TaskState]) -> Task | None:

@@ -17,7 +17,8 @@ from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, sc
 from memorization_suite.metrics import pictures, runs
 from memorization_suite.metrics.intervals import average
 from memorization_suite.metrics.pieces import changes_of
-from memorization_suite.runs.table import Result, add_results, read_results
+from memorization_suite.runs.claims import alone
+from memorization_suite.runs.table import RESULTS, Result, add_results, put_results, read_results
 from tests.metrics.conftest import make_run, picture
 
 TABLES = ("results.csv", "references.csv")
@@ -203,6 +204,16 @@ def test_two_that_add_results_at_once_lose_nothing(tmp_path):
     for thread in threads:
         thread.join()
     assert len(read_results(tmp_path)) == 30
+
+
+def test_who_lost_the_claim_meanwhile_leaves_the_table_as_it_is(tmp_path):
+    one, other = (Result("r", "m", 0, sample, "q", "v", 0.5) for sample in range(2))
+    add_results(tmp_path, [one])
+    with alone(tmp_path, RESULTS) as claim:
+        (claim.claims.folder / f"{RESULTS}.{claim.number + 1}").touch()
+        with pytest.raises(OSError, match="another process took over"):
+            put_results(tmp_path, [other], (), claim)
+    assert read_results(tmp_path) == [one]
 
 
 def test_the_mean_of_nothing_is_not_a_number():

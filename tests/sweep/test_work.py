@@ -11,6 +11,7 @@ import pytest
 
 from memorization_suite.commands.sweeps import jobs as sweep_jobs
 from memorization_suite.commands.sweeps import tasks as sweep_tasks
+from memorization_suite.commands.sweeps import work as sweep_work
 from memorization_suite.commands.sweeps.cluster import note_submitted
 from memorization_suite.commands.sweeps.launch import Launch
 from memorization_suite.commands.sweeps.record import read_record
@@ -105,6 +106,13 @@ def test_a_second_command_waits_and_says_for_whom(one, file, tasks_of, made_up, 
     assert outcome.status.failed == 0 and outcome.page
     assert [note.startswith("scores") for note in made_up.notes].count(False) == 24
     assert_same(tasks.out, one)
+
+
+@pytest.mark.parametrize(("taken", "pause"), [(0.01, 2.0), (0.5, 10.0), (9.0, 60.0)])
+def test_looks_at_many_images_are_further_apart(monkeypatch, taken, pause):
+    clock = iter([100.0, 100.0 + taken])
+    monkeypatch.setattr(sweep_work.time, "monotonic", lambda: next(clock))
+    assert sweep_work.timed(dict) == ({}, pytest.approx(pause))
 
 
 def test_other_runs_in_the_same_folder_are_refused_while_somebody_works(file, tasks_of, made_up):
