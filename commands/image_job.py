@@ -12,6 +12,7 @@ from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.background import Background
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.marks import is_flat
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.sampling.batch import Batch
@@ -126,12 +127,15 @@ class Job:
         if noise is None:
             noise = noise_of(self.model, batch, settings.image_length)
         made, traced = self.sample(batch, noise.to(self.model.device, self.model.dtype), keys)
-        pictures = to_pictures(self.model.decode(made.final))
+        decoded = self.model.decode(made.final)
+        pictures = to_pictures(decoded)
         self.sampled += len(keys)
         self.unet_evals += int(made.unet_evals.sum())
         seeds = batch.seeds if settings.rng == "per_image" else [settings.seed] * len(keys)
         seconds = (time.perf_counter() - start) / len(keys)
-        tables = {"images": image_rows(keys, batch.prompts, seeds, made, seconds)}
+        rows = image_rows(keys, batch.prompts, seeds, made, seconds)
+        mark(rows, decoded, pictures)
+        tables = {"images": rows}
         if traced is not None:
             tables["trace"] = traced
         latents = latents_of(made) if settings.save_latents else None
@@ -243,6 +247,18 @@ def image_rows(keys, captions, seeds, sample: Sample, seconds: float) -> list[di
             }
         )
     return rows
+
+
+def mark(rows: list[dict], decoded: torch.Tensor, pictures: list[Image.Image]) -> None:
+    """Says in rows of images.csv which images are not finite once decoded, or of one color.
+
+    decoded: (n, 3, H, W), before it has 8 bits a channel. An image whose latents are not finite is
+    marked already.
+    """
+    finite = decoded.isfinite().flatten(1).all(1).tolist()
+    for row, is_finite, picture in zip(rows, finite, pictures):
+        row["finite"] = int(row["finite"] and is_finite)
+        row["flat"] = int(is_flat(picture))
 
 
 class Trace:

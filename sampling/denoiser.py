@@ -120,7 +120,9 @@ class Denoiser:
         return self.latent_channels, height // self.downsampling, width // self.downsampling
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (n, 3, H, W) in [0, 1] of final latents (n, c, h, w)."""
+        """Images (n, 3, H, W) in [0, 1] of final latents (n, c, h, w); nan where what the decoder
+        gives is not finite.
+        """
         raise NotImplementedError
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

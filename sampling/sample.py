@@ -103,8 +103,8 @@ def denoise(
 
 
 def to_pictures(images: torch.Tensor) -> list[Image.Image]:
-    """PIL images of (n, 3, H, W) in [0, 1]."""
-    pixels = (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    """PIL images of (n, 3, H, W) in [0, 1]; what is not a number is black."""
+    pixels = (images.float().nan_to_num(0.0) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [Image.fromarray(each) for each in pixels.cpu().numpy()]
 
 

@@ -78,7 +78,8 @@ class StableDiffusionDenoiser(Denoiser):
 
     @no_grad
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return (self.decoded(latents) * 0.5 + 0.5).clamp(0, 1)
+        images = self.decoded(latents) * 0.5 + 0.5
+        return images.clamp(0, 1).where(images.isfinite(), torch.nan)
 
     def decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """What the VAE makes of final latents, (n, 3, H, W) about in [-1, 1]."""
