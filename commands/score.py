@@ -16,6 +16,7 @@ from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.pieces import Found, Pieces, changes_of
 from memorization_suite.metrics.references import References
+from memorization_suite.metrics.remarks import check_finite, flat_in, images_left_out, remarks
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
@@ -189,14 +190,19 @@ def compute(
     scores = {metric.name: metric.scores(job) for metric in possible}
     for name, why in table.left_out.items():
         say(f"{name} is not computed: {why}")
+    for line in images_left_out(job):
+        say(line)
 
     with_references = any(metric.against == "references" for metric in metrics)
     references = References(job.gt_folder, decode=with_references)
     every_score = list(chain.from_iterable(scores.values()))
+    found = Found()
     if shard:
-        store_piece(table, job, possible, every_score, references, shard)
+        store_piece(found, table, job, possible, every_score, references, shard)
     else:
-        table.results = stored_results(job, possible, every_score, references)
+        table.results = stored_results(found, job, possible, every_score, references)
+    for line in remarks(job, found):
+        say(line)
     if table.missing:
         say(waiting(shard, table.missing, were_scored(job, every_score)))
         return table
@@ -208,7 +214,8 @@ def compute(
             table.left_out[name] = "it has no value for this run"
             if name not in settings.require:
                 say(f"{name} has no value for this run")
-    table.lines = summarize(job.run.folder, computed, of_images=job.run.of_images)
+    known = {"of_images": job.run.of_images, "not_finite": job.run.not_finite}
+    table.lines = summarize(job.run.folder, computed, **known)
     table.headlines = headlines(metrics, table.results)
     return table
 
@@ -226,6 +233,7 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
         check_prompts(settings.prompts)
     opened = partial(open_run, num_samples=settings.num_samples, incomplete=settings.incomplete)
     run = opened(settings.gen_folder, settings.prompts)
+    check_finite(run)
     read_results(run.folder)  # a broken table is found before the work
     gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
     masks = existing(settings.masks, "--masks", folder=True) or run.masks
@@ -234,6 +242,7 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
         prompts = settings.prompts or run.prompts_file
         unmitigated = opened(settings.unmitigated, prompts, flag="--unmitigated")
         check_equal(run, unmitigated)
+        check_finite(unmitigated, "--unmitigated")
     return Job(settings, typed, run, gt_folder, masks, unmitigated)
 
 
@@ -243,14 +252,18 @@ def kind(row: Result | Score) -> tuple[str, str]:
 
 
 def stored_results(
-    job: Job, metrics: Sequence[Metric], scores: list[Score], references: References
+    found: Found,
+    job: Job,
+    metrics: Sequence[Metric],
+    scores: list[Score],
+    references: References,
 ) -> list[Result]:
-    """All values, stored in results.csv, and what there is of training images.
+    """All values, which are put into `found` and stored in results.csv, and what there is of
+    training images.
 
     Older values of the same scores go when all is done, and pieces of them; a fault on the way
     keeps what is there.
     """
-    found = Found()
     replaced: set[tuple[str, str]] = set()
     try:
         find(found, job, scores, references)
@@ -267,6 +280,7 @@ def stored_results(
 
 
 def store_piece(
+    found: Found,
     table: Table,
     job: Job,
     metrics: Sequence[Metric],
@@ -276,21 +290,21 @@ def store_piece(
 ) -> None:
     """The values of a piece, kept until all pieces are there; who brings the last one stores all.
 
-    The table gets the values, and the pieces that are missing.
+    found: gets this piece's. The table gets the values, and the pieces that are missing.
     """
-    found = Found()
     find(found, job, scores, references, shard)
     pieces = pieces_of(job, metrics, scores)
     with alone(job.run.folder, RESULTS, closing=True) as claim:
         pieces.keep(shard, found)
         table.missing = pieces.missing(shard)
+        whole = found
         if not table.missing:
-            found = pieces.read(shard)
-            references.coverage = {entry.prompt.row: entry for entry in found.every_coverage()}
-            put_results(job.run.folder, found.every_result(), set(map(kind, scores)), claim)
+            whole = pieces.read(shard)
+            references.coverage = {entry.prompt.row: entry for entry in whole.every_coverage()}
+            put_results(job.run.folder, whole.every_result(), set(map(kind, scores)), claim)
             put_coverage(job, references)
             pieces.remove()
-    table.results = found.every_result()
+    table.results = whole.every_result()
 
 
 def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Pieces:
@@ -300,6 +314,7 @@ def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Piece
     places = [each.place for metric in metrics for each in metric.checkpoints(job)]
     state = {
         "images": sorted(map(str, run.files)),
+        "not_finite": sorted(map(str, run.not_finite)),
         "prompts": sha256_of(run.prompts_file),
         "finished": [(RunFolder(folder).manifest() or {}).get("finished") for folder in folders],
         "folders": [job.gt_folder, job.masks, *folders[1:]],
@@ -337,6 +352,7 @@ def find(
     chunks = [chunk for number, chunk in enumerate(run.chunks()) if shard.has(number)]
     prompts = sum(map(len, chunks))
     images = sum(len(keys) for chunk in chunks for keys in chunk)
+    found.images = images
     quantities = dict.fromkeys(score.quantity for score in scores)
     piece = f", piece {shard}" if shard else ""
     progress = Progress(
@@ -350,14 +366,18 @@ def find(
     )
     with progress:
         for number, groups in run.groups(references, job.masks, job.unmitigated, shard=shard):
-            found.results[number] = results_of(run, scores, groups)
+            pictured = [group for group in groups if group.pictures]
+            results = results_of(run, scores, pictured)
+            found.results[number] = [row for row in results if math.isfinite(row.value)]
+            found.left_out += [row for row in results if not math.isfinite(row.value)]
+            found.flat += flat_in(pictured)
             rows = [group.prompt.row for group in groups]
             found.coverage[number] = [references.coverage[row] for row in rows]
             progress.update(len(groups))
 
 
 def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> list[Result]:
-    """The finite values of all scores for a few prompts."""
+    """The values of all scores for a few prompts that have images."""
     results = []
     for score in scores:
         score.prepare(groups)
@@ -365,7 +385,7 @@ def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> li
             for sample, value in score.values(group).items():
                 about = (run.name, run.method, group.prompt.row, sample)
                 results.append(Result(*about, score.quantity, score.variant, value))
-    return [row for row in results if math.isfinite(row.value)]
+    return results
 
 
 def are_compared(job: Job, references: References) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.runs import Group
-from memorization_suite.metrics.scores import FeatureScore, Score
+from memorization_suite.metrics.scores import PairScore, Score
 from memorization_suite.runs.lazy import torch
 
 
@@ -31,4 +31,4 @@ class DiversityMetric(Metric):
     """How different the images of one prompt are. Higher means more diverse."""
 
     def scores(self, job: Job) -> list[Score]:
-        return [FeatureScore("feature_diversity", job.network(EfficientNet), diversity)]
+        return [PairScore("feature_diversity", job.network(EfficientNet), diversity)]

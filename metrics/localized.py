@@ -90,6 +90,11 @@ class LocalizedGated(Localized):
 
     quantity = "ls_gated"
 
+    def values(self, group: Group) -> Values:
+        # Minus infinity: near to none of the references.
+        values = super().values(group)
+        return {sample: value for sample, value in values.items() if value != -math.inf}
+
     def __init__(self, nearest: NearestReference):
         self.variant = nearest.variant
         self.nearest = nearest

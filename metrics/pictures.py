@@ -18,10 +18,13 @@ class Unreadable(ValueError):
 
 
 class Picture:
-    """An image file. features: name of an embedder -> (d,) float32."""
+    """An image file. features: name of an embedder -> (d,) float32. finite: False where it was
+    made of numbers that are not, so that it shows nothing of its model.
+    """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, finite: bool = True):
         self.path = path
+        self.finite = finite
         self.features: dict[str, torch.Tensor] = {}
         self.decoded: Image.Image | None = None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from memorization_suite.metrics.references import Coverage
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs import RunFolder
+from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.shards import Shard
 from memorization_suite.runs.table import Result, index
@@ -25,6 +25,11 @@ class Found:
     results: dict[int, list[Result]] = field(default_factory=dict)
     # What there is of training images.
     coverage: dict[int, list[Coverage]] = field(default_factory=dict)
+    # Of this process alone: how many images it looked at, values that it left out since they are
+    # not finite, and images of one color.
+    images: int = 0
+    left_out: list[Result] = field(default_factory=list)
+    flat: list[Key] = field(default_factory=list)
 
     def every_result(self) -> list[Result]:
         """In the order of the chunks, as one process finds them."""

@@ -14,6 +14,7 @@ from memorization_suite.metrics.references import INDEX, References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
@@ -24,7 +25,7 @@ OF_ONE_STREAM = ("batch_size", "n_samples_per_prompt", "dtype", "device")
 
 @dataclass(frozen=True)
 class Group:
-    """The images of one prompt."""
+    """The images of one prompt that are finite."""
 
     prompt: Prompt
     # The sample of each picture.
@@ -34,7 +35,8 @@ class Group:
     references: list[Picture]
     # White where the prompt's image was memorized, where that is known.
     mask: Path | None = None
-    # The images of equal seeds of the run to compare with; nothing without one.
+    # The images of equal seeds of the run to compare with, also those that are not finite; nothing
+    # without one.
     unmitigated: list[Picture] = field(default_factory=list)
 
     @property
@@ -51,11 +53,13 @@ class Run:
     prompts_file: Path
     # All prompts of that file.
     prompts: list[Prompt]
-    # Every image to be scored.
+    # Every image that was asked for.
     files: dict[Key, Path]
     model_id: str
     # The prompt of every image in the folder, also of those that are not scored.
     of_images: list[int] = field(default_factory=list)
+    # Images that are not finite: they are left out of every score.
+    not_finite: frozenset[Key] = frozenset()
 
     @property
     def name(self) -> str:
@@ -64,6 +68,11 @@ class Run:
     @property
     def method(self) -> str:
         return self.folder.parent.name
+
+    @property
+    def title(self) -> str:
+        """Its method and settings, as its folder is called."""
+        return f"{self.method}/{self.name}"
 
     @property
     def prompts_scored(self) -> set[int]:
@@ -94,7 +103,8 @@ class Run:
         unmitigated: Run | None = None,
         shard: Shard = WHOLE,
     ) -> Iterator[tuple[int, list[Group]]]:
-        """Chunks of prompts with their numbers; pixels are forgotten with the chunk.
+        """Chunks of prompts with their numbers; pixels are forgotten with the chunk. A prompt
+        without a finite image has no pictures.
 
         unmitigated: a run that has every image of this one. shard: only its chunks. Raises
         Unreadable for a generated image that is not whole.
@@ -123,15 +133,20 @@ class Run:
     ) -> Group:
         """One prompt, not decoded yet."""
         prompt = self.prompts[keys[0].prompt]
+        keys = [key for key in keys if key not in self.not_finite]
         mask = masks / f"{prompt.index}.png" if masks and INDEX.fullmatch(prompt.index) else None
         return Group(
             prompt,
             samples=[key.sample for key in keys],
-            pictures=[Picture(self.files[key]) for key in keys],
+            pictures=[self.picture(key) for key in keys],
             references=references.of(prompt),
             mask=mask if mask and mask.exists() else None,
-            unmitigated=[Picture(unmitigated.files[key]) for key in keys] if unmitigated else [],
+            unmitigated=[unmitigated.picture(key) for key in keys] if unmitigated else [],
         )
+
+    def picture(self, key: Key) -> Picture:
+        """One image, not decoded yet."""
+        return Picture(self.files[key], finite=key not in self.not_finite)
 
 
 def decode(pictures: list[Picture]) -> None:
@@ -178,8 +193,15 @@ def open_run(
         check_complete(store, images, num_samples=num_samples)
     if num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < num_samples}
-    model_id = str(config.get("model_id", ""))
-    return Run(store.path, file, table, images, model_id=model_id, of_images=of_images)
+    return Run(
+        store.path,
+        file,
+        table,
+        images,
+        model_id=str(config.get("model_id", "")),
+        of_images=of_images,
+        not_finite=Marks.of(store.costs(), images).not_finite,
+    )
 
 
 def check_captions(store: RunFolder, file: Path, prompts: list[Prompt]) -> None:

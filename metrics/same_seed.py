@@ -14,14 +14,14 @@ from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder
 from memorization_suite.metrics.runs import Group, Run
-from memorization_suite.metrics.scores import FeatureScore, Score
+from memorization_suite.metrics.scores import FeatureScore, PairScore, Score, Values
 from memorization_suite.metrics.sscd import DEFAULT, SscdMetric
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 
 
 class SameSeed(FeatureScore):
-    """Cosine of each image and the unmitigated image of the same seed."""
+    """Cosine of each image and the unmitigated image of the same seed, where that is finite."""
 
     def __init__(self, quantity: str, embedder: Embedder, unmitigated: Run):
         variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
@@ -30,6 +30,11 @@ class SameSeed(FeatureScore):
     def prepare(self, groups: Sequence[Group]) -> None:
         super().prepare(groups)
         self.embedder.embed(picture for group in groups for picture in group.unmitigated)
+
+    def values(self, group: Group) -> Values:
+        values = super().values(group)
+        pairs = zip(group.samples, group.unmitigated)
+        return {sample: values[sample] for sample, unmitigated in pairs if unmitigated.finite}
 
     def to_unmitigated(self, features: torch.Tensor, group: Group) -> torch.Tensor:
         """One number an image (n,)."""
@@ -63,7 +68,7 @@ class Change(Metric):
         change, pairs = (quantity.name for quantity in self.quantities)
         return [
             SameSeed(change, embedder, job.unmitigated),
-            FeatureScore(pairs, embedder, pairwise_similarity),
+            PairScore(pairs, embedder, pairwise_similarity),
         ]
 
     @classmethod

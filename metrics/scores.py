@@ -8,7 +8,8 @@ from memorization_suite.metrics.pictures import Embedder, Picture
 from memorization_suite.metrics.runs import Group
 from memorization_suite.runs.lazy import torch
 
-# Sample -> number; None as a sample: of the whole prompt. An unknown one is nan, or left out.
+# Sample -> number; None as a sample: of the whole prompt. An unknown one is left out. One that is
+# not finite is no result, and is said to be none.
 Values = Mapping[int | None, float]
 Of = Callable[["torch.Tensor", Group], "torch.Tensor"]
 
@@ -45,6 +46,13 @@ class FeatureScore(Score):
 
     def values(self, group: Group) -> Values:
         return by_sample(group, self.of(self.embedder.matrix(group.pictures), group))
+
+
+class PairScore(FeatureScore):
+    """A score of the pairs of a prompt's images, which a single one has not."""
+
+    def values(self, group: Group) -> Values:
+        return super().values(group) if len(group.pictures) > 1 else {}
 
 
 def by_sample(group: Group, numbers: torch.Tensor) -> Values:

@@ -18,10 +18,12 @@ from memorization_suite.metrics.intervals import (
     mean_over_prompts,
     prompt_means,
     share_of_copies,
+    without_interval,
 )
-from memorization_suite.runs import RunFolder
+from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.lazy import Lazy, np
+from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.text import table_text
 
@@ -42,7 +44,7 @@ class Line:
     split: str
     # Over prompts, of their means.
     mean: float = math.nan
-    # The mean's 95 % interval over prompts.
+    # The mean's 95 % interval over prompts; nan where there is none, see `runs/spread.py`.
     low: float = math.nan
     high: float = math.nan
     # The mean with prompts that share their training images counted as one.
@@ -101,6 +103,10 @@ class Prompts:
             of_clusters.append((self.clusters.get(prompt, prompt), mean))
         return average(list(prompt_means(of_clusters).values()))
 
+    def are_one(self, prompts: Iterable[int | None]) -> bool:
+        """Whether all these prompts share their training images, be it through others."""
+        return len({self.clusters.get(prompt, prompt) for prompt in prompts}) < 2
+
     def possible(self, split: str, row: Result) -> int:
         """How many values like this one there could be in the split."""
         if row.prompt_index is None:
@@ -115,26 +121,41 @@ def summarize(
     *,
     of_images: list[int] | None = None,
     results: Iterable[Result] | None = None,
+    not_finite: Collection[Key] | None = None,
 ) -> list[Line]:
     """Lines of a run folder, in the order of its results.
 
     The whole first, then each type of prompts, also one of which nothing was scored. A value of the
-    whole run has no types. only: (quantity, variant), default all. of_images, results: the prompt
-    of each image, and the rows of results.csv, where they are known.
+    whole run has no types. only: (quantity, variant), default all. of_images, results, not_finite:
+    the prompt of each image, the rows of results.csv, and the images that are not finite, where
+    they are known. Values that are not finite, or of such an image, do not count.
     """
+    store = RunFolder(folder)
+    if of_images is None or not_finite is None:
+        images = store.images()
+        of_images = [key.prompt for key in images]
+        not_finite = Marks.of(store.costs(), images).not_finite
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in read_results(folder) if results is None else results:
         name = (row.quantity, row.variant)
         if only is None or name in only:
             groups.setdefault(name, []).append(row)
-    if of_images is None:
-        of_images = [key.prompt for key in RunFolder(folder).images()]
     prompts = Prompts.of(folder, of_images)
     lines = []
-    for rows in groups.values():
-        splits = [ALL] if rows[0].prompt_index is None else prompts.splits()
-        lines += [line(rows, split, prompts) for split in splits]
+    for first, *others in groups.values():
+        rows = [row for row in (first, *others) if is_counted(row, not_finite)]
+        splits = [ALL] if first.prompt_index is None else prompts.splits()
+        lines += [line(first, rows, split, prompts) for split in splits]
     return lines
+
+
+def is_counted(row: Result, not_finite: Collection[Key]) -> bool:
+    """Whether a value is a number, and not of an image that is not finite."""
+    if not math.isfinite(row.value):
+        return False
+    if row.prompt_index is None or row.sample_index is None:
+        return True
+    return Key(row.prompt_index, row.sample_index) not in not_finite
 
 
 def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
@@ -154,23 +175,28 @@ def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
     return {prompt: prompts[first[label]] for prompt, label in zip(prompts, labels)}
 
 
-def line(rows: list[Result], split: str, prompts: Prompts) -> Line:
-    """The summary of one quantity and variant in one split. rows: of the whole run."""
-    first = rows[0]
+def line(first: Result, rows: list[Result], split: str, prompts: Prompts) -> Line:
+    """The summary of one quantity and variant in one split.
+
+    first: says which. rows: those of the whole run that count.
+    """
     names = (first.method, first.run, first.quantity, first.variant, split)
     total = prompts.possible(split, first)
     chosen = [row for row in rows if prompts.is_in(split, row.prompt_index)]
     if not chosen:
         return Line(*names, total=total)
     values = values_of(chosen)
-    mean = mean_over_prompts(values)
     quantity = quantity_named(first.quantity)
+    mean = mean_over_prompts(values, share=bool(quantity and quantity.yes))
     thresholds = quantity.thresholds if quantity else ()
     shares = {}
     for threshold in thresholds:
         share = share_of_copies(values, threshold)
         if share:
             shares[threshold] = share
+    if prompts.are_one(row.prompt_index for row in chosen):
+        mean = without_interval(mean)
+        shares = {threshold: without_interval(share) for threshold, share in shares.items()}
     return Line(
         *names,
         **vars(mean),
@@ -195,6 +221,8 @@ def text_of(lines: list[Line]) -> str:
 def cells(line: Line) -> dict[str, str]:
     """Column -> text."""
     copies = [f">={limit:g}: {share.mean:.1%}" for limit, share in line.shares.items()]
+    if copies and line.n < line.total:
+        copies[-1] += f" (of {line.n} images)"
     return {
         "method": line.method,
         "run": line.run,
