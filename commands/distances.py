@@ -5,8 +5,9 @@ They tell the side effects of a mitigation on prompts that are not memorized.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks, first_of, is_flat, said
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
 from memorization_suite.runs.table import Result, add_results, read_results
+from memorization_suite.runs.text import counted
 
 SCRIPT = "compute_fid.py"
 DESCRIPTION = "FID, KID and CLIP-FID of a folder of images against real ones."
@@ -75,6 +78,8 @@ class Sets:
     real: list[Path]
     # Name of the real ones' folder.
     real_name: str
+    # What is said of generated images that are not finite, and left out.
+    notes: list[str]
 
 
 def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
@@ -104,7 +109,18 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
             "the two folders have different file formats: their compression alone changes these "
             "figures"
         )
-    results = compute(sets, loaded, quiet=settings.quiet)
+    for note in sets.notes:
+        say(note)
+    results, flat = compute(sets, loaded, quiet=settings.quiet)
+    if flat:
+        images = counted(len(sets.generated), "generated image")
+        are = "is" if len(flat) == 1 else "are"
+        names = first_of([path.name for path in flat])
+        say(f"{len(flat)} of {images} {are} {FLAT}, and counted: {names}")
+    for row in results:
+        if not math.isfinite(row.value):
+            say(f"{row.quantity} ({row.variant}) is {NOT_FINITE} and left out")
+    results = [row for row in results if math.isfinite(row.value)]
     if (sets.folder / "manifest.json").exists():
         add_results(sets.folder, results)
     return results
@@ -113,24 +129,24 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
 def both_sets(settings: Distances) -> Sets:
     """The images to compare. Raises ValueError for folders that cannot be used."""
     folder = settings.gen_folder.resolve()
-    generated = generated_images(folder, settings)
+    generated, notes = generated_images(folder, settings)
     real = images_of(settings.real_folder)
-    check("--gen_folder", folder, generated)
+    check("--gen_folder", folder, generated, notes)
     check("--real_folder", settings.real_folder, real)
-    return Sets(folder, generated, real, settings.real_folder.resolve().name)
+    return Sets(folder, generated, real, settings.real_folder.resolve().name, notes)
 
 
 def compute(
     sets: Sets, loaded: list[tuple[Network, Embedder]], *, quiet: bool = False
-) -> list[Result]:
-    """Both distances in the features of each network."""
+) -> tuple[list[Result], list[Path]]:
+    """(both distances in the features of each network, the generated images of one color)."""
     embedders = [embedder for _, embedder in loaded]
     counts = (len(sets.generated), len(sets.real))
     names = ", ".join(embedder.name for embedder in embedders)
     what = f"features of {counts[0]} generated and {counts[1]} real images: {names}"
     with Progress(what, sum(counts), unit="image", quiet=quiet) as progress:
-        generated = features_of(embedders, sets.generated, progress)
-        real = features_of(embedders, sets.real, progress)
+        generated, flat = features_of(embedders, sets.generated, progress)
+        real, _ = features_of(embedders, sets.real, progress)
     results = []
     for (network, embedder), ours, theirs in zip(loaded, generated, real):
         variant = f"{embedder.name}_to_{sets.real_name}_n{len(ours)}_n{len(theirs)}"
@@ -147,11 +163,11 @@ def compute(
                     value=value,
                 )
             )
-    return results
+    return results, flat
 
 
-def generated_images(folder: Path, settings: Distances) -> list[Path]:
-    """Images of a run, or of any other folder.
+def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], list[str]]:
+    """Images of a run that are finite, and what is said of the others; or those of any folder.
 
     Raises ValueError for a run that cannot be scored.
     """
@@ -161,13 +177,16 @@ def generated_images(folder: Path, settings: Distances) -> list[Path]:
             raise ValueError(
                 f"--num_samples and --incomplete are for run folders; {folder} has no manifest.json"
             )
-        return images_of(folder)
+        return images_of(folder), []
     images = store.images()
     if not settings.incomplete:
         check_complete(store, images, num_samples=settings.num_samples)
-    if settings.num_samples is None:
-        return list(images.values())
-    return [path for key, path in images.items() if key.sample < settings.num_samples]
+    if settings.num_samples is not None:
+        images = {key: path for key, path in images.items() if key.sample < settings.num_samples}
+    broken = Marks.of(store.costs(), images).not_finite
+    name = f"{folder.parent.name}/{folder.name}"
+    notes = said(broken, len(images), name, f"{NOT_FINITE} and left out")
+    return [path for key, path in images.items() if key not in broken], notes
 
 
 def formats(paths: list[Path]) -> set[str]:
@@ -175,14 +194,14 @@ def formats(paths: list[Path]) -> set[str]:
     return {path.suffix.lower() for path in paths}
 
 
-def check(flag: str, folder: Path, images: list[Path]) -> None:
+def check(flag: str, folder: Path, images: list[Path], notes: Sequence[str] = ()) -> None:
     """Raises ValueError for what is no folder, and for too few images."""
     if not folder.is_dir():
         raise ValueError(f"{flag} {folder} is no folder")
     if len(images) < LEAST:
         raise ValueError(
-            f"{flag} {folder} has {len(images)} images; {LEAST} or more are needed, thousands for "
-            "a stable figure"
+            f"{flag} {folder} has {counted(len(images), 'image')}; {LEAST} or more are needed, "
+            f"thousands for a stable figure{''.join(f' ({note})' for note in notes)}"
         )
 
 
@@ -205,16 +224,19 @@ def networks(inception: Checkpoint, clip: Checkpoint) -> dict[str, Network]:
 
 def features_of(
     embedders: list[Embedder], paths: list[Path], progress: Progress
-) -> list[torch.Tensor]:
-    """(n, d) for each network. A picture is decoded once."""
+) -> tuple[list[torch.Tensor], list[Path]]:
+    """((n, d) for each network, the pictures of one color). A picture is decoded once."""
     chunks: list[list[torch.Tensor]] = [[] for _ in embedders]
+    flat = []
     size = embedders[0].batch_size
     for first in range(0, len(paths), size):
-        images = [Picture(path).image for path in paths[first : first + size]]
+        batch = paths[first : first + size]
+        images = [Picture(path).image for path in batch]
+        flat += [path for path, image in zip(batch, images) if is_flat(image)]
         for embedder, rows in zip(embedders, chunks):
             rows.append(embedder.features(images))
         progress.update(len(images))
-    return [torch.cat(rows) for rows in chunks]
+    return [torch.cat(rows) for rows in chunks], flat
 
 
 def build_parser() -> Parser:

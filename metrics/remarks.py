@@ -8,7 +8,7 @@ from memorization_suite.metrics.base import Job
 from memorization_suite.metrics.pieces import Found
 from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.runs import Key
-from memorization_suite.runs.marks import FLAT, NAMED, NOT_FINITE, is_flat, said
+from memorization_suite.runs.marks import FLAT, NOT_FINITE, first_of, is_flat, said
 from memorization_suite.runs.table import Result
 from memorization_suite.runs.text import counted
 
@@ -46,16 +46,10 @@ def remarks(job: Job, found: Found) -> list[str]:
         values = counted(len(rows), "value")
         are = "is" if len(rows) == 1 else "are"
         lines.append(
-            f"{values} of {quantity} ({variant}) {are} {NOT_FINITE} and left out: {places(rows)}"
+            f"{values} of {quantity} ({variant}) {are} {NOT_FINITE} and left out: "
+            f"{first_of([place(row) for row in rows])}"
         )
     return lines
-
-
-def places(rows: Sequence[Result]) -> str:
-    """`img_0000_00, prompt 3 and 2 more`."""
-    named = ", ".join(map(place, rows[:NAMED]))
-    more = len(rows) - NAMED
-    return f"{named} and {more} more" if more > 0 else named
 
 
 def place(row: Result) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import counted
 
-# Images that a message names one by one.
+# How many a message names one by one.
 NAMED = 5
 NOT_FINITE = "not finite"
 FLAT = "of one flat color"
@@ -71,12 +71,16 @@ def is_flat(picture: Any) -> bool:
     return all(low == high for low, high in picture.getextrema())
 
 
-def names_of(keys: Iterable[Key], most: int = NAMED) -> str:
+def names_of(keys: Iterable[Key]) -> str:
     """`img_0000_00, img_0000_01 and 3 more`."""
-    ordered = sorted(keys)
-    names = ", ".join(f"img_{key}" for key in ordered[:most])
-    more = len(ordered) - most
-    return f"{names} and {more} more" if more > 0 else names
+    return first_of([f"img_{key}" for key in sorted(keys)])
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = len(names) - NAMED
+    named = ", ".join(names[:NAMED])
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def number_of(text: str | None) -> float | None:
