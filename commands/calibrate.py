@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite import tiny
+from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.commands.machine import choose_memory, use_machine
 from memorization_suite.commands.settings import (
@@ -34,11 +35,14 @@ from memorization_suite.detection.stability import (
     sampler_facts,
 )
 from memorization_suite.mitigation.registry import build_mitigation
-from memorization_suite.pipelines.models import check_unet, fingerprint
+from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
+from memorization_suite.pipelines.models import check_unet
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.cli import values_after
-from memorization_suite.runs.files import read_csv, sha256_of, write_bytes
+from memorization_suite.runs.files import read_csv, write_bytes
+from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Store
@@ -88,6 +92,7 @@ class Calibration(Sampling):
     out: Path = unkeyed(dataclasses.MISSING, "file to write, .json", metavar="FILE")
 
 
+@hearing
 def stability(**typed: Any) -> str:
     """Samples every prompt with plain guidance, and writes the statistics of its norms. Returns
     what the file is of, in a line.
@@ -110,16 +115,18 @@ def stability(**typed: Any) -> str:
     settings = on_device(settings)
     say_preset("calibrate stability", source, settings)
     model = load_model(settings, unet_id=settings.unet_id, dtype=settings.dtype)
+    say_cut(model, prompts)
     use_machine(model, settings, choose_memory(model, settings, gradients=False), len(prompts))
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {
         "model_id": fingerprint(settings.model_id),
         **{name: getattr(settings, name) for name in SHARED},
+        "unet_id": unet_fingerprint(settings.unet_id),
         **sampler_facts(model, model.latent_shape(side, side)),
     }
     made_from = {
-        "prompts_sha256": sha256_of(Path(settings.prompts)),
+        "prompts_sha256": content_hash(Path(settings.prompts)),
         "prompts": len(prompts),
         "n_samples_per_prompt": settings.n_samples_per_prompt,
         "images": len(norms["update"]),

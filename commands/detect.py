@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from memorization_suite.commands.captions import cut_of_sets
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.commands.machine import (
@@ -18,6 +19,7 @@ from memorization_suite.commands.machine import (
 )
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
+from memorization_suite.runs.library_warnings import hearing
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Detections:
         return "\n".join(lines)
 
 
+@hearing
 def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     """Makes the scores that are missing in the detectors' folders.
 
@@ -88,6 +91,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     going_on = [] if settings.overwrite else list(folders.values())
     memory = choose_memory(model, settings, gradients=False, stores=going_on)
     use_machine(model, settings, memory, max(map(len, plan.sets.values())))
+    cut = cut_of_sets(model, plan.sets)
     for detector in plan.detectors:
         folders[detector.name].start(
             plan.identity(detector),
@@ -95,6 +99,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
             config=plan.config(detector),
             asked=plan.asked,
             **memory_facts(settings, memory),
+            **cut,
         )
     for folder in folders.values():  # another piece may have begun first
         model.limits = limits_of((folder.manifest() or {})["memory"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memorization_suite import tiny
+from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.generate_plan import OFFICIAL_PROMPTS
 from memorization_suite.commands.settings import (
     QUIET,
@@ -32,11 +33,13 @@ from memorization_suite.mitigation.nemo.measures import (
 from memorization_suite.mitigation.nemo.search import Maps, PromptSearch, Statistics, localize
 from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics, write_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
-from memorization_suite.pipelines.models import fingerprint
+from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.runs.cli import NOTHING_WRITTEN, RESUMES, Parser, add_flags, command
-from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.hashes import content_hash
+from memorization_suite.runs.identity import Content, same
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
@@ -167,6 +170,7 @@ def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float 
 # --- statistics of ordinary prompts ---
 
 
+@hearing
 def ordinary(**typed: Any) -> str:
     """Writes the statistics of ordinary prompts, which the search needs. Returns what the file is
     of, in a line.
@@ -176,7 +180,8 @@ def ordinary(**typed: Any) -> str:
     """
     settings, _ = asked(OrdinarySettings, typed, preset="none")
     check_prompts(settings.prompts)
-    captions = [prompt.caption for prompt in read_prompts(settings.prompts)]
+    prompts = read_prompts(settings.prompts)
+    captions = [prompt.caption for prompt in prompts]
     if len(captions) < 2:
         raise ValueError(
             f"statistics need at least two ordinary prompts; {settings.prompts} has {len(captions)}"
@@ -185,10 +190,11 @@ def ordinary(**typed: Any) -> str:
     settings = on_device(settings)
     made_with = {
         "model": fingerprint(settings.model_id),
-        "prompts_sha256": sha256_of(settings.prompts),
+        "prompts_sha256": content_hash(settings.prompts),
         "prompts": len(captions),
     }
     model = load_model(settings, dtype=settings.dtype)
+    say_cut(model, prompts)
     for_threshold = captions[: settings.threshold_prompts]
     statistics, pairs = ordinary_statistics(model, captions, for_threshold, settings)
     write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
@@ -226,6 +232,7 @@ def ordinary_statistics(
 # --- neurons of memorized prompts ---
 
 
+@hearing
 def search(**typed: Any) -> str:
     """Finds the neurons of memorized prompts, for --method nemo; a stopped search goes on. Returns
     how many prompts look memorized, and how many neurons they have, in a line.
@@ -247,11 +254,12 @@ def search(**typed: Any) -> str:
         "threshold": statistics.threshold,
         "scaling_factor": settings.scaling_factor,
         "blocks": settings.blocks,
-        "statistics_sha256": sha256_of(settings.statistics),
+        "statistics_sha256": content_hash(settings.statistics),
     }
     file = NeuronFile(settings.out, model_name, identity)
     file.open(overwrite=settings.overwrite)
     model = load_model(settings, dtype=settings.dtype)
+    say_cut(model, prompts[settings.start : end])
     file.start(plain_values(settings))
     missing = [caption for caption in captions if caption not in file.searches]
     at_once = max(1, settings.rows // settings.seeds)
@@ -279,15 +287,18 @@ def summary(path: Path, searches: list[PromptSearch]) -> str:
     return f"{path}: {len(searches)} prompts, {len(counts)} look memorized{middle}"
 
 
-def statistics_for(settings: SearchSettings, model: str) -> Statistics:
+def statistics_for(settings: SearchSettings, model: Content) -> Statistics:
     """The file's statistics, with the threshold that was typed if one was.
 
     Raises ValueError for those of another model, a threshold of other maps, and none at all.
     """
     path = settings.statistics
     statistics, made_with = read_statistics(path)
-    if made_with.get("model") != model:
-        raise ValueError(f"{path} is of another model: {made_with.get('model')} there, {model} now")
+    if not same(made_with.get("model"), model):
+        raise ValueError(
+            f"{path} is of another model: {made_with.get('model')} there, {model.label} ({model}) "
+            "now. Make those of this one: python mitigation/nemo/localize_neurons.py statistics"
+        )
     if settings.threshold is not None:
         return replace(statistics, threshold=settings.threshold)
     for name in ("t_index", "scheduler"):

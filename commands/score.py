@@ -20,10 +20,12 @@ from memorization_suite.metrics.remarks import check_finite, flat_in, images_lef
 from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
+from memorization_suite.metrics.text_reader import cut_lines
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.claims import alone
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
 from memorization_suite.runs.files import sha256_of, write_csv
+from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.shards import WHOLE, Shard, parse_shard
@@ -162,6 +164,7 @@ def lacking(name: str, settings: Scoring, typed: Mapping[str, Any]) -> list[str]
 # --- the work ---
 
 
+@hearing
 def compute(
     names: Sequence[str],
     settings: Scoring,
@@ -196,6 +199,8 @@ def compute(
     with_references = any(metric.against == "references" for metric in metrics)
     references = References(job.gt_folder, decode=with_references)
     every_score = list(chain.from_iterable(scores.values()))
+    for line in captions_cut(job, every_score):
+        say(line)
     found = Found()
     if shard:
         store_piece(found, table, job, possible, every_score, references, shard)
@@ -218,6 +223,13 @@ def compute(
     table.lines = summarize(job.run.folder, computed, **known)
     table.headlines = headlines(metrics, table.results)
     return table
+
+
+def captions_cut(job: Job, scores: Sequence[Score]) -> list[str]:
+    """What is said of captions that are longer than the scores read."""
+    scored = job.run.prompts_scored
+    prompts = [prompt for prompt in job.run.prompts if prompt.row in scored]
+    return cut_lines((score.reader for score in scores), prompts)
 
 
 def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> Job:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from memorization_suite.commands.captions import cut_of_sets
 from memorization_suite.commands.machine import choose_memory, limits_of
 from memorization_suite.commands.settings import (
     QUIET,
@@ -24,12 +24,15 @@ from memorization_suite.commands.settings import (
     sized,
     split,
 )
-from memorization_suite.pipelines.models import fingerprint, load_preset
+from memorization_suite.pipelines.fingerprints import fingerprint
+from memorization_suite.pipelines.models import load_preset
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import captions_hash
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.identity import Content
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import (
     Settings,
@@ -107,6 +110,7 @@ class Study(Store):
         table = self.path / f"{self.table}.csv"
         return f"{table}: {len(self.wanted)} prompts, {self.made} made now"
 
+    @hearing
     def run(self, load: Callable | None = None) -> Self:
         """Makes what the folder lacks, and returns itself.
 
@@ -120,7 +124,7 @@ class Study(Store):
             "model_id": fingerprint(settings.model_id),
             "device": settings.device.split(":")[0],
             **({"tf32": True} if settings.tf32 else {}),
-            "prompts": captions_hash(self.prompts),
+            "prompts": Content(captions_hash(self.prompts), settings.prompts, flag="prompts"),
         }
         self.prepare(identity, overwrite=settings.overwrite)
         say_preset(f"study {settings.study}", self.preset, settings)
@@ -129,7 +133,8 @@ class Study(Store):
         memory = choose_memory(self.model, settings, gradients=True, stores=going_on)
         self.model.limits = limits_of(memory)
         config = {"command": self.command, **plain_values(settings)}
-        self.start(identity, overwrite=settings.overwrite, config=config, memory=memory)
+        cut = cut_of_sets(self.model, {"prompts": self.wanted})
+        self.start(identity, overwrite=settings.overwrite, config=config, memory=memory, **cut)
         # What an earlier run left in parts must not be overwritten by other rows of these prompts.
         self.publish()
         done = self.done(self.table)
@@ -184,9 +189,7 @@ class Study(Store):
     def save_figure(self, name: str, figure: Figure) -> None:
         """A PNG, whole or not at all. Characters that the font lacks are drawn as boxes."""
         data = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            figure.savefig(data, format="png", dpi=120)
+        figure.savefig(data, format="png", dpi=120)
         write_bytes(self.path / name, data.getvalue())
 
 

@@ -14,6 +14,7 @@ from memorization_suite.metrics.pictures import Embedder, loading
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import FeatureScore, NearestReference, Score, Values
 from memorization_suite.metrics.sscd import SscdMetric
+from memorization_suite.metrics.text_reader import TextReader
 from memorization_suite.runs.lazy import F, Image, Lazy, torch
 from memorization_suite.runs.settings import flag
 
@@ -54,6 +55,14 @@ class ClipScore(Embedder):
         self.tokenizer = open_clip.get_tokenizer(architecture)
         self.texts: dict[str, torch.Tensor] = {}
 
+    @property
+    def reader(self) -> TextReader | None:
+        """How it cuts captions; None of a tokenizer that does not tell."""
+        if not hasattr(self.tokenizer, "encode"):
+            return None
+        most = self.tokenizer.context_length - 2  # a begin and an end token
+        return TextReader(f"CLIP ({self.name})", most, self.tokenizer.encode, self.tokenizer.decode)
+
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return self.transform(image)
 
@@ -78,6 +87,7 @@ class ClipGenerated(FeatureScore):
     def __init__(self, clip: ClipScore):
         super().__init__("clip_gen", clip, self.to_caption)
         self.clip = clip
+        self.reader = clip.reader
 
     def prepare(self, groups: Sequence[Group]) -> None:
         self.clip.texts.clear()  # those of earlier groups
@@ -100,6 +110,7 @@ class ClipReference(Score):
     def __init__(self, clip: ClipScore, nearest: NearestReference):
         self.variant = f"{clip.name}_nearest_{nearest.variant}"
         self.clip = clip
+        self.reader = clip.reader
         self.nearest = nearest
 
     def prepare(self, groups: Sequence[Group]) -> None:

@@ -18,6 +18,7 @@ from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import equal_shapes, loading
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import Score, Values, by_sample
+from memorization_suite.metrics.text_reader import TextReader
 from memorization_suite.runs.lazy import Image, Lazy, nn, torch
 from memorization_suite.runs.settings import flag
 
@@ -150,6 +151,12 @@ class ImageReward(Score):
         self.tokenizer = transformers.BertTokenizer.from_pretrained(tokenizer)
         self.tokenizer.add_special_tokens(
             {"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]}
+        )
+        self.reader = TextReader(
+            "ImageReward",
+            TOKENS - self.tokenizer.num_special_tokens_to_add(),
+            lambda caption: self.tokenizer.tokenize(caption),
+            self.tokenizer.convert_tokens_to_string,
         )
         with loading(checkpoint, "ImageReward-v1.0"):
             state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)

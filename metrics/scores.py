@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from memorization_suite.metrics.pictures import Embedder, Picture
 from memorization_suite.metrics.runs import Group
+from memorization_suite.metrics.text_reader import TextReader
 from memorization_suite.runs.lazy import torch
 
 # Sample -> number; None as a sample: of the whole prompt. An unknown one is left out. One that is
@@ -19,6 +20,8 @@ class Score:
 
     quantity: str
     variant: str
+    # Of a score that compares with captions.
+    reader: TextReader | None = None
 
     def prepare(self, groups: Sequence[Group]) -> None:
         """Work that is done for several prompts at once."""

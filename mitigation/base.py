@@ -47,6 +47,8 @@ class Mitigation(Settings, Hooks):
     # For the documents: owner/name of the official code on GitHub, and how the method compares.
     code: ClassVar[str] = ""
     compared: ClassVar[str] = ""
+    # Whether it reads a prompt's other captions.
+    reads_alternatives: ClassVar[bool] = False
 
     def derivatives(self, dtype: str) -> str:
         """The precision in which it differentiates a network of this dtype, in its words (fp32,

@@ -62,7 +62,8 @@ class ClipPadding(Mitigation):
         predictor.set_tokens("text", embeds)
         if self.official:
             self.pad_uncond(predictor, batch)
-        return {"masked_tokens": masked.sum(1)}
+        ends = torch.tensor(batch.end_tokens(model))
+        return {"masked_tokens": masked.sum(1), "padding_tokens": model.max_tokens - 1 - ends}
 
     def pad_uncond(self, predictor: NoisePredictor, batch: Batch) -> None:
         """--official padded_uncond: our padding for the empty prompt too. Raises ValueError."""

@@ -164,6 +164,8 @@ class Prss(Mitigation):
     --masked 1 is the paper's PRSS + BE, with the mask of a first run.
     """
 
+    reads_alternatives = True
+
     l_target_ss: float = flag(
         1.0, "search until the magnitude is at most this, epsilon units", short="ss", above=0.0
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
-from memorization_suite.runs.lazy import np, torch
+from memorization_suite.runs.lazy import np
 from memorization_suite.sampling import Batch, Denoiser
 from memorization_suite.sampling.noise import numpy_stream
 
@@ -58,14 +58,10 @@ class RandomTokens(Mitigation):
         if model is None:
             raise ValueError("random_tokens needs the model's vocabulary: sample with a model")
         seeds = batch.prompt_seeds if self.augment_per == "prompt" else batch.seeds
-        edited = []
-        lost = []
-        for prompt, seed in zip(batch.prompts, seeds):
-            text = self.augmented(prompt, model, numpy_stream(seed))
-            edited.append(text)
-            lost.append(max(model.token_count(text) - model.max_tokens, 0))
-        batch.numbers["tokens_lost"] = torch.tensor(lost)
-        return edited
+        return [
+            self.augmented(prompt, model, numpy_stream(seed))
+            for prompt, seed in zip(batch.prompts, seeds)
+        ]
 
     def augmented(self, prompt: str, model: Denoiser, rng: np.random.Generator) -> str:
         """The prompt with `repeat_num` insertions."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from memorization_suite.runs.environment import calm_threads
+from memorization_suite.runs.library_warnings import heard
 from memorization_suite.runs.plugins import load_installed, load_plugin
 from memorization_suite.runs.progress import RESUME
 from memorization_suite.runs.settings import (
@@ -121,7 +122,8 @@ def command(
     """
     calm_threads()
     try:
-        return work() or 0
+        with heard():
+            return work() or 0
     except ValueError as error:
         message, code = str(error), 2
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.runs.lazy import torch
+from memorization_suite.sampling.denoiser import Unusable
 from memorization_suite.sampling.noise import image_seed, prompt_seed, stream
 
 if TYPE_CHECKING:
@@ -83,6 +85,20 @@ class Batch:
     def texts(self) -> list[str]:
         """What is encoded for each image: the prompts, or what a method made of them."""
         return self.encoded or self.prompts
+
+    def note_lost(self) -> None:
+        """Adds a figure: of each text that a method made of a prompt, the tokens that do not fit
+        into the text encoder.
+        """
+        edited = [text != prompt for text, prompt in zip(self.texts(), self.prompts)]
+        if self.model is None or not any(edited):
+            return
+        try:
+            lost = {text: self.model.cut_tokens(text) for text in set(self.texts())}
+        except Unusable:  # its tokens are not known
+            return
+        counts = [lost[text] if new else math.nan for text, new in zip(self.texts(), edited)]
+        self.numbers["tokens_lost"] = torch.tensor(counts)
 
     def end_tokens(self, model: Denoiser) -> list[int]:
         """Position of the end token in each image's encoded text."""

@@ -251,6 +251,14 @@ class Denoiser:
         """How many tokens a prompt would take if there were no limit."""
         raise self.lacks("tokens that are known")
 
+    def cut_tokens(self, prompt: str) -> int:
+        """How many tokens of a prompt are not embedded, since it is too long."""
+        return max(self.token_count(prompt) - self.max_tokens, 0)
+
+    def cut_text(self, prompt: str) -> str:
+        """These tokens as they read; a family may leave it out."""
+        return ""
+
     def token_texts(self, prompt: str) -> list[str]:
         """The prompt's own tokens as they read."""
         raise self.lacks("tokens that are known")

@@ -46,6 +46,7 @@ def sample(
     mitigation.check(num_inference_steps)
     batch = replace(batch, model=model, state={}, numbers={})
     batch.encoded = mitigation.edit_prompts(batch)
+    batch.note_lost()
     predictor = predictor_of(model, batch, num_inference_steps)
     return denoise(predictor, noise, batch, mitigation, guidance_scale, on_step)
 

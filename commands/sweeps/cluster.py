@@ -27,10 +27,11 @@ from memorization_suite import ROOT
 from memorization_suite.commands.setup import CLUSTER
 from memorization_suite.commands.sweeps.record import FOLDER
 from memorization_suite.commands.sweeps.tasks import Task, Tasks, open_tasks
-from memorization_suite.runs import slurm
+from memorization_suite.runs import notices, slurm
 from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.lazy import submitit
+from memorization_suite.runs.library_warnings import heard
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol")
 # Of `--slurm`, unless typed. A job that needs longer is put back, and goes on from its images.
@@ -86,7 +87,8 @@ class TaskJob:
         end = time.monotonic() + LATE
         while tasks.state(task).kind == "waiting" and time.monotonic() < end:
             time.sleep(PAUSE)
-        tasks.do(task)
+        with heard(tasks.folder / notices.FILE):
+            tasks.do(task)
 
     def find(self, tasks: Tasks) -> Task:
         """The task of this name. Raises ValueError, which its claim tells too, without one."""

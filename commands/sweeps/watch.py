@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
 from memorization_suite.commands.sweeps.work import place_of
+from memorization_suite.runs import notices
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.text import counted
 
@@ -21,6 +22,7 @@ class Watch:
     def __init__(self, tasks: Tasks, *, quiet: bool):
         self.tasks = tasks
         self.states = tasks.states()
+        self.relay = notices.Relay(tasks.folder / notices.FILE)
         self.progress = progress_of(tasks, self.states, quiet=quiet)
 
     def __enter__(self) -> Watch:
@@ -32,6 +34,7 @@ class Watch:
 
     def look(self) -> dict[Task, TaskState]:
         """Says what is new, and returns where every task stands."""
+        self.relay.say()
         before = self.states
         self.states = self.tasks.states()
         for task, state in self.states.items():

@@ -16,6 +16,8 @@ from pathlib import Path
 from memorization_suite.commands.sweeps.jobs import DeviceLost
 from memorization_suite.commands.sweeps.tasks import open_tasks
 from memorization_suite.commands.sweeps.work import work
+from memorization_suite.runs import notices
+from memorization_suite.runs.library_warnings import heard
 from memorization_suite.runs.shards import parse_shard
 
 # Exit code when the device is broken.
@@ -39,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
     threading.Thread(target=end_with_driver, daemon=True).start()
     try:
-        work(tasks)
+        with heard(tasks.folder / notices.FILE):
+            work(tasks)
     except DeviceLost as error:
         print(error, file=sys.stderr)
         return LOST

@@ -251,6 +251,18 @@ class StableDiffusionDenoiser(Denoiser):
     def token_count(self, prompt: str) -> int:
         return len(self.tokenizer(prompt, verbose=False).input_ids)
 
+    def cut_text(self, prompt: str) -> str:
+        first = len(self.token_span(prompt))
+        knows_places = self.tokenizer.is_fast
+        tokens = self.tokenizer(
+            prompt, add_special_tokens=False, verbose=False, return_offsets_mapping=knows_places
+        )
+        rest = tokens.input_ids[first:]
+        if not rest or not knows_places:
+            return self.tokenizer.decode(rest).strip()
+        begin, _ = tokens.offset_mapping[first]
+        return prompt[begin:].strip()
+
     def token_texts(self, prompt: str) -> list[str]:
         """Without begin and end token and cut to the tokenizer's length; parts of a character by
         their name.
