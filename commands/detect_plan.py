@@ -27,7 +27,8 @@ from memorization_suite.commands.settings import (
 from memorization_suite.detection import DETECTORS, Detector, build_detector
 from memorization_suite.detection.evaluation.overlay import overlay
 from memorization_suite.detection.evaluation.score_files import SETS
-from memorization_suite.pipelines.models import fingerprint, load_preset
+from memorization_suite.pipelines.fingerprints import fingerprint
+from memorization_suite.pipelines.models import load_preset
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.prompts.sets import (
     captions_hash,
@@ -35,6 +36,7 @@ from memorization_suite.prompts.sets import (
     read_sample,
 )
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.identity import Content
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.settings import (
@@ -52,6 +54,8 @@ from memorization_suite.runs.shards import InPieces
 from memorization_suite.runs.store import Row, Store
 
 SCRIPT = "detect_memorization.py"
+# Set of prompts -> the flag that gives it.
+FLAGS = {"mem": "prompts", "nonmem": "nonmem_prompts"}
 
 
 @frozen_settings
@@ -168,7 +172,11 @@ class DetectionPlan(InPieces):
     @cached_property
     def common_identity(self) -> dict:
         """Everything that decides the scores of all detectors."""
-        hashes = {f"{name}_prompts": captions_hash(prompts) for name, prompts in self.sets.items()}
+        hashes = {}
+        for name, prompts in self.sets.items():
+            flag = FLAGS[name]
+            source = getattr(self.settings, flag)
+            hashes[f"{name}_prompts"] = Content(captions_hash(prompts), source, flag=flag)
         return {
             **identity_of(self.settings),
             "model_id": fingerprint(self.settings.model_id),

@@ -33,13 +33,11 @@ from memorization_suite.mitigation.registry import (
     choose_mitigation,
     method_name,
 )
-from memorization_suite.pipelines.models import (
-    check_unet,
-    fingerprint,
-    load_preset,
-)
+from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
+from memorization_suite.pipelines.models import check_unet, load_preset
 from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.hashes import content_hash
+from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.run_folder import Asked, Key, RunFolder
 from memorization_suite.runs.settings import (
@@ -137,12 +135,14 @@ class Plan(InPieces):
         screened = {"screen": self.screen.identity()} if self.screen else {}
         plugins = plugins_of(*map(type, self.parts()))
         return {
+        general["unet_id"] = unet_fingerprint(self.settings.unet_id)
+        prompts = self.settings.prompts
             **general,
             **screened,
             **({"plugins": plugins} if plugins else {}),
             "method": self.mitigation.name,
             "method_settings": self.mitigation.named_values(),
-            "prompts_sha256": sha256_of(Path(self.settings.prompts)),
+            "prompts_sha256": Content(content_hash(Path(prompts)), prompts, flag="prompts"),
             "device": self.settings.device.split(":")[0],
             **rounding(self.settings, self.parts()),
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.detection.base import Detector, Look, register
+from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Denoiser, Prediction, Step
@@ -113,7 +114,7 @@ class Statistics:
             there = made_with.get(name, value)
             # The model's own scheduler may be the named one.
             unknown = name == "scheduler" and "keep" in (there, value)
-            if there != value and not unknown:
+            if not same(there, value) and not unknown:
                 raise ValueError(
                     f"the statistics are of another kind of run: {name} is {there} there, {value} "
                     "here (python detect_memorization.py calibrate stability makes them with this "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from memorization_suite.pipelines.kinds import Kind, Read, Unknown
+from memorization_suite.pipelines.model_files import every_file
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
@@ -41,6 +42,13 @@ class Family(Settings):
 
         Raises Unusable for a model that cannot be run; any other error says that it is not whole.
         """
+    def files(self, folder: Path) -> list[Path]:
+        """The files of a model's folder that `load` reads: a run is another one when they change.
+
+        A family may leave this out: all files count then, but documents and pictures.
+        """
+        return every_file(folder)
+
         raise NotImplementedError
 
 

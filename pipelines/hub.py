@@ -11,6 +11,7 @@ from pathlib import Path
 from memorization_suite.runs.lazy import Lazy
 
 huggingface_hub = Lazy("huggingface_hub")
+constants = Lazy("huggingface_hub.constants")
 
 # Seconds for the hub's first answer.
 PATIENCE = 4.0
@@ -22,6 +23,24 @@ def hub_file(repo: str, name: str) -> Path | None:
     if cached is None:
         return fetched(repo, name)
     return Path(cached) if isinstance(cached, str) else None  # else it is known not to exist
+
+
+def revision_of(repo: str, *names: str) -> str | None:
+    """The commit of a repository that this process uses: the one of the first of the files that can
+    be had. None if none can.
+    """
+    return revision_in(str(constants.HF_HUB_CACHE), repo, names)
+
+
+@cache
+def revision_in(folder: str, repo: str, names: tuple[str, ...]) -> str | None:
+    """The same, once in a process: another one may bring a new commit into the cache's folder."""
+    for name in names:
+        place = hub_file(repo, name)
+        for parent in place.parents if place else ():
+            if parent.parent.name == "snapshots":
+                return parent.name
+    return None
 
 
 @cache
@@ -41,7 +60,7 @@ def fetched(repo: str, name: str) -> Path | None:
 def is_reachable() -> bool:
     """Whether the hub answers. One short try, where huggingface_hub repeats itself for 25 s."""
     session = huggingface_hub.get_session()
-    address = huggingface_hub.constants.ENDPOINT
+    address = constants.ENDPOINT
     try:
         answer = session.head(address, timeout=PATIENCE)
     except Exception:  # of the network, of a proxy, or HF_HUB_OFFLINE

@@ -4,7 +4,6 @@ heavy import come first.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -16,13 +15,10 @@ from typing import Any
 from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
 from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, reader
-from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.tiny import MODELS
 
 PRESETS = ROOT / "pipelines" / "presets"
 INDEX = "model_index.json"
-# What kinds of files a model's parts are made of.
-PART_FILES = (".json", ".txt", ".safetensors", ".bin")
 
 
 def resolve_model(model_id: str) -> str:
@@ -89,27 +85,6 @@ def check_unet(unet_id: str | None) -> None:
             f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor "
             "unet/config.json"
         )
-
-
-def fingerprint(model_id: str) -> str:
-    """Tells two models apart: a hub id, or a hash over the files of a folder's parts (names, sizes,
-    first bytes), not of what lies beside. A plugin that brings the family is named with its hash.
-    """
-    folder = Path(resolve_model(model_id))
-    if not folder.is_dir():
-        return model_id
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        lies_beside = path.parent == folder and path.name != INDEX
-        if lies_beside or path.suffix not in PART_FILES:
-            continue
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(2**20))
-    told = [f"folder {folder.name}", f"sha256 {digest.hexdigest()[:16]}"]
-    for plugin, content in plugins_of(type(family_of(read_index(folder)))).items():
-        told.append(f"plugin {plugin} {content}")
-    return ", ".join(told)
 
 
 def kind_of(model_id: str, unet_id: str | None = None) -> Kind:

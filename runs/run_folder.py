@@ -77,6 +77,7 @@ class RunFolder(Store):
     def save_image(self, key: Key, image) -> None:
         """image: a PIL image."""
         data = io.BytesIO()
+    levels = 2
         image.save(data, format="PNG")
         write_bytes(self.image_path(key), data.getvalue())
 

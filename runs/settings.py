@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, dataclass_transform, get_args
+
+from memorization_suite.runs.hashes import content_hash
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
 BOUNDS = {  # of a number -> whether it holds, and its words
@@ -296,7 +297,7 @@ def check_choice(option: dataclasses.Field, value: str) -> None:
 def name_part(option: dataclasses.Field, value: Any) -> Any:
     """A value as it stands in folder names and identities: files by their content."""
     if option.metadata["file"]:
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:8]
+        return content_hash(Path(value))[:8]
     return int(value) if isinstance(value, bool) else value
 
 

@@ -23,8 +23,10 @@ from typing import Any
 
 from memorization_suite.runs.claims import FOLDER, Claim, alone
 from memorization_suite.runs.environment import environment, now
-from memorization_suite.runs.files import read_csv, write_csv, write_json
+from memorization_suite.runs.files import write_csv, write_json
+from memorization_suite.runs.identity import differences, differing, renewed
 
+from memorization_suite.runs.elsewhere import free_folder, suffix_of
 SCHEMA = 1
 CLAIMS = FOLDER.format("*")
 FILES = ("manifest.json", "config.json", ".parts", CLAIMS, ".*.part")  # of every store
@@ -45,6 +47,7 @@ class Store:
 
     def __init__(self, path: Path):
         self.path = path
+    levels = 1  # of folders below --output_path
         # When the run began that this process adds to, as its manifest says; empty: to none yet.
         self.begun = ""
 
@@ -56,7 +59,8 @@ class Store:
     # --- identity ---
 
     def prepare(self, identity: dict, *, overwrite: bool = False) -> None:
-        """Makes sure that the folder is there and fits; nothing in it is changed.
+        """Makes sure that the folder is there and fits; nothing in it is changed, but that an
+        identity which an earlier version wrote of the same work is put into today's words.
 
         identity: everything that decides the results. Raises ValueError when the folder cannot be
         used, or holds another run or other files.
@@ -73,7 +77,10 @@ class Store:
         if not (self.path / "manifest.json").exists():
             self.check_no_foreign_files()
         elif not overwrite:
-            self.check_identity(self.manifest() or {}, identity)
+            manifest = self.manifest() or {}
+            self.check_identity(manifest, identity)
+            if renewed(manifest["identity"], identity)[1]:
+                self.renew(identity)
 
     def changing(self, *, closing: bool = False) -> AbstractContextManager[Claim]:
         """A block in which no other process changes the manifest or the tables. closing: see
@@ -111,6 +118,7 @@ class Store:
             used = environment()
             environments = manifest["environments"]
             if used not in environments:
+                manifest = manifest | {"identity": renewed(manifest["identity"], identity)[0]}
                 environments = [*environments, used]
             changed = {"environments": environments, "finished": None, **facts}
             noted = {**(once or {}), **manifest, **changed}
@@ -192,13 +200,56 @@ class Store:
         """Whether the run came to its end."""
         return bool((self.manifest() or {}).get("finished"))
 
-    def check_identity(self, manifest: dict, identity: dict) -> None:
-        """Raises ValueError that names what differs."""
-        changed = differences(manifest["identity"], identity)
-        if changed:
-            raise ValueError(
-                f"{self.path} holds another {self.what} ({'; '.join(changed)}). "
-                "Give another --output_path, or --overwrite to start over."
+    def check_identity(self, manifest: dict, identity: dict, base: Path | None = None) -> None:
+        """Raises ValueError that names what differs, and a place that is free.
+
+        base: the --output_path, below which this folder lies; of a sweep it is not the run's own.
+        """
+        there = manifest["identity"]
+        changed = differing(there, identity, self.readable_config())
+        if not changed:
+            return
+        told = "; ".join(differences(there, identity, self.readable_config()))
+        above = base or self.path.parents[self.levels - 1]
+        inner = self.path.relative_to(above)
+        place = free_folder(
+            above,
+            suffix_of(changed, self.readable_config()),
+            lambda folder: type(self)(folder / inner).has_room(identity),
+        )
+        over = "" if base else ", or --overwrite to start over"
+        raise ValueError(
+            f"{self.path} holds another {self.what} ({told}). "
+            f"Give this one a place of its own with --output_path {place}{over}."
+        )
+
+    def has_room(self, identity: dict) -> bool:
+        """Whether the folder can be used: there is none, nothing in it, or this very work."""
+        try:
+            manifest = self.manifest()
+            if manifest is not None:
+                return not differing(manifest["identity"], identity, self.readable_config())
+            return not os.listdir(self.path)
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            return False
+
+    def renew(self, identity: dict) -> None:
+        """Puts the identity into today's words where an earlier version wrote it, and says so."""
+        finished = self.is_finished()
+        with self.changing(closing=finished) as claim:
+            manifest = self.manifest() or {}
+            self.check_identity(manifest, identity)
+            whole, names = renewed(manifest["identity"], identity)
+            if names:
+                claim.check()
+                write_json(self.path / "manifest.json", manifest | {"identity": whole})
+        if names:
+            print(
+                f"{self.path} is of an earlier version, which did not look at all of "
+                f"{', '.join(names)}: what it looked at is the same, and from now on all must be",
+                file=sys.stderr,
             )
 
     def check_no_foreign_files(self) -> None:

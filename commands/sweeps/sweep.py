@@ -202,7 +202,7 @@ def sweep(
     out = Path(out)
     cluster = Cluster(out, launch.slurm, launch.jobs) if launch.is_slurm else None
     entries = planned_of(runs)
-    check_folders(runs, elsewhere=launch.is_slurm)
+    check_folders(runs, out, elsewhere=launch.is_slurm)
     tasks = begin(runs, out, title or f"Sweep {out.name}", scores=scores, launch=launch)
     tasks.ask_again(rescore=again)
     quiet = any(entry.plan.settings.quiet for entry in entries)
@@ -217,7 +217,7 @@ def sweep(
     return outcome_of(tasks)
 
 
-def check_folders(runs: Sequence[Entry | Member], *, elsewhere: bool) -> None:
+def check_folders(runs: Sequence[Entry | Member], out: Path, *, elsewhere: bool) -> None:
     """Raises ValueError when a run's folder holds another run.
 
     elsewhere: whether the work is done on other machines, whose devices this one does not know.
@@ -234,7 +234,7 @@ def check_folders(runs: Sequence[Entry | Member], *, elsewhere: bool) -> None:
             if elsewhere:
                 there = manifest["identity"]
                 identity |= {name: there[name] for name in OF_DEVICE if name in there}
-            folder.check_identity(manifest, identity)
+            folder.check_identity(manifest, identity, base=out)
 
 
 def begin(

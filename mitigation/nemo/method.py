@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.denoiser import Denoiser
@@ -66,7 +67,7 @@ class Nemo(Mitigation):
 
     def check_run(self, identity: dict) -> None:
         made_for = json.loads(Path(self.neurons).read_text(encoding="utf-8")).get("model")
-        if made_for not in (None, identity["model_id"]):
+        if made_for is not None and not same(made_for, identity["model_id"]):
             raise ValueError(
                 f"--neurons {self.neurons} is of another model ({made_for}), not of "
                 f"{identity['model_id']}"

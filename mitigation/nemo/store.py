@@ -13,8 +13,9 @@ from typing import Any
 
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
 from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.identity import differences
 from memorization_suite.runs.lazy import torch
-from memorization_suite.runs.store import Row, Store, differences
+from memorization_suite.runs.store import Row, Store
 
 SCHEMA = 1
 # Identity of a search, and caption -> what it found.

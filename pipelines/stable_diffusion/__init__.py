@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memorization_suite.pipelines.family import Family, can_load, register
-from memorization_suite.pipelines.hub import is_reachable
-from memorization_suite.pipelines.kinds import Kind, Read, side_of
+from memorization_suite.pipelines.hub import is_reachable, revision_of
+from memorization_suite.pipelines.kinds import UNET_FILES, Kind, Read, reader, side_of
+from memorization_suite.pipelines.model_files import files_of_parts
+from memorization_suite.pipelines.models import INDEX, read_index
+from memorization_suite.pipelines.stable_diffusion import fit
 from memorization_suite.runs.lazy import Lazy, torch
 from memorization_suite.sampling.denoiser import Unusable
 
@@ -33,6 +36,9 @@ SCHEDULERS = {
     ),
     "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
 }
+
+# Parts that are never loaded.
+UNREAD = ("safety_checker",)
 
 
 def pipeline_class() -> type[MemorizationPipeline]:
@@ -64,6 +70,12 @@ class StableDiffusion(Family):
             downsampling=downsampling,
         )
 
+    def files(self, folder: Path) -> list[Path]:
+        listed = read_index(folder).items()
+        loaded = [name for name, value in listed if isinstance(value, list) and any(value)]
+        parts = [name for name in loaded if name not in UNREAD]
+        return [folder / INDEX, *files_of_parts(folder, parts)]
+
     def load(
         self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
     ) -> MemorizationPipeline:
@@ -77,6 +89,7 @@ class StableDiffusion(Family):
             safety_checker=None,
             requires_safety_checker=False,
             local_files_only=is_local(source),
+            revision=None if Path(source).is_dir() else revision_of(source, INDEX),
         )
         if unet_id:
             with can_load("--unet_id", unet_id):
@@ -112,11 +125,25 @@ def is_local(source: str) -> bool:
 
 
 def load_unet(unet_id: str, dtype: torch.dtype):
-    """The UNet of a folder or hub id, itself or in its subfolder `unet`."""
+    """The UNet of a folder or hub id, itself or in its subfolder `unet`. Raises Incomplete."""
+    unet, told = loaded_unet(unet_id, dtype)
+    Report.of(told, unet).check("the UNet", unet_id)
+    return unet
+
+
+def loaded_unet(unet_id: str, dtype: torch.dtype):
+    """The UNet and what the loader tells of it."""
+    revision = None if Path(unet_id).is_dir() else revision_of(unet_id, *UNET_FILES[::-1])
 
     def load(subfolder: str | None):
         return diffusers.UNet2DConditionModel.from_pretrained(
-            unet_id, subfolder=subfolder, torch_dtype=dtype, local_files_only=is_local(unet_id)
+            unet_id,
+            subfolder=subfolder,
+            torch_dtype=dtype,
+            revision=revision,
+            local_files_only=is_local(unet_id),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
 
     if (Path(unet_id) / "config.json").is_file():

@@ -1,0 +1,118 @@
+"""What tells models apart: their content, not where they lie or what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from memorization_suite.pipelines.family import Family
+from memorization_suite.pipelines.hub import revision_of
+from memorization_suite.pipelines.kinds import UNET_FILES, reader
+from memorization_suite.pipelines.model_files import files_of_part
+from memorization_suite.pipelines.models import INDEX, family_of, read_index, resolve_model
+from memorization_suite.runs.hashes import content_hashes
+from memorization_suite.runs.identity import Content
+from memorization_suite.runs.plugins import plugins_of
+
+# What kinds of files earlier versions looked at.
+FORMER_FILES = (".json", ".txt", ".safetensors", ".bin")
+
+
+def fingerprint(model_id: str) -> Content:
+    """A model for an identity: the hash of every file that is read of a folder, the commit of a hub
+    id. A plugin that brings the family is named with its hash.
+
+    Raises ValueError for what is no model, OSError for files that cannot be read.
+    """
+    source = resolve_model(model_id)
+    folder = Path(source)
+    if folder.is_dir():
+        family = family_of(read_index(folder))
+        told = hash_of(folder, family.files(folder)) + plugin_of(family)
+        return content(told, model_id, "model_id", lambda: former_fingerprint(folder))
+    commit = revision_of(source, INDEX)
+    if commit is None:
+        return unknown_revision(source, "model_id")
+    told = f"{source}@{commit}" + plugin_of(family_of(reader(source)(INDEX)))
+    return content(told, model_id, "model_id", lambda: source)
+
+
+def unet_fingerprint(unet_id: str | None) -> Content | None:
+    """The same of another UNet, itself or in the subfolder `unet`; None without one."""
+    if unet_id is None:
+        return None
+    folder = Path(unet_id)
+    if folder.is_dir():
+        itself = (folder / "config.json").is_file()
+        part = folder if itself else folder / "unet"
+        return content(hash_of(part, files_of_part(part)), unet_id, "unet_id", lambda: unet_id)
+    itself_or_below = UNET_FILES[::-1]
+    commit = revision_of(unet_id, *itself_or_below)
+    if commit is None:
+        return unknown_revision(unet_id, "unet_id")
+    return content(f"{unet_id}@{commit}", unet_id, "unet_id", lambda: unet_id)
+
+
+def hash_of(folder: Path, files: Iterable[Path]) -> str:
+    """A hash over the files' names and contents."""
+    digest = hashlib.sha256()
+    for path, sha256 in content_hashes(files).items():
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256}\n".encode())
+    return f"sha256 {digest.hexdigest()[:32]}"
+
+
+def plugin_of(family: Family) -> str:
+    """The plugin that brings a family, as the end of a fingerprint."""
+    found = plugins_of(type(family)).items()
+    return "".join(f", plugin {plugin} {sha256}" for plugin, sha256 in found)
+
+
+# --- what earlier versions wrote ---
+
+
+def content(told: str, label: str, flag: str, former: Callable[[], str]) -> Content:
+    """A fingerprint. former: what earlier versions wrote, which did not see all of the content. A
+    model that lay elsewhere then, and is still there, is compared by what it is now.
+    """
+
+    def was(there: object, named: str) -> bool:
+        if there != former():
+            return False
+        elsewhere = bool(named) and Path(named).is_dir() and named != label
+        return not elsewhere or again(flag, named) in (told, "")
+
+    return Content(told, label, flag=flag, was=was)
+
+
+def again(flag: str, named: str) -> str:
+    """The fingerprint of what a flag gave then; empty for what is no model any more."""
+    try:
+        return str(fingerprint(named) if flag == "model_id" else unet_fingerprint(named))
+    except (ValueError, OSError):
+        return ""
+
+
+def unknown_revision(repo: str, flag: str) -> Content:
+    """A hub id of which there is no file: any commit that was known before may be meant."""
+
+    def was(there: object, named: str) -> bool:
+        return isinstance(there, str) and there.startswith(f"{repo}@")
+
+    return Content(repo, repo, flag=flag, was=was, known=False)
+
+
+def former_fingerprint(folder: Path) -> str:
+    """What earlier versions wrote of a folder: its name, and a hash over the names, sizes and first
+    bytes of its parts' files.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        lies_beside = path.parent == folder and path.name != INDEX
+        if lies_beside or path.suffix not in FORMER_FILES:
+            continue
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(2**20))
+    told = f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}"
+    return told + plugin_of(family_of(read_index(folder)))

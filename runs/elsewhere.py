@@ -1,0 +1,70 @@
+"""A place for a run whose own place holds another one: an --output_path that is free, to type."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.runs.identity import Content, named_in
+from memorization_suite.runs.settings import number_text
+
+# What names a folder best, first, and what it is called there.
+FIRST = ("model_id", "unet_id", "num_inference_steps")
+SHORT = {
+    "num_inference_steps": "steps",
+    "n_samples_per_prompt": "n",
+    "image_length": "size",
+    "batch_size": "batch",
+    "guidance_scale": "g",
+}
+# How many differences a name tells, and letters of each.
+MOST = 2
+LENGTH = 40
+
+
+def free_folder(base: Path, suffix: str, fits: Callable[[Path], bool]) -> str:
+    """An --output_path beside this one, quoted for a shell. fits: whether a folder can be used."""
+    stem = f"{base.name}_{suffix}" if base.name not in ("", "..") else suffix
+    above = base.parent if base.name not in ("", "..") else base
+    names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
+    return shlex.quote(str(next(above / name for name in names if fits(above / name))))
+
+
+def suffix_of(changed: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What tells a run from the one that is there: `tiny-v_steps20`.
+
+    changed: name -> value of what is not the same. config: what had been typed there, by flags.
+    """
+    names = [name for name in FIRST if name in changed]
+    names += [name for name in changed if name not in FIRST]
+    parts = [part_of(name, changed[name], named_in(config, changed[name])) for name in names]
+    return "_".join([part for part in parts if part][:MOST]) or "other"
+
+
+def part_of(name: str, value: Any, there: str) -> str:
+    """What a value is called in a folder's name; empty for one that is none."""
+    if isinstance(value, Content):
+        return as_name(told_apart(value.label, there))
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return as_name(f"{SHORT.get(name, name)}{number_text(value)}")
+    return ""
+
+
+def told_apart(label: str, there: str) -> str:
+    """The last parts of a path or hub id, as many as tell it from another one."""
+    own = Path(os.path.normpath(label)).parts[-3:]
+    other = Path(os.path.normpath(there)).parts
+    for length in range(1, len(own) + 1):
+        if own[-length:] != other[-length:]:
+            return "-".join(own[-length:])
+    return own[-1] if own else ""
+
+
+def as_name(text: str) -> str:
+    """A text with letters that a folder's name may have, and no shell reads."""
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.")[:LENGTH]

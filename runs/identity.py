@@ -1,0 +1,98 @@
+"""What makes two pieces of work the same: a table of names and values, for JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+# (what an earlier version wrote, how its command named the input; empty: not known) -> whether
+# that is the same input, as far as the earlier version could tell.
+Was = Callable[[object, str], bool]
+
+
+class Content(str):
+    """An input by its content, as it stands in an identity."""
+
+    # What people call it: how it was typed.
+    label: str
+    # The flag that gives it, by which a configuration names it.
+    flag: str
+    # Whether what is there may be what an earlier version wrote of the same input.
+    was: Was
+    # Whether all is known of it. Else what is there tells more, and stays.
+    known: bool
+
+    def __new__(
+        cls, text: str, label: str = "", *, flag: str = "", was: Was | None = None, known=True
+    ) -> Self:
+        made = super().__new__(cls, text)
+        made.label = label
+        made.flag = flag
+        made.was = was or (lambda there, named: False)
+        made.known = known
+        return made
+
+
+def same(there: object, here: object, named: str = "") -> bool:
+    """Whether a stored value is of the same input as one of now. named: see `Was`."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        return there.keys() == here.keys() and all(same(there[key], here[key]) for key in here)
+    return there == here or (isinstance(here, Content) and here.was(there, named))
+
+
+def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as it would be read from JSON."""
+    return dict(json.loads(json.dumps(identity)))
+
+
+def differing(
+    before: Mapping[str, Any], after: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Name -> value now, of all that is not the same. before: as it was stored. config: what people
+    had typed then, by flags.
+    """
+    read = plain(after)
+    changed = {}
+    for name in sorted(before.keys() | after.keys()):
+        there = before.get(name)
+        here = after.get(name)
+        if there != read.get(name) and not same(there, here, named_in(config, here)):
+            changed[name] = here
+    return changed
+
+
+def named_in(config: Mapping[str, Any] | None, here: object) -> str:
+    """What an input was called in a configuration; empty where that is not known."""
+    flag = here.flag if isinstance(here, Content) else ""
+    return str((config or {}).get(flag) or "")
+
+
+def differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> list[str]:
+    """A text for each name whose value is not the same, see `differing`."""
+    read = plain(after)
+    return [
+        f"{name}: {shown(before.get(name), named_in(config, here))} there, "
+        f"{shown(read.get(name), getattr(here, 'label', ''))} now"
+        for name, here in differing(before, after, config).items()
+    ]
+
+
+def shown(value: object, label: str) -> str:
+    """A value for people, and what they call it."""
+    return f"{label} ({value})" if label and value is not None else repr(value)
+
+
+def renewed(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """(an identity that is the same, in the words of this version; the names that are new)."""
+    read = plain(after)
+    names = []
+    for name, here in after.items():
+        known = here.known if isinstance(here, Content) else True
+        if known and before.get(name) != read[name]:
+            names.append(name)
+    return {**before, **{name: read[name] for name in names}}, names
