@@ -9,11 +9,17 @@ from pathlib import Path
 
 from memorization_suite.metrics.intervals import mean_over_prompts
 from memorization_suite.metrics.runs import unlike
-from memorization_suite.metrics.summary import Line, interval_text, summarize, text_of
+from memorization_suite.metrics.summary import (
+    Line,
+    interval_text,
+    marks_of,
+    results_that_count,
+    summarize,
+    text_of,
+)
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.progress import next_step
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
-from memorization_suite.runs.table import read_results
 from memorization_suite.runs.text import table_text
 
 SCRIPT = "summarize.py"
@@ -41,15 +47,14 @@ class Summary:
     lines: list[Line]
     # Rows of a table: other runs' differences to the first.
     differences: list[dict[str, str]]
-    # Why a run has no differences.
+    # Which images count in no score, or are of one color; why a run has no differences.
     notes: list[str]
 
     def __str__(self) -> str:
         text = text_of(self.lines)
         if not self.differences:
             return text
-        name = f"{self.first.parent.name}/{self.first.name}"
-        title = f"difference to {name} on equal prompts and samples"
+        title = f"difference to {title_of(self.first)} on equal prompts and samples"
         return f"{text}\n\n{title}\n{table_text(self.differences)}"
 
 
@@ -67,7 +72,7 @@ def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summar
     unmitigated = [run for run in runs if run.resolve().parent.name == "no_mitigation"]
     first = [*unmitigated, *runs][0]
     rows = []
-    notes = []
+    notes = [line for run in runs for line in marks_of(run).lines(title_of(run))]
     for run in runs:
         if run == first:
             continue
@@ -78,6 +83,11 @@ def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summar
             rows += differences(first, run)
     rows = [row for row in rows if not quantities or row["quantity"] in quantities]
     return Summary(first, lines, rows, notes)
+
+
+def title_of(run: Path) -> str:
+    """A run's method and settings, as its folder is called."""
+    return f"{run.parent.name}/{run.name}"
 
 
 def check_scored(runs: Sequence[Path]) -> None:
@@ -94,9 +104,9 @@ def differences(first: Path, other: Path) -> list[dict[str, str]]:
 
     Its mean over prompts, and the mean's interval.
     """
-    before = {row.measurement: row.value for row in read_results(first)}
+    before = {row.measurement: row.value for row in results_that_count(first)}
     groups: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
-    for row in read_results(other):
+    for row in results_that_count(other):
         if row.measurement in before and row.prompt_index is not None:
             value = row.value - before[row.measurement]
             groups.setdefault((row.quantity, row.variant), []).append((row.prompt_index, value))
@@ -105,7 +115,7 @@ def differences(first: Path, other: Path) -> list[dict[str, str]]:
         change = mean_over_prompts(changes)
         rows.append(
             {
-                "run": f"{other.parent.name}/{other.name}",
+                "run": title_of(other),
                 "quantity": quantity,
                 "variant": variant,
                 "difference": f"{change.mean:+.4f}",

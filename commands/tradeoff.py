@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.summarize import check_scored, parser_of_runs
-from memorization_suite.metrics.summary import summarize
+from memorization_suite.commands.summarize import check_scored, parser_of_runs, title_of
+from memorization_suite.metrics.summary import marks_of, summarize
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
@@ -42,7 +43,8 @@ class Plotting(Settings):
 
 
 def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
-    """Writes the figure and its points. Returns what there is, in a line.
+    """Writes the figure and its points. Returns what there is, in a line; images that count in no
+    score, or are of one color, are told on stderr.
 
     typed: flags of plot_tradeoff.py by name. Raises ValueError for what the user can mend.
     """
@@ -51,6 +53,9 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
     check_scored(runs)
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    for run in runs:
+        for line in marks_of(run).lines(title_of(run)):
+            print(line, file=sys.stderr)
     drawn = points({run: summarize(run) for run in runs}, settings.x, settings.y)
     write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
     write_csv(out.with_name(f"{out.stem}_points.csv"), drawn.rows)

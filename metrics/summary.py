@@ -130,11 +130,10 @@ def summarize(
     the prompt of each image, the rows of results.csv, and the images that are not finite, where
     they are known. Values that are not finite, or of such an image, do not count.
     """
-    store = RunFolder(folder)
-    if of_images is None or not_finite is None:
-        images = store.images()
-        of_images = [key.prompt for key in images]
-        not_finite = Marks.of(store.costs(), images).not_finite
+    if of_images is None:
+        of_images = [key.prompt for key in RunFolder(folder).images()]
+    if not_finite is None:
+        not_finite = marks_of(folder).not_finite
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in read_results(folder) if results is None else results:
         name = (row.quantity, row.variant)
@@ -147,6 +146,18 @@ def summarize(
         splits = [ALL] if first.prompt_index is None else prompts.splits()
         lines += [line(first, rows, split, prompts) for split in splits]
     return lines
+
+
+def marks_of(folder: Path) -> Marks:
+    """Which images of a run folder are not finite, or of one color. Raises ValueError."""
+    store = RunFolder(folder)
+    return Marks.of(store.costs(), store.images())
+
+
+def results_that_count(folder: Path) -> list[Result]:
+    """Rows of a run folder's results.csv that are numbers, and of no image that is not finite."""
+    not_finite = marks_of(folder).not_finite
+    return [row for row in read_results(folder) if is_counted(row, not_finite)]
 
 
 def is_counted(row: Result, not_finite: Collection[Key]) -> bool:

@@ -66,10 +66,14 @@ def row(x: Line, y: Line, series: str) -> dict:
         "x": x.mean,
         "x_low": x.low,
         "x_high": x.high,
+        "x_n": x.n,
+        "x_of": x.total,
         f"{y.quantity} variant": y.variant,
         "y": y.mean,
         "y_low": y.low,
         "y_high": y.high,
+        "y_n": y.n,
+        "y_of": y.total,
     }
 
 

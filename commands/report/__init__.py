@@ -12,7 +12,9 @@ from memorization_suite.commands.report.page import render
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.checkpoints import existing
 from memorization_suite.runs.files import write_bytes, write_csv
+from memorization_suite.runs.marks import FLAT, NOT_FINITE
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
+from memorization_suite.runs.text import counted
 
 
 @frozen_settings
@@ -46,11 +48,18 @@ class Page:
     runs: list[Path]
     # Bytes of the page.
     size: int
+    # How many images have no scores since they are not finite, and how many are of one color.
+    not_finite: int = 0
+    flat: int = 0
 
     @property
     def summary(self) -> str:
         """Where it is and what is on it, in a line."""
-        return f"{self.path}: {len(self.runs)} runs, {self.size / 1e6:.1f} MB"
+        text = f"{self.path}: {counted(len(self.runs), 'run')}, {self.size / 1e6:.1f} MB"
+        for count, what in ((self.not_finite, NOT_FINITE), (self.flat, FLAT)):
+            if count:
+                text += f"; {counted(count, 'image')} {'is' if count == 1 else 'are'} {what}"
+        return text
 
 
 def report(
@@ -81,7 +90,13 @@ def report(
     rows = [row for reported in runs for row in score_rows(reported)]
     write_csv(out.with_name(f"{out.stem}_scores.csv"), rows)
     write_bytes(out, page)
-    return Page(out, [reported.run.folder for reported in runs], len(page))
+    return Page(
+        out,
+        [reported.run.folder for reported in runs],
+        len(page),
+        not_finite=sum(len(reported.marks.not_finite) for reported in runs),
+        flat=sum(len(reported.marks.flat) for reported in runs),
+    )
 
 
 def check_page(out: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from memorization_suite.metrics.base import Quantity
 from memorization_suite.metrics.runs import Run, open_run, unlike
-from memorization_suite.metrics.summary import ALL, Line, summarize
+from memorization_suite.metrics.summary import ALL, Line, is_counted, summarize
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
 
@@ -56,6 +57,8 @@ class Reported:
     scores: dict[str, dict[Key, float]]
     # Prompts of the gallery.
     rows: list[int]
+    # Which images are not finite, or of one color.
+    marks: Marks = Marks()
 
     @property
     def title(self) -> str:
@@ -181,7 +184,9 @@ def in_gallery(first: Run, limits: Limits) -> set[Key]:
 def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
     """Everything that a run folder says. shown: images of the gallery. Raises ValueError."""
     store = RunFolder(run.folder)
-    results = read_results(run.folder)
+    rows = store.costs()
+    marks = Marks.of(rows, run.files)
+    results = [row for row in read_results(run.folder) if is_counted(row, marks.not_finite)]
     files = {key: path for key, path in run.files.items() if key in shown}
     return Reported(
         method=method,
@@ -191,16 +196,18 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
         images=len(run.files),
         config=store.config(),
         finished=store.is_finished(),
-        costs=mean_costs(store),
-        lines=summarize(run.folder, of_images=run.of_images, results=results),
+        costs=mean_costs(rows.values()),
+        lines=summarize(
+            run.folder, of_images=run.of_images, results=results, not_finite=marks.not_finite
+        ),
         scores=shown_scores(results, shown),
         rows=sorted({key.prompt for key in shown}),
+        marks=marks,
     )
 
 
-def mean_costs(store: RunFolder) -> dict[str, float]:
-    """Column of images.csv -> its mean over the images that have it."""
-    rows = store.rows("images")
+def mean_costs(rows: Collection[Mapping[str, str]]) -> dict[str, float]:
+    """Column of images.csv -> its mean over the images that have it. rows: of that table."""
     means = {}
     for column in COSTS:
         values = [float(row[column]) for row in rows if row.get(column)]

@@ -20,13 +20,15 @@ from memorization_suite.commands.report.gather import (
     splits,
 )
 from memorization_suite.metrics.base import Quantity, quantities_of
-from memorization_suite.metrics.intervals import Mean, is_copy
+from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs import Key
 from memorization_suite.runs.lazy import Image, Lazy
+from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks
+from memorization_suite.runs.text import counted
 
 jinja2 = Lazy("jinja2")
 
@@ -75,6 +77,7 @@ def render(
         failed=failed,
         unscored=[reported.title for reported in runs if not reported.lines],
         gallery=Gallery(equal, references, limits).content(),
+        marks=[line for reported in runs for line in reported.marks.lines(reported.title)],
         notes=notes,
     )
 
@@ -110,12 +113,21 @@ def cost_table(runs: list[Reported]) -> dict:
         run = reported.run
         names = ("model_id", "num_inference_steps", "guidance_scale", "seed")
         values = [reported.config.get(name, "–") for name in names]
-        values += [run.prompts_file.name, reported.prompts, reported.images]
+        values += [run.prompts_file.name, reported.prompts]
         costs = reported.costs
-        values += [number(costs.get("unet_evals"), 1), number(costs.get("seconds"), 2)]
-        body.append([name_cell(reported), *({"value": value} for value in values)])
+        cells = [{"value": value} for value in values]
+        cells.append({"value": reported.images, "interval": marks_text(reported.marks)})
+        for figure in (number(costs.get("unet_evals"), 1), number(costs.get("seconds"), 2)):
+            cells.append({"value": figure})
+        body.append([name_cell(reported), *cells])
     head = [{"name": name} for name in RUN_COLUMNS]
     return {"title": "runs", "head": head, "body": body}
+
+
+def marks_text(marks: Marks) -> str:
+    """How many images are not finite, or of one color; empty when none is."""
+    counts = {NOT_FINITE: len(marks.not_finite), FLAT: len(marks.flat)}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def score_table(runs: list[Reported], split: str) -> dict:
@@ -128,7 +140,7 @@ def score_table(runs: list[Reported], split: str) -> dict:
         if limits:
             head.append({"name": "copies, %", "variant": f"{quantity} >= {max(limits):g}"})
             for cells, line in zip(body, lines):
-                cells.append(percent(line.copies if line else None))
+                cells.append(percent(line))
         if any(lines):
             head.append({"name": quantity, "variant": variant})
             for cells, line in zip(body, lines):
@@ -154,12 +166,18 @@ def mean(line: Line | None) -> dict:
     }
 
 
-def percent(share: Mean | None) -> dict:
-    """A cell with a share and its interval in percent."""
-    if share is None:
+def percent(line: Line | None) -> dict:
+    """A cell with the share of copies and its interval in percent; and of how many images it is,
+    where some have no score.
+    """
+    share = line.copies if line else None
+    if line is None or share is None:
         return {"value": "–"}
-    interval = between(100 * share.low, 100 * share.high, 1)
-    return {"value": number(100 * share.mean, 1), "interval": interval}
+    return {
+        "value": number(100 * share.mean, 1),
+        "interval": between(100 * share.low, 100 * share.high, 1),
+        "n": f"of {counted(line.n, 'image')}" if line.n < line.total else "",
+    }
 
 
 # --- pictures ---
@@ -258,6 +276,11 @@ class Gallery:
             if not math.isnan(score):
                 state = "copy" if is_copy(score, self.copy.thresholds[-1]) else "free"
         note += self.mark(self.alignments[i].get(key))
+        marks = self.runs[i].marks
+        if key in marks.not_finite:
+            note = NOT_FINITE
+        elif key in marks.flat:
+            note = f"{note} · {FLAT}" if note else FLAT
         return shown(self.runs[i].run.files.get(key), state, note)
 
     def mark(self, alignment: float | None) -> str:
