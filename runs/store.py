@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+import sys
 from contextlib import AbstractContextManager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -363,13 +364,3 @@ class Store:
 def in_order(found: dict[Any, list[Row]]) -> list[Row]:
     """Rows by key as a table has them."""
     return [row for key in sorted(found) for row in found[key]]
-
-
-def differences(before: dict, after: dict) -> list[str]:
-    """A text for each name whose value is not the same. after: as it would be read from JSON."""
-    after = json.loads(json.dumps(after))
-    return [
-        f"{name}: {before.get(name)!r} there, {after.get(name)!r} now"
-        for name in sorted(before | after)
-        if before.get(name) != after.get(name)
-    ]
