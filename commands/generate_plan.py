@@ -132,11 +132,11 @@ class Plan(InPieces):
         """Everything that decides the bytes of an image."""
         general = identity_of(self.settings)
         general["model_id"] = fingerprint(self.settings.model_id)
+        general["unet_id"] = unet_fingerprint(self.settings.unet_id)
+        prompts = self.settings.prompts
         screened = {"screen": self.screen.identity()} if self.screen else {}
         plugins = plugins_of(*map(type, self.parts()))
         return {
-        general["unet_id"] = unet_fingerprint(self.settings.unet_id)
-        prompts = self.settings.prompts
             **general,
             **screened,
             **({"plugins": plugins} if plugins else {}),

@@ -35,13 +35,6 @@ class Family(Settings):
         """
         raise Unknown(f"a {self.title} model does not tell its size")
 
-    def load(
-        self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
-    ) -> Denoiser:
-        """The model, frozen, on the device. source: a folder or hub id. dtype: fp32, bf16, fp16.
-
-        Raises Unusable for a model that cannot be run; any other error says that it is not whole.
-        """
     def files(self, folder: Path) -> list[Path]:
         """The files of a model's folder that `load` reads: a run is another one when they change.
 
@@ -49,6 +42,13 @@ class Family(Settings):
         """
         return every_file(folder)
 
+    def load(
+        self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
+    ) -> Denoiser:
+        """The model, frozen, on the device. source: a folder or hub id. dtype: fp32, bf16, fp16.
+
+        Raises Unusable for a model that cannot be run; any other error says that it is not whole.
+        """
         raise NotImplementedError
 
 

@@ -65,6 +65,7 @@ class RunFolder(Store):
 
     files = ("img_*.png", "latents", "results.csv", "references.csv")
     tables = {"trace": Key.of, "images": Key.of}
+    levels = 2
 
     def image_path(self, key: Key) -> Path:
         """Where the image is, or will be."""
@@ -77,7 +78,6 @@ class RunFolder(Store):
     def save_image(self, key: Key, image) -> None:
         """image: a PIL image."""
         data = io.BytesIO()
-    levels = 2
         image.save(data, format="PNG")
         write_bytes(self.image_path(key), data.getvalue())
 

@@ -14,20 +14,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-import sys
 from contextlib import AbstractContextManager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.claims import FOLDER, Claim, alone
+from memorization_suite.runs.elsewhere import free_folder, suffix_of
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import write_csv, write_json
 from memorization_suite.runs.identity import differences, differing, renewed
 
-from memorization_suite.runs.elsewhere import free_folder, suffix_of
 SCHEMA = 1
 CLAIMS = FOLDER.format("*")
 FILES = ("manifest.json", "config.json", ".parts", CLAIMS, ".*.part")  # of every store
@@ -45,10 +45,10 @@ class Store:
     files: tuple[str, ...] = ()  # patterns of what is written besides FILES and the tables
     tables: Mapping[str, Callable[[Row], Any]] = {}
     what = "run"  # what a message calls it
+    levels = 1  # of folders below --output_path
 
     def __init__(self, path: Path):
         self.path = path
-    levels = 1  # of folders below --output_path
         # When the run began that this process adds to, as its manifest says; empty: to none yet.
         self.begun = ""
 
@@ -116,10 +116,10 @@ class Store:
                 }
             else:
                 self.check_identity(manifest, identity)
+                manifest = manifest | {"identity": renewed(manifest["identity"], identity)[0]}
             used = environment()
             environments = manifest["environments"]
             if used not in environments:
-                manifest = manifest | {"identity": renewed(manifest["identity"], identity)[0]}
                 environments = [*environments, used]
             changed = {"environments": environments, "finished": None, **facts}
             noted = {**(once or {}), **manifest, **changed}

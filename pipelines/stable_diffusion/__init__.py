@@ -88,8 +88,8 @@ class StableDiffusion(Family):
             dtype=kind,
             safety_checker=None,
             requires_safety_checker=False,
-            local_files_only=is_local(source),
             revision=None if Path(source).is_dir() else revision_of(source, INDEX),
+            local_files_only=is_local(source),
         )
         if unet_id:
             with can_load("--unet_id", unet_id):
