@@ -28,6 +28,7 @@ from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
 from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.pipelines.models import resolve_model
 from memorization_suite.runs.cli import Parser, command
+from memorization_suite.runs.library_warnings import FOR_PROGRAMMERS, show
 from memorization_suite.runs.settings import flags
 
 PROG = "python -m memorization_suite doctor"
@@ -136,11 +137,16 @@ def torch_and_device() -> Iterator[Finding]:
             yield Finding("broken", "torch", f"{told[0]}; {install_again()}", stops=True)
             return
     yield Finding("ok", "torch", f"{torch.__version__}, {build(torch)}")
+    driver = []
+    for warning in caught:
+        reason = str(warning.message).splitlines()[0]
+        if "CUDA" in reason and not gpus:
+            driver.append(reason)
+        elif not issubclass(warning.category, FOR_PROGRAMMERS):
+            show(warning.message, warning.category, warning.filename)
     if gpus:
         yield Finding("ok", "device", "; ".join(gpus))
         return
-    reasons = [str(warning.message).splitlines()[0] for warning in caught]
-    driver = [reason for reason in reasons if "CUDA" in reason]
     if driver or shutil.which("nvidia-smi"):
         why = driver[0] if driver else "nvidia-smi is here, but torch sees none"
         yield Finding("missing", "GPU", f"{why} ({build(torch)})")

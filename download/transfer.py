@@ -140,11 +140,10 @@ def fetch_hub(asset: Asset, folder: Path, *, progress: bool = False) -> None:
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, XetDownloadError
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars
 
     if not progress:
         disable_progress_bars()
-        logging.set_verbosity_error()
     repo, revision, wanted = asset.repo, asset.revision, list(asset.files)
     try:
         snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=wanted)

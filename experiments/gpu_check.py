@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING
 from memorization_suite.commands.setup import REQUIREMENTS, read_pins
 from memorization_suite.experiments.common import parser
 from memorization_suite.runs.environment import calm_threads
+from memorization_suite.runs.library_warnings import heard
 from memorization_suite.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -223,7 +223,6 @@ def main(argv: list[str] | None = None) -> int:
     if fault:
         print(f"{PROG}: {fault}")
         return 2
-    warnings.simplefilter("ignore")
     from memorization_suite.experiments import device_checks
 
     folder = Path(tempfile.mkdtemp(prefix="gpu_check_"))
@@ -263,7 +262,7 @@ def checked(bench, checks: Sequence[Check], *, keep: bool) -> int:
         limits = {"budget": float("inf"), "longest": 10 * LONGEST}
     name = "the CPU" if on_cpu else torch.cuda.get_device_name(bench.device)
     try:
-        with open(bench.folder / "log.txt", "w", encoding="utf-8") as log:
+        with open(bench.folder / "log.txt", "w", encoding="utf-8") as log, heard():
             outcome = run(checks, log, **limits)
     finally:
         bench.close()

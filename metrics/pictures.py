@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Image, Lazy, np, torch
+from memorization_suite.runs.library_warnings import reading
 
 safetensors = Lazy("safetensors")
 
@@ -44,7 +44,7 @@ class Picture:
 def read_picture(path: Path) -> Image.Image:
     """The file as an RGB picture. Raises Unreadable."""
     try:
-        with Image.open(path) as file:
+        with reading(path), Image.open(path) as file:
             is_deep = file.mode.startswith("I")
             picture = file if is_deep else file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -101,13 +101,10 @@ class Embedder:
 
 @contextlib.contextmanager
 def loading(path: Path, what: str) -> Iterator[None]:
-    """Raises ValueError that names the file when its content is not what is to be loaded from it.
-
-    Libraries' deprecations stay quiet.
-    """
+    """Raises ValueError that names the file when its content is not what is loaded from it."""
     faults = (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with reading(path):
             yield
     except (*faults, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
 from memorization_suite.runs.lazy import Image, ImageOps, np, torch
+from memorization_suite.runs.library_warnings import reading
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 from memorization_suite.sampling.noise_predictor import row_norm, stretch
 
@@ -91,11 +92,11 @@ class CaptainNoise(Mitigation):
         """
         height, width = (side * model.downsampling for side in x.shape[-2:])
         try:
-            with Image.open(self.reference) as opened:
+            with reading(self.reference), Image.open(self.reference) as opened:
                 picture = ImageOps.fit(
                     opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS
                 )
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"--reference: {self.reference} cannot be read as an image") from error
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
         latent = model.encode_images(pixels)

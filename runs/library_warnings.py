@@ -30,9 +30,13 @@ PASSED_OVER = (
     "The following part of your input was truncated because CLIP",
     # transformers, when diffusers measures a caption; what the model gets is cut, and that is said.
     "Token indices sequence length is longer than the specified maximum",
+    # The hub; everything that is fetched is public.
+    "You are sending unauthenticated requests to the HF Hub",
     # matplotlib; a character of a caption that the font lacks is drawn as a box.
     "Glyph ",
 )
+# Categories that Python keeps quiet.
+FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 # Loggers that print by themselves, and hand nothing on to the root logger.
 PROUD = ("diffusers", "transformers", "huggingface_hub", "torch")
 # Characters of a line.
@@ -42,7 +46,7 @@ COLORS = re.compile(r"\x1b\[[0-9;]*m")
 # Where in its own source torch found something.
 TRIGGERED = re.compile(r"\(Triggered internally at .*\)\s*$", re.DOTALL)
 # The file that is read.
-READ: ContextVar[Path | None] = ContextVar("READ", default=None)
+READ: ContextVar[Path | str] = ContextVar("READ", default="")
 
 
 @contextmanager
@@ -66,7 +70,7 @@ def hearing(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """What is warned of in the block is of this file."""
     token = READ.set(path)
     try:
@@ -103,7 +107,7 @@ def library_of(file: str) -> str:
 # --- by `warnings` and by `logging` ---
 
 
-def show(message: Any, category: type, filename: str, lineno: int, *rest: Any) -> None:
+def show(message: Any, category: type, filename: str, *rest: Any) -> None:
     """In the place of `warnings.showwarning`."""
     told_by = category.__module__.partition(".")[0]
     library = library_of(filename) if told_by == "builtins" else told_by
