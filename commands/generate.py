@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from memorization_suite.commands.captions import say_cut, say_cut_alternatives, say_lost
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.image_job import Job, close
 from memorization_suite.commands.machine import (
@@ -21,10 +22,13 @@ from memorization_suite.commands.machine import (
 )
 from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.marks import Marks, number_of
 from memorization_suite.runs.processes import processes
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.text import counted
+from memorization_suite.runs.whole import say_damaged
+from memorization_suite.sampling.denoiser import Denoiser
 
 # How images.csv writes numbers that are infinite, and the columns that hold no number.
 INFINITE = ("inf", "-inf")
@@ -70,7 +74,8 @@ class Run:
             text += "(other pieces are not made yet) "
         rows = self.folder.costs()
         if not self.made:
-            return text + f"(nothing to make{marked(rows, self.plan.own())})"
+            decoded = ", all are whole" if self.plan.settings.verify else ""
+            return text + f"(nothing to make{decoded}{marked(rows, self.plan.own())})"
         made = [rows[key] for key in self.made]
         evals = sum(int(row["unet_evals"]) for row in made) / len(made)
         each = f"{evals:.4g} NFE and {self.seconds / len(made):.2f} s each"
@@ -84,6 +89,7 @@ class Run:
         return run_sheet(self.path, prompts=prompts, samples=samples)
 
 
+@hearing
 def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     """Makes the images that a run lacks; a finished one loads no model.
 
@@ -96,8 +102,7 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     if run.is_main:
         run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
         describe(planned)
-    overwrite = planned.settings.overwrite
-    missing = set(planned.own()) if overwrite else planned.missing()
+    missing = missing_of(run)
     if not missing and run.folder.manifest() is not None:
         if run.is_main:
             write_json(run.path / "config.json", planned.config)  # files may have moved
@@ -109,6 +114,8 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
         run.made = job.made
         run.seconds = job.seconds
         if run.is_main:
+            rows = run.folder.costs()
+            say_lost(planned.mitigation.name, {key: rows[key] for key in job.made})
             run.closed = run.folder.is_finished()
             asked = {key.prompt for key in planned.own()}
             say_hints(planned.settings, planned.parts(), len(asked), job.model.limits, run.seconds)
@@ -117,12 +124,33 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     return run
 
 
+def missing_of(run: Run) -> set[Key]:
+    """The images that are to be made; says on stderr which files are damaged."""
+    planned = run.plan
+    own = set(planned.own())
+    if planned.settings.overwrite:
+        return own
+    there = planned.there()
+    if run.is_main:
+        say_damaged(there.damaged, run.path)
+    return own - there.complete
+
+
 def describe(planned: Plan) -> None:
     """Says on stderr what is used, so that a preset's values are seen."""
     used = {**planned.general(), **planned.mitigation.named_values()}
     shown = " ".join(f"{name}={value}" for name, value in used.items() if value not in (None, ""))
     print(f"method {planned.mitigation.name}, preset {planned.preset}: {shown}", file=sys.stderr)
     say_derivatives(planned.parts(), planned.settings.dtype)
+
+
+def say_captions(planned: Plan, model: Denoiser) -> None:
+    """Says which captions of the run are too long for the model's text encoder."""
+    rows = {key.prompt for key in planned.own()}
+    prompts = [prompt for prompt in planned.prompts if prompt.row in rows]
+    say_cut(model, prompts)
+    if any(getattr(part, "reads_alternatives", False) for part in planned.parts()):
+        say_cut_alternatives(model, prompts)
 
 
 def begin(run: Run, state, load: Callable | None, missing: set[Key]) -> Job:
@@ -151,6 +179,7 @@ def begin(run: Run, state, load: Callable | None, missing: set[Key]) -> Job:
             asked=asdict(plan.asked),
             **memory_facts(settings, memory),
         )
+        say_captions(plan, model)
     state.wait_for_everyone()
     noted = (run.folder.manifest() or {})["memory"]
     if run.is_main:

@@ -39,7 +39,7 @@ from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
-from memorization_suite.runs.run_folder import Asked, Key, RunFolder
+from memorization_suite.runs.run_folder import Asked, Key, RunFolder, There
 from memorization_suite.runs.settings import (
     checked,
     flag,
@@ -100,6 +100,7 @@ class Request(Generation):
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
     shard: str = unkeyed("", SHARD, metavar="I/N")
+    verify: bool = unkeyed(False, "decode every picture that is there; damaged ones are made again")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, QUIET)
 
@@ -203,11 +204,19 @@ class Plan(InPieces):
         batches = [prompts for number, prompts in self.batches() if self.shard.has(number)]
         return [key for prompts in batches for key in self.wanted(prompts)]
 
+    def there(self) -> There:
+        """What the run folder has of the own images, and what is damaged of it."""
+        settings = self.settings
+        return RunFolder(self.folder).look(
+            self.own(),
+            latents=settings.save_latents,
+            trace=settings.trace,
+            decode=settings.verify,
+        )
+
     def missing(self) -> set[Key]:
         """The own images that the run folder lacks: where a run goes on."""
-        settings = self.settings
-        folder = RunFolder(self.folder)
-        return folder.missing(self.own(), latents=settings.save_latents, trace=settings.trace)
+        return set(self.own()) - self.there().complete
 
     @property
     def asked(self) -> Asked:

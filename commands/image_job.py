@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from memorization_suite.commands.captions import note_cut
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.mitigation.registry import build_mitigation
@@ -135,6 +136,7 @@ class Job:
         seconds = (time.perf_counter() - start) / len(keys)
         rows = image_rows(keys, batch.prompts, seeds, made, seconds)
         mark(rows, decoded, pictures)
+        note_cut(rows, self.model)
         tables = {"images": rows}
         if traced is not None:
             tables["trace"] = traced
@@ -170,26 +172,30 @@ class Job:
 
     def save(self, made: MadeBatch, wanted: set[Key], progress: Progress) -> None:
         """The images of a batch that were asked for, then their rows, which mark it as done."""
-        self.save_images(made, wanted)
+        sizes = self.save_images(made, wanted)
         named = {str(key) for key in wanted}
         tables = {
             table: [row for row in rows if row["key"] in named]
             for table, rows in made.tables.items()
         }
+        for row in tables["images"]:
+            row["file_bytes"] = sizes[row["key"]]
         self.folder.add(tables["images"][0]["key"], **tables)
         progress.update(
             len(self.missing.intersection(wanted)), NFE=round(self.unet_evals / self.sampled, 1)
         )
         self.publish_now_and_then()
 
-    def save_images(self, made: MadeBatch, wanted: set[Key]) -> None:
-        """The pictures that were asked for, and their latents."""
+    def save_images(self, made: MadeBatch, wanted: set[Key]) -> dict[str, int]:
+        """The pictures that were asked for, and their latents. Returns key -> bytes of a PNG."""
+        sizes = {}
         for i, key in enumerate(made.keys):
             if key not in wanted:
                 continue
-            self.folder.save_image(key, made.pictures[i])
+            sizes[str(key)] = self.folder.save_image(key, made.pictures[i])
             if made.latents is not None:
                 self.folder.save_latents(key, made.latents[i])
+        return sizes
 
     def publish_now_and_then(self) -> None:
         """Keeps the tables fresh during a long run; rows are safe in the batches' parts."""

@@ -58,6 +58,7 @@ HEADINGS = {
         "trace",
         "save_masks",
         "shard",
+        "verify",
         "overwrite",
         "quiet",
     ),

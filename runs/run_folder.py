@@ -6,11 +6,13 @@ import io
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.runs.files import write_bytes
-from memorization_suite.runs.store import Store
+from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.whole import ends_fault, picture_fault, sizes_in, tensors_fault
 
 NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
 
@@ -56,6 +58,16 @@ class Key:
         return {"key": str(self), "prompt_index": self.prompt, "sample_index": self.sample}
 
 
+@dataclass(frozen=True)
+class There:
+    """What is there of a run."""
+
+    # The images that are whole: picture, rows, and what else was asked for.
+    complete: set[Key]
+    # File -> its fault, of those that are damaged.
+    damaged: dict[Path, str]
+
+
 class RunFolder(Store):
     """`img_PPPP_SS.png`, `latents/`, `images.csv`, `trace.csv`, `config.json`, `manifest.json`.
 
@@ -75,11 +87,12 @@ class RunFolder(Store):
         """Where its latents are, with --save_latents."""
         return self.path / "latents" / f"img_{key}.safetensors"
 
-    def save_image(self, key: Key, image) -> None:
-        """image: a PIL image."""
+    def save_image(self, key: Key, image) -> int:
+        """Returns the bytes of the file. image: a PIL image."""
         data = io.BytesIO()
         image.save(data, format="PNG")
         write_bytes(self.image_path(key), data.getvalue())
+        return len(data.getvalue())
 
     def save_latents(self, key: Key, tensors: dict) -> None:
         """tensors: name -> float32 tensor (4, h, w)."""
@@ -91,21 +104,97 @@ class RunFolder(Store):
 
     def complete(self, *, latents: bool, trace: bool) -> set[Key]:
         """Keys of the images that are whole: picture, row, and what else was asked for."""
-        keys = self.done("images")
+        return self.look(latents=latents, trace=trace).complete
+
+    def look(
+        self,
+        own: Collection[Key] | None = None,
+        *,
+        latents: bool,
+        trace: bool,
+        decode: bool = False,
+    ) -> There:
+        """What is there, by one listing of each folder.
+
+        own: the images that are looked at, default all. decode: every picture is read, else only
+        those whose size is not as it was written.
+        """
+        rows = self.merged("images")[0]
+        keys = set(rows) if own is None else rows.keys() & set(own)
         if trace:
-            keys &= self.done("trace")
+            keys &= self.traced()
+        sizes = sizes_in(self.path, ".png")
+        pictures = {key: self.path / name for key in keys if (name := f"img_{key}.png") in sizes}
+        faults = self.picture_faults(pictures, rows, sizes, decode=decode)
+        complete = set(pictures)
         if latents:
-            kept = names_in(self.path / "latents")
-            keys = {key for key in keys if f"img_{key}.safetensors" in kept}
-        pictures = names_in(self.path)
-        return {key for key in keys if f"img_{key}.png" in pictures}
+            files, more = self.latents_faults(complete)
+            complete &= files
+            faults |= more
+        return There(complete - {key_of(path) for path in faults}, faults)
+
+    def traced(self) -> set[Key]:
+        """The images with a row of trace.csv for every step."""
+        rows = self.merged("trace")[0]
+        most = max(map(len, rows.values()), default=0)
+        last = str(most - 1)
+        return {
+            key
+            for key, of_key in rows.items()
+            if len(of_key) == most and of_key[-1].get("step") == last
+        }
+
+    def picture_faults(
+        self,
+        pictures: Mapping[Key, Path],
+        rows: Mapping[Key, list[Row]] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        *,
+        decode: bool = False,
+    ) -> dict[Path, str]:
+        """Faults of the run's own pictures; copies in another format are not looked at.
+
+        rows, sizes: of images.csv and of the files by name, where they are known already. decode:
+        see `look`.
+        """
+        rows = self.merged("images")[0] if rows is None else rows
+        to_read = []
+        for key, path in pictures.items():
+            if path.suffix != ".png" or key not in rows:
+                continue
+            written = rows[key][-1].get("file_bytes")  # older runs do not tell
+            size = path.stat().st_size if sizes is None else sizes[path.name]
+            if decode or not written or written != str(size):
+                to_read.append((path, picture_fault if decode or written else ends_fault))
+        with ThreadPoolExecutor(4) as pool:
+            faults = list(pool.map(lambda entry: entry[1](entry[0]), to_read))
+        return {path: fault for (path, _), fault in zip(to_read, faults) if fault}
+
+    def latents_faults(self, keys: Collection[Key]) -> tuple[set[Key], dict[Path, str]]:
+        """(those of the images that have latents, faults of files). One of the same size as a whole
+        one is not read.
+        """
+        sizes = sizes_in(self.path / "latents", ".safetensors")
+        there = {key for key in keys if f"img_{key}.safetensors" in sizes}
+        of_whole: set[int] = set()
+        faults = {}
+        for key in sorted(there):
+            path = self.latents_path(key)
+            if sizes[path.name] not in of_whole:
+                fault = tensors_fault(path)
+                if fault:
+                    faults[path] = fault
+                else:
+                    of_whole.add(sizes[path.name])
+        return there, faults
 
     def is_whole(self, asked: dict) -> bool:
         """Whether every image has its rows, which are written after it, and its latents."""
         wanted = Asked(**asked)
         keys = wanted.keys()
-        tables = ["images", "trace"] if wanted.trace else ["images"]
-        if not all(self.done(table).issuperset(keys) for table in tables):
+        if not self.done("images").issuperset(keys):
+            return False
+        if wanted.trace and not self.traced().issuperset(keys):
             return False
         kept = names_in(self.path / "latents") if wanted.latents else set()
         return not wanted.latents or all(f"img_{key}.safetensors" in kept for key in keys)
@@ -149,6 +238,12 @@ class RunFolder(Store):
                 "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>)?"
             )
         return found
+
+
+def key_of(path: Path) -> Key:
+    """The image that a file is about, whose name begins with img_PPPP_SS."""
+    _, prompt, sample = path.stem.split("_")
+    return Key(int(prompt), int(sample))
 
 
 def names_in(folder: Path) -> set[str]:

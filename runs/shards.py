@@ -38,6 +38,10 @@ class Shard:
 WHOLE = Shard()
 
 
+# Flags of one call, which the command that makes all of it has not.
+OF_A_CALL = ("shard", "verify")
+
+
 class InPieces:
     """Something that is made whole or in pieces, as its flags say."""
 
@@ -53,7 +57,7 @@ class InPieces:
     @property
     def typed_for_whole(self) -> dict[str, Any]:
         """What one would type for all of it."""
-        return {name: value for name, value in self.typed.items() if name != "shard"}
+        return {name: value for name, value in self.typed.items() if name not in OF_A_CALL}
 
 
 def parse_shard(text: str) -> Shard:

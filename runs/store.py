@@ -11,8 +11,10 @@ anew, the manifest and the tables, only one process changes at a time (`changing
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -195,7 +197,27 @@ class Store:
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{file} is no configuration of a run ({error})") from error
+            raise ValueError(
+                f"{file} is no configuration of a {self.what} ({error}): give the command of the "
+                f"{self.what} again, which writes it anew"
+            ) from error
+
+    def readable_config(self) -> dict:
+        """config.json; nothing where there is none, or a damaged one, which is written anew by
+        whoever goes on.
+        """
+        with suppress(OSError, ValueError):
+            return self.config()
+        return {}
+
+    def command(self) -> str:
+        """The command that makes what is missing, as config.json has it; it starts nothing over.
+        Empty where it is not known.
+        """
+        with suppress(ValueError):
+            words = shlex.split(str(self.readable_config().get("command", "")))
+            return shlex.join(word for word in words if word != "--overwrite")
+        return ""
 
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
@@ -350,15 +372,32 @@ class Store:
         """Rows of a file by key; none where there is no file. Raises ValueError."""
         about = self.tables[table]
         found: dict[Any, list[Row]] = {}
-        for row in read_csv(file):
-            try:
+        try:
+            for row in whole_rows(file):
                 found.setdefault(about(row), []).append(row)
-            except (KeyError, ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{file} is no table {table} of a {self.what} "
-                    f"({type(error).__name__}: {error}): mend it or move it away"
-                ) from error
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise ValueError(
+                f"{file} is no table {table} of a {self.what} ({type(error).__name__}: {error}): "
+                "mend it, or move it away; what it lacks is made again"
+            ) from error
         return found
+
+
+def whole_rows(file: Path) -> list[Row]:
+    """Rows of a table; none where there is no file. A last one that was cut, in the middle of a
+    value or before it, is none.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8") as opened:
+            rows = list(csv.DictReader(opened))
+            size = opened.buffer.seek(0, os.SEEK_END)
+            opened.buffer.seek(max(0, size - 1))
+            ends_a_line = opened.buffer.read() == b"\n"
+    except FileNotFoundError:
+        return []
+    if rows and (None in rows[-1].values() or not ends_a_line):
+        rows.pop()
+    return rows
 
 
 def in_order(found: dict[Any, list[Row]]) -> list[Row]:

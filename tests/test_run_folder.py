@@ -265,7 +265,7 @@ def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
         folder.save_image(key, picture(0))
     add(folder, "images", [row(KEYS[0]), row(KEYS[1])])
     add(folder, "images", [row(KEYS[3])])
-    add(folder, "trace", [row(KEYS[0])])
+    add(folder, "trace", [row(KEYS[0], step=0)])
     folder.save_latents(KEYS[1], {"initial": torch.zeros(1)})
     assert folder.complete(latents=False, trace=False) == set(KEYS[:2])
     assert folder.complete(latents=True, trace=False) == {KEYS[1]}
@@ -273,25 +273,149 @@ def test_complete_wants_image_row_and_what_was_asked_for(tmp_path):
     assert folder.complete(latents=True, trace=True) == set()
 
 
-def test_each_folder_is_listed_once_whatever_it_holds(tmp_path, monkeypatch):
+@pytest.mark.parametrize("columns", [[], ["file_bytes"]])
+def test_each_folder_is_listed_once_whatever_it_holds(tmp_path, monkeypatch, columns):
     folder = RunFolder(tmp_path)
-    folder.add("0", images=[row(key, unet_evals=2) for key in KEYS])
     for key in KEYS:
-        folder.image_path(key).touch()
-        folder.latents_path(key).parent.mkdir(exist_ok=True)
-        folder.latents_path(key).touch()
+        size = folder.save_image(key, picture(0))
+        folder.save_latents(key, {"initial": torch.zeros(1)})
+        folder.add(str(key), images=[row(key, **dict.fromkeys(columns, size))])
     folder.publish()
     listed = []
-    listdir = os.listdir
+    scandir = os.scandir
 
     def counted(path):
         listed.append(Path(path))
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(os, "listdir", counted)
+    monkeypatch.setattr(os, "scandir", counted)
+    monkeypatch.setattr(os, "listdir", fail)
     monkeypatch.setattr(Path, "exists", lambda path: path.name == "images.csv")
     assert folder.complete(latents=True, trace=False) == set(KEYS)
     assert listed.count(tmp_path) == listed.count(tmp_path / "latents") == 1
+
+
+# --- damage
+
+
+DAMAGE = [b"", b"no picture", None]  # None: cut in the middle
+
+
+def damage(file: Path, content: bytes | None) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+
+
+def made(path: Path, **columns) -> RunFolder:
+    """A run with latents and a trace, as its job leaves it. columns: in the place of the size."""
+    folder = opened(path)
+    for key in KEYS:
+        size = folder.save_image(key, picture(key.sample))
+        folder.save_latents(key, {"initial": torch.zeros(3)})
+        steps = [row(key, step=k, scale=7.5) for k in range(3)]
+        folder.add(str(key), images=[row(key, **(columns or {"file_bytes": size}))], trace=steps)
+    folder.publish()
+    return folder
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+@pytest.mark.parametrize("columns", [{}, {"seed": 1}])
+def test_a_damaged_picture_is_not_complete_and_named(tmp_path, content, columns):
+    """Also in a run of an earlier version, whose table does not tell sizes."""
+    folder = made(tmp_path, **columns)
+    damage(folder.image_path(KEYS[2]), content)
+    there = folder.look(latents=True, trace=True)
+    assert there.complete == set(KEYS) - {KEYS[2]}
+    assert list(there.damaged) == [folder.image_path(KEYS[2])]
+    assert folder.picture_faults(folder.images()) == there.damaged
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+def test_damaged_latents_are_not_complete_and_named(tmp_path, content):
+    folder = made(tmp_path)
+    damage(folder.latents_path(KEYS[0]), content)
+    there = folder.look(latents=True, trace=False)
+    assert there.complete == set(KEYS[1:]) and list(there.damaged) == [folder.latents_path(KEYS[0])]
+    assert folder.complete(latents=False, trace=False) == set(KEYS)
+
+
+def test_a_picture_of_another_size_is_read(tmp_path):
+    """One that somebody compressed again is whole; one with a hole is not."""
+    folder = made(tmp_path)
+    file = folder.image_path(KEYS[0])
+    Image.open(file).save(file, compress_level=0)
+    assert folder.complete(latents=True, trace=True) == set(KEYS)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50] + whole[52:])
+    assert folder.complete(latents=True, trace=True) == set(KEYS[1:])
+
+
+def test_all_pictures_are_read_where_that_is_asked_for(tmp_path):
+    folder = made(tmp_path)
+    file = folder.image_path(KEYS[0])
+    content = bytearray(file.read_bytes())
+    content[45] ^= 1
+    file.write_bytes(content)
+    options = {"latents": True, "trace": True}
+    assert folder.look(**options).complete == set(KEYS)
+    assert folder.look(**options, decode=True).complete == set(KEYS[1:])
+    assert folder.look(KEYS[1:], **options, decode=True).damaged == {}
+
+
+def test_copies_in_another_format_are_not_looked_at(tmp_path):
+    folder = made(tmp_path)
+    folder.image_path(KEYS[0]).unlink()
+    (tmp_path / f"img_{KEYS[0]}.jpg").write_bytes(b"mine")
+    assert folder.picture_faults(folder.images()) == {}
+
+
+def test_a_file_that_is_being_written_is_no_damage(tmp_path):
+    folder = made(tmp_path)
+    (tmp_path / f".img_{KEYS[0]}.png.host.12.part").write_bytes(b"half")
+    (tmp_path / "latents" / f".img_{KEYS[0]}.safetensors.host.12.part").write_bytes(b"half")
+    there = folder.look(latents=True, trace=True, decode=True)
+    assert there.complete == set(KEYS) and not there.damaged
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [2], [0, 1, 2]])
+def test_rows_that_are_missing_in_the_trace(tmp_path, lost):
+    folder = made(tmp_path)
+    rows = read_csv(tmp_path / "trace.csv")
+    left = [
+        entry
+        for entry in rows
+        if (entry["key"], int(entry["step"])) not in [(str(KEYS[1]), step) for step in lost]
+    ]
+    write_csv(tmp_path / "trace.csv", left)
+    assert folder.complete(latents=True, trace=True) == set(KEYS) - {KEYS[1]}
+    assert folder.complete(latents=True, trace=False) == set(KEYS)
+    asked = {"start": 0, "end": 2, "samples": 2, "of": 4, "latents": True}
+    assert folder.is_whole(asked) and not folder.is_whole(asked | {"trace": True})
+
+
+@pytest.mark.parametrize("table", ["images", "trace"])
+def test_a_table_that_is_cut_anywhere_has_no_half_row(tmp_path, table):
+    """Not half a value either, such as 7 of 7.5."""
+    folder = made(tmp_path)
+    whole = folder.rows(table)
+    file = tmp_path / f"{table}.csv"
+    text = file.read_bytes()
+    begin = len(text.splitlines(keepends=True)[0])
+    for length in range(begin, len(text)):
+        file.write_bytes(text[:length])
+        rows = folder.rows(table)
+        assert rows == whole[: len(rows)] and len(rows) < len(whole)
+    assert folder.complete(latents=True, trace=True) == set(KEYS[:-1])
+
+
+def test_the_command_that_mends_a_run_starts_nothing_over(tmp_path):
+    folder = opened(tmp_path)
+    command = "python generate_images.py '--prompts=a b.csv' --overwrite --seed=2"
+    write_json(tmp_path / "config.json", {"command": command})
+    assert folder.command() == "python generate_images.py '--prompts=a b.csv' --seed=2"
+    for content in ("{", "3", '{"command": "\'"}', "{}", ""):
+        (tmp_path / "config.json").write_text(content)
+        assert folder.command() == ""
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
@@ -362,10 +486,16 @@ def test_publishing_leaves_a_place_for_other_processes(tmp_path):
     assert notes.done("notes") == {1, 2} and notes.manifest()["pages"] == 2
 
 
-@pytest.mark.parametrize("content", ["number,text\nx,a\n", "text\na\n", "number\n\n,"])
+@pytest.mark.parametrize("content", ["number,text\nx,a\n", "text\na\n", "number\n\n,\n"])
 def test_a_table_that_is_none_is_named(tmp_path, content):
     (tmp_path / "notes.csv").write_text(content)
     with pytest.raises(ValueError, match=r"notes.csv is no table notes of a note book"):
+        Notes(tmp_path).rows("notes")
+
+
+def test_a_table_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "notes.csv").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ValueError, match=r"notes.csv is no table notes .* move it away"):
         Notes(tmp_path).rows("notes")
 
 
@@ -388,5 +518,7 @@ def test_a_broken_config_is_told(tmp_path, content):
     folder = opened(tmp_path)
     assert folder.config() == {"command": "x"} and RunFolder(tmp_path / "none").config() == {}
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="config.json is no configuration of a run"):
+    with pytest.raises(
+        ValueError, match="config.json is no configuration of a run .* give the command"
+    ):
         folder.config()

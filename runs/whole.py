@@ -1,0 +1,116 @@
+"""Whether a file that a run wrote is whole: by its size and its ends, or by all of it.
+
+A fault is the end of a sentence, such as `is empty`; a whole file has none. A file that a process
+is writing has another name until it is whole (`runs.files.write_bytes`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from memorization_suite.runs.lazy import Image, np
+from memorization_suite.runs.text import counted
+
+# The first and the last bytes of a PNG.
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+END = b"\0\0\0\0IEND\xaeB`\x82"
+# Bytes that tell how long the header of a safetensors file is.
+PREFIX = 8
+# Damaged files that are told one by one.
+TOLD = 3
+
+
+def sizes_in(folder: Path, suffix: str) -> dict[str, int]:
+    """Name -> bytes of the files in a folder with this ending, by one listing; none where there is
+    no folder.
+    """
+    sizes = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(suffix):
+                    with suppress(FileNotFoundError):  # another process may remove it
+                        sizes[entry.name] = entry.stat().st_size
+    except FileNotFoundError:
+        return {}
+    return sizes
+
+
+def ends_fault(path: Path) -> str:
+    """Of a PNG by its first and its last bytes."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(SIGNATURE))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(END)))
+            end = file.read()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not size:
+        return "is empty"
+    if start != SIGNATURE:
+        return "is no PNG"
+    return "" if end == END else "is cut short"
+
+
+def picture_fault(path: Path) -> str:
+    """Of a PNG by all of it: every checksum, every pixel."""
+    fault = ends_fault(path)
+    if fault:
+        return fault
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"cannot be decoded ({error})"
+    return ""
+
+
+def tensors_fault(path: Path) -> str:
+    """Of a safetensors file: its header against its size."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(PREFIX), "little")
+            header = json.loads(file.read(min(length, size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return "is no safetensors file" if size else "is empty"
+    wanted = PREFIX + length + max(ends, default=0)
+    return "" if size == wanted else f"has {size} of {wanted} bytes"
+
+
+def array_fault(path: Path) -> str:
+    """Of a file of NumPy: its header against its size."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return "is no whole array"
+    return ""
+
+
+def told(damaged: Mapping[Path, str], folder: Path) -> str:
+    """`2 files are damaged (img_0000_00.png is empty; img_0001_00.png is cut short)`.
+
+    damaged: file below the folder -> its fault.
+    """
+    each = [f"{path.relative_to(folder)} {fault}" for path, fault in sorted(damaged.items())]
+    more = [f"and {len(each) - TOLD} more"] if len(each) > TOLD else []
+    is_are = "is" if len(each) == 1 else "are"
+    faults = "; ".join([*each[:TOLD], *more])
+    return f"{counted(len(each), 'file')} {is_are} damaged ({faults})"
+
+
+def say_damaged(damaged: Mapping[Path, str], folder: Path) -> None:
+    """Says on stderr what is damaged in a folder and made again."""
+    if damaged:
+        print(f"{folder}: {told(damaged, folder)}: made again", file=sys.stderr)
