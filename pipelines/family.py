@@ -11,7 +11,14 @@ from memorization_suite.pipelines.kinds import Kind, Read, Unknown
 from memorization_suite.pipelines.model_files import every_file
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
+from memorization_suite.runs.weights import Incomplete
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
+
+# What to type in the place of a model that cannot be loaded.
+GIVE = (
+    "Give a local diffusers folder (download/README.md tells how to get one), or use the embedded "
+    "model with --model_id tiny."
+)
 
 
 @frozen_settings
@@ -69,13 +76,13 @@ def can_load(flag: str, model_id: str) -> Iterator[None]:
         yield
     except Unusable:
         raise
+    except Incomplete as error:
+        raise Unusable(f"cannot load {flag} {model_id}: {error}. {GIVE}") from error
     except Exception as error:
         if Path(model_id).exists():
             where = "it is not complete"
         else:
             where = "it is not on this machine and the hub cannot be reached, or has no such model"
         raise Unusable(
-            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). "
-            "Give a local diffusers folder (download/README.md tells how to get one), or use the "
-            "embedded model with --model_id tiny."
+            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). {GIVE}"
         ) from error

@@ -13,8 +13,8 @@ from memorization_suite.pipelines.kinds import UNET_FILES, Kind, Read, reader, s
 from memorization_suite.pipelines.model_files import files_of_parts
 from memorization_suite.pipelines.models import INDEX, read_index
 from memorization_suite.pipelines.stable_diffusion import fit
+from memorization_suite.pipelines.stable_diffusion.parts import checked
 from memorization_suite.runs.lazy import Lazy, torch
-from memorization_suite.sampling.denoiser import Unusable
 
 if TYPE_CHECKING:
     from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
@@ -81,8 +81,9 @@ class StableDiffusion(Family):
     ) -> MemorizationPipeline:
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
-            library.utils.logging.set_verbosity_error()
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+        if unet_id:
+            fit.check_unet(unet_id, reader(source))
         pipe = pipeline_class().from_pretrained(
             source,
             dtype=kind,
@@ -97,16 +98,13 @@ class StableDiffusion(Family):
         if scheduler != "keep":
             name, settings = SCHEDULERS[scheduler]
             pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
-        fault = fault_of(pipe)
-        if fault:
-            raise Unusable(f"this model cannot be run here: {fault}")
-        # Some tokenizers do not say how many tokens the encoder has places for.
-        places = pipe.text_encoder.config.max_position_embeddings
-        pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, places)
+        fit.check_parts(pipe)
         torch.backends.cudnn.deterministic = True  # a resumed run repeats its images
         pipe.unet.requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
-        return pipe.to(device)
+        pipe.to(device)
+        fit.check_prediction(pipe, reader(source))
+        return pipe
 
 
 def latent_side(unet: dict) -> int:
@@ -126,24 +124,17 @@ def is_local(source: str) -> bool:
 
 def load_unet(unet_id: str, dtype: torch.dtype):
     """The UNet of a folder or hub id, itself or in its subfolder `unet`. Raises Incomplete."""
-    unet, told = loaded_unet(unet_id, dtype)
-    Report.of(told, unet).check("the UNet", unet_id)
-    return unet
-
-
-def loaded_unet(unet_id: str, dtype: torch.dtype):
-    """The UNet and what the loader tells of it."""
     revision = None if Path(unet_id).is_dir() else revision_of(unet_id, *UNET_FILES[::-1])
 
     def load(subfolder: str | None):
-        return diffusers.UNet2DConditionModel.from_pretrained(
+        return checked(
+            diffusers.UNet2DConditionModel,
+            "the UNet",
             unet_id,
             subfolder=subfolder,
             torch_dtype=dtype,
             revision=revision,
             local_files_only=is_local(unet_id),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
         )
 
     if (Path(unet_id) / "config.json").is_file():
@@ -152,26 +143,3 @@ def loaded_unet(unet_id: str, dtype: torch.dtype):
         return load("unet")
     except OSError:
         return load(None)
-
-
-def fault_of(pipe: MemorizationPipeline) -> str:
-    """What is not as in Stable Diffusion 1 or 2; empty when all is."""
-    scheduler = pipe.scheduler.config
-    unet = pipe.unet.config
-    kind = scheduler.get("prediction_type")
-    if kind not in ("epsilon", "v_prediction"):
-        return f"its scheduler's prediction_type is {kind!r}, not 'epsilon' or 'v_prediction'"
-    if scheduler.get("rescale_betas_zero_snr"):
-        return "its schedule ends at zero signal-to-noise, where v cannot be turned into noise"
-    latent_channels = pipe.vae.config.latent_channels
-    if unet.in_channels != latent_channels:
-        return f"its UNet reads {unet.in_channels} channels, its VAE gives {latent_channels}"
-    width = pipe.text_encoder.config.hidden_size
-    if unet.cross_attention_dim != width:
-        return (
-            f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives "
-            f"{width}"
-        )
-    if unet.addition_embed_type is not None:
-        return "its UNet wants additional embeddings (Stable Diffusion XL?)"
-    return ""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
+from memorization_suite.pipelines.stable_diffusion.fit import fault_of_inputs
+from memorization_suite.pipelines.stable_diffusion.parts import NOT_CHECKED, load_networks
+from memorization_suite.pipelines.stable_diffusion.tokens import fit_tokenizer
 from memorization_suite.sampling.batch import Batch
+from memorization_suite.sampling.denoiser import Unusable
 from memorization_suite.sampling.hooks import Hooks
 from memorization_suite.sampling.sample import sample
 
@@ -21,6 +27,25 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
     method = build_mitigation("per_sample", target_loss=0.9)
     images = pipe("a prompt", mitigation=method, num_images_per_prompt=4).images
     """
+
+    @classmethod
+    def from_pretrained(cls, source, **options):
+        """As diffusers' own, for a folder or hub id, but a model is refused that would not be the
+        one that was trained: whose files lack tensors, or whose tokenizer does not fit
+        (`runs.weights.Incomplete`, a ValueError).
+
+        Where networks are built in another way (`parts.NOT_CHECKED`) their tensors are not checked.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = Path(cls.download(source, **options))
+        networks = {}
+        if not any(options.get(name) for name in NOT_CHECKED):
+            networks = load_networks(folder, cls.load_config(folder), **options)
+        pipe = super().from_pretrained(folder, **options | networks)
+        pipe.register_to_config(_name_or_path=str(source))
+        fit_tokenizer(pipe)
+        return pipe
 
     @torch.no_grad()
     def __call__(self, prompt=None, *args, mitigation: Hooks | None = None, **kwargs):
@@ -51,6 +76,9 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
         output_type="pil",
         return_dict=True,
     ):
+        fault = fault_of_inputs(self.unet.config)
+        if fault:
+            raise Unusable(f"with a mitigation this model cannot be run: {fault}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         prompts = [one for one in prompts for _ in range(num_images_per_prompt)]
         height = height or self.native_size

@@ -1,0 +1,88 @@
+"""The networks of a model folder, each loaded with the report of the library that does it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.runs.lazy import Lazy, torch
+from memorization_suite.runs.weights import Report, quiet_reports
+
+diffusers = Lazy("diffusers")
+transformers = Lazy("transformers")
+
+# Arguments of `from_pretrained` that change how a network is built or where it lies: with one of
+# these diffusers loads it itself, and nothing is checked.
+NOT_CHECKED = (
+    "custom_pipeline",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_state_dict",
+    "provider",
+    "quantization_config",
+    "use_flashpack",
+    "use_onnx",
+)
+
+
+def load_networks(folder: Path, index: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """Part -> network, for all that the index names and the options do not give.
+
+    index: of model_index.json. options: of `from_pretrained`. Raises Incomplete.
+    """
+    networks = {}
+    for part, entry in index.items():
+        kind = None if part in options else class_of(entry)
+        if kind is not None and (folder / part).is_dir():
+            networks[part] = load_network(folder / part, part, kind, **options)
+    return networks
+
+
+def class_of(entry: Any) -> type | None:
+    """The class of a network by its entry in model_index.json, (library, name); None for others."""
+    if not isinstance(entry, (list, tuple)) or len(entry) != 2 or None in entry:
+        return None
+    library, name = entry
+    if hasattr(diffusers.pipelines, library):
+        module = getattr(diffusers.pipelines, library)
+    else:
+        module = importlib.import_module(library)
+    kind = getattr(module, name, None)
+    networks = (diffusers.ModelMixin, transformers.PreTrainedModel)
+    return kind if isinstance(kind, type) and issubclass(kind, networks) else None
+
+
+def load_network(
+    folder: Path, part: str, kind: type, *, dtype: Any = None, variant: str | None = None, **options
+) -> Any:
+    """A network as diffusers loads it. dtype: one for all, or of each part.
+
+    Raises Incomplete when tensors are missing or have another shape.
+    """
+    if isinstance(dtype, dict):
+        dtype = dtype.get(part, dtype.get("default", torch.float32))
+    ours = issubclass(kind, diffusers.ModelMixin)
+    passed = (
+        ("use_safetensors", "low_cpu_mem_usage", "disable_mmap") if ours else ("use_safetensors",)
+    )
+    given = {name: options[name] for name in passed if name in options}
+    if variant and any(f".{variant}" in file.name for file in folder.iterdir()):
+        given["variant"] = variant
+    given["torch_dtype" if ours else "dtype"] = dtype
+    return checked(kind, f"its {part}", folder, **given)
+
+
+def checked(kind: Any, what: str, place: str | Path, **options: Any) -> Any:
+    """The network of a class that diffusers or transformers load from a folder or hub id.
+
+    what: it is, for people. Raises Incomplete when tensors are missing or have another shape.
+    """
+    with quiet_reports():
+        network, told = kind.from_pretrained(
+            place, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    Report.of(told, network).check(what, place)
+    return network

@@ -1,0 +1,109 @@
+"""Whether a tokenizer tells captions apart and belongs to its text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from memorization_suite.runs.notices import say
+from memorization_suite.runs.weights import Incomplete
+
+if TYPE_CHECKING:
+    from memorization_suite.pipelines.stable_diffusion.pipeline import MemorizationPipeline
+
+# What CLIP's tokenizers put behind an entry that ends a word.
+WORD_END = "</w>"
+# How many entries of a vocabulary are tried, of all and of the last ones: a merges file that was
+# cut lacks those.
+TRIED = 200
+LAST = 20
+# The least share that must come back as they are; of CLIP's own vocabulary all do.
+COME_BACK = 0.9
+# The least share of the text encoder's rows that a tokenizer of the same model uses.
+USED = 0.9
+
+
+def fit_tokenizer(pipe: MemorizationPipeline) -> None:
+    """Lets the tokenizer cut captions where the text encoder ends.
+
+    Raises Incomplete where the two cannot be of one model; says on stderr where they hardly are.
+    """
+    tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
+    if tokenizer is None or encoder is None:
+        return
+    # Some tokenizers do not say how many tokens the encoder has places for.
+    places = getattr(encoder.config, "max_position_embeddings", tokenizer.model_max_length)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, places)
+    rows = encoder.get_input_embeddings().num_embeddings
+    fault = fault_of_size(tokenizer, rows) or fault_of_tokens(tokenizer)
+    if fault:
+        raise Incomplete(f"its tokenizer {fault}")
+    entries = len(tokenizer)
+    if entries < USED * rows:
+        say(f"the tokenizer has {entries} entries, the text encoder {rows}: are they of one model?")
+
+
+def fault_of_size(tokenizer: Any, rows: int) -> str:
+    """Whether there are tokens without a row in the text encoder's table; empty if not."""
+    beyond = [token for token, i in tokenizer.get_vocab().items() if i >= rows]
+    if not beyond:
+        return ""
+    return (
+        f"has {len(tokenizer)} entries, and its text encoder's table only {rows}: "
+        f"{', '.join(map(repr, beyond[:3]))} has no embedding"
+    )
+
+
+def fault_of_tokens(tokenizer: Any) -> str:
+    """Why captions are not what the text encoder would read; empty if they are."""
+    special = set(tokenizer.all_special_ids)
+    own = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+    if len(own) < 2:
+        return f"has no vocabulary: {len(tokenizer)} entries, none of them a word"
+    texts = [tokenizer.decode([i]) for i in spread(own, TRIED)]
+    try:
+        empty, *tried = padded(tokenizer, ["", *texts])
+        begins_and_ends = tokenizer("").input_ids
+    except Exception as error:  # whatever a damaged one raises
+        return f"cannot take a caption apart ({type(error).__name__}: {error})"
+    if len(begins_and_ends) < 2:
+        return "puts no begin and no end token around a caption"
+    begin, end = begins_and_ends[0], begins_and_ends[-1]
+    if any(ids[0] != begin or end not in ids[1:] for ids in tried):
+        return "does not begin and end every caption with the same tokens"
+    different = {tuple(ids) for ids in tried} - {tuple(empty)}
+    if 2 * len(different) < len(tried):
+        return f"does not tell captions apart: {len(tried)} texts give {len(different)} different"
+    return fault_of_words(tokenizer)
+
+
+def padded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Their tokens, as diffusers asks for them."""
+    length = tokenizer.model_max_length
+    return tokenizer(
+        list(texts), padding="max_length", max_length=length, truncation=True
+    ).input_ids
+
+
+def fault_of_words(tokenizer: Any) -> str:
+    """Whether words of a vocabulary like CLIP's fall into pieces; empty if they do not."""
+    words = {
+        i: token.removesuffix(WORD_END)
+        for token, i in tokenizer.get_vocab().items()
+        if token.endswith(WORD_END) and len(token) > len(WORD_END) + 1
+    }
+    ids = [i for i in sorted(words) if words[i].isascii() and words[i].isalpha()]
+    for some in (spread(ids, TRIED), ids[-LAST:]):
+        whole = [i for i in some if tokenizer(words[i]).input_ids[1:-1] == [i]]
+        if len(whole) < COME_BACK * len(some):
+            broken = next(words[i] for i in some if i not in whole)
+            return (
+                f"takes {len(some) - len(whole)} of {len(some)} words of its own vocabulary to "
+                f"pieces ({broken!r}): its merges are not complete"
+            )
+    return ""
+
+
+def spread(values: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of them, evenly from the first to the last."""
+    return values[:: -(-len(values) // most)] if values else values
