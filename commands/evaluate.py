@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from memorization_suite.commands.detect_plan import look_at
+from memorization_suite.commands.scored import (
+    Scored,
+    config_beside,
+    files_of,
+    names_of,
+    other_prompts,
+    other_settings,
+    printable,
+    source_names,
+)
 from memorization_suite.commands.settings import split
-from memorization_suite.detection.evaluation.roc import RESAMPLES, RULES, check
+from memorization_suite.detection.evaluation.roc import CAVEATS, RESAMPLES, RULES, check
 from memorization_suite.detection.evaluation.roc_plots import write_plots
 from memorization_suite.detection.evaluation.score_files import (
     FORMATS,
@@ -24,17 +31,18 @@ from memorization_suite.detection.evaluation.score_files import (
 from memorization_suite.detection.evaluation.summary import (
     RATES,
     figure_text,
+    has_no_interval,
     percent,
     scores_of,
     summarize,
-    tpr_name,
+    tpr_text,
     warnings_of,
 )
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.progress import to_open
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
-from memorization_suite.runs.store import Store
+from memorization_suite.runs.spread import RULE
 from memorization_suite.runs.text import table_text
 
 
@@ -104,17 +112,6 @@ class EvaluationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A detector's scores of both sets."""
-
-    name: str
-    memorized: list[PromptScore]
-    ordinary: list[PromptScore]
-    # Where the memorized and the ordinary prompts came from, empty if that is not known.
-    sources: tuple[str, str]
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Figures of detectors. str() is the printed table."""
 
@@ -139,11 +136,16 @@ class Evaluation:
         return to_open(self.settings.out / "roc.png")
 
     def __str__(self) -> str:
-        table = table_text([shown(row, self.settings.fpr) for row in self.rows])
-        return (
-            f"{table}\nTPR by the rule {self.settings.rule}; [95 % interval] from {RESAMPLES} "
-            "resamples of the prompts of each set"
-        )
+        rule = self.settings.rule
+        caveat = f" ({CAVEATS[rule]})" if rule in CAVEATS else ""
+        lines = [
+            table_text([shown(row, self.settings.fpr) for row in self.rows]),
+            f"TPR by the rule {rule}{caveat}; [95 % interval] from {RESAMPLES} resamples of the "
+            "prompts of each set",
+        ]
+        if any(map(has_no_interval, self.rows)):
+            lines.append(RULE)
+        return "\n".join(lines)
 
 
 def evaluate(**typed: Any) -> Evaluation:
@@ -160,7 +162,8 @@ def evaluate(**typed: Any) -> Evaluation:
     evaluation = Evaluation(settings, rows)
     if settings.out:
         make_folder(settings.out)
-    for warning in [*other_prompts(detections), *evaluation.warnings]:
+    warnings = [*other_prompts(detections), *other_settings(detections), *evaluation.warnings]
+    for warning in warnings:
         print(warning, file=sys.stderr)
     if settings.out:
         write_csv(settings.out / "evaluation.csv", rows)
@@ -198,63 +201,6 @@ def read_all(settings: EvaluationSettings) -> list[Scored]:
     return detections
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Score files of the files and folders given, each once: of a folder its scores.csv, or those
-    of the folders in it. A folder without one is told on stderr. Raises ValueError for a missing
-    path.
-    """
-    files: dict[Path, Path] = {}
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path} is not there")
-        inside = [path]
-        if path.is_dir():
-            for folder in (path, *(file.parent for file in path.glob("*/manifest.json"))):
-                look_at(folder)
-            inside = sorted(path.glob("scores.csv")) or sorted(path.glob("*/scores.csv"))
-        if not inside:
-            print(f"{path} holds no scores.csv: left out", file=sys.stderr)
-        files |= {file.resolve(): file for file in inside}
-    return list(files.values())
-
-
-def names_of(files: Sequence[Path]) -> list[str]:
-    """Folder name of a scores.csv, else the file's own name; with as many folders before it as tell
-    the files apart, or a number.
-    """
-    every = []
-    for file in files:
-        path = file.resolve()
-        named = path.parent if file.name == "scores.csv" else path.with_suffix("")
-        every.append(named.parts)
-    names = []
-    times: Counter[str] = Counter()
-    for parts in every:
-        size = 1
-        while size < len(parts) and sum(parts[-size:] == other[-size:] for other in every) > 1:
-            size += 1
-        name = printable("/".join(parts[-size:]))
-        times[name] += 1
-        names.append(name if times[name] == 1 else f"{name} ({times[name]})")
-    return names
-
-
-def printable(text: object) -> str:
-    """One line of text that a terminal and a UTF-8 file can take."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
-def source_names(file: Path) -> tuple[str, str]:
-    """Prompt sources as the detector's config.json beside the scores has them; empty where there is
-    none.
-    """
-    config = {}
-    if file.name == "scores.csv":
-        with suppress(OSError, ValueError, RecursionError):
-            config = Store(file.parent).config()
-    return printable(config.get("prompts", "")), printable(config.get("nonmem_prompts", ""))
-
-
 def read_both(file: Path, name: str, settings: EvaluationSettings) -> Scored:
     """Both sets of one file. Raises ValueError."""
     sets = read_scores(file, steps=settings.steps, field=settings.field)
@@ -269,7 +215,8 @@ def read_both(file: Path, name: str, settings: EvaluationSettings) -> Scored:
                 f"{file} holds no scores of {kind} prompts (set {key}): AUC and TPR need both "
                 "sets; two files that hold a set each are given with --memorized and --ordinary"
             )
-    return Scored(name, sets["mem"], sets["nonmem"], source_names(file))
+    config = config_beside(file)
+    return Scored(name, sets["mem"], sets["nonmem"], source_names(config), config)
 
 
 def read_set(file: Path, key: str, settings: EvaluationSettings) -> list[PromptScore]:
@@ -334,29 +281,11 @@ def rows_of(
     rows = []
     for kind, scores in groups.items():
         figures = summarize(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
-        rows.append({"detector": scored.name, "type": kind, **sources, **figures})
+        row = {"detector": scored.name, "type": kind, **sources, **figures}
+        if settings.rule in CAVEATS:
+            row["rule_is"] = CAVEATS[settings.rule]
+        rows.append(row)
     return rows
-
-
-def other_prompts(detections: Sequence[Scored]) -> list[str]:
-    """A warning for each detector that was not scored on the prompts of the first, as far as the
-    files tell.
-    """
-    first = detections[0]
-    return [
-        f"{other.name} was not scored on the same prompts as {first.name}: their figures are not "
-        "comparable"
-        for other in detections[1:]
-        if differ(first.memorized, other.memorized) or differ(first.ordinary, other.ordinary)
-    ]
-
-
-def differ(ours: Sequence[PromptScore], theirs: Sequence[PromptScore]) -> bool:
-    """Whether these are scores of different prompts, as far as the files tell."""
-    first = sorted(score.prompt for score in ours)
-    second = sorted(score.prompt for score in theirs)
-    known = all(first + second)
-    return first != second if known else len(first) != len(second)
 
 
 def shown(row: dict, fprs: Sequence[float]) -> dict[str, str]:
@@ -368,7 +297,7 @@ def shown(row: dict, fprs: Sequence[float]) -> dict[str, str]:
         "negatives": str(row["negatives"]),
         "resolution": f"{row['resolution']:.4f}" if row["resolution"] else "-",
         "AUC": figure_text(row, "auc"),
-        **{percent(fpr): figure_text(row, tpr_name(fpr)) for fpr in fprs},
+        **{percent(fpr): tpr_text(row, fpr) for fpr in fprs},
         "accuracy": figure_text(row, "accuracy"),
         "ordinary prompts": Path(row["ordinary_prompts"]).name,
     }

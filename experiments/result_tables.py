@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from memorization_suite import tiny
+from memorization_suite.detection.evaluation.summary import figure_text
 from memorization_suite.experiments.reference_tables import Rows
 from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.runs.text import markdown_table
@@ -54,19 +55,23 @@ def percent(value: float | None) -> str:
 
 
 def with_interval(values: dict[str, float] | None, digits: int = 2) -> str:
-    """`0.12 [0.10, 0.14]`; `-` when there is nothing."""
-    if values is None:
-        return "-"
-    mean, low, high = (f"{values[name]:.{digits}f}" for name in ENDS)
-    return f"{mean} [{low}, {high}]"
+    """`0.12 [0.10, 0.14]`; `0.12` without an interval, `-` when there is nothing."""
+    return interval_text(values, lambda value: f"{value:.{digits}f}")
 
 
 def percent_with_interval(values: dict[str, float] | None) -> str:
     """The same of a share, in percent."""
+    return interval_text(values, percent)
+
+
+def interval_text(values: dict[str, float] | None, text: Callable[[float], str]) -> str:
+    """The mean and its interval, if there is one, each as `text` has it."""
     if values is None:
         return "-"
-    mean, low, high = (percent(values[name]) for name in ENDS)
-    return f"{mean} [{low}, {high}]"
+    mean, low, high = (values[name] for name in ENDS)
+    if math.isnan(low):
+        return text(mean)
+    return f"{text(mean)} [{text(low)}, {text(high)}]"
 
 
 def as_code(rows: Rows) -> str:
@@ -91,8 +96,8 @@ def method_lines(lines: list[Line]) -> list[tuple[str, Line]]:
     others = sorted(lines[1:], key=lambda line: of_copies(line) - of_subject(line))
     named = [(plain["method"], plain)]
     for line in others:
-        no_effect = line["copies"]["high"] >= plain["copies"]["low"]
-        named.append((line["method"] + (" (*)" if no_effect else ""), line))
+        fewer = line["copies"]["high"] < plain["copies"]["low"]  # never without an interval
+        named.append((line["method"] + ("" if fewer else " (*)"), line))
     return named
 
 
@@ -276,12 +281,6 @@ def transitions(model: str) -> str:
 # --- detectors
 
 
-def with_ends(line: Line, name: str) -> str:
-    """A figure of a detector with its interval."""
-    mean, low, high = (line[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def detector_lines(stored: Line) -> list[Line]:
     """Detectors, the largest AUC first."""
     return sorted(stored["detectors"], key=lambda line: -line["auc"])
@@ -294,9 +293,9 @@ def by_auc(stored: Line) -> Rows:
         rows.append(
             {
                 "detector": line["detector"],
-                "AUC": with_ends(line, "auc"),
-                "TPR@1%FPR": with_ends(line, "tpr_at_0.01"),
-                "TPR@3%FPR": with_ends(line, "tpr_at_0.03"),
+                "AUC": figure_text(line, "auc"),
+                "TPR@1%FPR": figure_text(line, "tpr_at_0.01"),
+                "TPR@3%FPR": figure_text(line, "tpr_at_0.03"),
                 "NFE": f"{line['rows per prompt']:.0f}",
                 "s": f"{line['seconds per prompt']:.2f}",
             }

@@ -17,6 +17,7 @@ from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.score import score
 from memorization_suite.experiments.magnitudes import start_magnitudes
+from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.intervals import Mean, mean_over_prompts, share_of_copies
@@ -67,7 +68,9 @@ class ScoredRun:
     def mean(self, quantity: str) -> Mean | None:
         """Mean over prompts; None without any."""
         values = self.values(quantity)
-        return mean_over_prompts(values) if values else None
+        known = quantity_named(quantity)
+        share = bool(known and known.yes)
+        return mean_over_prompts(values, share=share) if values else None
 
     def share_of_copies(self) -> Mean | None:
         """Share of copies; None without any score."""

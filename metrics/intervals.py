@@ -1,6 +1,8 @@
 """Means over prompts with their bootstrap interval, and the share of copies among them.
 
 Values are pairs of a prompt and a number; images of one prompt are no independent observations.
+
+Where all prompts have the same value, `runs/spread.py` says what their interval is.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.spread import NOTHING, exact_interval, is_spread
 
 RESAMPLES = 10_000
 DRAWS = 500_000  # prompts that are drawn at once
@@ -21,15 +24,23 @@ class Mean:
     """A mean over prompts of their means."""
 
     mean: float
-    # Its 95 % interval over prompts.
+    # Its 95 % interval over prompts; not a number where there is none.
     low: float
     high: float
 
 
-def mean_over_prompts(values: Values) -> Mean:
-    """The mean of the prompts' means, of one value or more."""
+def mean_over_prompts(values: Values, *, share: bool = False) -> Mean:
+    """The mean of the prompts' means, of one value or more.
+
+    share: whether every value is a yes or a no (1 or 0).
+    """
     means = list(prompt_means(values).values())
-    return Mean(average(means), *interval(means))
+    return Mean(average(means), *interval(means, share=share))
+
+
+def without_interval(mean: Mean) -> Mean:
+    """The same mean of what is a single observation: prompts that share their training images."""
+    return Mean(mean.mean, *NOTHING)
 
 
 def is_copy(score: float, threshold: float) -> bool:
@@ -46,7 +57,7 @@ def share_of_copies(values: Values, threshold: float) -> Mean | None:
     for prompt, value in values:
         if isfinite(value):
             copies.append((prompt, float(is_copy(value, threshold))))
-    return mean_over_prompts(copies) if copies else None
+    return mean_over_prompts(copies, share=True) if copies else None
 
 
 def prompt_means(values: Values) -> dict[int | None, float]:
@@ -68,15 +79,23 @@ def average(values: Sequence[float]) -> float:
 
 
 def interval(
-    prompt_means: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
+    prompt_means: Sequence[float],
+    *,
+    share: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """(low, high), the 95 % percentile interval of the mean, resampling prompts.
 
-    A single prompt, or none, has no interval, nor have means that are no numbers: (nan, nan).
+    A single prompt, or none, has no interval, nor have means that are no numbers or that are all
+    the same: (nan, nan). share: whether the means are shares; then all 0 and all 1 have an exact
+    one.
     """
-    if len(prompt_means) < 2 or not np.isfinite(prompt_means).all():
-        return nan, nan
     values = np.asarray(prompt_means, dtype=float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return NOTHING
+    if not is_spread(values.min(), values.max()):
+        return exact_interval(values[0], len(values)) if share else NOTHING
     rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS // len(values))
     means = []

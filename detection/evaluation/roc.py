@@ -7,16 +7,21 @@ never flipped: a detector whose sign is wrong has an AUC below 0.5.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.spread import NOTHING, exact_interval, is_spread
 
 Scores: TypeAlias = "Sequence[float] | np.ndarray"
 Figure = Callable[["Curves"], "np.ndarray"]  # (rows,)
 RULES = ("at_most", "wen_strict", "nearest", "interp")
+# What a reader must know of a rule.
+CAVEATS = {
+    "nearest": "one point of the curve, at the false-positive rate beside it, also above the one "
+    "asked for; resamples read it off far apart, so that its interval may reach from 0 to 1"
+}
 RESAMPLES = 2000
 BATCH_VALUES = 100_000  # ROC points that are in memory at once
 
@@ -86,10 +91,16 @@ class Curves:
 
     def nearest_tpr(self, fpr: float) -> np.ndarray:
         """(rows,) TPR of the first corner with the least |FPR - fpr|."""
+        return np.take_along_axis(self.tpr, self.nearest(fpr)[:, None], axis=1)[:, 0]
+
+    def nearest_fpr(self, fpr: float) -> np.ndarray:
+        """(rows,) FPR of that corner, which may be above fpr."""
+        return np.take_along_axis(self.fpr, self.nearest(fpr)[:, None], axis=1)[:, 0]
+
+    def nearest(self, fpr: float) -> np.ndarray:
+        """(rows,) place of that corner."""
         distances = np.abs(self.fpr - fpr)
-        nearest = np.where(self.corners, distances, np.inf).argmin(1)
-        rows = np.arange(len(nearest))
-        return self.tpr[rows, nearest]
+        return np.where(self.corners, distances, np.inf).argmin(1)
 
     def interpolated_tpr(self, fpr: float) -> np.ndarray:
         """(rows,) TPR on the line between the points around fpr; at a step its upper end."""
@@ -188,15 +199,17 @@ def intervals(
     """95 % percentile bootstrap interval of each figure, all from the same resamples.
 
     The prompts of each set are resampled separately. The interval tells how much the figure would
-    move with other prompts of the same kinds; with perfectly separated sets it has no width. A set
-    of one prompt has no interval: (nan, nan). Raises ValueError, see `places_of`.
+    move with other prompts of the same kinds. There is none, (nan, nan), for a set of one prompt,
+    equal scores, or a figure without spread. A figure that is 0 or 1 in all resamples has the exact
+    interval of a share of the smaller set's prompts: an AUC of 1 says that so many pairs, which
+    share no prompt, are in the right order. Raises ValueError, see `places_of`.
     """
     from scipy.stats import bootstrap
 
     first, second, size = places_of(positives, negatives)
-    if min(len(first), len(second)) < 2:
-        nothing = (math.nan, math.nan)
-        return [nothing] * len(figures)
+    smaller = min(len(first), len(second))
+    if smaller < 2 or size < 2:
+        return [NOTHING] * len(figures)
 
     def statistic(some: np.ndarray, others: np.ndarray, axis: int) -> np.ndarray:
         curves = curves_of(some, others, size)
@@ -212,4 +225,7 @@ def intervals(
         rng=np.random.default_rng(seed),
     )
     interval = resampled.confidence_interval
-    return list(zip(interval.low.tolist(), interval.high.tolist()))
+    return [
+        (low, high) if is_spread(low, high) else exact_interval(low, smaller)
+        for low, high in zip(interval.low.tolist(), interval.high.tolist())
+    ]

@@ -35,9 +35,11 @@ def summarize(
     `accuracy`, each with `_low` and `_high` of its 95 % interval; the numbers of `positives` and
     `negatives` that count, `resolution` = 1 / negatives (FPR moves in steps of it), and how many
     scores were left out because they are not finite (`left_out_positives`, `left_out_negatives`).
+    With the rule nearest also `fpr_at_0.01`, the rate at which the TPR was read off.
 
-    The figures are None where a set has no score left, the intervals where one has less than two.
-    Labels are never flipped. Raises ValueError for an unknown rule or a rate outside (0, 1).
+    The figures are None where a set has no score left, the intervals where resampling gives none,
+    see `runs/spread.py`. Labels are never flipped. Raises ValueError for an unknown rule or a rate
+    outside (0, 1).
     """
     check(rule, fprs)
     memorized = finite(positives)
@@ -62,6 +64,8 @@ def summarize(
     ends = intervals(memorized, ordinary, list(figures.values()), seed=seed)
     for (name, figure), interval in zip(figures.items(), ends):
         summary |= figure_with_ends(name, float(figure(curves)[0]), interval)
+    if rule == "nearest":
+        summary |= {fpr_name(fpr): float(curves.nearest_fpr(fpr)[0]) for fpr in fprs}
     return summary
 
 
@@ -83,17 +87,37 @@ def finite(scores: Scores) -> np.ndarray:
 
 
 def tpr_name(fpr: float) -> str:
-    """`tpr_at_0.01`."""
-    return f"tpr_at_{fpr:g}"
+    """`tpr_at_0.01`, with all digits: two rates are two names."""
+    return f"tpr_at_{fpr}"
+
+
+def fpr_name(fpr: float) -> str:
+    """`fpr_at_0.01`."""
+    return f"fpr_at_{fpr}"
 
 
 def percent(fpr: float) -> str:
     """`TPR@1%FPR`."""
-    return f"TPR@{100 * fpr:g}%FPR"
+    return f"TPR@{100 * fpr:.12g}%FPR"
+
+
+def tpr_text(summary: dict, fpr: float) -> str:
+    """The TPR with its interval, and the rate at which it was read off, if that is another."""
+    text = figure_text(summary, tpr_name(fpr))
+    read_at = summary.get(fpr_name(fpr), fpr)
+    return text if read_at == fpr else f"{text} at {100 * read_at:.2f}%"
+
+
+def has_no_interval(summary: dict) -> bool:
+    """Whether there is a figure that has none."""
+    ends = [name for name in summary if name.endswith("_low")]
+    return any(
+        summary[end] is None and summary[end.removesuffix("_low")] is not None for end in ends
+    )
 
 
 def figure_text(summary: dict, name: str) -> str:
-    """`0.987 [0.950, 1.000]`; a dash where there is none."""
+    """`0.987 [0.950, 1.000]`; `0.987` without an interval, a dash without a value."""
     if summary[name] is None:
         return "-"
     text = f"{summary[name]:.3f}"
@@ -135,7 +159,7 @@ def report_line(
         numbers = f"{max(len(memorized), len(ordinary))} prompts"
         return f"no AUC: it needs --prompts and --nonmem_prompts; here are {numbers}{warnings}"
     figures = [f"AUC {figure_text(summary, 'auc')}"]
-    figures += [f"{percent(fpr)} {figure_text(summary, tpr_name(fpr))}" for fpr in fprs]
+    figures += [f"{percent(fpr)} {tpr_text(summary, fpr)}" for fpr in fprs]
     return f"{', '.join(figures)} ({numbers} prompts){warnings}"
 
 

@@ -151,6 +151,54 @@ def test_the_rule_and_the_rates_are_used(folders, tmp_path, capsys, rule):
     assert f"rule {rule}" in capsys.readouterr().out and "tpr_at_0.01" not in row
 
 
+def test_what_the_rule_nearest_reads_is_said(tmp_path, capsys):
+    """Of 72 ordinary prompts the nearest rate to 1 % is 1/72; an interval may be of no use."""
+    ordinary = [float(i) for i in range(71)] + [99.0]
+    folder = write_scores(tmp_path / "near", [71.5] * 29 + [100.0], [0.0], samples=1)
+    write_csv(
+        folder / "scores.csv",
+        (
+            {"set": kind, "prompt_index": i, "prompt": "x", "sample_index": 0, "score": score}
+            for kind, some in (("mem", [71.5] * 29 + [100.0]), ("nonmem", ordinary))
+            for i, score in enumerate(some)
+        ),
+    )
+    out = tmp_path / "out"
+    assert main([str(folder), "--rule", "nearest", "--fpr", "0.01", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "] at 1.39%" in said and "its interval may reach from 0 to 1" in said
+    (row,) = table(out / "evaluation.csv")
+    assert float(row["fpr_at_0.01"]) == 1 / 72 and row["rule_is"] in said
+    assert main([str(folder), "--out", str(out)]) == 0
+    assert "may reach" not in capsys.readouterr().out
+    assert "rule_is" not in table(out / "evaluation.csv")[0]
+
+
+def test_rates_that_differ_late_have_a_column_each(folders, tmp_path):
+    rates = ["0.1", "0.1000000001"]
+    assert main([str(folders[0]), "--fpr", *rates, "--out", str(tmp_path / "out")]) == 0
+    assert {f"tpr_at_{rate}" for rate in rates} <= set(table(tmp_path / "out/evaluation.csv")[0])
+
+
+def test_a_figure_without_an_interval_says_why(tmp_path, capsys):
+    for name, sets in (("constant", ([1.0] * 30, [1.0] * 30)), ("one", ([2.0], [0.0, 3.0]))):
+        write_scores(tmp_path / name, *sets, samples=1)
+        assert main([str(tmp_path / name)]) == 0
+        out = capsys.readouterr().out
+        assert "[0.5" not in out and "no interval: fewer than two prompts, or no spread" in out
+
+
+def test_detectors_of_other_models_or_samplers_are_not_compared_silently(folders, capsys):
+    for folder, steps in zip(folders, (50, 20)):
+        config = {"model_id": "tiny", "num_inference_steps": steps, "seed": steps}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main([str(folder) for folder in folders]) == 0
+    assert capsys.readouterr().err == (
+        "attention was not scored as noise_norm (num_inference_steps 20 and 50): their figures are "
+        "not comparable\n"
+    )
+
+
 @pytest.mark.parametrize("wrong", ["sign", "sets"])
 def test_a_wrong_sign_or_swapped_sets_are_reported_not_mended(tmp_path, capsys, wrong):
     memorized, ordinary = scores(2.0)

@@ -189,6 +189,22 @@ def test_intervals_repeat_and_are_fast():
     )
 
 
-def test_perfect_sets_have_an_interval_without_width_and_a_single_prompt_has_none():
-    assert roc.intervals([2.0, 3.0], [0.0, 1.0], [roc.Curves.auc]) == [(1.0, 1.0)]
-    assert np.isnan(roc.intervals([2.0], [0.0, 1.0], [roc.Curves.auc])).all()
+def test_a_figure_without_spread_has_the_exact_interval_or_none():
+    """None wrong of the smaller set's n prompts: the lower end is 0.025 ** (1 / n)."""
+    perfect, above, below = [2.0, 3.0, 4.0], [0.0, 1.0], [5.0, 6.0]
+    figures = [roc.Curves.auc, roc.Curves.accuracy, lambda curves: curves.tpr_at(0.01, "at_most")]
+    low = pytest.approx(0.025**0.5)
+    assert roc.intervals(perfect, above, figures) == [(low, 1.0)] * 3
+    auc, accuracy, tpr = roc.intervals(perfect, below, figures)
+    assert auc == tpr == (0.0, pytest.approx(1 - 0.025**0.5))
+    assert np.isnan(accuracy).all()  # 0.5, by chance or not
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [([2.0], [0.0, 1.0]), ([2.0, 3.0], [0.0]), ([1.0] * 9, [1.0] * 5)],
+    ids=["one memorized prompt", "one ordinary prompt", "a constant score"],
+)
+def test_what_has_no_interval(sets):
+    figures = [roc.Curves.auc, lambda curves: curves.tpr_at(0.1, "nearest")]
+    assert np.isnan(roc.intervals(*sets, figures)).all()

@@ -181,7 +181,22 @@ def test_interval_is_that_of_a_plain_bootstrap():
     means = np.random.default_rng(3).normal(0.4, 0.2, 40)
     expected = plain.bootstrap_interval({i: [value] for i, value in enumerate(means)}, 4000, 5)
     assert interval(means) == pytest.approx(expected, abs=0.004)
-    assert interval([0.5] * 7) == (0.5, 0.5) and all(math.isnan(value) for value in interval([0.5]))
+
+
+def test_means_without_spread_have_no_interval():
+    """But a share of none or all has the exact one: scipy's Clopper-Pearson."""
+    from scipy.stats import binomtest
+
+    from memorization_suite.metrics.intervals import interval, share_of_copies
+
+    alike = ([0.5], [0.5] * 7, [0.1 + 0.2, 0.3], [0.0] * 20, [-0.2] * 4)
+    assert all(math.isnan(value) for means in alike for value in interval(means))
+    assert all(math.isnan(value) for value in interval([0.5] * 7, share=True))
+    for share in (0, 1):
+        exact = binomtest(20 * share, 20).proportion_ci(0.95, "exact")
+        assert interval([float(share)] * 20, share=True) == pytest.approx(tuple(exact))
+    none = share_of_copies(((prompt, 0.1) for prompt in range(20)), 0.75)
+    assert (none.mean, none.low) == (0, 0) and none.high == pytest.approx(0.168, abs=1e-3)
 
 
 def test_a_tighter_set_has_a_tighter_interval():
