@@ -25,6 +25,7 @@ from typing import Any, dataclass_transform, get_args
 from memorization_suite.runs.hashes import content_hash
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+LONGEST = 40  # letters of a number that a message shows
 BOUNDS = {  # of a number -> whether it holds, and its words
     "above": (operator.gt, "above"),
     "at_least": (operator.ge, "of at least"),
@@ -251,20 +252,40 @@ def converted(option: dataclasses.Field, value: Any) -> Any:
     fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
     if isinstance(value, bool) or not fits:
         raise ValueError(f"--{option.name} must be of type {kind.__name__}, not {value!r}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise ValueError(
+            f"--{option.name} {written(value)} is out of range: it must be a finite "
+            f"number{range_text(option)}"
+        ) from error
 
 
 def check_bounds(option: dataclasses.Field, value: float) -> None:
     """Raises ValueError when a number is not finite or out of the flag's range."""
-    fits = math.isfinite(value)
+    fits = is_finite(value)
     for name, (holds, _) in BOUNDS.items():
         bound = option.metadata[name]
         fits = fits and (bound is None or holds(value, bound))
     if not fits:
         number = "whole number" if value_type(option) is int else "finite number"
         raise ValueError(
-            f"--{option.name} {value} is out of range: it must be a {number}{range_text(option)}"
+            f"--{option.name} {written(value)} is out of range: it must be a "
+            f"{number}{range_text(option)}"
         )
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite as its flag's type: a whole number may be too large for a
+    float.
+    """
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def written(value: float) -> str:
+    """A number in a message: a very long one by its first digits."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} digits)"
 
 
 def range_text(option: dataclasses.Field) -> str:
