@@ -74,26 +74,26 @@ class Report:
         """What is not as it should be, as the end of a sentence about the file."""
         found = []
         if self.missing:
-            found.append(f"lacks {counted(self.missing)}")
+            found.append(f"lacks {counted(self.missing, 'tensor')}")
         if self.mismatched:
             shapes = [
                 f"{name} is {list_of(ours)} in place of {list_of(wanted)}"
                 for name, ours, wanted in self.mismatched
             ]
-            found.append(f"has {counted(shapes)} of another shape")
+            found.append(f"has {counted(shapes, 'tensor of another shape')}")
         if self.unexpected:
-            found.append(f"has {counted(self.unexpected)} that belong nowhere")
+            found.append(f"has {counted(self.unexpected, 'unexpected tensor')}")
         return ", and ".join(found)
 
     def check(self, what: str, place: str | Path) -> None:
-        """Raises Incomplete for a file that lacks tensors; names once what belongs nowhere.
+        """Raises Incomplete for a file that lacks tensors; names once what is in no use.
 
         what: is loaded. place: file, folder or hub id that it is loaded from.
         """
         if not self.is_whole:
             raise Incomplete(f"{what} is not complete: {place} {self.fault()}")
         if self.unexpected:
-            say(f"{what}: {place} {self.fault()}; they are not used")
+            say(f"{what}: {place} {self.fault()}, not used")
 
 
 @contextmanager
@@ -114,12 +114,13 @@ def is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
-def counted(names: Iterable[str]) -> str:
+def counted(names: Iterable[str], what: str) -> str:
     """`2 tensors (a, b)`; of many the first few."""
     every = list(names)
     shown = ", ".join(every[:NAMED])
     more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return f"{len(every)} tensor{'s' if len(every) > 1 else ''} ({shown}{more})"
+    plural = what if len(every) == 1 else what.replace("tensor", "tensors")
+    return f"{len(every)} {plural} ({shown}{more})"
 
 
 def list_of(shape: Any) -> str:

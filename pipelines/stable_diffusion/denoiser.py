@@ -136,9 +136,10 @@ class StableDiffusionDenoiser(Denoiser):
 
     def step(self, output: torch.Tensor, t, latents: torch.Tensor, generator=None) -> torch.Tensor:
         step = self.scheduler.step
-        takes_generator = "generator" in inspect.signature(step).parameters
-        draws = {"generator": generator} if takes_generator else {}
-        return step(output, t, latents, return_dict=False, **draws)[0]
+        given = {"generator": generator, "eta": 0.0}  # as diffusers' pipeline gives them
+        asked = inspect.signature(step).parameters
+        more = {name: value for name, value in given.items() if name in asked}
+        return step(output, t, latents, return_dict=False, **more)[0]
 
     def fork(self) -> StableDiffusionDenoiser:
         fork = copy.copy(self)

@@ -19,6 +19,8 @@ TRIED = 200
 LAST = 20
 # The least share that must come back as they are; of CLIP's own vocabulary all do.
 COME_BACK = 0.9
+# What CLIP's text encoders said of their end token before 2023.
+OLD_END = 2
 # The least share of the text encoder's rows that a tokenizer of the same model uses.
 USED = 0.9
 
@@ -38,9 +40,24 @@ def fit_tokenizer(pipe: MemorizationPipeline) -> None:
     fault = fault_of_size(tokenizer, rows) or fault_of_tokens(tokenizer)
     if fault:
         raise Incomplete(f"its tokenizer {fault}")
+    doubt = doubt_of(tokenizer, encoder.config, rows)
+    if doubt:
+        say(f"its tokenizer {doubt}: are they of one model?")
+
+
+def doubt_of(tokenizer: Any, encoder: Any, rows: int) -> str:
+    """What is odd of a tokenizer that can still be the right one; empty if nothing is.
+
+    encoder: the text encoder's configuration; the old ones of CLIP do not know their end token.
+    """
     entries = len(tokenizer)
     if entries < USED * rows:
-        say(f"the tokenizer has {entries} entries, the text encoder {rows}: are they of one model?")
+        return f"has {entries} entries, and its text encoder {rows}"
+    ours, theirs = tokenizer.eos_token_id, getattr(encoder, "eos_token_id", None)
+    is_known = theirs is not None and OLD_END < theirs < rows
+    if is_known and theirs != ours:
+        return f"ends a caption with token {ours}, and its text encoder knows {theirs}"
+    return ""
 
 
 def fault_of_size(tokenizer: Any, rows: int) -> str:
