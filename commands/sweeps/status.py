@@ -15,8 +15,9 @@ from memorization_suite.commands.sweeps.watch import images_there
 from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs import slurm
 from memorization_suite.runs.claims import BEAT, SILENT, State
+from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.progress import duration_text
-from memorization_suite.runs.text import table_text
+from memorization_suite.runs.text import counted, table_text
 
 # Seconds without a sign of a holder after which one is told when it is taken for dead.
 LONG = 3 * BEAT
@@ -44,13 +45,16 @@ def status_of(tasks: Tasks, states: Mapping[Task, TaskState] | None = None) -> S
     states = states or tasks.states()
     queue = queued_tasks(tasks.folder)
     rows = []
+    not_finite = 0
     for place, run in enumerate(tasks.record.runs):
         own = {task: state for task, state in states.items() if task.run == place}
-        rows.append({"run": run.name, **columns(own, queue)})
+        marks = marks_there(tasks, place)
+        rows.append({"run": run.name, **columns(own, queue), "to know": "; ".join(marks.texts)})
+        not_finite += len(marks.not_finite)
     page = {task: state for task, state in states.items() if task.kind == "page"}
     for state in page.values():
         if state.kind in ("failed", "running"):
-            rows.append({"run": "the page", **columns(page, queue)})
+            rows.append({"run": "the page", **columns(page, queue), "to know": ""})
     failed = sum(row["state"] == "failed" for row in rows)
     done = sum(row["state"] == "done" for row in rows)
     wanted = sum(state.wanted for state in states.values())
@@ -58,7 +62,18 @@ def status_of(tasks: Tasks, states: Mapping[Task, TaskState] | None = None) -> S
         f"{done} of {len(tasks.record.runs)} runs done, {images_there(states)} of {wanted} images "
         f"there, {failed} failed"
     )
+    if not_finite:
+        summary += f", {counted(not_finite, 'image')} not finite"
     return Status(rows, summary, failed)
+
+
+def marks_there(tasks: Tasks, place: int) -> Marks:
+    """Which images of a run are not finite, or of one color, of those that have their rows."""
+    try:
+        rows = tasks.folder_of(place).costs()
+    except ValueError:  # a broken table, which fails where it is worked on
+        return Marks()
+    return Marks.of(rows, rows)
 
 
 def read_status(out: Path) -> Status | None:
@@ -151,7 +166,7 @@ def holder_text(state: TaskState) -> str:
         if left is not None:
             parts.append(f"about {duration_text(left)} left")
         parts.append(f"heard of {duration_text(state.claim.silent)} ago")
-        if state.claim.silent > LONG:
+        if state.claim.silent > LONG and not state.claim.is_near:
             rest = duration_text(max(0.0, SILENT - state.claim.silent))
             parts.append(f"taken for dead in {rest}")
     return ", ".join(parts)
