@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.shards import InPieces
 from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.whole import There, array_fault, ends_fault, names_in
 
 SCRIPT = "detect_memorization.py"
 # Set of prompts -> the flag that gives it.
@@ -135,19 +136,54 @@ class ScoreFolder(Store):
     def is_whole(self, asked: dict[str, int]) -> bool:
         """Whether every prompt of every set has its scores."""
         wanted = {(name, row) for name, count in asked.items() for row in range(count)}
-        return self.done("scores").issuperset(wanted)
+        return self.scored().issuperset(wanted)
 
-    def save_mask(self, stem: str, mask: np.ndarray, image: np.ndarray) -> None:
+    def scored(self) -> set[tuple[str, int]]:
+        """The prompts of which every image has its score."""
+        samples = (self.manifest() or {}).get("identity", {}).get("n_samples_per_prompt")
+        rows = self.merged("scores")[0]
+        return {prompt for prompt, scores in rows.items() if samples in (None, len(scores))}
+
+    def look(self, samples: int, *, masks: bool) -> There:
+        """The prompts that are whole. masks: whether those of so many samples each are wanted."""
+        complete = self.scored() & self.done("cost")
+        damaged: dict[Path, str] = {}
+        if masks:
+            names = {folder: names_in(self.path / folder) for folder in self.files}
+            for prompt in list(complete):
+                files = [file for k in range(samples) for file in self.mask_files(*prompt, k)]
+                there = [
+                    (path, fault) for path, fault in files if path.name in names[path.parent.name]
+                ]
+                faults = {path: fault(path) for path, fault in there}
+                damaged |= {path: fault for path, fault in faults.items() if fault}
+                if len(there) < len(files) or any(faults.values()):
+                    complete.remove(prompt)
+        return There(complete, damaged)
+
+    def mask_files(self, name: str, row: int, k: int) -> list[tuple[Path, Callable[[Path], str]]]:
+        """The files of an image's mask, and what tells whether each is whole.
+
+        name: of the set. row: of the prompt. k: the sample.
+        """
+        stem = f"{name}_{row:04d}_{k:02d}"
+        return [
+            (self.path / "masks" / f"{stem}.npy", array_fault),
+            (self.path / "overlays" / f"{stem}.png", ends_fault),
+        ]
+
+    def save_mask(self, name: str, row: int, k: int, mask: np.ndarray, image: np.ndarray) -> None:
         """masks/<stem>.npy, float32 as the detector made it, and overlays/<stem>.png.
 
-        mask: (h, w). image: (H, W, 3) in [0, 1].
+        name, row, k: as of `mask_files`. mask: (h, w). image: (H, W, 3) in [0, 1].
         """
         data = io.BytesIO()
         np.save(data, mask, allow_pickle=False)
         for kind in self.files:
             (self.path / kind).mkdir(exist_ok=True)
-        write_bytes(self.path / "masks" / f"{stem}.npy", data.getvalue())
-        write_bytes(self.path / "overlays" / f"{stem}.png", overlay(image, mask))
+        (array, _), (picture, _) = self.mask_files(name, row, k)
+        write_bytes(array, data.getvalue())
+        write_bytes(picture, overlay(image, mask))
 
 
 @dataclass(frozen=True)

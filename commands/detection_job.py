@@ -12,6 +12,7 @@ from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.text import counted
+from memorization_suite.runs.whole import There, say_damaged
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.noise import official_noise
 from memorization_suite.sampling.sample import noise_of, predictor_of
@@ -30,10 +31,19 @@ class Job:
         self.plan = plan
         self.folders = folders
         self.model = model
-        self.done = {name: folder.done("scores") for name, folder in folders.items()}
+        self.there = {each.name: self.look(each) for each in plan.detectors}
+
+    def look(self, detector: Detector) -> There:
+        """The prompts of a detector that are whole."""
+        settings = self.plan.settings
+        return self.folders[detector.name].look(
+            settings.n_samples_per_prompt, masks=settings.save_masks and detector.spatial
+        )
 
     def go(self) -> None:
         """Makes what is missing; the tables are written also when it is interrupted."""
+        for name, there in self.there.items():
+            say_damaged(there.damaged, self.folders[name].path)
         try:
             with self.progress() as progress:
                 self.make_all(progress)
@@ -71,7 +81,7 @@ class Job:
         return [
             detector
             for detector in self.plan.detectors
-            if not self.done[detector.name].issuperset(wanted)
+            if not self.there[detector.name].complete.issuperset(wanted)
         ]
 
     def make_all(self, progress: Progress) -> None:
@@ -103,7 +113,8 @@ class Job:
                 self.save_masks(folder, name, prompts, result.masks, made.images)
             cost = self.cost_rows(name, prompts, result.rows, predictor, seconds)
             scores = self.score_rows(name, prompts, result)
-            folder.add(f"{name}_{prompts[0].row:06d}", cost=cost, scores=scores)
+            rows = f"{prompts[0].row:06d}-{prompts[-1].row:06d}"
+            folder.add(f"{name}_{rows}", cost=cost, scores=scores)
 
     def noise(self, batch: Batch, prompts: int) -> torch.Tensor:
         """Unit-variance noise (n, 4, h, w). `official`: the same draws for every prompt, as if the
@@ -174,4 +185,4 @@ class Job:
         masks = masks.float().cpu().numpy()
         images = images.float().permute(0, 2, 3, 1).cpu().numpy()
         for (prompt, k), mask, image in zip(self.keys(prompts), masks, images):
-            folder.save_mask(f"{name}_{prompt.row:04d}_{k:02d}", mask, image)
+            folder.save_mask(name, prompt.row, k, mask, image)

@@ -39,7 +39,7 @@ from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
-from memorization_suite.runs.run_folder import Asked, Key, RunFolder, There
+from memorization_suite.runs.run_folder import Asked, Key, RunFolder
 from memorization_suite.runs.settings import (
     checked,
     flag,
@@ -53,6 +53,7 @@ from memorization_suite.runs.settings import (
     unkeyed,
 )
 from memorization_suite.runs.shards import InPieces, Shard
+from memorization_suite.runs.whole import There
 
 SCRIPT = "generate_images.py"
 OFFICIAL_PROMPTS = ROOT / "prompts" / "memorized_laion_prompts.csv"
@@ -194,10 +195,15 @@ class Plan(InPieces):
         samples = range(self.settings.n_samples_per_prompt)
         return [Key(prompt.row, sample) for prompt in prompts for sample in samples]
 
+    @property
+    def rows(self) -> range:
+        """The prompts of --start and --end, by their rows."""
+        end = len(self.prompts) if self.settings.end is None else self.settings.end
+        return range(self.settings.start, end)
+
     def wanted(self, prompts: list[Prompt]) -> list[Key]:
         """The images of these prompts that --start and --end ask for."""
-        end = len(self.prompts) if self.settings.end is None else self.settings.end
-        return [key for key in self.keys(prompts) if self.settings.start <= key.prompt < end]
+        return [key for key in self.keys(prompts) if key.prompt in self.rows]
 
     def own(self) -> list[Key]:
         """The images that are asked for and that are in this piece of the run."""
@@ -222,10 +228,9 @@ class Plan(InPieces):
     def asked(self) -> Asked:
         """What makes the run whole, for its manifest."""
         settings = self.settings
-        end = len(self.prompts) if settings.end is None else settings.end
         return Asked(
-            start=settings.start,
-            end=end,
+            start=self.rows.start,
+            end=self.rows.stop,
             samples=settings.n_samples_per_prompt,
             of=len(self.prompts) * settings.n_samples_per_prompt,
             latents=settings.save_latents,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,14 @@ from pathlib import Path
 
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.store import Row, Store
-from memorization_suite.runs.whole import ends_fault, picture_fault, sizes_in, tensors_fault
+from memorization_suite.runs.whole import (
+    There,
+    ends_fault,
+    names_in,
+    picture_fault,
+    sizes_in,
+    tensors_fault,
+)
 
 NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
 
@@ -56,16 +62,6 @@ class Key:
     def columns(self) -> dict:
         """The columns that say which image a row is about."""
         return {"key": str(self), "prompt_index": self.prompt, "sample_index": self.sample}
-
-
-@dataclass(frozen=True)
-class There:
-    """What is there of a run."""
-
-    # The images that are whole: picture, rows, and what else was asked for.
-    complete: set[Key]
-    # File -> its fault, of those that are damaged.
-    damaged: dict[Path, str]
 
 
 class RunFolder(Store):
@@ -244,11 +240,3 @@ def key_of(path: Path) -> Key:
     """The image that a file is about, whose name begins with img_PPPP_SS."""
     _, prompt, sample = path.stem.split("_")
     return Key(int(prompt), int(sample))
-
-
-def names_in(folder: Path) -> set[str]:
-    """Names of what lies in a folder, by one listing; none where there is no folder."""
-    try:
-        return set(os.listdir(folder))
-    except FileNotFoundError:
-        return set()

@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.runs.lazy import Image, np
 from memorization_suite.runs.text import counted
@@ -23,6 +25,24 @@ END = b"\0\0\0\0IEND\xaeB`\x82"
 PREFIX = 8
 # Damaged files that are told one by one.
 TOLD = 3
+
+
+@dataclass(frozen=True)
+class There:
+    """What is there of some work."""
+
+    # Keys of what is whole: its rows, and the files that were asked for.
+    complete: set[Any]
+    # File -> its fault, of those that are damaged.
+    damaged: dict[Path, str]
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of what lies in a folder, by one listing; none where there is no folder."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 def sizes_in(folder: Path, suffix: str) -> dict[str, int]:
@@ -111,6 +131,6 @@ def told(damaged: Mapping[Path, str], folder: Path) -> str:
 
 
 def say_damaged(damaged: Mapping[Path, str], folder: Path) -> None:
-    """Says on stderr what is damaged in a folder and made again."""
+    """Says on stderr what is damaged in a folder and will be made again."""
     if damaged:
-        print(f"{folder}: {told(damaged, folder)}: made again", file=sys.stderr)
+        print(f"{folder}: {told(damaged, folder)}, to be made again", file=sys.stderr)
