@@ -9,6 +9,8 @@ from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Image, Lazy, np, torch
 from memorization_suite.runs.library_warnings import reading
+from memorization_suite.runs.run_folder import NAME, RunFolder
+from memorization_suite.runs.weights import Incomplete, Report
 
 safetensors = Lazy("safetensors")
 
@@ -48,10 +50,18 @@ def read_picture(path: Path) -> Image.Image:
             is_deep = file.mode.startswith("I")
             picture = file if is_deep else file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{path} is no whole picture ({error})") from error
+        raise Unreadable(f"{path} is no whole picture ({error}): {remedy(path)}") from error
     if is_deep:
         raise Unreadable(f"{path} has more than 8 bits a channel: convert it first")
     return picture
+
+
+def remedy(path: Path) -> str:
+    """What to do about a file that is no whole picture."""
+    command = RunFolder(path.parent).command() if NAME.fullmatch(path.name) else ""
+    if command and path.suffix == ".png":
+        return f"this makes it again: {command} --verify"
+    return "put a whole one in its place, or remove it"
 
 
 class Embedder:

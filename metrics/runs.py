@@ -17,6 +17,7 @@ from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
 
+from memorization_suite.runs.whole import told
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 CHUNK = 64  # images that are decoded at once, about
 # With --rng official all images are drawn from one stream, in batches.
@@ -226,7 +227,7 @@ def named_prompts(folder: Path, config: dict) -> Path:
         raise ValueError(
             f"{folder} does not say which prompt file it was made from: give --prompts"
         )
-    file = Path(config["prompts"])
+    file = Path(str(config["prompts"]))
     if not file.is_file():
         raise ValueError(
             f"the prompt file {file} that {folder} was made from is not here: give it with "
@@ -272,12 +273,14 @@ def check_equal(run: Run, unmitigated: Run) -> None:
 def check_complete(
     store: RunFolder, images: dict[Key, Path], *, num_samples: int | None = None
 ) -> None:
-    """Raises ValueError when the run was stopped, or a prompt has fewer images than it should."""
+    """Raises ValueError when the run was stopped, a prompt has fewer images than it should, or one
+    is damaged.
+    """
     manifest = store.manifest() or {}
     if manifest and not manifest.get("finished"):
         raise ValueError(
-            f"the run {store.path} is not finished: give its command again, or --incomplete to "
-            f"score the {len(images)} images that are there"
+            f"the run {store.path} is not finished: --incomplete scores the {len(images)} images "
+            f"that are there; {again(store)}"
         )
     asked = num_samples or manifest.get("identity", {}).get("n_samples_per_prompt")
     wanted = asked or 1 + max(key.sample for key in images)
@@ -292,6 +295,23 @@ def check_complete(
     made = manifest.get("images", 0)
     if num_samples is None and made > len(images):
         raise ValueError(
-            f"{store.path} lacks {made - len(images)} of the {made} images that the run made: give "
-            "its command again, or --incomplete"
+            f"{store.path} lacks {made - len(images)} of the {made} images that the run made: "
+            f"--incomplete scores the others; {again(store)}"
+def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
+    """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
+    Others are found when they are decoded.
+    """
+    faults = store.picture_faults(images)
+    if faults:
+        raise ValueError(f"{store.path}: {told(faults, store.path)}; {again(store)}")
+
+
+def again(store: RunFolder) -> str:
+    """What to type for the images that a run lacks."""
+    command = store.command()
+    return f"give its command again: {command}" if command else "give its command again"
+
+
         )
+    scored = {key: path for key, path in images.items() if key.sample < wanted}
+    check_whole(store, scored)
