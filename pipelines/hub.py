@@ -49,7 +49,6 @@ def fetched(repo: str, name: str) -> Path | None:
     if not is_reachable():
         return None
     huggingface_hub.utils.disable_progress_bars()
-    huggingface_hub.utils.logging.set_verbosity_error()
     try:
         return Path(huggingface_hub.hf_hub_download(repo, name))
     except Exception:  # the library raises a dozen kinds for one fact

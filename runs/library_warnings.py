@@ -40,9 +40,11 @@ FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning,
 # Loggers that print by themselves, and hand nothing on to the root logger.
 PROUD = ("diffusers", "transformers", "huggingface_hub", "torch")
 # Characters of a line.
-LONGEST = 600
+LONGEST = 1000
 INSTALLED = ("site-packages", "dist-packages")
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
+# A whole configuration in the middle of a sentence, which hides what is said of it.
+DUMP = re.compile(r"\{[^{}]{100,}\}")
 # Where in its own source torch found something.
 TRIGGERED = re.compile(r"\(Triggered internally at .*\)\s*$", re.DOTALL)
 # The file that is read.
@@ -81,7 +83,8 @@ def reading(path: Path | str) -> Iterator[None]:
 
 def pass_on(library: str, text: str) -> None:
     """Says what a library warns of, unless it does not concern the user."""
-    text = " ".join(TRIGGERED.sub("", COLORS.sub("", text)).split())
+    text = DUMP.sub("{...}", TRIGGERED.sub("", COLORS.sub("", text)))
+    text = " ".join(text.split())
     if text.startswith(PASSED_OVER):
         return
     if len(text) > LONGEST:

@@ -100,8 +100,12 @@ def test_the_file_that_is_read_is_named(said):
 
 def test_a_long_one_is_shortened(said):
     with heard():
-        warn("x" * 700)
-    assert said() == [f"PIL: {'x' * 600}... (and 100 more characters)"]
+        warn("x" * 1100)
+        warn(f"The scheduler {{ {'y' * 100} }} is outdated", file="diffusers/a.py")
+    assert said() == [
+        f"PIL: {'x' * 1000}... (and 100 more characters)",
+        "diffusers: The scheduler {...} is outdated",
+    ]
 
 
 @pytest.mark.parametrize("beginning", PASSED_OVER)
