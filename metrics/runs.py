@@ -18,6 +18,7 @@ from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
 
 from memorization_suite.runs.whole import told
+
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 CHUNK = 64  # images that are decoded at once, about
 # With --rng official all images are drawn from one stream, in batches.
@@ -270,6 +271,21 @@ def check_equal(run: Run, unmitigated: Run) -> None:
         )
 
 
+def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
+    """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
+    Others are found when they are decoded.
+    """
+    faults = store.picture_faults(images)
+    if faults:
+        raise ValueError(f"{store.path}: {told(faults, store.path)}; {again(store)}")
+
+
+def again(store: RunFolder) -> str:
+    """What to type for the images that a run lacks."""
+    command = store.command()
+    return f"give its command again: {command}" if command else "give its command again"
+
+
 def check_complete(
     store: RunFolder, images: dict[Key, Path], *, num_samples: int | None = None
 ) -> None:
@@ -297,21 +313,6 @@ def check_complete(
         raise ValueError(
             f"{store.path} lacks {made - len(images)} of the {made} images that the run made: "
             f"--incomplete scores the others; {again(store)}"
-def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
-    """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
-    Others are found when they are decoded.
-    """
-    faults = store.picture_faults(images)
-    if faults:
-        raise ValueError(f"{store.path}: {told(faults, store.path)}; {again(store)}")
-
-
-def again(store: RunFolder) -> str:
-    """What to type for the images that a run lacks."""
-    command = store.command()
-    return f"give its command again: {command}" if command else "give its command again"
-
-
         )
     scored = {key: path for key, path in images.items() if key.sample < wanted}
     check_whole(store, scored)
