@@ -46,6 +46,7 @@ from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Store
+from memorization_suite.runs.text import counted
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, sample
 
@@ -193,6 +194,8 @@ class Threshold:
     fpr: float
     # The detector's config.json, if there is one beside the scores.
     config: dict[str, Any] = field(default_factory=dict)
+    # How many scores are not finite, and left out, by the kind of their prompts.
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """How much lies above, and the flag."""
@@ -202,6 +205,10 @@ class Threshold:
         shares = [ordinary]
         if self.memorized:
             shares.append(self.share("memorized", self.memorized))
+        for kind, count in self.left_out.items():
+            if count:
+                images = counted(count, f"{kind} image")
+                shares.append(f"{images} left out, whose score is not finite")
         return f"above {self.value:.6g}: {', '.join(shares)}\n--screen {self.screen}"
 
     @property
@@ -255,10 +262,24 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
             f"{path} has no scores of ordinary prompts: give detect_memorization.py "
             "--nonmem_prompts"
         )
+    kept = {"ordinary": finite(ordinary), "memorized": finite(memorized)}
     folder = Store(path.resolve().parent)
     return Threshold(
-        limit(ordinary, fpr), folder.path.name, ordinary, memorized, fpr, folder.config()
+        limit(ordinary, fpr),
+        folder.path.name,
+        **kept,
+        fpr=fpr,
+        config=folder.config(),
+        left_out={
+            "ordinary": len(ordinary) - len(kept["ordinary"]),
+            "memorized": len(memorized) - len(kept["memorized"]),
+        },
     )
+
+
+def finite(scores: list[float]) -> list[float]:
+    """Those that are finite numbers."""
+    return [score for score in scores if math.isfinite(score)]
 
 
 def limit(scores: list[float], fpr: float) -> float:
@@ -266,7 +287,7 @@ def limit(scores: list[float], fpr: float) -> float:
 
     Raises ValueError without finite scores.
     """
-    finite = sorted(score for score in scores if math.isfinite(score))
-    if not finite:
+    ordered = sorted(finite(scores))
+    if not ordered:
         raise ValueError("there is no finite score of an ordinary image")
-    return finite[len(finite) - 1 - math.floor(fpr * len(finite))]
+    return ordered[len(ordered) - 1 - math.floor(fpr * len(ordered))]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.lazy import no_grad
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Row
+from memorization_suite.runs.text import counted
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 from memorization_suite.sampling.loop import steps
 
@@ -250,7 +252,7 @@ def figures(found: Spectrum, k: int) -> dict:
 
 def means(rows: list[Row], types: dict[int, str]) -> list[str]:
     """A line for each step, kind, operator and type of prompt: mean number of non-negative
-    eigenvalues. rows: of summary.csv.
+    eigenvalues, and how many images have none that is finite. rows: of summary.csv.
     """
     groups: dict[str, list[float]] = {}
     for row in rows:
@@ -258,8 +260,18 @@ def means(rows: list[Row], types: dict[int, str]) -> list[str]:
         if type_of(row, types):
             label += f", {type_of(row, types)}"
         groups.setdefault(label, []).append(best_count(row))
-    return [
-        f"{label}: {sum(values) / len(values):.4g} non-negative eigenvalues in the mean of "
-        f"{len(values)}"
-        for label, values in groups.items()
-    ]
+    return [f"{label}: {mean_text(values)}" for label, values in groups.items()]
+
+
+def mean_text(values: list[float]) -> str:
+    """The mean of some images' numbers of non-negative eigenvalues; nan is left out."""
+    finite = [value for value in values if math.isfinite(value)]
+    left_out = len(values) - len(finite)
+    without = ""
+    if left_out:
+        images = counted(len(values), "image")
+        without = f" ({left_out} of {images} left out: the eigenvalues are not finite)"
+    if not finite:
+        return f"no number of non-negative eigenvalues{without}"
+    mean = sum(finite) / len(finite)
+    return f"{mean:.4g} non-negative eigenvalues in the mean of {len(finite)}{without}"

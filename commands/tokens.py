@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from memorization_suite.commands.study import Study, StudySettings
 from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.detection.tokens import OFFICIAL, token_significance
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.marks import first_of
 from memorization_suite.runs.settings import again, flag, frozen_settings
+from memorization_suite.runs.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +63,14 @@ class Tokens(Study):
     kind = TokenSettings
     files = ("tokens_*.png",)
     tables = {"tokens": lambda row: int(row["prompt_index"])}
+
+    def __str__(self) -> str:
+        broken = [row for row in self.rows("tokens") if not math.isfinite(float(row["score"]))]
+        if not broken:
+            return super().__str__()
+        prompts = dict.fromkeys(f"prompt {row['prompt_index']}" for row in broken)
+        tokens = counted(len(broken), "token")
+        return f"{super().__str__()}; {tokens} without a finite score: {first_of(list(prompts))}"
 
     def keys(self, prompt: Prompt) -> list[int]:
         return [prompt.row]

@@ -149,12 +149,18 @@ def measure(
     """Statistics of norms (images, N).
 
     sd is with images - 1, and never below a millionth of the mean. Raises ValueError for fewer than
-    two images.
+    two images, and for an image whose norms are not finite.
     """
     images = len(norms["update"])
-    finite = all(torch.isfinite(values).all() for values in norms.values())
-    if images < 2 or not finite:
-        raise ValueError(f"statistics need finite norms of at least two images, not of {images}")
+    if images < 2:
+        raise ValueError(f"statistics need norms of at least two images, not of {images}")
+    whole = torch.stack([values.isfinite().all(1) for values in norms.values()]).all(0)
+    broken = images - int(whole.sum())
+    if broken:
+        raise ValueError(
+            f"the norms of {broken} of {images} images are not finite, so that there are no "
+            "statistics: use a model or a --dtype whose numbers stay finite"
+        )
     mean = {}
     sd = {}
     for name in NORMS:

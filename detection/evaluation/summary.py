@@ -164,8 +164,11 @@ def report_line(
 
 
 def highest(path: Path, most: int = 10) -> list[str]:
-    """The prompts of a scores.csv whose means are largest, a line each. Raises ValueError."""
+    """The prompts of a scores.csv whose means are largest, a line each; one whose mean is not
+    finite has no place. Raises ValueError.
+    """
     entries = [entry for entries in read_scores(path).values() for entry in entries]
+    entries = [entry for entry in entries if math.isfinite(entry.score)]
     entries.sort(key=lambda entry: -entry.score)
     lines = [f"  {entry.score:.4g}  {entry.prompt}" for entry in entries[:most]]
     if len(entries) > most:
