@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ INK = "#5a6274"
 def run_sheet(path: Path | str, *, prompts: int = 8, samples: int = 4) -> Image.Image:
     """The first prompts' training image and first images, a row each, as an RGB picture.
 
-    path: a run folder. Where there is no training image, or no image yet, the tile is empty. Raises
-    ValueError for a folder that is no run.
+    path: a run folder. Where there is no image yet, or no training image, which is then said on
+    stderr, the tile is empty. Raises ValueError for a folder that is no run, and for an image that
+    is damaged.
     """
     run = open_run(Path(path), incomplete=True, flag="the run folder")
     references = References(run.gt_folder)
@@ -39,6 +41,8 @@ def run_sheet(path: Path | str, *, prompts: int = 8, samples: int = 4) -> Image.
             pictures.append(Picture(file) if file else None)
         tiles = [Tile(picture.image if picture else None) for picture in pictures]
         rows.append((prompt.caption, tiles))
+    for line in references.problems():
+        print(line, file=sys.stderr)
     titles = [f"sample {sample}" for sample in columns]
     return draw(["training image", *titles], rows)
 

@@ -114,7 +114,12 @@ class References:
         lines = [
             f"references: {covered} of {len(wanted)} prompts have one or more in {self.folder}"
         ]
-        problems = [entry for entry in wanted if entry.problem]
+        return lines + self.problems(most)
+
+    def problems(self, most: int = 20) -> list[str]:
+        """What is wrong with training images of prompts. most: as of `report`."""
+        problems = [entry for entry in self.coverage.values() if entry.problem]
+        lines = []
         for entry in problems[:most]:
             prompt = entry.prompt
             lines.append(f"  prompt {prompt.row} ({prompt.index}): {entry.problem}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -202,14 +203,15 @@ def shown(path: Path | None, state: str = "unknown", note: str = "") -> dict:
     """What the template needs to show one image.
 
     state: of its frame: copy, free, or unknown without a score. A missing or broken file says so in
-    its place.
+    its place; on stderr what to do about it.
     """
     image = {"state": state, "note": note}
     if path is None:
         return {"missing": "no image", **image}
     try:
         return {"url": thumbnail(path), **image}
-    except Unreadable:
+    except Unreadable as error:
+        print(error, file=sys.stderr)
         return {"missing": "unreadable", **image}
 
 
