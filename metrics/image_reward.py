@@ -2,7 +2,7 @@
 is better. Xu et al., NeurIPS 2023.
 
 The package `image-reward` cannot be installed beside current libraries; its checkpoint holds a BLIP
-model that transformers has too, so the checkpoint's keys are renamed and loaded strictly. Captions
+model that transformers has too, so the checkpoint's keys are renamed; all must be there. Captions
 are cut at 35 tokens, as there.
 """
 
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.metrics.base import Job, Metric, register
 from memorization_suite.metrics.checkpoints import Checkpoint
@@ -21,6 +22,7 @@ from memorization_suite.metrics.scores import Score, Values, by_sample
 from memorization_suite.metrics.text_reader import TextReader
 from memorization_suite.runs.lazy import Image, Lazy, nn, torch
 from memorization_suite.runs.settings import flag
+from memorization_suite.runs.weights import Report
 
 T = Lazy("torchvision.transforms")
 transformers = Lazy("transformers")
@@ -30,6 +32,8 @@ blip_text = Lazy("transformers.models.blip.modeling_blip_text")
 MEAN = 0.16717362830052426
 STD = 1.0333394966054072
 TOKENS = 35
+# Of the image encoder and of the text encoder.
+LAYERS = (24, 12)
 # Widths of the head's layers, and the dropout behind the first of them.
 WIDTHS = (768, 1024, 128, 64, 16, 1)
 DROPOUT = (0.2, 0.2, 0.1)
@@ -64,7 +68,7 @@ def transform():
     )
 
 
-def build_blip(vision_layers: int = 24, text_layers: int = 12) -> nn.ModuleDict:
+def build_blip(vision_layers: int, text_layers: int) -> nn.ModuleDict:
     """BLIP's image encoder `vision`, its text encoder `text` with cross-attention to the image, and
     a linear `head` on the first token.
     """
@@ -120,11 +124,32 @@ def our_key(key: str) -> str:
     return key
 
 
-def depth(state: dict[str, torch.Tensor], part: str) -> int:
-    """Number of layers of a part: 24 and 12 in the published checkpoint."""
-    layer = re.compile(rf"{part}\.encoder\.layers?\.(\d+)\.")
-    matches = map(layer.match, state)
-    return len({match[1] for match in matches if match})
+def load_blip(state: dict[str, torch.Tensor], file: Path) -> nn.ModuleDict:
+    """The network with the tensors of a checkpoint, whose keys are ours.
+
+    Raises Incomplete when tensors are missing.
+    """
+    model = build_blip(*LAYERS)
+    told = model.load_state_dict(state, strict=False)
+    Report(tuple(told.missing_keys), (), tuple(told.unexpected_keys)).check("ImageReward", file)
+    return model
+
+
+def check_tokenizer(entries: int, rows: int, folder: Path) -> None:
+    """Raises ValueError for a tokenizer whose tokens are not the rows of the network's table: one
+    of another size would mean other words, and has its two own tokens in another place.
+    """
+    if entries != rows:
+        raise ValueError(
+            f"{folder} is not the tokenizer of ImageReward: with [DEC] and [ENC] it has {entries} "
+            f"entries, and the network {rows}"
+        )
+
+
+def reader_of(tokenizer: Any) -> TextReader:
+    """How captions are cut."""
+    most = TOKENS - tokenizer.num_special_tokens_to_add()
+    return TextReader("ImageReward", most, tokenizer.tokenize, tokenizer.convert_tokens_to_string)
 
 
 class ImageReward(Score):
@@ -152,17 +177,12 @@ class ImageReward(Score):
         self.tokenizer.add_special_tokens(
             {"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]}
         )
-        self.reader = TextReader(
-            "ImageReward",
-            TOKENS - self.tokenizer.num_special_tokens_to_add(),
-            lambda caption: self.tokenizer.tokenize(caption),
-            self.tokenizer.convert_tokens_to_string,
-        )
+        self.reader = reader_of(self.tokenizer)
         with loading(checkpoint, "ImageReward-v1.0"):
             state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-            state = renamed(state)
-            self.model = build_blip(depth(state, "vision"), depth(state, "text"))
-            self.model.load_state_dict(state)
+            self.model = load_blip(renamed(state), checkpoint)
+        rows = self.model["text"].get_input_embeddings().num_embeddings
+        check_tokenizer(len(self.tokenizer), rows, tokenizer)
         self.model.to(device).eval().requires_grad_(False)
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> torch.Tensor:
@@ -232,4 +252,7 @@ class ImageRewardMetric(Metric):
     def scores(self, job: Job) -> list[Score]:
         weights, tokenizer = self.checkpoints(job)
         name = weights.variant("v1.0")
+        words = tokenizer.variant("tokenizer")
+        if words != "tokenizer":
+            name += f"_{words}"
         return [job.network(ImageReward, weights.path, tokenizer.path, name=name)]

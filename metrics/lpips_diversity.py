@@ -8,6 +8,7 @@ distance, so n images cost n passes instead of n (n - 1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import Score, Values, by_sample
 from memorization_suite.runs.lazy import Image, Lazy, nn, torch
 from memorization_suite.runs.settings import flag
+from memorization_suite.runs.weights import Report
 
 lpips = Lazy("lpips")
 transforms = Lazy("torchvision.transforms.functional")
@@ -36,7 +38,9 @@ class LpipsDiversity(Score):
         self.batch_size = batch_size
         with loading(alexnet, "torchvision's AlexNet"):
             self.model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-            load_alexnet(self.model.net, torch.load(alexnet, map_location="cpu", weights_only=True))
+            check_heads(self.model)
+            state = torch.load(alexnet, map_location="cpu", weights_only=True)
+            load_alexnet(self.model.net, state, alexnet)
         self.model.eval().requires_grad_(False).to(device)
 
     def features(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
@@ -90,14 +94,32 @@ def scaled(output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (lpips.normalize_tensor(output) * scale).flatten(1)
 
 
-def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """torchvision's `features.N.*` into lpips' `sliceK.N.*`. Raises RuntimeError for other keys."""
-    weights = {}
-    for ours in net.state_dict():
+def check_heads(model: nn.Module) -> None:
+    """Raises Incomplete when the package's own file lacks a linear head: it loads what is there."""
+    file = Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    heads = [name for name in model.state_dict() if re.match(r"lin\d", name)]
+    missing = tuple(name for name in heads if name not in stored)
+    Report(missing).check("the package lpips", file)
+
+
+def load_alexnet(net: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """torchvision's `features.N.*` into lpips' `sliceK.N.*`.
+
+    Raises Incomplete for a file that lacks one of them, or has one of another shape.
+    """
+    weights, missing, mismatched = {}, [], []
+    for ours, empty in net.state_dict().items():
         _, name = ours.split(".", 1)
         theirs = f"features.{name}"
-        if theirs in state:
-            weights[ours] = state[theirs]
+        found = state.get(theirs)
+        if found is None:
+            missing.append(theirs)
+        elif found.shape != empty.shape:
+            mismatched.append((theirs, found.shape, empty.shape))
+        else:
+            weights[ours] = found
+    Report(tuple(missing), tuple(mismatched)).check("torchvision's AlexNet", file)
     net.load_state_dict(weights)
 
 

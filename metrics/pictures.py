@@ -111,12 +111,17 @@ class Embedder:
 
 @contextlib.contextmanager
 def loading(path: Path, what: str) -> Iterator[None]:
-    """Raises ValueError that names the file when its content is not what is loaded from it."""
+    """Raises ValueError that names the file when its content is not what is loaded from it, and
+    the tensors that a network lacks.
+    """
     faults = (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError)
     try:
         with reading(path):
             yield
     except (*faults, safetensors.SafetensorError) as error:
+        report = Report.of_error(error)
+        if report is not None:
+            raise Incomplete(f"{path} is no whole {what}: it {report.fault()}") from error
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise ValueError(f"{path} cannot be loaded as {what}: {reason}") from error
 
