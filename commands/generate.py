@@ -24,7 +24,7 @@ from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.marks import Marks, number_of
-from memorization_suite.runs.processes import processes
+from memorization_suite.runs.processes import of_main, processes
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import say_damaged
@@ -71,7 +71,7 @@ class Run:
         of_piece = f" of piece {self.plan.shard}" if self.plan.shard else ""
         text = f"{counted(len(self.plan.own()), 'image')}{of_piece} in {self.path} "
         if not self.closed:
-            text += "(other pieces are not made yet) "
+            text += f"(other {'pieces' if self.plan.shard else 'images'} are not made yet) "
         rows = self.folder.costs()
         if not self.made:
             decoded = ", all are whole" if self.plan.settings.verify else ""
@@ -102,8 +102,8 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     if run.is_main:
         run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
         describe(planned)
-    missing = missing_of(run)
-    if not missing and run.folder.manifest() is not None:
+    missing = of_main(state, missing_of(run) if run.is_main else None)
+    if not missing:
         if run.is_main:
             write_json(run.path / "config.json", planned.config)  # files may have moved
             run.closed = run.folder.is_finished() or close(planned, run.folder)
@@ -128,11 +128,10 @@ def missing_of(run: Run) -> set[Key]:
     """The images that are to be made; says on stderr which files are damaged."""
     planned = run.plan
     own = set(planned.own())
-    if planned.settings.overwrite:
+    if planned.settings.overwrite or run.folder.manifest() is None:  # what lies there goes
         return own
     there = planned.there()
-    if run.is_main:
-        say_damaged(there.damaged, run.path)
+    say_damaged(there.damaged, run.path)
     return own - there.complete
 
 

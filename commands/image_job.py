@@ -180,7 +180,8 @@ class Job:
         }
         for row in tables["images"]:
             row["file_bytes"] = sizes[row["key"]]
-        self.folder.add(tables["images"][0]["key"], **tables)
+        rows = tables["images"]
+        self.folder.add(f"{rows[0]['key']}-{rows[-1]['key']}", **tables)
         progress.update(
             len(self.missing.intersection(wanted)), NFE=round(self.unet_evals / self.sampled, 1)
         )
@@ -213,13 +214,17 @@ class Job:
 
 
 def close(plan: Plan, folder: RunFolder) -> bool:
-    """Whether the run is closed, of which the plan's images are all made.
+    """Whether the run is closed, of which the plan's images are all made by this process.
 
-    A piece of it closes it only when the others are made too.
+    A piece of it closes it only when the others are made too; so does the whole, which another
+    command may have started over meanwhile.
     """
     if plan.shard:
         return folder.close_if_whole()
-    folder.close(asdict(plan.asked))
+    asked = asdict(plan.asked)
+    if not folder.is_whole(asked):
+        return False
+    folder.close(asked)
     return True
 
 

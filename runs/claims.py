@@ -7,9 +7,10 @@ last file stays, so that numbers are not used twice, until all work in the folde
 
 What is concluded of a holder, in `State.is_dead`:
 - on this machine, of the same user: its process decides;
-- of a Slurm job of the same user: the queue decides (one folder belongs to one cluster);
-- else: it was not heard of for SILENT seconds, by the clock of the file system, since the clocks of
-  two machines differ.
+- of a Slurm job of the same user that is not at work by the queue: dead (one folder belongs to one
+  cluster);
+- else: dead when it was not heard of for SILENT seconds, by the clock of the file system, since the
+  clocks of two machines differ.
 
 A machine that slept may wake and find its claim taken. It ends before it changes a table
 (`Claim.check`). Images are files that are replaced whole, and both write the same.
@@ -25,12 +26,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import now
@@ -41,6 +42,10 @@ BEAT = 30.0  # seconds between two touches
 SILENT = 600.0  # seconds without one, after which a holder is dead
 FOLDER = ".claims_{}"  # of claims that are held for a moment, by their name
 PATIENCE = 5.0  # seconds of waiting after which it is said
+QUEUE_PAUSE = 5.0  # seconds between two questions to Slurm
+# Slurm's states of jobs whose process has ended; empty: the queue does not have it. One that waits
+# was put back.
+NOT_AT_WORK = ("", "PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 NAME = re.compile(r"(.+)\.(\d+)(\.over)?")
 
 
@@ -91,22 +96,29 @@ class Holder:
         if self.job == slurm.my_job():
             return self.restarts == slurm.my_restarts()
         queue = QUEUE.since(seen)
-        # One that waits was put back, and its process has ended.
-        return None if queue is None else queue.get(self.job, "PENDING") != "PENDING"
+        if queue is None:
+            return None
+        state = queue.get(self.job, "")
+        if state in NOT_AT_WORK:
+            return False
+        # The process of a job that runs may have ended.
+        return True if state == "SUSPENDED" else None
 
 
 class Queue:
     """The last answer of Slurm's queue."""
 
     def __init__(self) -> None:
-        self.asked = -1.0
+        self.asked = float("-inf")
         self.jobs: dict[str, str] | None = None
 
     def since(self, moment: float) -> dict[str, str] | None:
         """Job -> state, asked later than the moment; one answer serves for all that was read before
-        it.
+        it. None where that is not known, such as shortly after the last answer.
         """
         if self.asked <= moment:
+            if time.monotonic() - self.asked < QUEUE_PAUSE:
+                return None
             self.asked = time.monotonic()
             self.jobs = slurm.queued_jobs()
         return self.jobs
@@ -176,6 +188,28 @@ class State:
         """Whether somebody is at work."""
         return self.over is None and not self.is_dead
 
+    @property
+    def is_near(self) -> bool:
+        """Whether its process is one of this machine and user, which alone decides."""
+        holder = self.holder
+        return holder is not None and holder.machine == this_machine() and holder.user == my_user()
+
+    @property
+    def until(self) -> str:
+        """What ends the waiting for it, for people."""
+        if self.is_near and self.holder:
+            return f"this ends when process {self.holder.pid} ends (kill {self.holder.pid})"
+        return f"it is taken for dead {SILENT / 60:.0f} minutes after it was last heard of"
+
+
+class ClaimFile(NamedTuple):
+    """A claim's file, as a listing shows it."""
+
+    number: int
+    name: str
+    # Whether there is one beside it that says how the claim ended.
+    ended: bool
+
 
 class Claims:
     """The claims that lie in a folder, which is made when one is taken."""
@@ -194,40 +228,59 @@ class Claims:
         claim = Claim(self, name, 1 + (last.number if last else 0), {"since": now(), **about})
         if not claim.make():
             return None
-        # A number that was long past when it was made: its file had been removed.
-        if not claim.is_mine():
+        # The folder was removed since that look, and another process was faster to begin anew.
+        if not claim.is_mine() or self.is_held_before(claim):
             claim.withdraw()
             return None
         return claim
 
+    def is_held_before(self, claim: Claim) -> bool:
+        """Whether somebody holds a lower number of its name."""
+        return any(
+            state.is_held for state in self.history(claim.name) if state.number < claim.number
+        )
+
     def look(self, name: str) -> State | None:
         """The last claim of a name; None when nobody took it."""
-        states = self.history(name)
-        return states[-1] if states else None
+        return self.latest(name).get(name)
+
+    def latest(self, only: str | None = None) -> dict[str, State]:
+        """The last claim of each name, from one listing. only: that of this name."""
+        found = {}
+        for name, files in self.listed(only).items():
+            states = self.states(reversed(files))
+            last = next(states, None)
+            if last is not None:
+                found[name] = last
+        return found
 
     def history(self, name: str) -> list[State]:
         """All claims of a name that are there, in order."""
-        return self.every(name).get(name, [])
+        return list(self.states(self.listed(name).get(name, [])))
 
-    def every(self, only: str | None = None) -> dict[str, list[State]]:
-        """All claims by name, in order, from one listing. only: those of this name."""
+    def listed(self, only: str | None = None) -> dict[str, list[ClaimFile]]:
+        """The files of claims by name, in order. only: those of this name."""
         try:
             present = set(os.listdir(self.folder))
         except FileNotFoundError:
             return {}
-        clock = None
-        found: dict[str, list[State]] = {}
-        for file in sorted(present):
+        found: dict[str, list[ClaimFile]] = {}
+        for file in present:
             match = NAME.fullmatch(file)
-            if not match or match[3] or only not in (None, match[1]):
-                continue
-            ended = f"{file}.over" in present
-            if not ended and clock is None:
-                clock = self.clock()
-            state = self.read(int(match[2]), self.folder / file, ended, clock or 0.0)
+            if match and not match[3] and only in (None, match[1]):
+                entry = ClaimFile(int(match[2]), file, ended=f"{file}.over" in present)
+                found.setdefault(match[1], []).append(entry)
+        return {name: sorted(files) for name, files in found.items()}
+
+    def states(self, files: Iterable[ClaimFile]) -> Iterator[State]:
+        """What these files say, but of those that are gone; the clock is asked for once."""
+        clock = 0.0
+        for file in files:
+            if not file.ended and not clock:
+                clock = clock_of(self.folder)
+            state = self.read(file.number, self.folder / file.name, file.ended, clock)
             if state:
-                found.setdefault(match[1], []).append(state)
-        return {name: sorted(states, key=number_of) for name, states in found.items()}
+                yield state
 
     def read(self, number: int, file: Path, ended: bool, clock: float) -> State | None:
         """What a claim's file says; None when it was released meanwhile."""
@@ -249,32 +302,35 @@ class Claims:
             over=over,
         )
 
-    def clock(self) -> float:
-        """The time of the file system, in seconds; where nothing can be written, this machine's."""
-        probe = self.folder / f".clock.{socket.gethostname()}.{os.getpid()}.part"
-        try:
-            probe.touch()
-            os.utime(probe)
-            return probe.stat().st_mtime
-        except OSError:
-            return time.time()
-        finally:
-            with suppress(OSError):
-                probe.unlink()
-
-    def remove(self) -> None:
-        """Removes the folder at once, as all who look see it, at the end of all work."""
+    def remove(self) -> bool:
+        """Removes the folder at once, as all who look see it, at the end of all work. Returns
+        whether it could be.
+        """
         gone = self.folder.with_name(
             f"{self.folder.name}.{socket.gethostname()}.{os.getpid()}.part"
         )
         with suppress(OSError):
             os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+            return True
+        return False
 
 
-def number_of(state: State) -> int:
-    """What claims of a name are ordered by."""
-    return state.number
+def clock_of(folder: Path) -> float:
+    """The time of the file system, in seconds; where nothing can be written, this machine's.
+
+    The new file makes a client of NFS look at the folder again.
+    """
+    probe = folder / f".clock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part"
+    try:
+        probe.touch()
+        os.utime(probe)
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -355,15 +411,8 @@ class Claim:
 
     def is_mine(self) -> bool:
         """Whether nobody took it for dead and made the next one."""
-        try:
-            present = os.listdir(self.claims.folder)
-        except FileNotFoundError:
-            return False
-        matches = [match for match in map(NAME.fullmatch, present) if match]
-        return self.number == max(
-            (int(match[2]) for match in matches if match[1] == self.name and not match[3]),
-            default=0,
-        )
+        files = self.claims.listed(self.name).get(self.name, [])
+        return bool(files) and files[-1].number == self.number
 
     def check(self) -> None:
         """Raises TakenAway when another process holds it now."""
@@ -419,8 +468,8 @@ def alone(folder: Path, name: str, *, closing: bool = False) -> Iterator[Claim]:
     claims = Claims(folder / FOLDER.format(name))
     with turn(claims, name) as claim:
         yield claim
-    if closing:
-        claims.remove()
+        if closing and claim.is_mine() and claims.remove():
+            claim.stopped.set()
 
 
 def turn(claims: Claims, name: str) -> Claim:
@@ -440,12 +489,12 @@ def turn(claims: Claims, name: str) -> Claim:
 
 
 def say_waiting(claims: Claims, name: str) -> None:
-    """Says on stderr for whom one waits."""
+    """Says on stderr for whom one waits, if it still is so."""
     state = claims.look(name)
-    holder = state.holder if state else None
-    print(
-        f"waiting for {holder or 'another process'}, which writes in {claims.folder.parent}; "
-        f"it is taken for dead {SILENT / 60:.0f} minutes after it was last heard of",
-        file=sys.stderr,
-        flush=True,
-    )
+    if state is not None:
+        print(
+            f"waiting for {state.holder or 'another process'}, which writes in "
+            f"{claims.folder.parent}; {state.until}",
+            file=sys.stderr,
+            flush=True,
+        )

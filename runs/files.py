@@ -8,14 +8,16 @@ import io
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, check: Callable[[], None] | None = None) -> None:
     """Writes to a temporary name in the same folder, then renames. Raises OSError, e.g. on a full
     disk.
+
+    check: called just before the renaming, which it stops by raising.
     """
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
@@ -23,20 +25,25 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check()
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def write_json(path: Path, value) -> None:
-    """Indented JSON."""
+def write_json(path: Path, value, check: Callable[[], None] | None = None) -> None:
+    """Indented JSON. check: as of `write_bytes`."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    write_bytes(path, f"{text}\n".encode())
+    write_bytes(path, f"{text}\n".encode(), check)
 
 
-def write_csv(path: Path, rows: Iterable[dict]) -> None:
-    """Rows with the columns of all rows, in order of first appearance; a missing value is empty."""
+def write_csv(path: Path, rows: Iterable[dict], check: Callable[[], None] | None = None) -> None:
+    """Rows with the columns of all rows, in order of first appearance; a missing value is empty.
+
+    check: as of `write_bytes`.
+    """
     rows = list(rows)
     columns: dict[str, None] = {}
     for row in rows:
@@ -44,7 +51,7 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
     text = csv_text(rows, list(columns), csv.QUOTE_MINIMAL)
     if "\r" in text:  # a lone carriage return would stay without quotes
         text = csv_text(rows, list(columns), csv.QUOTE_ALL)
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), check)
 
 
 def csv_text(rows: Iterable[dict], columns: list[str], quoting: Any) -> str:

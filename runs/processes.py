@@ -37,3 +37,12 @@ def processes(*, cpu: bool) -> Any:
 
     # Per-sample work is uneven, so processes wait long for each other.
     return PartialState(cpu=cpu, timeout=timedelta(days=7))
+
+
+def of_main(state: Any, value: Any) -> Any:
+    """The main process's value, for all of them: what each finds on a shared disk may differ."""
+    if state.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]

@@ -24,7 +24,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.runs.claims import FOLDER, Claim, alone
+from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
 from memorization_suite.runs.elsewhere import free_folder, suffix_of
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import write_csv, write_json
@@ -107,8 +107,10 @@ class Store:
         identity. once: the same, but what is noted there stays.
         """
         with self.changing() as claim:
+            clock_of(self.path)  # a client of NFS looks at the folder again
             manifest = None if overwrite else self.manifest()
             if manifest is None:
+                claim.check()
                 self.clear()
                 manifest = {
                     "schema": SCHEMA,
@@ -125,9 +127,8 @@ class Store:
                 environments = [*environments, used]
             changed = {"environments": environments, "finished": None, **facts}
             noted = {**(once or {}), **manifest, **changed}
-            claim.check()
             self.begun = manifest["started"]
-            write_json(self.path / "manifest.json", noted)
+            write_json(self.path / "manifest.json", noted, claim.check)
             write_json(self.path / "config.json", config)
 
     def finish(self, **facts: Any) -> None:
@@ -137,8 +138,8 @@ class Store:
             with suppress(OSError):  # there is none, or another process is at work
                 (self.path / ".parts").rmdir()
             manifest = self.manifest() or {}
-            claim.check()
-            write_json(self.path / "manifest.json", manifest | {"finished": now(), **facts})
+            noted = manifest | {"finished": now(), **facts}
+            write_json(self.path / "manifest.json", noted, claim.check)
 
     def check_begun(self) -> None:
         """Raises OSError when another command has started the run over meanwhile."""
@@ -266,8 +267,8 @@ class Store:
             self.check_identity(manifest, identity)
             whole, names = renewed(manifest["identity"], identity)
             if names:
-                claim.check()
-                write_json(self.path / "manifest.json", manifest | {"identity": whole})
+                noted = manifest | {"identity": whole}
+                write_json(self.path / "manifest.json", noted, claim.check)
         if names:
             print(
                 f"{self.path} is of an earlier version, which did not look at all of "
@@ -346,8 +347,7 @@ class Store:
         for table in self.tables:
             found, parts = self.merged(table)
             if parts:
-                claim.check()
-                write_csv(self.path / f"{table}.csv", in_order(found))
+                write_csv(self.path / f"{table}.csv", in_order(found), claim.check)
             for part in parts:
                 part.unlink(missing_ok=True)
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from memorization_suite.runs.claims import Claim, alone
+from memorization_suite.runs.claims import Claim, TakenAway, alone
 from memorization_suite.runs.files import write_csv
 
 # What one holds who changes a run's scores: `alone(folder, RESULTS)`.
@@ -69,11 +70,13 @@ def add_results(
     """Adds rows to `results.csv` of a run folder. A row of the same image, quantity and variant is
     replaced. Others that add rows wait meanwhile, so that nothing is lost.
 
-    replaced: (quantity, variant) whose older rows all go, since they were computed anew. Raises
-    ValueError for a file that is none.
+    replaced: (quantity, variant) whose older rows all go, since they were computed anew. Who lost
+    the claim meanwhile waits for another turn. Raises ValueError for a file that is none.
     """
-    with alone(folder, RESULTS, closing=True) as claim:
-        put_results(folder, results, replaced, claim)
+    results, replaced = list(results), set(replaced)
+    while True:
+        with suppress(TakenAway), alone(folder, RESULTS, closing=True) as claim:
+            return put_results(folder, results, replaced, claim)
 
 
 def put_results(
@@ -89,8 +92,7 @@ def put_results(
         if (result.quantity, result.variant) not in gone:
             table[result.measurement] = result
     table |= {result.measurement: result for result in results}
-    claim.check()
-    write_csv(folder / "results.csv", (result.row() for result in table.values()))
+    write_csv(folder / "results.csv", (result.row() for result in table.values()), claim.check)
 
 
 def read_results(folder: Path) -> list[Result]:

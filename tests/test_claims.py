@@ -13,13 +13,14 @@ import pytest
 
 from memorization_suite.runs import claims as claims_module
 from memorization_suite.runs import slurm
-from memorization_suite.runs.claims import FOLDER, SILENT, Claims, Holder, alone
+from memorization_suite.runs.claims import FOLDER, SILENT, Claims, Holder, Queue, alone
 
 ELSEWHERE = {"host": "other", "machine": "other", "user": os.getuid(), "pid": 1, "born": 0.0}
 
 
 @pytest.fixture
-def claims(tmp_path):
+def claims(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims_module, "QUEUE", Queue())
     return Claims(tmp_path / "claims")
 
 
@@ -119,8 +120,15 @@ def test_the_queue_is_asked_once_for_all_that_was_read_before(claims, monkeypatc
     monkeypatch.setattr(slurm, "queued_jobs", lambda: asked.append(1) or {})
     for number in range(5):
         left_by(claims, {**ELSEWHERE, "job": f"7_{number}"}, name=f"work{number}")
-    states = claims.every()
-    assert all(states[f"work{number}"][-1].is_dead for number in range(5)) and len(asked) == 1
+    states = claims.latest()
+    assert all(states[f"work{number}"].is_dead for number in range(5)) and len(asked) == 1
+
+
+def test_the_queue_is_not_asked_again_at_once(claims, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: asked.append(1) or {"7": "RUNNING"})
+    left_by(claims, {**ELSEWHERE, "job": "7"})
+    assert all(claims.take("work") is None for _ in range(5)) and len(asked) == 1
 
 
 @pytest.mark.parametrize("silent", [0.0, SILENT - 60])
@@ -151,17 +159,27 @@ def test_the_queue_decides_of_slurm_jobs(claims, monkeypatch):
             ("7_1", {"7_1": "RUNNING"}, False),
             ("7_1", {"7_1": "COMPLETING"}, False),
             ("7_1", {"7_1": "PENDING"}, True),  # it was put back
+            ("7_1", {"7_1": "REQUEUE_HOLD"}, True),
             ("7_1", {"7_2": "RUNNING"}, True),
             ("7_1", None, False),  # squeue does not answer
         ]
     ):
+        monkeypatch.setattr(claims_module, "QUEUE", Queue())
         monkeypatch.setattr(slurm, "queued_jobs", lambda queue=queue: queue)
         holder = {**ELSEWHERE, "job": job, "restarts": 0, "user": os.getuid()}
         left_by(claims, holder, name=f"work{number}")
         assert claims.look(f"work{number}").is_dead == is_dead, (job, queue)
 
 
+@pytest.mark.parametrize(("state", "is_dead"), [("RUNNING", True), ("SUSPENDED", False)])
+def test_of_a_job_that_runs_the_process_may_have_ended(claims, monkeypatch, state, is_dead):
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: {"7_1": state})
+    left_by(claims, {**ELSEWHERE, "job": "7_1"}, silent=SILENT + 60)
+    assert claims.look("work").is_dead == is_dead
+
+
 def test_a_job_that_began_after_the_queue_was_asked_lives(claims, monkeypatch):
+    monkeypatch.setattr(claims_module, "QUEUE_PAUSE", 0.0)
     answers = iter([{}, {"7_1": "RUNNING", "7_2": "RUNNING"}])
     monkeypatch.setattr(slurm, "queued_jobs", lambda: next(answers))
     left_by(claims, {**ELSEWHERE, "job": "7_1"})
@@ -253,6 +271,39 @@ def test_the_last_of_some_work_leaves_no_trace(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_who_waits_for_the_last_of_some_work_begins_anew(tmp_path, monkeypatch):
+    """It was about to make the next number when the folder went."""
+    made = threading.Event()
+    claims = Claims(tmp_path / FOLDER.format("tables"))
+    late = Claims(claims.folder)
+    with alone(tmp_path, "tables"):
+        pass
+    seen = late.look("tables")
+    with alone(tmp_path, "tables", closing=True):
+        pass
+    with alone(tmp_path, "tables") as claim:
+        monkeypatch.setattr(late, "look", lambda name: made.set() or seen)
+        assert late.take("tables") is None and made.is_set()
+        assert claim.is_mine()
+
+
+def test_of_two_that_close_nobody_is_disturbed(tmp_path):
+    ended = []
+
+    def close():
+        for _ in range(20):
+            with alone(tmp_path, "tables", closing=True) as claim:
+                claim.check()
+            ended.append(1)
+
+    threads = [threading.Thread(target=close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 80 and not any(tmp_path.iterdir())
+
+
 def test_waiting_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(claims_module, "PATIENCE", 0.05)
     claims = Claims(tmp_path / FOLDER.format("tables"))
@@ -260,4 +311,6 @@ def test_waiting_is_said(tmp_path, monkeypatch, capsys):
     threading.Timer(0.5, held.release).start()
     with alone(tmp_path, "tables"):
         pass
-    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"waiting for process {os.getpid()}" in error
+    assert f"ends when process {os.getpid()} ends" in error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.sweeps.measured import Known, kind_or_none, wanted_rows
+from memorization_suite.commands.sweeps.measured import Known, kind_or_none
 from memorization_suite.commands.sweeps.nfe import evaluations
 from memorization_suite.commands.sweeps.sweep import Entry
 from memorization_suite.download.transfer import size_text
@@ -87,7 +87,7 @@ def cost_of(entry: Entry, known: Known) -> RunCost:
     return RunCost(
         entry.name,
         method,
-        images=len(wanted_rows(plan)) * plan.settings.n_samples_per_prompt,
+        images=len(plan.rows) * plan.settings.n_samples_per_prompt,
         there=own.images if own else 0,
         nfe=nfe,
         seconds=seconds,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from memorization_suite.commands.sweeps.cluster import (
@@ -27,6 +28,7 @@ from memorization_suite.commands.sweeps.tasks import (
     starts_of,
 )
 from memorization_suite.commands.sweeps.watch import Watch
+from memorization_suite.commands.sweeps.work import pause_after, timed
 from memorization_suite.runs.claims import Claim
 
 # The name of the claim.
@@ -74,11 +76,11 @@ class Driver:
                 while True:
                     if claim is None or not claim.is_mine():
                         claim = self.take()
-                    is_new = self.look(watch, acts=claim is not None)
+                    is_new, taken = timed(partial(self.look, watch, acts=claim is not None))
                     if all(state.is_over for state in watch.states.values()):
                         return
                     pause = PAUSES[0] if is_new else min(PAUSES[1], pause * 1.5)
-                    time.sleep(pause)
+                    time.sleep(pause_after(taken, pause))
         except KeyboardInterrupt:
             arrays = self.arrays()
             if arrays:
@@ -230,9 +232,9 @@ def submit_all(tasks: Tasks, cluster: Cluster) -> None:
     print("next: --status says how far they are; the same command without --no_wait goes on")
 
 
-def stands(states: Mapping[Task, TaskState]) -> list[tuple[str, int]]:
+def stands(states: Mapping[Task, TaskState]) -> list[str]:
     """What is worth another look soon when it changes."""
-    return [(state.kind, state.there) for state in states.values()]
+    return [state.kind for state in states.values()]
 
 
 def arrays_of(jobs: Iterable[str]) -> list[str]:

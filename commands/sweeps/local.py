@@ -138,6 +138,16 @@ def visible_devices() -> list[str]:
 # --- several processes ---
 
 
+def wait(workers: list[Worker], seconds: float) -> None:
+    """Waits so long, or until one of the workers ends."""
+    end = time.monotonic() + seconds
+    while all(worker.is_alive() for worker in workers):
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(work.PAUSE, left))
+
+
 def run_workers(tasks: Tasks, workers: Iterable[Worker], watch: Watch) -> None:
     """Starts the workers, and watches until none is left. Raises OSError when all were lost."""
     left = list(workers)
@@ -145,10 +155,10 @@ def run_workers(tasks: Tasks, workers: Iterable[Worker], watch: Watch) -> None:
     try:
         for worker in left:
             restart(worker, tasks, watch.states)
-        pause = work.PAUSE
+        taken = 0.0
         while left:
-            time.sleep(pause)
-            states, pause = work.timed(watch.look)
+            wait(left, work.pause_after(taken, work.PAUSE))
+            states, taken = work.timed(watch.look)
             for worker in [worker for worker in left if not worker.is_alive()]:
                 if not goes_on(worker, tasks, states):
                     left.remove(worker)

@@ -61,7 +61,7 @@ class Measured:
 def measured_in(plan: Plan) -> Measured | None:
     """Of the run's images that are there; None without any."""
     folder = RunFolder(plan.folder)
-    prompts = wanted_rows(plan)
+    prompts = plan.rows
     rows = []
     for key, row in folder.costs().items():
         if key.prompt in prompts and row.get("seconds") and row.get("unet_evals"):
@@ -81,12 +81,6 @@ def measured_in(plan: Plan) -> Measured | None:
         bytes=sum(sizes) / len(sizes) if sizes else None,
         devices=frozenset([device] if device else []),
     )
-
-
-def wanted_rows(plan: Plan) -> range:
-    """The rows of the prompts of --start and --end."""
-    end = plan.settings.end
-    return range(plan.settings.start, len(plan.prompts) if end is None else end)
 
 
 def same_size(plan: Plan) -> tuple:

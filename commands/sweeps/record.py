@@ -101,13 +101,12 @@ def read_record(out: Path) -> Record | None:
 def member_of(name: str, plan: Plan, out: Path, pieces: int) -> Member:
     """What is kept of a planned run."""
     settings = plan.settings
-    end = len(plan.prompts) if settings.end is None else settings.end
     return Member(
         name,
         folder=plan.folder.relative_to(out).as_posix(),
         typed=typed_anywhere(plan.typed),
-        start=settings.start,
-        end=end,
+        start=plan.rows.start,
+        end=plan.rows.stop,
         samples=settings.n_samples_per_prompt,
         batch_size=settings.batch_size,
         latents=settings.save_latents,

@@ -144,7 +144,7 @@ def what_is_made(planned: Plan) -> tuple:
     """Images, everything that decides their bytes, and what is kept beside them."""
     settings = planned.settings
     kept = (settings.save_latents, settings.trace)
-    return planned.identity, settings.start, settings.end, kept
+    return planned.identity, planned.rows, kept
 
 
 @contextmanager
@@ -274,16 +274,13 @@ def check_others(tasks: Tasks) -> None:
         raise ValueError(
             f"{holder} drives the sweep in {tasks.out} with other runs, pieces or flags. {instead}"
         )
-    own = {task.name for task in tasks.all()}
-    others = [task.name for task in Tasks(tasks.out, before).all() if task.name not in own]
-    claims = tasks.claims.every()
+    own = {task.name for task in tasks.tasks}
+    others = [task.name for task in Tasks(tasks.out, before).tasks if task.name not in own]
+    claims = tasks.claims.latest()
     waiting = queued_tasks(tasks.folder) if others else {}
     for name in others:
-        holders = [
-            str(state.holder or "another process")
-            for state in claims.get(name, [])
-            if state.is_held
-        ]
+        last = claims.get(name)
+        holders = [str(last.holder or "another process")] if last and last.is_held else []
         if name in waiting:
             holders.append(f"job {waiting[name]}")
         if holders:

@@ -122,10 +122,6 @@ class Tasks:
             runs.append(pieces)
         return runs
 
-    def all(self) -> list[Task]:
-        """Every task: first all images, then all scores, then the page."""
-        return list(self.tasks)
-
     def is_mine(self, task: Task) -> bool:
         """Whether this process may do it: with `shard` only its pieces."""
         return task.kind != "images" or not self.shard or task.shard == self.shard
@@ -222,7 +218,7 @@ class Tasks:
     def do_claimed(self, task: Task, claim: Claim, load: Callable | None) -> dict[str, Any]:
         """Does a task under its claim."""
         try:
-            facts = self.work(task, load)
+            facts = self.work(task, claim, load)
         except BaseException as error:
             if self.is_ending or not isinstance(error, Exception):  # its time is over, or Ctrl-C
                 on_purpose = isinstance(error, KeyboardInterrupt) and not self.is_ending
@@ -237,11 +233,12 @@ class Tasks:
             raise DeviceLost(f"{device} failed: {message_of(error)}") from error
         return self.note(claim, outcome="done", **facts)
 
-    def work(self, task: Task, load: Callable | None) -> dict[str, Any]:
+    def work(self, task: Task, claim: Claim, load: Callable | None) -> dict[str, Any]:
         """What the task asks for. Returns what is to be noted."""
         if task.run is None:
             states = self.states()
             folders, failed = self.for_page(states)
+            claim.check()
             facts = write_page(folders, self.out, self.record.title, failed)
             return {**facts, "shown": scores_in(states)}
         planned = self.plan_of(task.run)
@@ -269,8 +266,12 @@ class Tasks:
         return planned.settings.device if planned else "cpu"
 
     def note(self, claim: Claim, **facts: Any) -> dict[str, Any]:
-        """Ends a claim, and returns how. Raises OSError."""
-        claim.end(**facts)
+        """Ends a claim, and returns how. Raises OSError, and then nobody waits for this process."""
+        try:
+            claim.end(**facts)
+        except OSError:
+            claim.withdraw()
+            raise
         return facts
 
     def note_failure(self, task: Task, claim: Claim, error: Exception) -> dict[str, Any]:
@@ -289,7 +290,7 @@ class Look:
     def __init__(self, tasks: Tasks):
         self.tasks = tasks
         # Read before the images: whoever ended a claim has made its images by then.
-        self.claims = tasks.claims.every()
+        self.claims = tasks.claims.latest()
         self.found: dict[Task, TaskState] = {}
         self.complete: dict[int, set[Key]] = {}
 
@@ -297,7 +298,10 @@ class Look:
         """Where a task stands."""
         if task not in self.found:
             judge = {"images": self.images, "scores": self.scores, "page": self.page}
-            state = judge[task.kind](task)
+            try:
+                state = judge[task.kind](task)
+            except ValueError as error:  # a file in its folder is damaged
+                state = TaskState("failed", str(error), claim=self.last(task))
             if state.kind == "done":
                 self.tasks.done[task] = state.number
             self.found[task] = state
@@ -334,7 +338,7 @@ class Look:
         if any(piece.kind != "done" for piece in pieces):
             return TaskState("waiting", "its images")
         last = self.last(task)
-        if self.tasks.done.get(task) == (last.number if last else 0):
+        if self.tasks.done.get(task) == (last.number if last else 0):  # seen before
             return TaskState("done", claim=last)
         folder = self.tasks.folder_of(task.run)
         finished = (folder.manifest() or {}).get("finished")
@@ -342,7 +346,7 @@ class Look:
         same = over.get("outcome") == "done" and over.get("finished") == finished
         gone = over.get("table") and not (folder.path / "results.csv").exists()
         if same and not gone:
-            return TaskState("done", claim=self.last(task))
+            return TaskState("done", claim=last)
         return self.claimed(task)
 
     def page(self, task: Task) -> TaskState:
@@ -373,8 +377,7 @@ class Look:
 
     def last(self, task: Task) -> State | None:
         """The last claim of a task."""
-        states = self.claims.get(task.name)
-        return states[-1] if states else None
+        return self.claims.get(task.name)
 
 
 def scores_in(states: Mapping[Task, TaskState]) -> dict[str, int]:

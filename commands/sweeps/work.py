@@ -6,18 +6,18 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
 from memorization_suite.pipelines import loading
-from memorization_suite.runs.claims import SILENT
-from memorization_suite.runs.progress import Progress, duration_text
+from memorization_suite.runs.progress import Progress
 
 # Seconds between two looks while others work: at least, at most, and how many times as long as a
 # look takes, which reads the rows of every run that is not done.
 PAUSE = 2.0
 LONGEST_PAUSE = 60.0
 SHARE = 20
-# After another process was faster.
+# After another process was faster, as one that has looked at the same may be.
 SHORT_PAUSE = 0.1
 
 
@@ -30,7 +30,7 @@ def work(tasks: Tasks, load: Callable | None = None, progress: Progress | None =
     load = load or functools.lru_cache(maxsize=1)(loading.load_pipeline)
     is_said = False
     while True:
-        states, pause = timed(tasks.states)
+        states, taken = timed(tasks.states)
         task = first_ready(tasks, states)
         if task is None:
             held = worth_waiting(tasks, states)
@@ -39,21 +39,25 @@ def work(tasks: Tasks, load: Callable | None = None, progress: Progress | None =
             if not is_said:
                 say_held(tasks, held)
                 is_said = True
-            time.sleep(pause)
+            time.sleep(pause_after(taken, PAUSE))
             continue
         facts = tasks.do(task, load)
         if facts is None:
-            time.sleep(SHORT_PAUSE)
+            time.sleep(max(SHORT_PAUSE, taken))
         elif progress is not None and facts.get("made"):
             progress.update(facts["made"])
 
 
-def timed(look: Callable[[], dict[Task, TaskState]]) -> tuple[dict[Task, TaskState], float]:
-    """(what a look finds, seconds until the next one)."""
+def timed(look: Callable[[], Any]) -> tuple[Any, float]:
+    """(what a look finds, the seconds that it took)."""
     start = time.monotonic()
-    states = look()
-    taken = time.monotonic() - start
-    return states, min(LONGEST_PAUSE, max(PAUSE, SHARE * taken))
+    found = look()
+    return found, time.monotonic() - start
+
+
+def pause_after(taken: float, least: float) -> float:
+    """Seconds until the next look, at least so many. taken: what the last one took."""
+    return min(LONGEST_PAUSE, max(least, SHARE * taken))
 
 
 def first_ready(tasks: Tasks, states: Mapping[Task, TaskState]) -> Task | None:
@@ -81,13 +85,10 @@ def say_held(tasks: Tasks, held: Mapping[Task, TaskState]) -> None:
         by_holder.setdefault(place_of(state), []).append(task)
     for holder, theirs in by_holder.items():
         more = f" and {len(theirs) - 1} more" if len(theirs) > 1 else ""
-        print(f"waiting for {holder}: {tasks.label(theirs[0])}{more}", file=sys.stderr)
-    print(
-        "what a process leaves is taken over, at the latest "
-        f"{duration_text(SILENT)} after it was last heard of",
-        file=sys.stderr,
-        flush=True,
-    )
+        claim = held[theirs[0]].claim
+        until = f"; {claim.until}" if claim else ""
+        print(f"waiting for {holder}: {tasks.label(theirs[0])}{more}{until}", file=sys.stderr)
+    sys.stderr.flush()
 
 
 def place_of(state: TaskState) -> str:

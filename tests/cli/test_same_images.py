@@ -146,6 +146,14 @@ def test_overwrite_starts_over(generate, whole, tmp_path):
     )
 
 
+def test_what_lies_in_a_folder_without_a_manifest_is_made_anew(generate, whole, tmp_path):
+    """As a start that was killed while it removed what was there leaves it."""
+    folder = copied(whole(), tmp_path)
+    (folder / "manifest.json").unlink()
+    (folder / "img_0003_00.png").unlink()
+    assert images(generate(tmp_path)) == images(whole()) and RunFolder(folder).is_finished()
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

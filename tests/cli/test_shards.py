@@ -84,6 +84,17 @@ def test_a_run_that_lacks_an_image_is_not_closed(whole, tmp_path):
     assert not run.close_if_whole() and not run.is_finished()
 
 
+def test_two_ranges_with_a_batch_in_common_keep_the_rows_of_both(generate, whole, tmp_path):
+    """The shorter one ends its batch last, before the longer one has written the table."""
+    folder = generate(tmp_path, "--end", "3", "--shard", "2/2")
+    short = next((folder / ".parts").glob("images_*.csv"))
+    rows_of_short = short.read_text()
+    generate(tmp_path, "--shard", "2/2")
+    short.write_text(rows_of_short)
+    generate(tmp_path, "--shard", "1/2")
+    assert table(folder) == table(whole())
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -22,7 +22,7 @@ ELSEWHERE = {"host": "node7", "machine": "another", "user": 0, "pid": 12, "born"
 def held_elsewhere(tasks, run, *, silent=0.0, since="2026-01-01T00:00:00+00:00", **about):
     """The images of a run are held on another machine, not heard of for so many seconds."""
     tasks.claims.folder.mkdir(parents=True, exist_ok=True)
-    file = tasks.claims.folder / f"{tasks.all()[run].name}.1"
+    file = tasks.claims.folder / f"{tasks.tasks[run].name}.1"
     file.write_text(json.dumps({"holder": ELSEWHERE, "since": since, **about}))
     then = time.time() - silent
     os.utime(file, (then, then))
@@ -52,7 +52,7 @@ def test_a_sweep_that_was_not_begun(status, tmp_path):
 def test_every_state_of_a_run(tasks_of, made_up, status, monkeypatch, capsys):
     tasks = tasks_of()
     assert rows(tasks) == [("not begun", "0 of 8", "")] * 3
-    first, _, third, scores, *_ = tasks.all()
+    first, _, third, scores, *_ = tasks.tasks
     tasks.do(first)
     assert rows(tasks)[0] == ("not scored", "8 of 8", "")
     tasks.do(scores)
@@ -74,7 +74,7 @@ def test_every_state_of_a_run(tasks_of, made_up, status, monkeypatch, capsys):
 def test_how_long_a_piece_still_takes_from_its_own_pace(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
     monkeypatch.setattr(made_up, "batch", lambda number: number == 1 and 1 / 0)
-    tasks.do(tasks.all()[1])
+    tasks.do(tasks.tasks[1])
     for file in tasks.claims.folder.iterdir():
         file.unlink()
     ago = time.gmtime(time.time() - 60)
@@ -97,7 +97,7 @@ def test_a_job_that_waits_in_the_queue(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
     folder = tasks.folder / "submitted"
     folder.mkdir()
-    jobs = {task.name: f"41_{place}" for place, task in enumerate(tasks.all()[:3])}
+    jobs = {task.name: f"41_{place}" for place, task in enumerate(tasks.tasks[:3])}
     (folder / "41.json").write_text(json.dumps(jobs))
     monkeypatch.setattr(sweep_status.slurm, "queued_jobs", lambda: {"41_1": "PENDING"})
     assert rows(tasks)[:2] == [
@@ -108,9 +108,9 @@ def test_a_job_that_waits_in_the_queue(tasks_of, made_up, monkeypatch):
 
 def test_scores_and_the_page_have_their_states(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    for task in tasks.all()[:3]:
+    for task in tasks.tasks[:3]:
         tasks.do(task)
-    claim = tasks.claims.take(tasks.all()[3].name)
+    claim = tasks.claims.take(tasks.tasks[3].name)
     assert rows(tasks)[0][0] == "being scored"
     claim.end(outcome="interrupted")
     work(tasks)

@@ -44,7 +44,7 @@ def gone(monkeypatch):
 
 
 def test_names_are_for_files_and_hold_no_prompt(tasks_of, file):
-    names = [task.name for task in tasks_of(prompts_per_job=2).all()]
+    names = [task.name for task in tasks_of(prompts_per_job=2).tasks]
     assert len(set(names)) == len(names) == 3 * 2 + 3 + 1
     assert all(re.fullmatch(r"[A-Za-z0-9_.+-]{1,150}", name) for name in names)
     words = {word for caption in CAPTIONS for word in re.findall(r"\w{3,}", caption)}
@@ -53,23 +53,23 @@ def test_names_are_for_files_and_hold_no_prompt(tasks_of, file):
 
 
 def test_names_stay_when_a_run_is_put_in_front(tasks_of, file):
-    before = {task.name for task in tasks_of().all()}
+    before = {task.name for task in tasks_of().tasks}
     file.write_text(file.read_text().replace("[0.7, 1]", "[0.1, 0.7, 1]"))
-    assert before < {task.name for task in tasks_of().all()}
+    assert before < {task.name for task in tasks_of().tasks}
 
 
 def test_a_process_elsewhere_sees_the_same_tasks(tasks_of, made_up):
     tasks = tasks_of(prompts_per_job=2)
     other = open_tasks(tasks.out)
-    assert other.all() == tasks.all()
-    other.do(other.all()[0])
+    assert other.tasks == tasks.tasks
+    other.do(other.tasks[0])
     assert kinds(tasks)[:2] == ["done", "ready"]
 
 
 def test_images_then_scores_then_the_page(tasks_of, made_up, capsys):
     tasks = tasks_of()
     assert kinds(tasks) == BEGUN
-    first, *_, page = tasks.all()
+    first, *_, page = tasks.tasks
     assert tasks.do(page) is None
     tasks.do(first)
     assert kinds(tasks)[:4] == ["done", "ready", "ready", "ready"]
@@ -82,8 +82,8 @@ def test_images_then_scores_then_the_page(tasks_of, made_up, capsys):
 
 def test_what_ended_between_a_look_and_a_claim_is_not_done_twice(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    scores = tasks.all()[3]
-    tasks.do(tasks.all()[0])
+    scores = tasks.tasks[3]
+    tasks.do(tasks.tasks[0])
     before = tasks.state(scores)
     tasks.do(scores)
     slow = open_tasks(tasks.out)
@@ -95,21 +95,21 @@ def test_what_ended_between_a_look_and_a_claim_is_not_done_twice(tasks_of, made_
 
 def test_a_failure_is_noted_and_tried_again_by_the_next_command(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     monkeypatch.setattr(sweep_tasks, "make_images", failing(OSError("no space left")))
     tasks.do(first)
     state = tasks.state(first)
     assert (state.kind, state.message, state.there) == ("failed", "no space left", 0)
     assert "Traceback" in (tasks.folder / "logs" / f"{first.name}.txt").read_text()
     assert tasks.do(first) is None and kinds(open_tasks(tasks.out))[0] == "failed"
-    scores = tasks.state(tasks.all()[3])
+    scores = tasks.state(tasks.tasks[3])
     assert (scores.kind, scores.message) == ("failed", "no space left")
     assert kinds(tasks_of()) == BEGUN
 
 
 def test_what_is_no_fault_of_the_device_fails_the_task(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     monkeypatch.setattr(sweep_tasks, "make_images", failing(RuntimeError("CUDA out of memory.\nX")))
     tasks.do(first)
     message = tasks.state(first).message
@@ -118,7 +118,7 @@ def test_what_is_no_fault_of_the_device_fails_the_task(tasks_of, made_up, monkey
 
 def test_a_broken_device_gives_its_task_back(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     with monkeypatch.context() as patch:
         patch.setattr(sweep_tasks, "make_images", failing(RuntimeError("unspecified failure")))
         patch.setattr(sweep_tasks, "works", lambda device: False)
@@ -131,7 +131,7 @@ def test_a_broken_device_gives_its_task_back(tasks_of, made_up, monkeypatch):
 
 def test_an_interrupted_task_is_ready_however_often(tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     with monkeypatch.context() as patch:
         patch.setattr(sweep_tasks, "make_images", failing(KeyboardInterrupt()))
         for _ in range(MOST_STARTS + 2):
@@ -148,7 +148,7 @@ def test_a_task_whose_process_ends_again_and_again_is_given_up(
     """Also where it notes so, as at the end of a job's time."""
     tasks = tasks_of()
     tasks.log = "worker.txt"
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     monkeypatch.setattr(sweep_tasks, "make_images", failing(SystemExit()))
     if not notes:
         monkeypatch.setattr(Claim, "end", lambda self, **facts: None)
@@ -169,7 +169,7 @@ def test_what_happens_to_a_process_that_was_told_to_end_is_no_failure(
     tasks_of, made_up, monkeypatch, error
 ):
     tasks = tasks_of()
-    first = tasks.all()[0]
+    first = tasks.tasks[0]
     tasks.is_ending = True
     monkeypatch.setattr(sweep_tasks, "make_images", failing(error))
     with pytest.raises(type(error)):
@@ -182,9 +182,9 @@ def test_a_page_that_lacks_a_run_is_written_again(tasks_of, made_up, monkeypatch
     first = tasks_of()
     with monkeypatch.context() as patch:
         patch.setattr(sweep_tasks, "score_run", failing(OSError("no space left")))
-        for task in first.all()[:4]:
+        for task in first.tasks[:4]:
             first.do(task)
-    for task in first.all()[4:6]:
+    for task in first.tasks[4:6]:
         first.do(task)
     write = sweep_tasks.write_page
     second = []
@@ -195,7 +195,7 @@ def test_a_page_that_lacks_a_run_is_written_again(tasks_of, made_up, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(sweep_tasks, "write_page", meanwhile)
-        first.do(first.all()[6])
+        first.do(first.tasks[6])
     work(second[0])
     assert kinds(second[0]) == kinds(first) == DONE
     page = (first.out / "report.html").read_text()
@@ -206,9 +206,9 @@ def test_scores_of_another_command_make_the_page_new(tasks_of, made_up):
     first = tasks_of()
     work(first)
     other = open_tasks(first.out)
-    other.claims.take(other.all()[4].name).end(outcome="again")
+    other.claims.take(other.tasks[4].name).end(outcome="again")
     assert kinds(first)[4:] == ["ready", "done", "waiting"]
-    other.do(other.all()[4])
+    other.do(other.tasks[4])
     assert kinds(first) == [*DONE[:-1], "ready"]
 
 
@@ -216,8 +216,8 @@ def test_where_more_is_told_is_a_whole_path(tasks_of, made_up, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     tasks = Tasks(Path("out"), tasks_of().record)
     monkeypatch.setattr(sweep_tasks, "make_images", failing(OSError("no space left")))
-    tasks.do(tasks.all()[0])
-    assert Path(tasks.state(tasks.all()[0]).log).is_absolute()
+    tasks.do(tasks.tasks[0])
+    assert Path(tasks.state(tasks.tasks[0]).log).is_absolute()
 
 
 def test_files_are_named_by_whole_paths_and_an_equal_record_stays(
