@@ -32,6 +32,9 @@ PASSED_OVER = (
     "Token indices sequence length is longer than the specified maximum",
     # The hub; everything that is fetched is public.
     "You are sending unauthenticated requests to the HF Hub",
+    # torchvision, to the package lpips, which builds an AlexNet that the suite then fills.
+    "The parameter 'pretrained' is deprecated since",
+    "Arguments other than a weight enum or `None` for 'weights' are deprecated",
     # matplotlib; a character of a caption that the font lacks is drawn as a box.
     "Glyph ",
 )
