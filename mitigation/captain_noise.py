@@ -91,13 +91,7 @@ class CaptainNoise(Mitigation):
         Raises ValueError for a file that is no image or whose latent is not finite.
         """
         height, width = (side * model.downsampling for side in x.shape[-2:])
-        try:
-            with reading(self.reference), Image.open(self.reference) as opened:
-                picture = ImageOps.fit(
-                    opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS
-                )
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"--reference: {self.reference} cannot be read as an image") from error
+        picture = ImageOps.fit(self.picture(), (width, height), Image.Resampling.LANCZOS)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
         latent = model.encode_images(pixels)
         if not latent.isfinite().all():
@@ -112,3 +106,15 @@ class CaptainNoise(Mitigation):
             raise ValueError(
                 "captain_noise needs --reference FILE: an image that the model has not memorized"
             )
+        self.picture()
+
+    def picture(self) -> Image.Image:
+        """The reference, RGB. Raises ValueError for a file that is no whole image."""
+        try:
+            with reading(self.reference), Image.open(self.reference) as opened:
+                return opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"--reference: {self.reference} cannot be read as an image ({error}): give a whole "
+                "one"
+            ) from error

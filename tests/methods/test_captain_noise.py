@@ -2,6 +2,8 @@
 kept, the reference file.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -103,9 +105,14 @@ def test_what_is_no_reference_is_refused(pipe, noise, tmp_path):
         method(reference=str(tmp_path / "none.png"))
     with pytest.raises(ValueError, match="needs --reference FILE"):
         build_mitigation("captain_noise").check(50)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="cannot be read as an image"):
-        method(reference=str(tmp_path / "text.png")).latent(pipe, noise)
+    whole = Path(reference_image()).read_bytes()
+    for name, content in [("text", b"no picture"), ("empty", b""), ("cut", whole[:-40])]:
+        (tmp_path / f"{name}.png").write_bytes(content)
+        damaged = method(reference=str(tmp_path / f"{name}.png"))
+        with pytest.raises(ValueError, match=f"{name}.png cannot be read as an image"):
+            damaged.latent(pipe, noise)
+        with pytest.raises(ValueError, match=f"{name}.png cannot be read as an image"):
+            damaged.check(50)
 
 
 def test_a_latent_that_is_not_finite_is_refused(pipe, noise):
