@@ -77,7 +77,8 @@ def fault_of_tokens(tokenizer: Any) -> str:
     own = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
     if len(own) < 2:
         return f"has no vocabulary: {len(tokenizer)} entries, none of them a word"
-    texts = [tokenizer.decode([i]) for i in spread(own, TRIED)]
+    # Entries that are a part of a character read alike.
+    texts = list(dict.fromkeys(tokenizer.decode([i]) for i in spread(own, TRIED)))
     try:
         empty, *tried = padded(tokenizer, ["", *texts])
         begins_and_ends = tokenizer("").input_ids
