@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content, same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.marks import first_of
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
@@ -48,6 +50,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
+from memorization_suite.runs.text import counted
 from memorization_suite.sampling import image_seed, initial_noise
 
 if TYPE_CHECKING:
@@ -198,10 +201,10 @@ def ordinary(**typed: Any) -> str:
     for_threshold = captions[: settings.threshold_prompts]
     statistics, pairs = ordinary_statistics(model, captions, for_threshold, settings)
     write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
-    return (
-        f"{settings.out}: {len(captions)} prompts, similarity threshold {statistics.threshold:.3f} "
-        f"from {pairs} pairs of seeds"
-    )
+    threshold = f"similarity threshold {statistics.threshold:.3f}"
+    if pairs > 1 and math.isnan(statistics.threshold):
+        threshold = "no similarity threshold, since noise predictions are not finite,"
+    return f"{settings.out}: {len(captions)} prompts, {threshold} from {pairs} pairs of seeds"
 
 
 def ordinary_statistics(
@@ -271,13 +274,27 @@ def search(**typed: Any) -> str:
         place=file.folder.path,
         quiet=settings.quiet,
     )
+    broken = []
     with progress:
         for caption in missing:
             maps = make_maps(model, caption, settings, settings.scaling_factor)
             file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
+            if not maps.finite:
+                broken.append(caption)
             progress.update(1)
     file.finish()
+    if broken:
+        print(unsearched(broken, len(missing)), file=sys.stderr)
     return summary(settings.out, [file.searches[caption] for caption in captions])
+
+
+def unsearched(captions: list[str], total: int) -> str:
+    """Which captions could not be searched, of so many."""
+    named = first_of([repr(caption[:60]) for caption in captions])
+    return (
+        f"{len(captions)} of {counted(total, 'caption')} could not be searched, since their noise "
+        f"predictions are not finite: {named}"
+    )
 
 
 def summary(path: Path, searches: list[PromptSearch]) -> str:

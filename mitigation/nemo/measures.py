@@ -85,7 +85,8 @@ def kernel_size(side: int) -> int:
 
 
 def scaled_maps(noise_pred: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """e(x, c) - x with each channel stretched to 0..1 over h and w; a constant one becomes 0.
+    """e(x, c) - x with each channel stretched to 0..1 over h and w; a constant one becomes 0, and
+    one that is not finite stays so.
 
     (n, 4, h, w) float32.
     """
@@ -93,7 +94,7 @@ def scaled_maps(noise_pred: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     low = y.amin((2, 3), keepdim=True)
     high = y.amax((2, 3), keepdim=True)
     stretched = (y - low) / (high - low)
-    return torch.where(high > low, stretched, 0.0)
+    return torch.where(high == low, 0.0, stretched)
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -80,6 +80,8 @@ class Maps:
     rows: int = 64
     # UNet evaluations so far.
     unet_rows: int = field(default=0, init=False)
+    # Whether those without blocked neurons could be compared.
+    finite: bool = field(default=True, init=False)
 
     @no_grad
     def of(self, candidates: list[list[Neuron]]) -> torch.Tensor:
@@ -255,7 +257,8 @@ def localize(
     one neuron, and each map takes one UNet evaluation instead of two.
     """
     unblocked = maps.of([[]])[0]
-    memorized = likeness_of_seeds(unblocked) > statistics.threshold
+    maps.finite = bool(unblocked.isfinite().all())
+    memorized = likeness_of_seeds(unblocked) > statistics.threshold  # nan is not above
     if not memorized.any():
         return PromptSearch(unet_rows=maps.unet_rows)
     unblocked = unblocked[memorized.to(unblocked.device)]
