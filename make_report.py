@@ -31,8 +31,8 @@ def build_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="run folder, or a folder with run folders below it; others are shown beside the first "
-        "one",
+        help="run folder, or a folder with run folders below it; others are shown beside the one "
+        "without a mitigation (--reference)",
     )
     parser.add_argument(
         "--out",

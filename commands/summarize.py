@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from memorization_suite.metrics.comparison import (
+    problem_of,
+    references_of,
+    remark_on,
+    title_of,
+    titles_of,
+)
 from memorization_suite.metrics.intervals import mean_over_prompts
-from memorization_suite.metrics.runs import unlike
 from memorization_suite.metrics.summary import (
     Line,
     interval_text,
@@ -18,14 +24,15 @@ from memorization_suite.metrics.summary import (
     text_of,
 )
 from memorization_suite.runs.cli import Parser, add_flags, command
-from memorization_suite.runs.progress import next_step
+from memorization_suite.runs.progress import from_here, next_step
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.text import table_text
 
 SCRIPT = "summarize.py"
 DESCRIPTION = (
     "Means and intervals of scored runs; with several, differences to the one "
-    "without a mitigation (else the first) on equal seeds."
+    "without a mitigation (else the first) on equal seeds. Of several without one, each run is "
+    "compared with that of its own model, sampler and guidance."
 )
 
 
@@ -34,6 +41,7 @@ class Summarizing(Settings):
     """The flags of summarize.py."""
 
     quantities: tuple[str, ...] = flag((), "only these", metavar="NAME")
+    reference: Path | None = flag(None, "the run that all others are compared with", metavar="RUN")
     quiet: bool = unkeyed(False, "no line on what comes next")
 
 
@@ -41,53 +49,60 @@ class Summarizing(Settings):
 class Summary:
     """What is known of some runs. As a text it is the printed tables."""
 
-    # The unmitigated run, or else the first, which the others are compared with.
-    first: Path
     # Means and intervals of every run.
     lines: list[Line]
-    # Rows of a table: other runs' differences to the first.
-    differences: list[dict[str, str]]
-    # Which images count in no score, or are of one color; why a run has no differences.
+    # What runs are compared with -> what it is called, and rows of a table: the differences to it.
+    differences: dict[Path, tuple[str, list[dict[str, str]]]]
+    # Which images count in no score, or are of one color; how else runs differ from what they are
+    # compared with, or why they have no differences.
     notes: list[str]
 
     def __str__(self) -> str:
-        text = text_of(self.lines)
-        if not self.differences:
-            return text
-        title = f"difference to {title_of(self.first)} on equal prompts and samples"
-        return f"{text}\n\n{title}\n{table_text(self.differences)}"
+        texts = [text_of(self.lines)]
+        for title, rows in self.differences.values():
+            texts.append(f"difference to {title} on equal prompts and samples\n{table_text(rows)}")
+        return "\n\n".join(texts)
 
 
-def summary_of(runs: Sequence[Path], quantities: Collection[str] = ()) -> Summary:
-    """Means and intervals of scored runs, and the others' differences to the unmitigated one, or to
-    the first.
+def summary_of(
+    runs: Sequence[Path], quantities: Collection[str] = (), reference: Path | None = None
+) -> Summary:
+    """Means and intervals of scored runs, and their differences to what they are compared with.
 
-    quantities: only these. Raises ValueError for a folder without results.
+    quantities: only these. reference: what all are compared with, else see `references_of`. Raises
+    ValueError for a folder without results.
     """
+    named = [reference] if reference is not None else []
+    runs = list(dict.fromkeys([*named, *runs]))
     check_scored(runs)
-    lines = []
-    for run in runs:
-        of_run = summarize(run)
-        lines += [line for line in of_run if not quantities or line.quantity in quantities]
-    unmitigated = [run for run in runs if run.resolve().parent.name == "no_mitigation"]
-    first = [*unmitigated, *runs][0]
-    rows = []
-    notes = [line for run in runs for line in marks_of(run).lines(title_of(run))]
-    for run in runs:
-        if run == first:
-            continue
-        problem = unlike(first, run)
-        if problem:
-            notes.append(f"no differences: {problem}")
+    titles = titles_of(runs)
+    notes = [line for run in runs for line in marks_of(run).lines(titles[run])]
+    tables: dict[Path, tuple[str, list[dict[str, str]]]] = {}
+    for run, other in references_of(runs, reference).items():
+        problem = problem_of(run, other, named=reference is not None)
+        every = [] if problem else differences(other, run)
+        rows = [{**row, "run": titles[run]} for row in every if wanted(row["quantity"], quantities)]
+        if rows:
+            notes.append(remark_on(run, other))
+            tables.setdefault(other, (titles[other], []))[1].extend(rows)
         else:
-            rows += differences(first, run)
-    rows = [row for row in rows if not quantities or row["quantity"] in quantities]
-    return Summary(first, lines, rows, notes)
+            reason = problem or f"{from_here(run)} and {from_here(other)} share no score"
+            notes.append(f"no differences: {reason}")
+    lines = [line for run in runs for line in lines_of(run, titles[run], quantities)]
+    return Summary(lines, tables, [note for note in notes if note])
 
 
-def title_of(run: Path) -> str:
-    """A run's method and settings, as its folder is called."""
-    return f"{run.parent.name}/{run.name}"
+def wanted(quantity: str, quantities: Collection[str]) -> bool:
+    """Whether a quantity is one of those that were asked for, if any were."""
+    return not quantities or quantity in quantities
+
+
+def lines_of(run: Path, title: str, quantities: Collection[str]) -> list[Line]:
+    """The summary of a run. title: what it is called among others."""
+    lines = [line for line in summarize(run) if wanted(line.quantity, quantities)]
+    if title == title_of(run):
+        return lines
+    return [replace(line, run=title.partition("/")[2]) for line in lines]
 
 
 def check_scored(runs: Sequence[Path]) -> None:
@@ -148,10 +163,12 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         settings = Summarizing(**typed)
-        summary = summary_of(runs, settings.quantities)
+        reference = settings.reference.resolve() if settings.reference else None
+        summary = summary_of(runs, settings.quantities, reference)
         for line in summary.notes:
             print(line, file=sys.stderr)
         print(summary)
-        next_step(["python", "make_report.py", *runs], settings.quiet)
+        typed_too = ["--reference", reference] if reference else []
+        next_step(["python", "make_report.py", *runs, *typed_too], settings.quiet)
 
     return command(SCRIPT, work)

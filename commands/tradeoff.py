@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.summarize import check_scored, parser_of_runs, title_of
+from memorization_suite.commands.summarize import check_scored, parser_of_runs
+from memorization_suite.metrics.comparison import titles_of
 from memorization_suite.metrics.summary import marks_of, summarize
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
@@ -53,8 +54,8 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
     check_scored(runs)
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    for run in runs:
-        for line in marks_of(run).lines(title_of(run)):
+    for run, title in titles_of(runs).items():
+        for line in marks_of(run).lines(title):
             print(line, file=sys.stderr)
     drawn = points({run: summarize(run) for run in runs}, settings.x, settings.y)
     write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))

@@ -15,7 +15,20 @@ from memorization_suite.runs.lazy import Lazy
 matplotlib = Lazy("matplotlib")
 pyplot = Lazy("matplotlib.pyplot")
 
-GENERAL = ("model_id", "num_inference_steps", "guidance_scale", "seed")
+# Runs that differ in one of these are on lines of their own.
+GENERAL = (
+    "model_id",
+    "unet_id",
+    "scheduler",
+    "num_inference_steps",
+    "guidance_scale",
+    "image_length",
+    "prompts",
+    "start",
+    "end",
+    "seed",
+    "dtype",
+)
 
 
 @dataclass(frozen=True)
@@ -80,15 +93,17 @@ def row(x: Line, y: Line, series: str) -> dict:
 def series_of(runs: Sequence[Path]) -> dict[Path, str]:
     """What a run's line is of: its method, and general settings in which the runs differ."""
     configs = {run: RunFolder(run).config() for run in runs}
-    differing = []
+    series = {run: [run.parent.name] for run in runs}
     for name in GENERAL:
-        if len({repr(config.get(name)) for config in configs.values()}) > 1:
-            differing.append(name)
-    series = {}
-    for run, config in configs.items():
-        values = [f"{name} {config.get(name)}" for name in differing]
-        series[run] = ", ".join([run.parent.name, *values])
-    return series
+        values = {run: str(config.get(name) or "default") for run, config in configs.items()}
+        different = set(values.values())
+        if len(different) < 2:
+            continue
+        short = {value: value.rstrip("/").rpartition("/")[2] for value in different}
+        told = short if len(set(short.values())) == len(different) else {}
+        for run, value in values.items():
+            series[run].append(f"{name} {told.get(value, value)}")
+    return {run: ", ".join(parts) for run, parts in series.items()}
 
 
 def pick(lines: dict[Path, dict[str, Line]], names: list[str], what: str) -> str:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.report.gather import Limits, find_runs, gather, score_rows
+from memorization_suite.commands.report.gather import (
+    Limits,
+    find_runs,
+    gather,
+    reference_first,
+    score_rows,
+)
 from memorization_suite.commands.report.page import render
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.checkpoints import existing
@@ -32,6 +38,12 @@ class Reporting(Settings):
         None,
         "training images, <folder>/<Index>/*.png (default as for the metric scripts)",
         metavar="FOLDER",
+    )
+    reference: Path | None = flag(
+        None,
+        "run that the others are shown beside (default: the first without a mitigation, else the "
+        "first)",
+        metavar="DIR",
     )
     max_prompts: int = flag(48, "prompts in the gallery", at_least=1, metavar="N")
     max_runs: int = flag(12, "runs in the gallery", at_least=1, metavar="N")
@@ -71,9 +83,9 @@ def report(
 ) -> Page:
     """Writes the page, and its scores to NAME_scores.csv beside it.
 
-    folders: of runs, or with run folders below them; others are shown beside the first run. failed:
-    names of runs that failed, and why. typed: flags of make_report.py by name. Raises ValueError
-    for what the user can mend.
+    folders: of runs, or with run folders below them; others are shown beside the reference, see
+    make_report.py --reference. failed: names of runs that failed, and why. typed: flags of
+    make_report.py by name. Raises ValueError for what the user can mend.
     """
     split(typed, Reporting)
     settings = Reporting(**typed)
@@ -82,10 +94,15 @@ def report(
     existing(settings.gt_folder, "--gt_folder", folder=True)
     existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
-    found = find_runs(map(Path, folders))
+    found = reference_first(find_runs(map(Path, folders)), settings.reference)
     runs = gather(found, settings.prompts, limits=limits, quiet=settings.quiet)
     page = render(
-        runs, title=settings.title, gt_folder=settings.gt_folder, limits=limits, failed=failed
+        runs,
+        title=settings.title,
+        gt_folder=settings.gt_folder,
+        limits=limits,
+        failed=failed,
+        reference=settings.reference,
     ).encode()
     rows = [row for reported in runs for row in score_rows(reported)]
     write_csv(out.with_name(f"{out.stem}_scores.csv"), rows)

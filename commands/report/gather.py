@@ -11,6 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memorization_suite.metrics.base import Quantity
+from memorization_suite.metrics.comparison import (
+    differences_of,
+    is_unmitigated,
+    references_of,
+    titles_of,
+)
 from memorization_suite.metrics.runs import Run, open_run, unlike
 from memorization_suite.metrics.summary import ALL, Line, is_counted, summarize
 from memorization_suite.runs import Key, RunFolder
@@ -19,6 +25,7 @@ from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
 
 MANY = 10  # runs that take a while to read
+NAMED = 4  # runs in a remark
 # Columns of images.csv that a page has the means of.
 COSTS = ("unet_evals", "seconds")
 # Folders of a store in which no other one lies.
@@ -125,6 +132,22 @@ def find_runs(folders: Iterable[Path]) -> dict[Path, list[str]]:
     return runs
 
 
+def reference_first(
+    runs: Mapping[Path, list[str]], named: Path | None = None
+) -> dict[Path, list[str]]:
+    """The runs, with the one first that the others are shown beside: the named one, else the first
+    without a mitigation. Raises ValueError for a name that is no run.
+    """
+    if named is None:
+        first = next(filter(is_unmitigated, runs), next(iter(runs)))
+        return {first: runs[first], **runs}
+    own = named.resolve()
+    found = find_runs([named])
+    if list(found) != [own]:
+        raise ValueError(f"--reference {named} is a folder of runs: name one of them")
+    return {**found, **runs}
+
+
 def order(manifest: Path) -> tuple:
     """Unmitigated runs first, then by name, numbers by their size."""
     words = re.split(r"(\d+)", str(manifest.parent))
@@ -155,20 +178,15 @@ def gather(
     folders: with the names of their files. prompts: in the place of the file that a run names.
     quiet: of a few nothing is said anyway. Raises ValueError.
     """
-    names = [(folder.parent.name, folder.name) for folder in folders]
-    above = Path(os.path.commonpath([folder.parents[1] for folder in folders]))
+    titles = titles_of(list(folders))
     runs: list[Reported] = []
     shown: set[Key] = set()
     total = len(folders)
     quiet = quiet or total < MANY
     with Progress(f"a page of {total} runs", total, unit="run", quiet=quiet) as progress:
-        for folder, (method, settings) in zip(folders, names):
-            if names.count((method, settings)) > 1:
-                settings += f" in {folder.parents[1].relative_to(above)}"
-            names_there = folders[folder]
-            run = open_run(
-                folder, prompts, incomplete=True, flag="the run folder", names=names_there
-            )
+        for folder, names in folders.items():
+            method, _, settings = titles[folder].partition("/")
+            run = open_run(folder, prompts, incomplete=True, flag="the run folder", names=names)
             shown = shown or in_gallery(run, limits)
             runs.append(read(run, method, settings, shown))
             progress.update(1)
@@ -243,6 +261,28 @@ def comparable(runs: list[Reported]) -> tuple[list[Reported], list[str]]:
         else:
             equal.append(reported)
     return equal, reasons
+
+
+def remarks(runs: list[Reported], named: Path | None = None) -> list[str]:
+    """What differs beside the method between runs of equal seeds and what they compare with, a line
+    for all of which it is the same. named: what all compare with.
+    """
+    titles = {reported.run.folder: reported.title for reported in runs}
+    lines: dict[tuple[str, str], list[str]] = {}
+    for run, other in references_of(list(titles), named and named.resolve()).items():
+        differing = ", ".join(differences_of(run, other))
+        if differing:
+            lines.setdefault((titles[other], differing), []).append(titles[run])
+    return [
+        f"{enumerated(alike)} beside {reference}: {differing}"
+        for (reference, differing), alike in lines.items()
+    ]
+
+
+def enumerated(titles: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(titles) - NAMED
+    return ", ".join(titles[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def columns(runs: list[Reported]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from memorization_suite.commands.report.gather import (
     columns,
     comparable,
     first_of,
+    remarks,
     splits,
 )
 from memorization_suite.metrics.base import Quantity, quantities_of
@@ -56,8 +57,12 @@ def render(
     gt_folder: Path | None,
     limits: Limits,
     failed: Sequence[tuple[str, str]] = (),
+    reference: Path | None = None,
 ) -> str:
-    """The page's HTML; everything from files is escaped. failed: names of runs, and why."""
+    """The page's HTML; everything from files is escaped. failed: names of runs, and why.
+
+    runs: the first is the one that others are shown beside. reference: the same, if it was named.
+    """
     equal, notes = comparable(runs)
     plot, no_plot = tradeoff(equal)
     references = References(gt_folder or runs[0].run.gt_folder, decode=False)
@@ -80,6 +85,7 @@ def render(
         gallery=Gallery(equal, references, limits).content(),
         marks=[line for reported in runs for line in reported.marks.lines(reported.title)],
         notes=notes,
+        remarks=remarks(equal, reference),
     )
 
 

@@ -1,0 +1,147 @@
+"""Which runs compare image by image, and with which unmitigated one.
+
+Images of another seed, caption or size never do (`runs.unlike`). Those of another model or sampler
+(`runs.made_otherwise`) do so only where somebody named the run to compare with: it is not the
+method alone that differs. Other differences leave the comparison its meaning. All are said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from memorization_suite.metrics.runs import made_otherwise, unlike
+from memorization_suite.runs import RunFolder
+from memorization_suite.runs.progress import from_here
+
+UNMITIGATED = "no_mitigation"
+# What else changes images.
+SAID = ("guidance_scale", "dtype")
+# Which images there are, and what people call it.
+RANGE = {"start": "--start", "end": "--end", "samples": "--n_samples_per_prompt"}
+
+
+def is_unmitigated(run: Path) -> bool:
+    """Whether no method changed its images; of another program's, by the folder's name.
+
+    Raises ValueError for a broken manifest, as all functions here.
+    """
+    return identity_of(run).get("method", run.resolve().parent.name) == UNMITIGATED
+
+
+def problem_of(run: Path, reference: Path, *, named: bool) -> str:
+    """Why two runs do not compare image by image; empty when they do. named: whether somebody named
+    this reference.
+    """
+    problem = unlike(reference, run)
+    otherwise = "" if named else ", ".join(otherwise_of(run, reference))
+    if problem or not otherwise:
+        return problem
+    return (
+        f"{from_here(run)} and {from_here(reference)} are not of one model and sampler "
+        f"({otherwise}); --reference {from_here(reference)} compares them all the same"
+    )
+
+
+def remark_on(run: Path, reference: Path) -> str:
+    """What is to be said of a comparison, in a line; empty for nothing."""
+    differing = differences_of(run, reference)
+    if not differing:
+        return ""
+    return (
+        f"{from_here(run)} differs from {from_here(reference)} beside the method "
+        f"({', '.join(differing)})"
+    )
+
+
+def differences_of(run: Path, reference: Path) -> list[str]:
+    """`num_inference_steps 20 and 50` for what differs beside the method, where runs compare."""
+    return [*otherwise_of(run, reference), *beside_the_method(run, reference)]
+
+
+def otherwise_of(run: Path, reference: Path) -> list[str]:
+    """The same of model and sampler."""
+    configs = [RunFolder(folder).config() for folder in (run, reference)]
+    identities = [identity_of(folder) for folder in (run, reference)]
+    texts = []
+    for name in made_otherwise(run, reference):
+        typed = [config.get(name) for config in configs]
+        stored = [identity[name] for identity in identities]
+        values = typed if typed[0] != typed[1] else stored
+        texts.append(f"{name} {values[0]} and {values[1]}")
+    return texts
+
+
+def beside_the_method(run: Path, reference: Path) -> list[str]:
+    """The same of what else differs, as far as both tell."""
+    ours, theirs = map(facts_of, (run, reference))
+    return [
+        f"{name} {ours[name]} and {theirs[name]}"
+        for name in ours
+        if name in theirs and ours[name] != theirs[name]
+    ]
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    """What may differ between runs that compare."""
+    identity = identity_of(run)
+    asked = (RunFolder(run).manifest() or {}).get("asked", {})
+    facts = {name: identity[name] for name in SAID if name in identity}
+    return facts | {flag: asked[name] for name, flag in RANGE.items() if name in asked}
+
+
+def identity_of(run: Path) -> dict[str, Any]:
+    """Everything that decides its images; nothing of images of another program."""
+    return (RunFolder(run).manifest() or {}).get("identity", {})
+
+
+# --- choosing
+
+
+def closest(run: Path, candidates: Iterable[Path]) -> Path | None:
+    """The candidate that a run compares with, and of several the one that differs least, the first
+    of equals; None without one.
+    """
+    possible = [other for other in candidates if not problem_of(run, other, named=False)]
+    return min(possible, key=lambda other: len(beside_the_method(run, other)), default=None)
+
+
+def references_of(runs: Sequence[Path], named: Path | None = None) -> dict[Path, Path]:
+    """Run -> the one that it is compared with; that one itself is not there.
+
+    named: the one of all. Else it is the unmitigated run that is closest, and without any the first
+    run. An unmitigated run is compared with the first one.
+    """
+    unmitigated = [run for run in runs if is_unmitigated(run)]
+    chosen: dict[Path, Path] = {}
+    for run in runs:
+        if named is not None or not unmitigated:
+            reference = named or runs[0]
+        elif run in unmitigated:
+            reference = unmitigated[0]
+        else:
+            reference = closest(run, unmitigated) or unmitigated[0]
+        if reference != run:
+            chosen[run] = reference
+    return chosen
+
+
+# --- names
+
+
+def title_of(run: Path) -> str:
+    """A run's method and settings, as its folder is called."""
+    return f"{run.parent.name}/{run.name}"
+
+
+def titles_of(runs: Sequence[Path]) -> dict[Path, str]:
+    """The same, with the folder above where two runs would be called alike."""
+    above = Path(os.path.commonpath([run.parents[1] for run in runs]))
+    every = [title_of(run) for run in runs]
+    titles = {}
+    for run, title in zip(runs, every):
+        where = f" in {run.parents[1].relative_to(above)}" if every.count(title) > 1 else ""
+        titles[run] = title + where
+    return titles
