@@ -59,7 +59,7 @@ def test_another_run_in_a_folder_is_found_before_the_first_one(
     command, file, tasks_of, made_up, capsys
 ):
     tasks = tasks_of()
-    tasks.do(tasks.all()[2])
+    tasks.do(tasks.tasks[2])
     capsys.readouterr()
     code, out, error = command("--num_inference_steps", "5")
     assert code == 2 and "run 3 of 3" in error and "num_inference_steps: 4 there, 5 now" in error

@@ -142,7 +142,7 @@ def test_a_sweep_that_another_command_drives_stays_as_it_is(file, tasks_of, made
 
 def test_jobs_of_other_runs_that_wait_keep_their_sweep(file, tasks_of, made_up, monkeypatch):
     tasks = tasks_of()
-    note_submitted(tasks.folder, {tasks.all()[1].name: "41_0"})
+    note_submitted(tasks.folder, {tasks.tasks[1].name: "41_0"})
     monkeypatch.setattr(slurm, "queued_jobs", lambda: {"41_0": "PENDING"})
     file.write_text(file.read_text().replace("[0.7, 1]", "1"))
     with pytest.raises(ValueError, match=r"job 41_0 \(pending\) works on"):
