@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.lazy import np
+from memorization_suite.runs.marks import NOT_FINITE, first_of
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import There, say_damaged
@@ -31,6 +34,8 @@ class Job:
         self.plan = plan
         self.folders = folders
         self.model = model
+        # Names of masks that are not finite, or whose image is not.
+        self.not_finite: dict[str, None] = {}
         self.there = {each.name: self.look(each) for each in plan.detectors}
 
     def look(self, detector: Detector) -> There:
@@ -50,11 +55,20 @@ class Job:
         finally:
             for folder in self.folders.values():
                 folder.publish()
+            self.say_not_finite()
         for folder in self.folders.values():
             if self.plan.shard:
                 folder.close_if_whole()
             else:
                 folder.finish()
+
+    def say_not_finite(self) -> None:
+        """Says which masks that were made now are not finite, or lie over such an image."""
+        if self.not_finite:
+            masks = counted(len(self.not_finite), "mask")
+            are = "is" if len(self.not_finite) == 1 else "are"
+            names = first_of(list(self.not_finite))
+            print(f"{masks}, or the image below, {are} {NOT_FINITE}: {names}", file=sys.stderr)
 
     def progress(self) -> Progress:
         """Of the prompts of all sets."""
@@ -186,3 +200,5 @@ class Job:
         images = images.float().permute(0, 2, 3, 1).cpu().numpy()
         for (prompt, k), mask, image in zip(self.keys(prompts), masks, images):
             folder.save_mask(name, prompt.row, k, mask, image)
+            if not (np.isfinite(mask).all() and np.isfinite(image).all()):
+                self.not_finite[f"{name}_{prompt.row:04d}_{k:02d}"] = None

@@ -30,6 +30,6 @@ def overlay(
 
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] as whole numbers up to 255."""
-    scaled = 255 * values
+    """Values in [0, 1] as whole numbers up to 255; what is not a number as 0."""
+    scaled = 255 * np.nan_to_num(values)
     return scaled.round().astype(np.uint8)
