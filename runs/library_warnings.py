@@ -30,6 +30,8 @@ PASSED_OVER = (
     "The following part of your input was truncated because CLIP",
     # transformers, when diffusers measures a caption; what the model gets is cut, and that is said.
     "Token indices sequence length is longer than the specified maximum",
+    # torch; the published SSCD and Inception are TorchScript files.
+    "`torch.jit.",
     # The hub; everything that is fetched is public.
     "You are sending unauthenticated requests to the HF Hub",
     # torchvision, to the package lpips, which builds an AlexNet that the suite then fills.
