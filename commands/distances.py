@@ -21,6 +21,7 @@ from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device, set_tf32
+from memorization_suite.runs.hashes import content_hashes, hash_of_all
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks, first_of, is_flat, said
 from memorization_suite.runs.progress import Progress, next_step
@@ -76,8 +77,9 @@ class Sets:
     folder: Path
     generated: list[Path]
     real: list[Path]
-    # Name of the real ones' folder.
+    # Name of the real ones' folder, and what tells it from others of that name.
     real_name: str
+    real_hash: str
     # What is said of generated images that are not finite, and left out.
     notes: list[str]
 
@@ -133,7 +135,9 @@ def both_sets(settings: Distances) -> Sets:
     real = images_of(settings.real_folder)
     check("--gen_folder", folder, generated, notes)
     check("--real_folder", settings.real_folder, real)
-    return Sets(folder, generated, real, settings.real_folder.resolve().name, notes)
+    hashes = {path.name: sha256 for path, sha256 in content_hashes(real).items()}
+    real_hash = hash_of_all(hashes)[:8]
+    return Sets(folder, generated, real, settings.real_folder.resolve().name, real_hash, notes)
 
 
 def compute(
@@ -149,7 +153,8 @@ def compute(
         real, _ = features_of(embedders, sets.real, progress)
     results = []
     for (network, embedder), ours, theirs in zip(loaded, generated, real):
-        variant = f"{embedder.name}_to_{sets.real_name}_n{len(ours)}_n{len(theirs)}"
+        sizes = f"n{len(ours)}_n{len(theirs)}"
+        variant = f"{embedder.name}_to_{sets.real_name}_{sizes}@{sets.real_hash}"
         values = {network.frechet: frechet(ours, theirs), network.kernel: kernel(ours, theirs)}
         for quantity, value in values.items():
             results.append(

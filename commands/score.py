@@ -11,20 +11,29 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.settings import check_prompts, split
-from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring
+from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.intervals import by_prompt
+from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, changes_of
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.remarks import check_finite, flat_in, images_left_out, remarks
-from memorization_suite.metrics.runs import Group, Run, check_equal, open_run, unlike
+from memorization_suite.metrics.runs import (
+    Group,
+    Run,
+    check_equal,
+    made_otherwise,
+    open_run,
+    unlike,
+)
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.metrics.text_reader import cut_lines
 from memorization_suite.runs import RunFolder
-from memorization_suite.runs.claims import alone
+from memorization_suite.runs.claims import Claim, alone
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
-from memorization_suite.runs.files import sha256_of, write_csv
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
@@ -195,10 +204,13 @@ def compute(
         say(f"{name} is not computed: {why}")
     for line in images_left_out(job):
         say(line)
+    if job.unmitigated:
+        say_otherwise(job.run, job.unmitigated, say)
 
-    with_references = any(metric.against == "references" for metric in metrics)
-    references = References(job.gt_folder, decode=with_references)
     every_score = list(chain.from_iterable(scores.values()))
+    with_references = any(metric.against == "references" for metric in metrics)
+    with_references |= any(is_against(score.quantity, "references") for score in every_score)
+    references = References(job.gt_folder, decode=with_references)
     for line in captions_cut(job, every_score):
         say(line)
     found = Found()
@@ -208,6 +220,8 @@ def compute(
         table.results = stored_results(found, job, possible, every_score, references)
     for line in remarks(job, found):
         say(line)
+    if found.outdated:
+        say(found.outdated)
     if table.missing:
         say(waiting(shard, table.missing, were_scored(job, every_score)))
         return table
@@ -230,6 +244,17 @@ def captions_cut(job: Job, scores: Sequence[Score]) -> list[str]:
     scored = job.run.prompts_scored
     prompts = [prompt for prompt in job.run.prompts if prompt.row in scored]
     return cut_lines((score.reader for score in scores), prompts)
+
+
+def say_otherwise(run: Run, unmitigated: Run, say: Say) -> None:
+    """Says what of the model and the sampler of the run to compare with is other."""
+    otherwise = made_otherwise(run.folder, unmitigated.folder)
+    if otherwise:
+        told = ", ".join(f"{name} {value}" for name, value in otherwise.items())
+        say(
+            f"--unmitigated {unmitigated.folder} was not made as this run ({told}): the change is "
+            "not the method's alone, and the variant of its scores ends in @ and a hash"
+        )
 
 
 def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> Job:
@@ -286,7 +311,7 @@ def stored_results(
             add_results(job.run.folder, results, replaced)
     with alone(job.run.folder, RESULTS, closing=True) as claim:
         claim.check()
-        put_coverage(job, references)
+        found.outdated = put_coverage(job, references, set(map(kind, scores)), claim)
         pieces_of(job, metrics, scores).remove()
     return results
 
@@ -304,8 +329,8 @@ def store_piece(
 
     found: gets this piece's. The table gets the values, and the pieces that are missing.
     """
+    pieces = pieces_of(job, metrics, scores)  # of the images that are scored now
     find(found, job, scores, references, shard)
-    pieces = pieces_of(job, metrics, scores)
     with alone(job.run.folder, RESULTS, closing=True) as claim:
         pieces.keep(shard, found)
         table.missing = pieces.missing(shard)
@@ -313,8 +338,9 @@ def store_piece(
         if not table.missing:
             whole = pieces.read(shard)
             references.coverage = {entry.prompt.row: entry for entry in whole.every_coverage()}
-            put_results(job.run.folder, whole.every_result(), set(map(kind, scores)), claim)
-            put_coverage(job, references)
+            computed = set(map(kind, scores))
+            put_results(job.run.folder, whole.every_result(), computed, claim)
+            found.outdated = put_coverage(job, references, computed, claim)
             pieces.remove()
     table.results = whole.every_result()
 
@@ -322,16 +348,20 @@ def store_piece(
 def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Pieces:
     """The part files of this scoring. Where anything that decides it changes, names change."""
     run = job.run
+    references = References(job.gt_folder)
+    compared = [file for prompt in run.prompts for file in references.files(prompt.index)]
     folders = [run.folder, *([job.unmitigated.folder] if job.unmitigated else [])]
     places = [each.place for metric in metrics for each in metric.checkpoints(job)]
     state = {
         "images": sorted(map(str, run.files)),
         "not_finite": sorted(map(str, run.not_finite)),
-        "prompts": sha256_of(run.prompts_file),
+        "prompts": content_hash(run.prompts_file),
         "finished": [(RunFolder(folder).manifest() or {}).get("finished") for folder in folders],
         "folders": [job.gt_folder, job.masks, *folders[1:]],
         "flags": dict(job.typed),
         "checkpoints": changes_of(filter(None, places)),
+        "references": changes_of(compared),
+        "masks": changes_of(sorted(job.masks.glob("*.png"))) if job.masks else [],
     }
     return Pieces.of(run.folder, run.prompts, scores=sorted(map(kind, scores)), state=state)
 
@@ -405,11 +435,20 @@ def are_compared(job: Job, references: References) -> bool:
     return references.decode and job.gt_folder.is_dir()
 
 
-def put_coverage(job: Job, references: References) -> None:
-    """Writes references.csv, of one who is alone. Where nothing was decoded more may be known."""
+def put_coverage(
+    job: Job, references: References, computed: Collection[tuple[str, str]], claim: Claim
+) -> str:
+    """Writes references.csv, of one who is alone; older values that were of other training images
+    go. Returns what is to be said of that. Where nothing was decoded more may be known.
+
+    computed: quantity and variant of what is of these images.
+    """
     file = job.run.folder / "references.csv"
-    if are_compared(job, references) or not file.exists():
-        write_csv(file, (entry.row() for entry in references.coverage.values()))
+    if file.exists() and not are_compared(job, references):
+        return ""
+    said = drop_outdated(job.run.folder, references.coverage, computed, claim)
+    write_csv(file, (entry.row() for entry in references.coverage.values()))
+    return said
 
 
 def said_of(job: Job, references: References) -> list[str]:

@@ -42,6 +42,8 @@ class Quantity:
     thresholds: tuple[float, ...] = ()
     # What the official script prints before the figure; empty: nothing.
     title: str = ""
+    # What it compares images with, where that is not what all of its metric does.
+    against: str = ""
     # Of a yes or no (1 or 0): what a yes says.
     yes: str = ""
     # For the documents: what it is, and its variant with the default flags.
@@ -217,6 +219,15 @@ def quantity_named(name: str) -> Quantity | None:
             if quantity.name == name:
                 return quantity
     return None
+
+
+def is_against(name: str, what: str) -> bool:
+    """Whether a quantity in results.csv compares images with this, such as references."""
+    for metric in METRICS.values():
+        for quantity in metric.quantities:
+            if quantity.name == name:
+                return what in (quantity.against or metric.against)
+    return False
 
 
 def quantities_of(role: str) -> list[Quantity]:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.download.assets import hint, named, path_of
-from memorization_suite.runs.files import sha256_of
+from memorization_suite.download import assets
+from memorization_suite.download.assets import Asset, hint, named, path_of
+from memorization_suite.download.check import expected, read_record
+from memorization_suite.runs.hashes import content_hashes, hash_of_all
 from memorization_suite.runs.settings import Settings
 
 
@@ -48,18 +50,48 @@ class Checkpoint:
         return "" if self.place.exists() else hint(self.asset)
 
     def variant(self, name: str) -> str:
-        """`name` for the published file.
-
-        With the beginning of its sha256 for another file of that architecture.
+        """`name` for what was published; with the beginning of its sha256 for anything else of that
+        architecture, also where download/ puts the published one. Raises OSError.
         """
-        if self.asset and self.path.resolve() == path_of(self.asset).resolve():
+        hashes = self.hashes()
+        if self.asset and self.is_published(named(self.asset), hashes):
             return name
-        digest = sha256_of(self.path)
-        if self.asset:
-            published = named(self.asset)
-            if digest in (published.sha256, *published.files.values()):
-                return name
+        digest = hashes[""] if "" in hashes else hash_of_all(hashes)
         return f"{name}@{digest[:8]}"
+
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each file of a folder by name; a single file has the name ""."""
+        if not self.path.is_dir():
+            return {"": content_hashes([self.path])[self.path]}
+        files = [path for path in sorted(self.path.iterdir()) if is_read(path)]
+        return {path.name: sha256 for path, sha256 in content_hashes(files).items()}
+
+    def is_published(self, asset: Asset, hashes: Mapping[str, str]) -> bool:
+        """Whether these are the published files. One whose sum was never known counts as such where
+        download/ puts it.
+        """
+        known = sums_of(asset)
+        here = self.path.resolve() == path_of(asset.name).resolve()
+        if "" in hashes:
+            is_unknown = here and not known.get(asset.main or "")
+            return hashes[""] in known.values() or is_unknown
+        return all(
+            known.get(file) == sha256 or (here and known.get(file) == "")
+            for file, sha256 in hashes.items()
+        )
+
+
+def is_read(path: Path) -> bool:
+    """Whether a file of a folder is part of a checkpoint: no document, nothing hidden."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix != ".md"
+
+
+def sums_of(asset: Asset) -> dict[str, str]:
+    """The published sums by file: known in advance, or noted by download/ when it was fetched."""
+    try:
+        return expected(asset, read_record(assets.ROOT))
+    except ValueError:  # a damaged record
+        return expected(asset, {})
 
 
 def existing(typed: Path | None, flag: str, *, folder: bool) -> Path | None:

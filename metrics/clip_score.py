@@ -131,6 +131,7 @@ class ClipReference(Score):
         "clip_gt",
         better="higher",
         title="Mean CLIP score (gt): ",
+        against="references",
         what="cosine of the caption and the training image that SSCD finds nearest",
         variant="vit_b_32_laion2b_nearest_disc_mixup_official320",
     ),

@@ -25,6 +25,8 @@ class Found:
     results: dict[int, list[Result]] = field(default_factory=dict)
     # What there is of training images.
     coverage: dict[int, list[Coverage]] = field(default_factory=dict)
+    # What is to be said of older values that go.
+    outdated: str = ""
     # Of this process alone: how many images it looked at, values that it left out since they are
     # not finite, and images of one color.
     images: int = 0
@@ -95,7 +97,8 @@ class Pieces:
     def covered(self, row: dict[str, str]) -> Coverage:
         """What a row of a part says of a prompt's training images."""
         prompt = self.prompts[int(row["prompt_index"])]
-        return Coverage(prompt, tuple(row["sha256"].split()), row["problem"])
+        hashes = tuple(row["sha256"].split())
+        return Coverage(prompt, hashes, row["problem"], mask=row.get("mask_sha256", ""))
 
     def remove(self) -> None:
         """Removes all parts of these scores, of an earlier scoring and in other pieces, too; and
@@ -126,10 +129,12 @@ def resolved(path: Path) -> str:
     return str(path.resolve())
 
 
-def changes_of(files: Iterable[Path]) -> list[tuple[Path, int, int]]:
-    """(file, bytes, last change) of those that are there: another where a file is replaced."""
+def changes_of(files: Iterable[Path]) -> list[tuple[Path, int, int, int]]:
+    """(file, bytes, times of the last changes) of those that are there: another where a file is
+    replaced.
+    """
     states = [(file, file.stat()) for file in files if file.exists()]
-    return [(file, state.st_size, state.st_mtime_ns) for file, state in states]
+    return [(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for file, state in states]
 
 
 def result_rows(found: Found) -> Iterator[dict[str, object]]:

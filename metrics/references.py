@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memorization_suite.metrics.pictures import Picture, Unreadable
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.hashes import content_hash
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # What may become part of a path: letters, digits, and between them spaces and dots.
@@ -24,6 +24,8 @@ class Coverage:
     sha256: tuple[str, ...]
     # Empty when all is well.
     problem: str
+    # Hash of its mask; empty without one.
+    mask: str = ""
 
     def row(self) -> dict:
         """A line of references.csv."""
@@ -34,6 +36,7 @@ class Coverage:
             "type": self.prompt.type,
             "references": len(self.sha256),
             "sha256": " ".join(self.sha256),
+            "mask_sha256": self.mask,
             "problem": self.problem,
         }
 
@@ -60,8 +63,8 @@ class References:
         self.listed: dict[str, list[Path]] = {}
         self.coverage: dict[int, Coverage] = {}
 
-    def of(self, prompt: Prompt) -> list[Picture]:
-        """The readable references of a prompt.
+    def of(self, prompt: Prompt, mask: Path | None = None) -> list[Picture]:
+        """The readable references of a prompt. mask: where its image was memorized.
 
         What is missing is noted in `coverage`; a prompt without `Index` has none by intent.
         """
@@ -75,7 +78,12 @@ class References:
                 problems.append(str(error))
         if prompt.index and not pictures and not problems:
             problems.append(self.nothing_in(prompt.index))
-        self.coverage[prompt.row] = Coverage(prompt, tuple(pictures), "; ".join(problems))
+        self.coverage[prompt.row] = Coverage(
+            prompt,
+            tuple(pictures),
+            "; ".join(problems),
+            mask=content_hash(mask) if mask else "",
+        )
         return list(pictures.values())
 
     def nothing_in(self, index: str) -> str:
@@ -95,7 +103,7 @@ class References:
 
     def picture(self, path: Path) -> tuple[str, Picture]:
         """Content hash and decoded picture. Raises Unreadable or OSError."""
-        digest = sha256_of(path)
+        digest = content_hash(path)
         picture = self.pictures.get(digest) or Picture(path)
         if self.decode and not picture.features:
             picture.image  # noqa: B018  a broken file is found here, not in a network's batch

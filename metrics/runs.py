@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from memorization_suite import tiny
 from memorization_suite.download.assets import path_of
@@ -13,15 +14,16 @@ from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import INDEX, References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import sha256_of
+from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
-
 from memorization_suite.runs.whole import told
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 CHUNK = 64  # images that are decoded at once, about
 # With --rng official all images are drawn from one stream, in batches.
+# What makes images of equal seeds differ beside the method, and is told by no folder's name.
+OF_MODEL = ("model_id", "unet_id", "scheduler", "num_inference_steps")
 OF_ONE_STREAM = ("batch_size", "n_samples_per_prompt", "dtype", "device")
 
 
@@ -137,12 +139,13 @@ class Run:
         prompt = self.prompts[keys[0].prompt]
         keys = [key for key in keys if key not in self.not_finite]
         mask = masks / f"{prompt.index}.png" if masks and INDEX.fullmatch(prompt.index) else None
+        mask = mask if mask and mask.exists() else None
         return Group(
             prompt,
             samples=[key.sample for key in keys],
             pictures=[self.picture(key) for key in keys],
-            references=references.of(prompt),
-            mask=mask if mask and mask.exists() else None,
+            references=references.of(prompt, mask),
+            mask=mask,
             unmitigated=[unmitigated.picture(key) for key in keys] if unmitigated else [],
         )
 
@@ -183,7 +186,7 @@ def open_run(
     of_images = [key.prompt for key in images]
     file = prompts or named_prompts(store.path, config)
     table = read_prompts(file)
-    if identity.get("prompts_sha256") not in (None, sha256_of(file)):
+    if identity.get("prompts_sha256") not in (None, content_hash(file)):
         check_captions(store, file, table)
     outside = sorted(key for key in images if key.prompt >= len(table))
     if outside:
@@ -254,6 +257,27 @@ def unlike(first: Path, second: Path) -> str:
     if not differing:
         return ""
     return f"{first} and {second} are not of equal seeds and prompts ({'; '.join(differing)})"
+
+
+def made_otherwise(first: Path, second: Path) -> dict[str, Any]:
+    """Name -> the second run's value, of what of its model and sampler is not the first one's.
+
+    What only one of them tells is not compared, nor a hash with what was written without one.
+    """
+    a, b = ((RunFolder(folder).manifest() or {}).get("identity", {}) for folder in (first, second))
+    both = [name for name in OF_MODEL if name in a and name in b]
+    return {name: b[name] for name in both if not may_be_same(a[name], b[name])}
+
+
+def may_be_same(first: object, second: object) -> bool:
+    """Whether two values of an identity may mean the same."""
+    if not isinstance(first, str) or not isinstance(second, str):
+        return first == second
+    hashed = [text.startswith("sha256 ") for text in (first, second)]
+    name, _, commit = first.partition("@")
+    other_name, _, other_commit = second.partition("@")
+    is_open = name == other_name and not (commit and other_commit)
+    return first == second or hashed[0] != hashed[1] or is_open
 
 
 def check_equal(run: Run, unmitigated: Run) -> None:

@@ -13,9 +13,10 @@ from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder
-from memorization_suite.metrics.runs import Group, Run
+from memorization_suite.metrics.runs import Group, Run, made_otherwise
 from memorization_suite.metrics.scores import FeatureScore, PairScore, Score, Values
 from memorization_suite.metrics.sscd import DEFAULT, SscdMetric
+from memorization_suite.runs.hashes import hash_of_all
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.settings import frozen_settings
 
@@ -23,8 +24,14 @@ from memorization_suite.runs.settings import frozen_settings
 class SameSeed(FeatureScore):
     """Cosine of each image and the unmitigated image of the same seed, where that is finite."""
 
-    def __init__(self, quantity: str, embedder: Embedder, unmitigated: Run):
+    def __init__(self, quantity: str, embedder: Embedder, run: Run, unmitigated: Run):
+        """run: the one that is scored. Where the other is of another model or other steps, the
+        variant tells.
+        """
         variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
+        otherwise = made_otherwise(run.folder, unmitigated.folder)
+        if otherwise:
+            variant += f"@{hash_of_all({k: str(v) for k, v in otherwise.items()})[:8]}"
         super().__init__(quantity, embedder, self.to_unmitigated, variant)
 
     def prepare(self, groups: Sequence[Group]) -> None:
@@ -67,7 +74,7 @@ class Change(Metric):
         embedder = self.embedder(job)
         change, pairs = (quantity.name for quantity in self.quantities)
         return [
-            SameSeed(change, embedder, job.unmitigated),
+            SameSeed(change, embedder, job.run, job.unmitigated),
             PairScore(pairs, embedder, pairwise_similarity),
         ]
 

@@ -11,9 +11,9 @@ from memorization_suite.pipelines.hub import revision_of
 from memorization_suite.pipelines.kinds import UNET_FILES, reader
 from memorization_suite.pipelines.model_files import files_of_part
 from memorization_suite.pipelines.models import INDEX, family_of, read_index, resolve_model
-from memorization_suite.runs.hashes import content_hashes
+from memorization_suite.runs.hashes import content_hashes, hash_of_all
 from memorization_suite.runs.identity import Content
-from memorization_suite.runs.plugins import plugins_of
+from memorization_suite.runs.plugins import PLUGINS, plugins_of
 
 # What kinds of files earlier versions looked at.
 FORMER_FILES = (".json", ".txt", ".safetensors", ".bin")
@@ -56,16 +56,23 @@ def unet_fingerprint(unet_id: str | None) -> Content | None:
 
 def hash_of(folder: Path, files: Iterable[Path]) -> str:
     """A hash over the files' names and contents."""
-    digest = hashlib.sha256()
-    for path, sha256 in content_hashes(files).items():
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256}\n".encode())
-    return f"sha256 {digest.hexdigest()[:32]}"
+    hashes = content_hashes(files)
+    named = {path.relative_to(folder).as_posix(): sha256 for path, sha256 in hashes.items()}
+    return f"sha256 {hash_of_all(named)[:32]}"
 
 
 def plugin_of(family: Family) -> str:
     """The plugin that brings a family, as the end of a fingerprint."""
     found = plugins_of(type(family)).items()
     return "".join(f", plugin {plugin} {sha256}" for plugin, sha256 in found)
+
+
+def former_plugin_of(family: Family) -> str:
+    """The same as earlier versions wrote it."""
+    found = {plugin: PLUGINS[plugin] for plugin in plugins_of(type(family))}
+    return "".join(
+        f", plugin {name} {(plugin.former or plugin.sha256)[:16]}" for name, plugin in found.items()
+    )
 
 
 # --- what earlier versions wrote ---
@@ -115,4 +122,4 @@ def former_fingerprint(folder: Path) -> str:
         with open(path, "rb") as file:
             digest.update(file.read(2**20))
     told = f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}"
-    return told + plugin_of(family_of(read_index(folder)))
+    return told + former_plugin_of(family_of(read_index(folder)))

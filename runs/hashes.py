@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import astuple, dataclass
@@ -71,6 +71,14 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     fresh = [path for path, known in found.items() if known is None]
     read = read_hashes(fresh)
     return {path: known or read[path] for path, known in found.items()}
+
+
+def hash_of_all(hashes: Mapping[str, str]) -> str:
+    """One hash over the names and hashes of several files, in their order."""
+    digest = hashlib.sha256()
+    for name, sha256 in hashes.items():
+        digest.update(f"{name}\0{sha256}\n".encode())
+    return digest.hexdigest()
 
 
 # --- reading ---

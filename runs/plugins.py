@@ -20,6 +20,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from memorization_suite.runs.hashes import content_hash, hash_of_all
+from memorization_suite.runs.identity import Content
+
 SUITE = "memorization_suite"
 GROUP = f"{SUITE}.plugins"
 
@@ -32,12 +35,14 @@ class Plugin:
     name: str
     # As it was given; of a package its first file.
     file: Path
-    # Of the file, or of all Python files of the package.
+    # Of the file, or of all files of the package.
     sha256: str
     # What the modules of its classes are called, or below what they lie.
     module: str
     # Whether it needs no --plugin.
     installed: bool = False
+    # Of the Python files of a package alone, as earlier versions took it.
+    former: str = ""
 
 
 # Entries of every registry, by name.
@@ -103,18 +108,26 @@ def load_entry(entry: EntryPoint) -> Plugin:
     with all_or_nothing(what, top, instead=f"pip uninstall {package}"):
         importlib.import_module(entry.module)
     files = python_files(sys.modules[top])
-    sha256 = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return Plugin(entry.name, files[0], sha256=sha256, module=top, installed=True)
+    former = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    data = data_files(sys.modules[top])
+    sha256 = hash_of_all({"": former, **data}) if data else former
+    return Plugin(entry.name, files[0], sha256, module=top, installed=True, former=former)
 
 
-def plugins_of(*classes: type) -> dict[str, str]:
+def plugins_of(*classes: type) -> dict[str, Content]:
     """Name -> begin of the sha256 of each plugin that the classes, or their bases, come from."""
     modules = {base.__module__ for cls in classes for base in cls.__mro__}
     return {
-        plugin.name: plugin.sha256[:16]
+        plugin.name: content_of(plugin)
         for plugin in PLUGINS.values()
         if any(belongs(module, plugin.module) for module in modules)
     }
+
+
+def content_of(plugin: Plugin) -> Content:
+    """Begin of a plugin's sha256, for an identity."""
+    former = (plugin.former or plugin.sha256)[:16]
+    return Content(plugin.sha256[:16], was=lambda there, named: there == former)
 
 
 def plugin_flags() -> list[str]:
@@ -196,6 +209,17 @@ def fault(error: BaseException, module: str) -> str:
 def belongs(name: str, module: str) -> bool:
     """Whether a module is this one, or lies below it."""
     return name == module or name.startswith(f"{module}.")
+
+
+def data_files(module: ModuleType) -> dict[str, str]:
+    """Name -> sha256 of all that lies in a package beside its Python files."""
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    found = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.suffix not in (".py", ".pyc", ".pyi"):
+                found[file.relative_to(folder).as_posix()] = content_hash(file)
+    return found
 
 
 def python_files(module: ModuleType) -> list[Path]:

@@ -195,7 +195,8 @@ def test_a_run_goes_on_only_with_the_same_file(
     now = PLUGINS[name].sha256[:16]
     assert code == 2
     assert f"{{'{name}': '{before}'}} there, {{'{name}': '{now}'}} now" in message
-    assert "Give another --output_path, or --overwrite to start over." in message
+    assert "Give this one a place of its own with --output_path " in message
+    assert message.endswith(", or --overwrite to start over.")
     assert main([*argv, "--overwrite"]) == 0
 
 

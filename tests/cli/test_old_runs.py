@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from memorization_suite.generate_images import main
-from memorization_suite.pipelines.models import fingerprint
-from tests.cli.helpers import CAPTIONS, KEYS, VARIANTS, images, names, rows
+from memorization_suite.pipelines.fingerprints import fingerprint, former_fingerprint
+from tests.cli.helpers import CAPTIONS, KEYS, VARIANTS, change_byte, images, names, rows
 
 BATCHES = (KEYS[:4], KEYS[4:8], KEYS[8:])
 COLUMNS = "key,prompt_index,sample_index,prompt,seed,unet_evals,seconds,finite"
@@ -37,7 +37,7 @@ def manifest(variant: str, model: str, finished: str | None = None) -> dict:
     method, settings, _ = SETTINGS[variant]
     prompts = "".join(f"{caption}\n" for caption in CAPTIONS)
     identity = {
-        "model_id": fingerprint(model),
+        "model_id": former_fingerprint(Path(model)),
         "unet_id": None,
         "image_length": 32,
         "batch_size": 2,
@@ -123,7 +123,8 @@ def test_a_half_made_run_goes_on_to_the_same_bytes(
             assert (folder / "latents" / path.name).read_bytes() == path.read_bytes()
     told = json.loads((folder / "manifest.json").read_text())
     before = manifest(variant, random_sd_folder)
-    assert told["identity"] == before["identity"] and told["started"] == before["started"]
+    now = {**before["identity"], "model_id": fingerprint(random_sd_folder)}
+    assert told["identity"] == now and told["started"] == before["started"]
     assert told["environments"][0] == ENVIRONMENT and len(told["environments"]) == 2
     assert told["finished"] and (told["images"], told["of"]) == (10, 10)
 
@@ -144,7 +145,39 @@ def test_a_finished_run_is_finished(base, whole, random_sd_folder, tmp_path, cap
     (folder / "manifest.json").write_text(json.dumps(told | {"images": 8, "of": 10}, indent=2))
     before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
     capsys.readouterr()
-    assert main([*base, "--output_path", str(tmp_path), "--end", "4"]) == 0
-    assert capsys.readouterr().out == f"8 images in {folder} (nothing to make)\n"
+    words = [*base, "--output_path", str(tmp_path), "--end", "4"]
+    assert main(words) == 0
+    out, error = capsys.readouterr()
+    assert out == f"8 images in {folder} (nothing to make)\n"
+    assert f"{folder} is of an earlier version, which did not look at all of model_id" in error
     changed = {path.name for path in before if path.read_bytes() != before[path]}
-    assert changed == {"config.json"}
+    assert changed == {"config.json", "manifest.json"}
+    after = json.loads((folder / "manifest.json").read_text())
+    now = {**told["identity"], "model_id": fingerprint(random_sd_folder)}
+    assert after == {**told, "images": 8, "of": 10, "identity": now}
+    assert not list(folder.glob(".claims*")) and not list(folder.glob(".*.part"))
+    assert main(words) == 0 and "earlier version" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ["renamed", "first_bytes", "elsewhere"])
+def test_what_an_earlier_version_told_apart_is_refused(
+    base, whole, random_sd_folder, tmp_path, capsys, no_model, other
+):
+    """A folder of another name, or whose first bytes are others; and a model that is named in
+    config.json, still there, and not the one of now, though the earlier version saw no difference.
+    """
+    own = Path(shutil.copytree(random_sd_folder, tmp_path / "A" / "model"))
+    name = "renamed" if other == "renamed" else "model"
+    model = Path(shutil.copytree(own, tmp_path / "B" / name))
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    if other != "renamed":
+        change_byte(weights, 9000 if other == "first_bytes" else -1)
+    folder = half_made(whole(), tmp_path / "out", "per_image", str(own), published=True)
+    (folder / "config.json").write_text(json.dumps({"model_id": str(own)}))
+    assert (former_fingerprint(own) == former_fingerprint(model)) == (other == "elsewhere")
+    words = [*base, "--model_id", str(model), "--output_path", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "holds another run (model_id: " in capsys.readouterr().err
+    if other == "elsewhere":
+        shutil.rmtree(own)  # nothing tells any more
+        assert main([*words, "--end", "4"]) == 0

@@ -17,7 +17,7 @@ from memorization_suite.commands.detect_plan import ScoreFolder
 from memorization_suite.commands.detection_job import Job
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection import DETECTORS
-from memorization_suite.pipelines.models import fingerprint
+from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.prompts import files as prompt_files
 from memorization_suite.runs.files import read_csv, write_json

@@ -173,7 +173,7 @@ def test_fid_and_clip_fid_to_the_end(run, real, inception_file, inception_model,
             variant, value = found[quantity]
             assert value == pytest.approx(expected, rel=1e-4), quantity
             assert (
-                variant == f"{name}@{sha256_of(path)[:8]}_to_real_n4_n6"
+                variant.rpartition("@")[0] == f"{name}@{sha256_of(path)[:8]}_to_real_n4_n6"
                 and f"{quantity} ({variant}): " in out
             )
 
@@ -192,16 +192,29 @@ def test_values_of_more_images_than_features(run, real, narrow_file):
     assert stored(run)["kid"][1] == pytest.approx(plain.kid(a, b, 0), rel=1e-4)
 
 
-def test_the_file_in_its_place_needs_no_hash(run, real, narrow_file, monkeypatch):
+def test_another_file_in_the_place_of_the_published_one_is_told(
+    run, real, narrow_file, monkeypatch
+):
     path = path_of("inception_v3")
     path.parent.mkdir(parents=True)
     shutil.copy(narrow_file, path)
     monkeypatch.chdir(path.parent)
     for typed in ((), ("--inception_checkpoint", path), ("--inception_checkpoint", path.name)):
         assert compute(run, real, *typed) == 0
-    assert {row.variant for row in read_results(run.path) if row.quantity == "fid"} == {
-        "inception_v3_clean_to_real_n12_n6"
-    }
+    own = sha256_of(path)[:8]
+    assert {
+        row.variant.rpartition("@")[0] for row in read_results(run.path) if row.quantity == "fid"
+    } == {f"inception_v3_clean@{own}_to_real_n12_n6"}
+
+
+def test_another_folder_of_the_same_name_is_told(run, real, tmp_path):
+    """The real images are in the variant: not their folder, but what is in it."""
+    again = shutil.copytree(real, tmp_path / "again" / real.name)
+    assert compute(run, real) == compute(run, again) == 0
+    assert len({row.variant for row in read_results(run.path)}) == 1
+    shutil.copy(again / "0.png", again / "1.png")
+    assert compute(run, again) == 0
+    assert len({row.variant for row in read_results(run.path)}) == 2
 
 
 def test_a_run_needs_no_prompt_file_but_must_be_whole(run, real, capsys):
@@ -210,7 +223,7 @@ def test_a_run_needs_no_prompt_file_but_must_be_whole(run, real, capsys):
     run.image_path(Key(1, 2)).unlink()
     assert compute(run, real) == 2 and "lacks 1 images of 3 a prompt" in capsys.readouterr().err
     assert compute(run, real, "--num_samples", "2") == 0 and compute(run, real, "--incomplete") == 0
-    assert {row.variant.split("_to_real_")[1] for row in read_results(run.path)} == {
+    assert {row.variant.split("_to_real_")[1][:-9] for row in read_results(run.path)} == {
         "n12_n6",
         "n8_n6",
         "n11_n6",

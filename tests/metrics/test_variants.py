@@ -102,7 +102,7 @@ def test_clip_variants(run, monkeypatch, variant, capsys):
     assert asked == [((architecture,), str(path)), architecture]
     assert {
         row.variant: row.value for row in read_results(run.path) if row.quantity == "clip_gen"
-    } == {variant: pytest.approx(1)}
+    } == {f"{variant}@{sha256_of(path)[:8]}": pytest.approx(1)}
 
 
 class StandIn(torch.nn.Module):
