@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from memorization_suite.commands.generate_plan import plan
-from memorization_suite.experiments.common import model_parser
+from memorization_suite.experiments.common import model_parser, positive
 from memorization_suite.experiments.result_tables import KINDS, SAMPLES, by_copies, by_quality
 from memorization_suite.experiments.scored_run import ScoredRun, is_kind, scored_run
 from memorization_suite.mitigation import METHODS
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", help="only these, beside no_mitigation (default: all)"
     )
-    parser.add_argument("--end", type=int, help="row after the last prompt (default: all)")
+    parser.add_argument("--end", type=positive, help="row after the last prompt (default: all)")
     args = parser.parse_args()
     lines = []
     for name in dict.fromkeys(["no_mitigation", *(args.methods or METHODS)]):

@@ -22,7 +22,7 @@ from memorization_suite import tiny
 from memorization_suite.commands.machine import choose_memory, use_machine
 from memorization_suite.commands.settings import DTYPES, MODELS, check_model
 from memorization_suite.experiments.architectures import ARCHITECTURES, build
-from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.common import amount, parser, positive
 from memorization_suite.experiments.cost_memory import count, count_text, limits_of
 from memorization_suite.experiments.cost_sides import (
     OFFICIAL,
@@ -56,14 +56,6 @@ NEVER: dict[str, dict[str, Any]] = {
     "sail": {"l_thres": 1e-9, "restarts": 0},
 }
 ROWS = (2, 8, 20, 64, 128)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
 
 
 def flags() -> argparse.ArgumentParser:
@@ -110,7 +102,7 @@ def flags() -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=positive, default=3, help="timed runs (default 3)")
     made.add_argument(
         "--memory_budget",
-        type=float,
+        type=amount,
         metavar="GIB",
         help="memory that the suite may take (default on CUDA: what is free)",
     )

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from memorization_suite import tiny
-from memorization_suite.experiments.common import model_parser
+from memorization_suite.experiments.common import model_parser, not_negative
 from memorization_suite.experiments.magnitudes import start_magnitudes
 from memorization_suite.experiments.result_tables import SAMPLES
 from memorization_suite.experiments.scored_run import (
@@ -193,7 +193,7 @@ def main() -> None:
     parser = model_parser(__doc__, samples=SAMPLES["evaluation"], out="build/evaluation")
     parser.add_argument(
         "--noises",
-        type=int,
+        type=not_negative,
         default=SAMPLES["transitions"],
         help="images per prompt in the transition study; 0 leaves it out",
     )

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.models import alexnet
 
 from memorization_suite.commands.score import results_of
-from memorization_suite.experiments.common import best_of, parser
+from memorization_suite.experiments.common import best_of, parser, positive
 from memorization_suite.metrics.clip_score import ClipGenerated, ClipReference, ClipScore
 from memorization_suite.metrics.lpips_diversity import LpipsDiversity
 from memorization_suite.metrics.references import References
@@ -161,8 +161,8 @@ def write_checkpoints(folder: Path) -> tuple[Path, Path, Path]:
 def main() -> None:
     """The command line."""
     flags = parser(__doc__)
-    flags.add_argument("--side", type=int, default=512, help="size of the images in pixels")
-    flags.add_argument("--repeats", type=int, default=2)
+    flags.add_argument("--side", type=positive, default=512, help="size of the images in pixels")
+    flags.add_argument("--repeats", type=positive, default=2)
     args = flags.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

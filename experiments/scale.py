@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.common import parser, positive
 from memorization_suite.experiments.scale_steps import SCORED, STEPS, Place, Step
 from memorization_suite.runs.cli import command
 from memorization_suite.runs.files import write_json
@@ -99,9 +99,16 @@ def flags() -> argparse.ArgumentParser:
     """Its flags."""
     made = parser(__doc__)
     made.add_argument(
-        "--prompts", type=int, nargs=2, default=[500, 5000], metavar="N", help="of the two runs"
+        "--prompts",
+        type=positive,
+        nargs=2,
+        default=[500, 5000],
+        metavar="N",
+        help="of the two runs",
     )
-    made.add_argument("--samples", type=int, default=10, metavar="N", help="images of each prompt")
+    made.add_argument(
+        "--samples", type=positive, default=10, metavar="N", help="images of each prompt"
+    )
     made.add_argument("--out", type=Path, metavar="FOLDER", help="keep scale.json there")
     return made
 

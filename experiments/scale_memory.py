@@ -13,7 +13,7 @@ from memorization_suite import tiny
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.image_job import Job
-from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.common import parser, positive
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.runs.cli import command
 from memorization_suite.runs.lazy import psutil
@@ -63,7 +63,7 @@ def watched(images: int, folder: Path) -> list[tuple[int, float]]:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     made = parser(__doc__)
-    made.add_argument("--images", type=int, default=2000, metavar="N")
+    made.add_argument("--images", type=positive, default=2000, metavar="N")
     asked = made.parse_args(argv)
 
     def work() -> None:

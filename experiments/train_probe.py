@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.common import parser, positive
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.subject import PROBE
@@ -76,7 +76,7 @@ def main() -> None:
     flags.add_argument(
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
-    flags.add_argument("--count", type=int, default=180, help="pictures per subject")
+    flags.add_argument("--count", type=positive, default=180, help="pictures per subject")
     flags.add_argument("--out", type=Path, default=PROBE)
     args = flags.parse_args()
     world = load_world(args.work, varied=True)
