@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,7 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.shards import InPieces
 from memorization_suite.runs.store import Row, Store
-from memorization_suite.runs.whole import There, array_fault, ends_fault, names_in
+from memorization_suite.runs.whole import Check, There, array_fault, ends_fault, faults_of
 
 SCRIPT = "detect_memorization.py"
 # Set of prompts -> the flag that gives it.
@@ -148,20 +148,15 @@ class ScoreFolder(Store):
         """The prompts that are whole. masks: whether those of so many samples each are wanted."""
         complete = self.scored() & self.done("cost")
         damaged: dict[Path, str] = {}
-        if masks:
-            names = {folder: names_in(self.path / folder) for folder in self.files}
-            for prompt in list(complete):
-                files = [file for k in range(samples) for file in self.mask_files(*prompt, k)]
-                there = [
-                    (path, fault) for path, fault in files if path.name in names[path.parent.name]
-                ]
-                faults = {path: fault(path) for path, fault in there}
-                damaged |= {path: fault for path, fault in faults.items() if fault}
-                if len(there) < len(files) or any(faults.values()):
-                    complete.remove(prompt)
+        for prompt in list(complete) if masks else ():
+            files = [file for k in range(samples) for file in self.mask_files(*prompt, k)]
+            faults = faults_of(files)
+            damaged |= faults
+            if faults:
+                complete.remove(prompt)
         return There(complete, damaged)
 
-    def mask_files(self, name: str, row: int, k: int) -> list[tuple[Path, Callable[[Path], str]]]:
+    def mask_files(self, name: str, row: int, k: int) -> list[tuple[Path, Check]]:
         """The files of an image's mask, and what tells whether each is whole.
 
         name: of the set. row: of the prompt. k: the sample.

@@ -133,19 +133,32 @@ class Spectra(Study):
         operators = map(OPERATORS.index, settings.operator)
         return product([prompt.row], samples, settings.at, kinds, operators)
 
-    def make_all(self, done: set) -> None:
-        super().make_all(done)
+    def whole_rows(self) -> set[Key]:
+        """The spectra with a row for every eigenvalue."""
+        values = self.merged("spectrum")[0]
+        summaries = self.merged("summary")[0]
+        return {
+            key
+            for key, (*_, summary) in summaries.items()
+            if summary.get("iterations") in (None, str(len(values.get(key, ()))))
+        }
+
+    def pictures(self, prompt: Prompt) -> list[str]:
+        return [histogram_name(prompt, step) for step in self.settings.at]
+
+    def make_all(self) -> None:
+        super().make_all()
         self.save_figure("counts.png", counts(self.rows("summary"), self.types))
 
     def make(self, prompt: Prompt) -> None:
-        self.add(f"{prompt.row:06d}", **self.look(prompt))
+        if not self.has_rows(prompt):
+            self.add(f"{prompt.row:06d}", **self.look(prompt))
         rows: dict[int, list[Row]] = {}
         for row in self.rows("spectrum"):
             if int(row["prompt_index"]) == prompt.row:
                 rows.setdefault(int(row["step"]), []).append(row)
         for step, shown in rows.items():
-            name = f"histogram_{prompt.row:04d}_step{step:03d}.png"
-            self.save_figure(name, histogram(shown, prompt.caption))
+            self.save_figure(histogram_name(prompt, step), histogram(shown, prompt.caption))
 
     def look(self, prompt: Prompt) -> dict[str, list[dict]]:
         """Rows of one prompt for both tables."""
@@ -204,6 +217,11 @@ class Spectra(Study):
             watched=max(at) + 1,
         )
         return looks
+
+
+def histogram_name(prompt: Prompt, step: int) -> str:
+    """The file of a prompt's histogram at a step."""
+    return f"histogram_{prompt.row:04d}_step{step:03d}.png"
 
 
 class Meter:

@@ -44,6 +44,7 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.store import Store
 from memorization_suite.runs.text import counted
+from memorization_suite.runs.whole import ends_fault, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, predictor_of
 
@@ -89,6 +90,8 @@ class Study(Store):
     model: Denoiser
     # How many prompts were made now.
     made = 0
+    # What had all its rows before.
+    complete: set
 
     def __init__(self, **typed: Any):
         """Checks everything that needs no model. typed: flags by name. Raises ValueError."""
@@ -137,14 +140,13 @@ class Study(Store):
         self.start(identity, overwrite=settings.overwrite, config=config, memory=memory, **cut)
         # What an earlier run left in parts must not be overwritten by other rows of these prompts.
         self.publish()
-        done = self.done(self.table)
         with at_work():
-            self.make_all(done)
+            self.make_all()
         return self
 
-    def make_all(self, done: set) -> None:
+    def make_all(self) -> None:
         """Makes what is missing. The tables are written also when it is interrupted."""
-        missing = [prompt for prompt in self.wanted if not done.issuperset(self.keys(prompt))]
+        missing = self.missing()
         try:
             with self.progress(len(self.wanted) - len(missing)) as progress:
                 for prompt in missing:
@@ -154,6 +156,28 @@ class Study(Store):
         finally:
             self.publish()
         self.finish()
+
+    def missing(self) -> list[Prompt]:
+        """The prompts of which rows or pictures are missing; says which pictures are damaged."""
+        missing = []
+        damaged: dict[Path, str] = {}
+        self.complete = self.whole_rows()
+        for prompt in self.wanted:
+            files = [(self.path / name, ends_fault) for name in self.pictures(prompt)]
+            faults = faults_of(files)
+            damaged |= faults
+            if faults or not self.has_rows(prompt):
+                missing.append(prompt)
+        say_damaged(damaged, self.path)
+        return missing
+
+    def whole_rows(self) -> set:
+        """What has all its rows: keys of the last table."""
+        return self.done(self.table)
+
+    def has_rows(self, prompt: Prompt) -> bool:
+        """Whether the tables had all of a prompt when they were looked at."""
+        return self.complete.issuperset(self.keys(prompt))
 
     def progress(self, there: int) -> Progress:
         """Of the prompts. there: how many are made already."""
@@ -171,6 +195,10 @@ class Study(Store):
 
     def keys(self, prompt: Prompt) -> Iterable:
         """What must be in the last table when everything that is asked of the prompt is done."""
+        raise NotImplementedError
+
+    def pictures(self, prompt: Prompt) -> list[str]:
+        """Names of the prompt's pictures."""
         raise NotImplementedError
 
     def make(self, prompt: Prompt) -> None:

@@ -75,10 +75,24 @@ class Tokens(Study):
     def keys(self, prompt: Prompt) -> list[int]:
         return [prompt.row]
 
+    def whole_rows(self) -> set[int]:
+        """The prompts with a row for every token."""
+        found = self.merged("tokens")[0]
+        whole = set()
+        for prompt in self.wanted:
+            texts = self.model.token_texts(prompt.caption)
+            if len(found.get(prompt.row, ())) == len(texts):
+                whole.add(prompt.row)
+        return whole
+
+    def pictures(self, prompt: Prompt) -> list[str]:
+        return [f"tokens_{prompt.row:04d}.png"]
+
     def make(self, prompt: Prompt) -> None:
         texts, scores = self.look(prompt)
         figure = bars(texts, scores, prompt.caption)
-        self.save_figure(f"tokens_{prompt.row:04d}.png", figure)
+        (name,) = self.pictures(prompt)
+        self.save_figure(name, figure)
         rows = [
             {
                 "prompt_index": prompt.row,

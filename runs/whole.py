@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
 # Bytes that tell how long the header of a safetensors file is.
 PREFIX = 8
+# The fault of a file that is not there.
+GONE = "is not there"
 # Damaged files that are told one by one.
 TOLD = 3
+# What tells the fault of a file; empty where it is whole.
+Check = Callable[[Path], str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class There:
 
     # Keys of what is whole: its rows, and the files that were asked for.
     complete: set[Any]
-    # File -> its fault, of those that are damaged.
+    # File -> its fault, of those that are not whole.
     damaged: dict[Path, str]
 
 
@@ -70,7 +74,7 @@ def ends_fault(path: Path) -> str:
             file.seek(max(0, size - len(END)))
             end = file.read()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return unread(error)
     if not size:
         return "is empty"
     if start != SIGNATURE:
@@ -102,7 +106,7 @@ def tensors_fault(path: Path) -> str:
             header = json.loads(file.read(min(length, size)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return unread(error)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return "is no safetensors file" if size else "is empty"
     wanted = PREFIX + length + max(ends, default=0)
@@ -113,9 +117,22 @@ def array_fault(path: Path) -> str:
     """Of a file of NumPy: its header against its size."""
     try:
         np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except OSError as error:
+        return unread(error)
+    except (ValueError, EOFError):
         return "is no whole array"
     return ""
+
+
+def unread(error: OSError) -> str:
+    """Of a file that cannot be opened."""
+    return GONE if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+
+
+def faults_of(files: Iterable[tuple[Path, Check]]) -> dict[Path, str]:
+    """File -> its fault, of those that are not whole, or not there."""
+    faults = {path: fault_of(path) for path, fault_of in files}
+    return {path: fault for path, fault in faults.items() if fault}
 
 
 def told(damaged: Mapping[Path, str], folder: Path) -> str:
@@ -131,6 +148,9 @@ def told(damaged: Mapping[Path, str], folder: Path) -> str:
 
 
 def say_damaged(damaged: Mapping[Path, str], folder: Path) -> None:
-    """Says on stderr what is damaged in a folder and will be made again."""
+    """Says on stderr what is damaged in a folder and will be made again. What is not there was
+    never made, and nothing is said of it.
+    """
+    damaged = {path: fault for path, fault in damaged.items() if fault != GONE}
     if damaged:
         print(f"{folder}: {told(damaged, folder)}, to be made again", file=sys.stderr)

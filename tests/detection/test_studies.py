@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,8 @@ def test_whole_tables_of_an_older_checkout_are_read_as_done(
             half / f"{table}.csv",
             [row for row in rows(whole / f"{table}.csv") if row["prompt_index"] != "2"],
         )
+    for picture in whole.glob("*_0001*.png"):
+        shutil.copy(picture, half)
     job = {"spectrum": Spectra, "tokens": Tokens}[name]
     make = job.make
     made = []
@@ -249,6 +252,31 @@ def test_whole_tables_of_an_older_checkout_are_read_as_done(
     assert made == [2]
     for table in tables:
         assert without_seconds(half / f"{table}.csv") == without_seconds(whole / f"{table}.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "table"),
+    [("spectrum", (*SPECTRUM, "--kind", "text"), "spectrum"), ("tokens", TOKENS, "tokens")],
+)
+def test_what_is_damaged_is_made_again(run, tmp_path, capsys, name, flags, table):
+    """Pictures, and rows of a table that are lost; the bytes are as before."""
+    folder = run(name, tmp_path, *flags)
+    pictures = {file: file.read_bytes() for file in folder.glob("*.png")}
+    values = without_seconds(folder / f"{table}.csv")
+    cut, gone, *_ = sorted(file for file in pictures if file.name != "counts.png")
+    cut.write_bytes(pictures[cut][:500])
+    gone.unlink()
+    lines = (folder / f"{table}.csv").read_bytes().splitlines(keepends=True)
+    (folder / f"{table}.csv").write_bytes(b"".join(lines[:-1]) + lines[-1][:-3])
+    capsys.readouterr()
+    run(name, tmp_path, *flags)
+    said = capsys.readouterr()
+    assert f"1 file is damaged ({cut.name} is cut short), to be made again" in said.err
+    assert "3 prompts, 3 made now" in said.out
+    assert {file: file.read_bytes() for file in folder.glob("*.png")} == pictures
+    assert without_seconds(folder / f"{table}.csv") == values
+    run(name, tmp_path, *flags)
+    assert "3 prompts, 0 made now" in capsys.readouterr().out
 
 
 def test_studies_from_python(random_sd_folder, prompt_file, loaded, tmp_path):
