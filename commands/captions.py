@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from memorization_suite.prompts.cut import Cut, cut_line
@@ -74,23 +75,24 @@ def note_cut(rows: Iterable[dict], model: Denoiser) -> None:
             return
 
 
-def say_lost(method: str, rows: Mapping[Key, Mapping[str, str]]) -> None:
+def say_lost(folder: Path, rows: Mapping[Key, Mapping[str, str]]) -> None:
     """Says where a method's own words were cut off, and where it found no room.
 
-    rows: of images.csv, of the images that it made.
+    folder: of the run. rows: of its images.csv, of the images that were made.
     """
+    run = f"{folder.parent.name}/{folder.name}"
     lost = {key: number_of(row.get("tokens_lost")) or 0 for key, row in rows.items()}
     longer = {key: int(count) for key, count in lost.items() if count}
     if longer:
         say(
-            f"{method}: in {of_images(longer, rows)} the caption with what was added is longer "
+            f"{run}: in {of_images(longer, rows)} the caption with what was added is longer "
             f"than {READER} reads, and loses {span(longer.values())} tokens at its end "
             f"(tokens_lost in images.csv): {names_of(longer)}"
         )
     full = [key for key, row in rows.items() if number_of(row.get("padding_tokens")) == 0]
     if full:
         say(
-            f"{method}: in {of_images(full, rows)} the caption fills {READER}, so there is no "
+            f"{run}: in {of_images(full, rows)} the caption fills {READER}, so there is no "
             f"padding to change (padding_tokens in images.csv): {names_of(full)}"
         )
 

@@ -115,7 +115,7 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
         run.seconds = job.seconds
         if run.is_main:
             rows = run.folder.costs()
-            say_lost(planned.mitigation.name, {key: rows[key] for key in job.made})
+            say_lost(run.path, {key: rows[key] for key in job.made})
             run.closed = run.folder.is_finished()
             asked = {key.prompt for key in planned.own()}
             say_hints(planned.settings, planned.parts(), len(asked), job.model.limits, run.seconds)

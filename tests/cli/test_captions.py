@@ -61,9 +61,9 @@ def test_words_that_a_method_adds_and_that_are_cut_off(made, augment):
     assert lost[0] == 0 and min(lost[1:]) >= 4
     assert [row["cut_tokens"] for row in table] == ["0", "0", "2", "0"]
     assert said == (
-        "random_tokens: in 3 of 4 images the caption with what was added is longer than the text "
-        f"encoder reads, and loses {min(lost[1:])} to {max(lost)} tokens at its end (tokens_lost "
-        "in images.csv): img_0001_00, img_0002_00, img_0003_00"
+        f"random_tokens/g7_aug{augment}_rep4_seed2: in 3 of 4 images the caption with "
+        f"what was added is longer than the text encoder reads, and loses {min(lost[1:])} to "
+        f"{max(lost)} tokens at its end (tokens_lost in images.csv): img_0001_00, img_0002_00, img_0003_00"
     )
 
 
@@ -71,8 +71,9 @@ def test_a_method_for_which_a_caption_leaves_no_room(made):
     table, (_, said) = made("--method", "clip_padding")
     assert [int(float(row["padding_tokens"])) for row in table][1:] == [0, 0, 0]
     assert said == (
-        "clip_padding: in 3 of 4 images the caption fills the text encoder, so there is no padding "
-        "to change (padding_tokens in images.csv): img_0001_00, img_0002_00, img_0003_00"
+        "clip_padding/g7_padexclamation_end1_share0_seed2: in 3 of 4 images the caption fills the "
+        "text encoder, so there is no padding to change (padding_tokens in images.csv): "
+        "img_0001_00, img_0002_00, img_0003_00"
     )
 
 
@@ -80,7 +81,7 @@ def test_several_methods_at_once(made):
     flags = ("--method", "random_tokens+clip_padding", "--augment", "rand_word_repeat")
     table, said = made(*flags)
     assert len(said) == 3 and all(
-        line.startswith("random_tokens+clip_padding: in 3 of 4") for line in said[1:]
+        re.match(r"random_tokens\+clip_padding/g7\S+: in 3 of 4", line) for line in said[1:]
     )
 
 

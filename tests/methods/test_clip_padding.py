@@ -181,7 +181,7 @@ def test_prompts_that_another_method_edited_are_encoded(pipe, prompts, noise):
     assert torch.equal(
         both.final, sample(pipe, texts, noise, build_mitigation("clip_padding"), 2).final
     )
-    assert set(both.numbers) == {"tokens_lost", "masked_tokens"}
+    assert set(both.numbers) == {"tokens_lost", "masked_tokens", "padding_tokens"}
 
 
 @pytest.mark.parametrize("token", [None, 7])
