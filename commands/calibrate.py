@@ -15,6 +15,7 @@ from memorization_suite import tiny
 from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.commands.machine import choose_memory, use_machine
+from memorization_suite.commands.screened import flags_of_scores, untypable
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
@@ -39,6 +40,7 @@ from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerpr
 from memorization_suite.pipelines.models import check_unet
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.cli import values_after
+from memorization_suite.runs.digits import exact_text, just_above
 from memorization_suite.runs.files import read_csv, write_bytes
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.lazy import torch
@@ -194,31 +196,52 @@ class Threshold:
     fpr: float
     # The detector's config.json, if there is one beside the scores.
     config: dict[str, Any] = field(default_factory=dict)
-    # How many scores are not finite, and left out, by the kind of their prompts.
+    # How many scores are no numbers, and left out, by the kind of their prompts.
     left_out: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """How much lies above, and the flag."""
         ordinary = self.share("ordinary", self.ordinary)
         if 0 < self.fpr * len(self.ordinary) < 1:
-            ordinary += f" (too few to tell {self.fpr:.2%}: it is their largest score)"
+            ordinary += f" (too few to tell {self.fpr:.2%}: it is just above their largest score)"
         shares = [ordinary]
         if self.memorized:
             shares.append(self.share("memorized", self.memorized))
         for kind, count in self.left_out.items():
             if count:
                 images = counted(count, f"{kind} image")
-                shares.append(f"{images} left out, whose score is not finite")
-        return f"above {self.value:.6g}: {', '.join(shares)}\n--screen {self.screen}"
+                shares.append(f"{images} left out, whose score is no number")
+        lines = [f"above {self.value}: {', '.join(shares)}"]
+        if self.unlike:
+            lines.append(self.unlike)
+        return "\n".join([*lines, f"--screen {self.screen}"])
 
     @property
     def screen(self) -> str:
-        """The value of generate_images.py --screen."""
-        return f"{self.detector}:{self.value:.6g}"
+        """The value of generate_images.py --screen, with all digits."""
+        return f"{self.detector}:{self.value}"
+
+    @property
+    def unlike(self) -> str:
+        """Why --screen would compute other scores than these; empty when it would not."""
+        differing = untypable(self.config)
+        if not differing:
+            return ""
+        texts = [f"{name} {there}, not {here}" for name, (there, here) in differing.items()]
+        wanted = " and ".join(f"{name} = {there!r}" for name, (there, _) in differing.items())
+        return (
+            f"these scores are of {self.detector} with {', '.join(texts)} as --screen has it: put "
+            f"{wanted} below [{self.detector}] into a file for --preset"
+        )
 
     @property
     def following(self) -> list[str]:
-        """What one would type next: images that are mitigated only above the threshold."""
+        """What one would type next: images that are mitigated only above the threshold, sampled as
+        those of the scores. Nothing where flags do not suffice for that.
+        """
+        if self.unlike:
+            return []
+        command = str(self.config.get("command", ""))
         model_id = self.config.get("model_id")
         prompts = self.config.get("prompts")
         if prompts == str(tiny.prompts(str(model_id))):
@@ -227,10 +250,11 @@ class Threshold:
             "model_id": model_id,
             "prompts": prompts,
             "end": self.config.get("end"),
+            **flags_of_scores(self.config, command),
             "method": "per_sample",
             "screen": self.screen,
         }
-        plugins = values_after(shlex.split(self.config.get("command", "")), "--plugin")
+        plugins = values_after(shlex.split(command), "--plugin")
         words = command_words("generate_images.py", typed, Calibration)
         return words + [word for plugin in plugins for word in ("--plugin", plugin)]
 
@@ -241,13 +265,14 @@ class Threshold:
 
 
 def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
-    """The score that few ordinary images exceed, for generate_images.py --screen.
+    """A number that few ordinary images' scores exceed, for generate_images.py --screen. It keeps
+    the share when it is typed.
 
     scores: a detector's folder or its scores.csv, made by detect_memorization.py with
     --nonmem_prompts. fpr: largest share of ordinary images above it. Raises ValueError.
     """
     if not 0 <= fpr < 1:
-        raise ValueError(f"--fpr {fpr:g} is no share: it must be at least 0 and below 1")
+        raise ValueError(f"--fpr {exact_text(fpr)} is no share: it must be at least 0 and below 1")
     path = Path(scores)
     if path.is_dir():
         look_at(path)
@@ -262,10 +287,12 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
             f"{path} has no scores of ordinary prompts: give detect_memorization.py "
             "--nonmem_prompts"
         )
-    kept = {"ordinary": finite(ordinary), "memorized": finite(memorized)}
+    kept = {"ordinary": numbers(ordinary), "memorized": numbers(memorized)}
     folder = Store(path.resolve().parent)
+    highest = limit(ordinary, fpr)
+    larger = [score for scores in kept.values() for score in scores if score > highest]
     return Threshold(
-        limit(ordinary, fpr),
+        just_above(highest, min(filter(math.isfinite, larger), default=None)),
         folder.path.name,
         **kept,
         fpr=fpr,
@@ -277,17 +304,26 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
     )
 
 
-def finite(scores: list[float]) -> list[float]:
-    """Those that are finite numbers."""
-    return [score for score in scores if math.isfinite(score)]
+def numbers(scores: list[float]) -> list[float]:
+    """Those that are numbers, also infinite ones: --screen flags what is above."""
+    return [score for score in scores if not math.isnan(score)]
 
 
 def limit(scores: list[float], fpr: float) -> float:
-    """The smallest of the scores that at most a share `fpr` of them exceeds.
+    """The smallest finite one of the scores that at most a share `fpr` of them exceeds.
 
-    Raises ValueError without finite scores.
+    What is no number does not count. Raises ValueError without finite scores, and when too many are
+    infinite.
     """
-    ordered = sorted(finite(scores))
-    if not ordered:
+    ordered = sorted(numbers(scores))
+    finite = [score for score in ordered if math.isfinite(score)]
+    if not finite:
         raise ValueError("there is no finite score of an ordinary image")
-    return ordered[len(ordered) - 1 - math.floor(fpr * len(ordered))]
+    above = math.floor(fpr * len(ordered) + 1e-9)  # 0.29 of 100 is 29, not 28.999...
+    found = max(ordered[len(ordered) - 1 - above], finite[0])
+    if found == math.inf:
+        raise ValueError(
+            f"{ordered.count(math.inf)} of {len(ordered)} scores of ordinary images are infinite: "
+            f"no threshold has at most {fpr:.2%} of them above it"
+        )
+    return found

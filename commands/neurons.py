@@ -201,7 +201,7 @@ def ordinary(**typed: Any) -> str:
     for_threshold = captions[: settings.threshold_prompts]
     statistics, pairs = ordinary_statistics(model, captions, for_threshold, settings)
     write_statistics(settings.out, statistics, {**made_with, "pairs": pairs, **settings.identity()})
-    threshold = f"similarity threshold {statistics.threshold:.3f}"
+    threshold = f"similarity threshold {statistics.threshold}"
     if pairs > 1 and math.isnan(statistics.threshold):
         threshold = "no similarity threshold, since noise predictions are not finite,"
     return f"{settings.out}: {len(captions)} prompts, {threshold} from {pairs} pairs of seeds"

@@ -72,12 +72,25 @@ def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], config: Mapping[str, Any] | None = None
 ) -> list[str]:
     """A text for each name whose value is not the same, see `differing`."""
+    texts = []
     read = plain(after)
-    return [
-        f"{name}: {shown(before.get(name), named_in(config, here))} there, "
-        f"{shown(read.get(name), getattr(here, 'label', ''))} now"
-        for name, here in differing(before, after, config).items()
-    ]
+    for name, here in differing(before, after, config).items():
+        there, now = before.get(name), read.get(name)
+        text = (
+            f"{name}: {shown(there, named_in(config, here))} there, "
+            f"{shown(now, getattr(here, 'label', ''))} now"
+        )
+        unnamed = ", which names of folders do not tell apart" if alike(there, now) else ""
+        texts.append(text + unnamed)
+    return texts
+
+
+def alike(there: object, now: object) -> bool:
+    """Whether two numbers, or two in settings, have one name in a folder's: it has six digits."""
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        shared = there.keys() & now.keys()
+        return any(alike(there[key], now[key]) for key in shared if there[key] != now[key])
+    return isinstance(there, float) and isinstance(now, float) and f"{there:g}" == f"{now:g}"
 
 
 def shown(value: object, label: str) -> str:

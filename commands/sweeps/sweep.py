@@ -112,7 +112,7 @@ def plan_runs(
         if isinstance(twin, Entry) and what_is_made(twin.plan) != what_is_made(planned):
             raise ValueError(
                 f"{file}: '{twin.name}' and '{entry.name}' would share the folder "
-                f"{planned.folder}, and are not the same"
+                f"{planned.folder}, and are not the same (of a number its name has six digits)"
             )
     return list(entries.values())
 

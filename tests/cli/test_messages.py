@@ -99,11 +99,11 @@ def test_a_threshold_is_followed_by_a_screened_run(tmp_path, capsys):
     (folder / "config.json").write_text('{"model_id": "tiny", "prompts": "my prompts.csv"}')
     assert detect_memorization.main(["calibrate", "threshold", str(folder)]) == 0
     said = capsys.readouterr()
-    assert said.out.endswith("\n--screen noise_norm:9.8\n")
+    assert said.out.endswith("\n--screen noise_norm:9.805\n")
     script, *argv = following(said.err)
     assert script.endswith("generate_images.py")
     typed = generate_images.build_parser(argv).typed(argv)
-    assert typed["screen"] == "noise_norm:9.8" and typed["method"] == "per_sample"
+    assert typed["screen"] == "noise_norm:9.805" and typed["method"] == "per_sample"
     assert (typed["model_id"], typed["prompts"]) == ("tiny", "my prompts.csv")
 
 
