@@ -21,8 +21,9 @@ from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import Score, Values, by_sample
 from memorization_suite.metrics.text_reader import TextReader
 from memorization_suite.runs.lazy import Image, Lazy, nn, torch
+from memorization_suite.runs.notices import say
 from memorization_suite.runs.settings import flag
-from memorization_suite.runs.weights import Report
+from memorization_suite.runs.weights import Incomplete, Report
 
 T = Lazy("torchvision.transforms")
 transformers = Lazy("transformers")
@@ -34,6 +35,8 @@ STD = 1.0333394966054072
 TOKENS = 35
 # Of the image encoder and of the text encoder.
 LAYERS = (24, 12)
+# An entry that only the vocabularies of the published BERT have.
+BERT = "[unused0]"
 # Widths of the head's layers, and the dropout behind the first of them.
 WIDTHS = (768, 1024, 128, 64, 16, 1)
 DROPOUT = (0.2, 0.2, 0.1)
@@ -129,21 +132,44 @@ def load_blip(state: dict[str, torch.Tensor], file: Path) -> nn.ModuleDict:
 
     Raises Incomplete when tensors are missing.
     """
-    model = build_blip(*LAYERS)
+    found = depth(state, "vision"), depth(state, "text")
+    check_depth(found, file)
+    model = build_blip(*found)
     told = model.load_state_dict(state, strict=False)
     Report(tuple(told.missing_keys), (), tuple(told.unexpected_keys)).check("ImageReward", file)
     return model
 
 
-def check_tokenizer(entries: int, rows: int, folder: Path) -> None:
-    """Raises ValueError for a tokenizer whose tokens are not the rows of the network's table: one
-    of another size would mean other words, and has its two own tokens in another place.
+def depth(state: dict[str, torch.Tensor], part: str) -> int:
+    """Number of layers of a part: behind its last one."""
+    layer = re.compile(rf"{part}\.encoder\.layers?\.(\d+)\.")
+    matches = map(layer.match, state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def check_depth(found: tuple[int, int], file: Path) -> None:
+    """Raises Incomplete for a checkpoint that lost its last layers; says of a small network, which
+    is not the published one, that it is small.
     """
-    if entries != rows:
-        raise ValueError(
-            f"{folder} is not the tokenizer of ImageReward: with [DEC] and [ENC] it has {entries} "
-            f"entries, and the network {rows}"
-        )
+    if found == LAYERS:
+        return
+    fault = f"{file} has {found[0]} and {found[1]} layers, ImageReward {LAYERS[0]} and {LAYERS[1]}"
+    if 0 in found or any(2 * ours > published for ours, published in zip(found, LAYERS)):
+        raise Incomplete(f"ImageReward is not complete: {fault}")
+    say(fault)
+
+
+def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:
+    """Raises ValueError for a tokenizer that cannot be the network's; says of one that is too small
+    that it is small. rows: of the network's table, with [DEC] and [ENC] at its end.
+    """
+    entries = len(tokenizer)
+    if entries == rows:
+        return
+    fault = f"the tokenizer in {folder} has {entries} entries, ImageReward's {rows}"
+    if entries > rows or BERT in tokenizer.get_vocab():
+        raise ValueError(f"{fault}: its tokens would mean other words")
+    say(fault)
 
 
 def reader_of(tokenizer: Any) -> TextReader:
@@ -182,7 +208,7 @@ class ImageReward(Score):
             state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
             self.model = load_blip(renamed(state), checkpoint)
         rows = self.model["text"].get_input_embeddings().num_embeddings
-        check_tokenizer(len(self.tokenizer), rows, tokenizer)
+        check_tokenizer(self.tokenizer, rows, tokenizer)
         self.model.to(device).eval().requires_grad_(False)
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> torch.Tensor:

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 import memorization_suite.download.assets
-from memorization_suite.metrics import image_reward
 from memorization_suite.runs import Key, RunFolder
-from tests.reference.image_reward import VOCABULARY, random_state
+from tests.reference.image_reward import random_state
 from tests.reference.sscd_model import random_sscd, save_scripted
 
 WORDS = [
@@ -123,28 +122,18 @@ def reward_state():
 
 
 @pytest.fixture(scope="session")
-def small_reward_file(checkpoints, reward_state):
+def reward_file(checkpoints, reward_state):
     path = checkpoints / "ImageReward.pt"
     torch.save(reward_state, path)
     return path
 
 
-@pytest.fixture
-def reward_file(small_reward_file, monkeypatch):
-    """A whole checkpoint of a network with two layers in each tower, which is then the whole
-    one.
-    """
-    monkeypatch.setattr(image_reward, "LAYERS", (2, 2))
-    return small_reward_file
-
-
 @pytest.fixture(scope="session")
 def tokenizer_folder(checkpoints):
-    """A BERT tokenizer of a few words in the hub's files, of the size of bert-base-uncased's."""
+    """A BERT tokenizer of a few words in the hub's files."""
     folder = checkpoints / "bert-base-uncased"
     folder.mkdir()
-    rest = [f"[unused{i}]" for i in range(VOCABULARY - 2 - len(WORDS))]  # without [DEC] and [ENC]
-    (folder / "vocab.txt").write_text("\n".join([*WORDS, *rest]))
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"})
     )

@@ -9,18 +9,18 @@ from safetensors.torch import load_file, save_file
 
 from memorization_suite.commands import score
 from memorization_suite.metrics import lpips_diversity
+from memorization_suite.metrics.image_reward import ImageReward, check_depth, load_blip, renamed
 from memorization_suite.metrics.lpips_diversity import check_heads
 from memorization_suite.runs.table import read_results
 from memorization_suite.runs.weights import Incomplete
 
 
 def refused(capsys, run, script, *flags) -> str:
-    """The one line of a script that scores nothing."""
+    """The last line of a script that scores nothing."""
     assert score.run_script(script, ["--gen_folder", str(run.path), *map(str, flags)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Traceback" not in error
-    assert not read_results(run.path)
-    return error
+    assert "Traceback" not in error and not read_results(run.path)
+    return error.splitlines()[-1]
 
 
 def without(state: dict, *names: str) -> dict:
@@ -83,29 +83,36 @@ def test_image_reward(run, reward_file, reward_state, tokenizer_folder, tmp_path
     assert "reward.pt lacks 1 tensor (head.7.weight)" in line
 
 
-def test_image_reward_without_its_last_layers(
-    run, reward_file, reward_state, tokenizer_folder, tmp_path, capsys
-):
+@pytest.mark.parametrize("found", [(23, 12), (24, 11), (13, 6), (12, 7), (2, 0), (0, 0)])
+def test_image_reward_without_its_last_layers(found, tmp_path):
     """They are no smaller network."""
-    last = [name for name in reward_state if "blocks.1." in name]
-    torch.save(without(reward_state, *last), tmp_path / "reward.pt")
-    flags = ("--image_reward_checkpoint", tmp_path / "reward.pt")
-    flags += ("--image_reward_tokenizer", tokenizer_folder, "--metrics", "image_reward")
-    line = refused(capsys, run, score.PREFERENCE, *flags)
-    assert "reward.pt lacks 12 tensors (vision.encoder.layers.1." in line
+    with pytest.raises(Incomplete, match=f"has {found[0]} and {found[1]} layers, .* 24 and 12"):
+        check_depth(found, tmp_path)
+
+
+def test_a_small_network_in_place_of_image_reward_is_named(tmp_path, capsys):
+    check_depth((2, 2), tmp_path)
+    assert "has 2 and 2 layers, ImageReward 24 and 12" in capsys.readouterr().err
+    check_depth((24, 12), tmp_path)
+    assert not capsys.readouterr().err
+
+
+def test_a_layer_in_the_middle_of_image_reward(reward_state, tmp_path):
+    lost = [name for name in reward_state if "blocks.0." in name]
+    with pytest.raises(Incomplete, match=r"lacks 12 tensors \(vision\.encoder\.layers\.0\."):
+        load_blip(renamed(without(reward_state, *lost)), tmp_path)
 
 
 @pytest.mark.parametrize("kept", [5, 1000])
-def test_a_vocabulary_that_was_cut(run, reward_file, tokenizer_folder, tmp_path, capsys, kept):
+def test_a_vocabulary_of_bert_that_was_cut(tokenizer_folder, reward_file, tmp_path, kept):
     """Its last two tokens would be other rows of the table."""
     folder = tmp_path / "bert"
     shutil.copytree(tokenizer_folder, folder)
     lines = (folder / "vocab.txt").read_text().splitlines()
-    (folder / "vocab.txt").write_text("\n".join(lines[:kept]))
-    flags = ("--image_reward_checkpoint", reward_file, "--image_reward_tokenizer", folder)
-    line = refused(capsys, run, score.PREFERENCE, *flags, "--metrics", "image_reward")
-    assert f"{folder} is not the tokenizer of ImageReward" in line
-    assert f"it has {kept + 2} entries, and the network 30524" in line
+    lines[5:5] = [f"[unused{i}]" for i in range(995)]
+    (folder / "vocab.txt").write_text("\n".join(lines[: kept + 1]))
+    with pytest.raises(ValueError, match=f"has {kept + 3} entries, ImageReward's 30524: its"):
+        ImageReward(reward_file, folder)
 
 
 def test_torchscript_of_sscd(run, sscd_file, tmp_path, capsys):
