@@ -63,7 +63,8 @@ def test_words_that_a_method_adds_and_that_are_cut_off(made, augment):
     assert said == (
         f"random_tokens/g7_aug{augment}_rep4_seed2: in 3 of 4 images the caption with "
         f"what was added is longer than the text encoder reads, and loses {min(lost[1:])} to "
-        f"{max(lost)} tokens at its end (tokens_lost in images.csv): img_0001_00, img_0002_00, img_0003_00"
+        f"{max(lost)} tokens at its end (tokens_lost in images.csv): "
+        "img_0001_00, img_0002_00, img_0003_00"
     )
 
 

@@ -131,9 +131,10 @@ def test_a_half_made_run_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("variant", SETTINGS)
 def test_the_tables_have_the_columns_that_they_had(traced, variant):
+    """And behind them what every image has by now."""
     folder = traced(variant)
     header = (folder / "images.csv").read_text().splitlines()[0]
-    assert header == COLUMNS + SETTINGS[variant][2]
+    assert header == COLUMNS + SETTINGS[variant][2] + ",flat,cut_tokens,file_bytes"
     assert (folder / "trace.csv").read_text().splitlines()[0] == TRACED
     with open(folder / "images.csv", newline="", encoding="utf-8") as file:
         assert [row["key"] for row in csv.DictReader(file)] == [str(key) for key in KEYS]
