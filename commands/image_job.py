@@ -222,7 +222,7 @@ def close(plan: Plan, folder: RunFolder) -> bool:
     if plan.shard:
         return folder.close_if_whole()
     asked = asdict(plan.asked)
-    if not folder.is_whole(asked):
+    if not folder.is_whole(asked | {"latents": False}):  # which this process has seen or made
         return False
     folder.close(asked)
     return True
