@@ -13,6 +13,8 @@ from memorization_suite.runs.weights import Report, quiet_reports
 diffusers = Lazy("diffusers")
 transformers = Lazy("transformers")
 
+# Arguments of `from_pretrained` that a network is loaded with: of both libraries, of diffusers.
+PASSED = ("use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 # Arguments of `from_pretrained` that change how a network is built or where it lies: with one of
 # these diffusers loads it itself, and nothing is checked.
 NOT_CHECKED = (
@@ -33,11 +35,12 @@ def load_networks(folder: Path, index: Mapping[str, Any], **options: Any) -> dic
 
     index: of model_index.json. options: of `from_pretrained`. Raises Incomplete.
     """
+    dtype = options.pop("dtype", None) or options.pop("torch_dtype", None)
     networks = {}
     for part, entry in index.items():
         kind = None if part in options else class_of(entry)
         if kind is not None and (folder / part).is_dir():
-            networks[part] = load_network(folder / part, part, kind, **options)
+            networks[part] = load_network(folder / part, part, kind, dtype=dtype, **options)
     return networks
 
 
@@ -56,7 +59,7 @@ def class_of(entry: Any) -> type | None:
 
 
 def load_network(
-    folder: Path, part: str, kind: type, *, dtype: Any = None, variant: str | None = None, **options
+    folder: Path, part: str, kind: type, *, dtype: Any, variant: str | None = None, **options
 ) -> Any:
     """A network as diffusers loads it. dtype: one for all, or of each part.
 
@@ -65,9 +68,7 @@ def load_network(
     if isinstance(dtype, dict):
         dtype = dtype.get(part, dtype.get("default", torch.float32))
     ours = issubclass(kind, diffusers.ModelMixin)
-    passed = (
-        ("use_safetensors", "low_cpu_mem_usage", "disable_mmap") if ours else ("use_safetensors",)
-    )
+    passed = PASSED if ours else PASSED[:1]
     given = {name: options[name] for name in passed if name in options}
     if variant and any(f".{variant}" in file.name for file in folder.iterdir()):
         given["variant"] = variant
