@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
+from memorization_suite.metrics.comparison import closest, settings_apart
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, changes_of
@@ -24,7 +25,6 @@ from memorization_suite.metrics.runs import (
     check_equal,
     made_otherwise,
     open_run,
-    unlike,
 )
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
@@ -247,13 +247,14 @@ def captions_cut(job: Job, scores: Sequence[Score]) -> list[str]:
 
 
 def say_otherwise(run: Run, unmitigated: Run, say: Say) -> None:
-    """Says what of the model and the sampler of the run to compare with is other."""
-    otherwise = made_otherwise(run.folder, unmitigated.folder)
-    if otherwise:
-        told = ", ".join(f"{name} {value}" for name, value in otherwise.items())
+    """Says what differs beside the method from the run to compare with."""
+    differing = settings_apart(run.folder, unmitigated.folder)
+    if differing:
+        hashed = made_otherwise(run.folder, unmitigated.folder)
+        variant = ", and the variant of its scores ends in @ and a hash" if hashed else ""
         say(
-            f"--unmitigated {unmitigated.folder} was not made as this run ({told}): the change is "
-            "not the method's alone, and the variant of its scores ends in @ and a hash"
+            f"--unmitigated {unmitigated.folder} was not made as this run "
+            f"({', '.join(differing)}): the change is not the method's alone{variant}"
         )
 
 
@@ -548,8 +549,8 @@ def following(settings: Scoring) -> list[str]:
     """What one would type next: a page of the run, after the unmitigated one that goes with it."""
     run = settings.gen_folder
     scored = [file.parent for file in run.resolve().parents[1].glob("no_mitigation/*/results.csv")]
-    plain = [folder for folder in sorted(scored) if not unlike(folder, run)]
-    runs = dict.fromkeys([*plain[:1], run.resolve()])
+    plain = closest(run, sorted(scored))
+    runs = dict.fromkeys([*filter(None, [plain]), run.resolve()])
     typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []
     return ["python", "make_report.py", *map(str, runs), *typed]
 

@@ -15,6 +15,7 @@ from memorization_suite.download.assets import hint
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.metrics.scores import Score
+from memorization_suite.runs.digits import exact_text
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import (
@@ -22,7 +23,6 @@ from memorization_suite.runs.settings import (
     flag,
     flag_names,
     frozen_settings,
-    number_text,
 )
 
 Made = TypeVar("Made")
@@ -141,6 +141,11 @@ class Job:
 # --- metrics
 
 
+def setting_text(value: Any) -> str:
+    """A setting in a variant's name: two settings are two names."""
+    return exact_text(value) if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Metric(Settings, Score):
     """A metric's settings, and the scores that it makes of them.
@@ -160,7 +165,7 @@ class Metric(Settings, Score):
     def variant(self) -> str:  # type: ignore[override]
         """Its settings as a name."""
         values = self.named_values().items()
-        return "_".join(f"{name}{number_text(value)}" for name, value in values) or self.name
+        return "_".join(f"{name}{setting_text(value)}" for name, value in values) or self.name
 
     def checkpoints(self, job: Job) -> list[Checkpoint]:
         """What is loaded. Raises ValueError when a flag names a file that is not there."""

@@ -8,7 +8,7 @@ method alone that differs. Other differences leave the comparison its meaning. A
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from memorization_suite.runs import RunFolder
 from memorization_suite.runs.progress import from_here
 
 UNMITIGATED = "no_mitigation"
-# What else changes images.
-SAID = ("guidance_scale", "dtype")
-# Which images there are, and what people call it.
+# What a run knows of itself -> what people call it. What else changes images.
+SAID = {"guidance_scale": "guidance_scale", "dtype": "dtype"}
+# Which images there are.
 RANGE = {"start": "--start", "end": "--end", "samples": "--n_samples_per_prompt"}
 
 
@@ -58,7 +58,19 @@ def remark_on(run: Path, reference: Path) -> str:
 
 def differences_of(run: Path, reference: Path) -> list[str]:
     """`num_inference_steps 20 and 50` for what differs beside the method, where runs compare."""
-    return [*otherwise_of(run, reference), *beside_the_method(run, reference)]
+    return [*settings_apart(run, reference), *images_apart(run, reference)]
+
+
+def settings_apart(run: Path, reference: Path) -> list[str]:
+    """The same of what changes images."""
+    ours, theirs = map(identity_of, (run, reference))
+    return [*otherwise_of(run, reference), *apart(ours, theirs, SAID)]
+
+
+def images_apart(run: Path, reference: Path) -> list[str]:
+    """The same of which images there are."""
+    ours, theirs = ((RunFolder(one).manifest() or {}).get("asked", {}) for one in (run, reference))
+    return apart(ours, theirs, RANGE)
 
 
 def otherwise_of(run: Path, reference: Path) -> list[str]:
@@ -74,22 +86,14 @@ def otherwise_of(run: Path, reference: Path) -> list[str]:
     return texts
 
 
-def beside_the_method(run: Path, reference: Path) -> list[str]:
-    """The same of what else differs, as far as both tell."""
-    ours, theirs = map(facts_of, (run, reference))
+def apart(ours: Mapping, theirs: Mapping, names: Mapping[str, str]) -> list[str]:
+    """`guidance_scale 3.0 and 7.0` for what both tell. names: what people call it."""
+    both = [name for name in names if name in ours and name in theirs]
     return [
-        f"{name} {ours[name]} and {theirs[name]}"
-        for name in ours
-        if name in theirs and ours[name] != theirs[name]
+        f"{names[name]} {ours[name]} and {theirs[name]}"
+        for name in both
+        if ours[name] != theirs[name]
     ]
-
-
-def facts_of(run: Path) -> dict[str, Any]:
-    """What may differ between runs that compare."""
-    identity = identity_of(run)
-    asked = (RunFolder(run).manifest() or {}).get("asked", {})
-    facts = {name: identity[name] for name in SAID if name in identity}
-    return facts | {flag: asked[name] for name, flag in RANGE.items() if name in asked}
 
 
 def identity_of(run: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def closest(run: Path, candidates: Iterable[Path]) -> Path | None:
     of equals; None without one.
     """
     possible = [other for other in candidates if not problem_of(run, other, named=False)]
-    return min(possible, key=lambda other: len(beside_the_method(run, other)), default=None)
+    return min(possible, key=lambda other: len(differences_of(run, other)), default=None)
 
 
 def references_of(runs: Sequence[Path], named: Path | None = None) -> dict[Path, Path]:
