@@ -17,40 +17,46 @@ constants = Lazy("huggingface_hub.constants")
 PATIENCE = 4.0
 
 
+# (folder of the cache, repository) -> the commit that this process uses. Another process may bring
+# a newer one into the cache.
+COMMITS: dict[tuple[str, str], str] = {}
+
+
 def hub_file(repo: str, name: str) -> Path | None:
-    """A file of a repository on this machine; None if it cannot be had."""
-    cached = huggingface_hub.try_to_load_from_cache(repo, name)
+    """A file of a repository on this machine, all of one commit; None if it cannot be had."""
+    about = (str(constants.HF_HUB_CACHE), repo)
+    commit = COMMITS.get(about)
+    cached = huggingface_hub.try_to_load_from_cache(repo, name, revision=commit)
     if cached is None:
-        return fetched(repo, name)
-    return Path(cached) if isinstance(cached, str) else None  # else it is known not to exist
+        place = fetched(repo, name, commit)
+    else:
+        place = Path(cached) if isinstance(cached, str) else None  # else it is known not to exist
+    found = commit_of(place) if place else ""
+    if found:
+        COMMITS.setdefault(about, found)
+    return place
 
 
 def revision_of(repo: str, *names: str) -> str | None:
-    """The commit of a repository that this process uses: the one of the first of the files that can
-    be had. None if none can.
-    """
-    return revision_in(str(constants.HF_HUB_CACHE), repo, names)
-
-
-@cache
-def revision_in(folder: str, repo: str, names: tuple[str, ...]) -> str | None:
-    """The same, once in a process: another one may bring a new commit into the cache's folder."""
-    for name in names:
-        place = hub_file(repo, name)
-        for parent in place.parents if place else ():
-            if parent.parent.name == "snapshots":
-                return parent.name
+    """The commit of a repository that this process uses. None if none of the files can be had."""
+    if any(hub_file(repo, name) for name in names):
+        return COMMITS.get((str(constants.HF_HUB_CACHE), repo))
     return None
 
 
+def commit_of(place: Path) -> str:
+    """The commit whose file this is, by its place in the cache; empty elsewhere."""
+    return next((path.name for path in place.parents if path.parent.name == "snapshots"), "")
+
+
 @cache
-def fetched(repo: str, name: str) -> Path | None:
+def fetched(repo: str, name: str, commit: str | None = None) -> Path | None:
     """The file after it was put into the cache; None if the hub does not hand it out."""
     if not is_reachable():
         return None
     huggingface_hub.utils.disable_progress_bars()
     try:
-        return Path(huggingface_hub.hf_hub_download(repo, name))
+        return Path(huggingface_hub.hf_hub_download(repo, name, revision=commit))
     except Exception:  # the library raises a dozen kinds for one fact
         return None
 

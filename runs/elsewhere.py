@@ -1,4 +1,4 @@
-"""A place for a run whose own place holds another one: an --output_path that is free, to type."""
+"""A place that is free, to type, for work whose own place holds other work."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ MOST = 2
 LENGTH = 40
 
 
-def free_folder(base: Path, suffix: str, fits: Callable[[Path], bool]) -> str:
-    """An --output_path beside this one, quoted for a shell. fits: whether a folder can be used."""
-    stem = f"{base.name}_{suffix}" if base.name not in ("", "..") else suffix
-    above = base.parent if base.name not in ("", "..") else base
-    names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
-    return shlex.quote(str(next(above / name for name in names if fits(above / name))))
+def free_place(base: Path, suffix: str, fits: Callable[[Path], bool]) -> str:
+    """A path beside this one, quoted for a shell. fits: whether it can be used."""
+    named = base.name not in ("", "..")
+    stem = f"{base.stem}_{suffix}" if named else suffix
+    above = base.parent if named else base
+    ends = ("" if number == 1 else f"_{number}" for number in count(1))
+    places = (above / f"{stem}{end}{base.suffix if named else ''}" for end in ends)
+    return shlex.quote(str(next(place for place in places if fits(place))))
 
 
 def suffix_of(changed: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -50,7 +52,9 @@ def part_of(name: str, value: Any, there: str) -> str:
     """What a value is called in a folder's name; empty for one that is none."""
     if isinstance(value, Content):
         return as_name(told_apart(value.label, there))
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+    if isinstance(value, str):
+        return as_name(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return as_name(f"{SHORT.get(name, name)}{number_text(value)}")
     return ""
 

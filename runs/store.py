@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
-from memorization_suite.runs.elsewhere import free_folder, suffix_of
+from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import write_csv, write_json
 from memorization_suite.runs.identity import differences, differing, renewed
@@ -236,7 +236,7 @@ class Store:
         told = "; ".join(differences(there, identity, self.readable_config()))
         above = base or self.path.parents[self.levels - 1]
         inner = self.path.relative_to(above)
-        place = free_folder(
+        place = free_place(
             above,
             suffix_of(changed, self.readable_config()),
             lambda folder: type(self)(folder / inner).has_room(identity),

@@ -13,7 +13,8 @@ from typing import Any
 
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
 from memorization_suite.runs.files import write_bytes, write_json
-from memorization_suite.runs.identity import differences
+from memorization_suite.runs.elsewhere import free_place, suffix_of
+from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.store import Row, Store
 
@@ -149,11 +150,16 @@ class NeuronFile:
                 f"{path} is no neuron file of localize_neurons.py. Give another --out, or "
                 "--overwrite."
             ) from error
-        changed = differences(identity, self.identity)
+        config = self.folder.readable_config()
+        changed = differing(identity, self.identity, config)
         if changed:
+            told = "; ".join(differences(identity, self.identity, config))
+            place = free_place(
+                self.path, suffix_of(changed, config), lambda file: not file.exists()
+            )
             raise ValueError(
-                f"{path} holds another search ({'; '.join(changed)}). Give another --out, or "
-                "--overwrite to start over."
+                f"{path} holds another search ({told}). Give this one a file of its own with "
+                f"--out {place}, or --overwrite to start over."
             )
         return searches
 

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.prompts import files as prompt_files
 from memorization_suite.runs.files import read_csv, write_json
+from tests.cli.helpers import change_byte
 
 MEM = ["the great wave", "two cats, in the style of an old master", "a green ring"]
 NONMEM = ["three red stars", '<b>& a "blue" circle']
@@ -267,6 +269,25 @@ def test_another_run_is_not_mixed_in(detect, tmp_path, capsys):
     detect(tmp_path, "--seed", "1", code=2)
     assert "holds another run (seed: 0 there, 1 now)" in capsys.readouterr().err
     detect(tmp_path, "--seed", "1", "--overwrite")
+
+
+def test_scores_of_another_model_are_not_mixed_in(detect, random_sd_folder, tmp_path, capsys):
+    """A model of the same name whose last bytes are others, and other prompts."""
+    runs = detect(tmp_path / "my scores", "--detector", "noise_norm")
+    copy = shutil.copytree(random_sd_folder, tmp_path / "B" / Path(random_sd_folder).name)
+    words = ("--detector", "noise_norm", "--model_id")
+    detect(runs, *words, str(copy))
+    change_byte(copy / "unet" / "diffusion_pytorch_model.safetensors", -1)
+    capsys.readouterr()
+    detect(runs, *words, str(copy), code=2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "noise_norm holds another run (model_id: " in error
+    place = f"my scores_{copy.name}"
+    assert f"--output_path '{tmp_path / place}', or --overwrite" in error
+    (tmp_path / "six.txt").write_text("another one\n")
+    detect(runs, "--detector", "noise_norm", "--prompts", str(tmp_path / "six.txt"), code=2)
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'six.txt'} (" in error and "my scores_six.txt'" in error
 
 
 def test_masks_lie_beside_the_scores(detect, tmp_path):

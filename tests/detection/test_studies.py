@@ -373,7 +373,9 @@ def test_more_steps_kinds_and_images_join_a_table(run, tmp_path):
 def test_another_study_does_not_join(run, tmp_path, capsys):
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1")
     run("spectrum", tmp_path, *SPECTRUM, "--kind", "text", "--end", "1", "--probes", "3", code=2)
-    assert "holds another run (probes: 2 there, 3 now)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds another run (probes: 2 there, 3 now)" in error
+    assert f"--output_path {tmp_path}_probes3, or --overwrite" in error
     run(
         "spectrum",
         tmp_path,

@@ -252,6 +252,7 @@ def test_another_search_is_not_mixed_in(whole, localize, tmp_path, capsys):
     assert (
         "holds another search (threshold: 0." in error
         and "0.99 now" in error
+        and f"--out {tmp_path / 'neurons_threshold0.99.json'}, or --overwrite" in error
         and error.count("\n") == 1
     )
     assert (tmp_path / "neurons.json").read_text() == whole
