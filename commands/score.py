@@ -233,8 +233,12 @@ def compute(
             table.left_out[name] = "it has no value for this run"
             if name not in settings.require:
                 say(f"{name} has no value for this run")
-    known = {"of_images": job.run.of_images, "not_finite": job.run.not_finite}
-    table.lines = summarize(job.run.folder, computed, **known)
+    table.lines = summarize(
+        job.run.folder,
+        computed,
+        of_images=job.run.of_images,
+        not_finite=job.run.not_finite,
+    )
     table.headlines = headlines(metrics, table.results)
     return table
 
