@@ -239,7 +239,7 @@ class Store:
         place = free_place(
             above,
             suffix_of(changed, self.readable_config()),
-            lambda folder: type(self)(folder / inner).has_room(identity),
+            lambda folder: Store(folder / inner).has_room(identity),
         )
         over = "" if base else ", or --overwrite to start over"
         raise ValueError(
