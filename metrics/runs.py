@@ -245,15 +245,19 @@ def unlike(first: Path, second: Path) -> str:
 
     They cannot with another seed, prompt file, size or way of drawing noise.
     """
-    manifests = [RunFolder(folder).manifest() or {} for folder in (first, second)]
-    a, b = (manifest.get("identity", {}) for manifest in manifests)
+    stores = [RunFolder(folder) for folder in (first, second)]
+    a, b = ((store.manifest() or {}).get("identity", {}) for store in stores)
     names = ["seed", "rng", "prompts_sha256", "image_length"]
     if a.get("rng") == "official":
         names += OF_ONE_STREAM
     differing = []
     for name in names:
         if name in a and name in b and a[name] != b[name]:
-            differing.append(f"{name} {a[name]} and {b[name]}")
+            typed = [store.config().get("prompts") for store in stores]
+            if name == "prompts_sha256" and typed[0] != typed[1]:
+                differing.append(f"prompts {typed[0]} and {typed[1]}")
+            else:
+                differing.append(f"{name} {a[name]} and {b[name]}")
     if not differing:
         return ""
     return f"{first} and {second} are not of equal seeds and prompts ({'; '.join(differing)})"

@@ -133,7 +133,9 @@ def test_another_model_or_sampler_is_compared_where_it_was_named(make, capsys, s
     assert headings(out) and f"differs from {plain} beside the method ({told})" in error
 
 
-@pytest.mark.parametrize("settings", [{"seed": 3}, {"image_length": 64}, {"rng": "official"}])
+@pytest.mark.parametrize(
+    "settings", [{"seed": 3}, {"image_length": 64}, {"rng": "official"}, {"prompts_sha256": "x"}]
+)
 def test_images_of_another_origin_are_never_compared(make, capsys, settings):
     first = {"rng": "per_image", "image_length": 32, "seed": 2}
     run, plain = make("batch_wise", **first), make("no_mitigation", **(first | settings))

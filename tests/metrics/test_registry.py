@@ -12,7 +12,12 @@ import pytest
 from memorization_suite import ROOT, make_report
 from memorization_suite.commands import summarize, tradeoff
 from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
-from memorization_suite.metrics.base import METRICS, quantities_of, quantity_named
+from memorization_suite.metrics.base import (
+    METRICS,
+    quantities_of,
+    quantity_named,
+    setting_text,
+)
 from memorization_suite.metrics.intervals import share_of_copies
 from memorization_suite.metrics.summary import summarize as lines_of
 from memorization_suite.runs.files import read_csv
@@ -24,6 +29,18 @@ from tests.metrics.test_scripts import common, generated, gt_of, prompts_of, val
 RECIPE = re.search(
     r"^## A metric\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S | re.M
 )[1]
+
+
+def test_two_settings_are_two_variants():
+    """Also where they differ beyond what a folder's name has."""
+    values = (50, 50.0, 0.1, 0.1000001, 0.10000001)
+    assert [setting_text(value) for value in values] == [
+        "50",
+        "50",
+        "0.1",
+        "0.1000001",
+        "0.10000001",
+    ]
 
 
 @pytest.fixture
