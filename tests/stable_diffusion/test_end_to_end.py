@@ -30,6 +30,10 @@ ADDED = {
     r"sweep\.py": SMALL,
     r"detect_memorization\.py --": f"{SMALL} --nonmem_count 4",
 }
+# What a library warns of (`runs/library_warnings.py`).
+WARNED = re.compile(
+    r"^(diffusers|transformers|torch\w*|PIL|open_clip|huggingface_hub|lpips): ", re.M
+)
 TABLE = ROOT / "download" / "assets.toml"
 METHODS = ("no_mitigation", "batch_wise", "per_sample")
 OFFICIAL = ("sscd", "clip_gen", "clip_gt", "lpips", "image_reward")
@@ -117,6 +121,7 @@ def test_readme_commands_need_nothing_else(said):
     for command, output in said.items():
         for word in ("is not here", "is not computed", "Traceback", "Warning"):
             assert word not in output, f"{command}\n{output}"
+        assert not WARNED.search(output), f"{command}\n{output}"
 
 
 def test_what_was_fetched_is_whole(copy, said):
