@@ -84,8 +84,8 @@ class Request(Generation):
         "no_mitigation",
         f"a name of --list_methods, several joined by +, or {OFFICIAL}; with --help: its flags",
     )
-    batch_wise: bool = unkeyed(False, f"with --method {OFFICIAL}: few steps, then delayed guidance")
-    per_sample: bool = unkeyed(False, f"with --method {OFFICIAL}: optimize until --target_loss")
+    batch_wise: bool = unkeyed(False, f"with {OFFICIAL}: few steps, then delayed guidance")
+    per_sample: bool = unkeyed(False, f"with {OFFICIAL}: optimize until --target_loss")
     preset: str = unkeyed(
         "auto",
         "values for flags that were not typed (auto: the model's own; none: official defaults)",
@@ -101,7 +101,7 @@ class Request(Generation):
         False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
     )
     shard: str = unkeyed("", SHARD, metavar="I/N")
-    verify: bool = unkeyed(False, "decode every picture that is there; damaged ones are made again")
+    verify: bool = unkeyed(False, "decode all that is there; damaged ones are made again")
     overwrite: bool = unkeyed(False, "start over instead of going on")
     quiet: bool = unkeyed(False, QUIET)
 

@@ -18,7 +18,7 @@ from tests.cli.helpers import KEYS, images, leftovers, rows, said
         "manifest.json",
         "img_0001_00.png",
         "img_0000_01.safetensors",
-        "images_0000_00-0000_01.csv",
+        "images_0000_00-0001_01.csv",
         "images.csv",
     ],
 )
