@@ -58,7 +58,7 @@ def read_picture(path: Path) -> Image.Image:
 
 def remedy(path: Path) -> str:
     """What to do about a file that is no whole picture."""
-    command = RunFolder(path.parent).command() if NAME.fullmatch(path.name) else ""
+    command = RunFolder(path.parent).command_again() if NAME.fullmatch(path.name) else ""
     if command and path.suffix == ".png":
         return f"this makes it again: {command} --verify"
     return "put a whole one in its place, or remove it"

@@ -21,9 +21,9 @@ from memorization_suite.runs.whole import told
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
 CHUNK = 64  # images that are decoded at once, about
-# With --rng official all images are drawn from one stream, in batches.
 # What makes images of equal seeds differ beside the method, and is told by no folder's name.
 OF_MODEL = ("model_id", "unet_id", "scheduler", "num_inference_steps")
+# With --rng official all images are drawn from one stream, in batches.
 OF_ONE_STREAM = ("batch_size", "n_samples_per_prompt", "dtype", "device")
 
 
@@ -310,7 +310,7 @@ def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
 
 def again(store: RunFolder) -> str:
     """What to type for the images that a run lacks."""
-    command = store.command()
+    command = store.command_again()
     return f"give its command again: {command}" if command else "give its command again"
 
 

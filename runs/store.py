@@ -12,6 +12,7 @@ anew, the manifest and the tables, only one process changes at a time (`changing
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shlex
@@ -211,7 +212,7 @@ class Store:
             return self.config()
         return {}
 
-    def command(self) -> str:
+    def command_again(self) -> str:
         """The command that makes what is missing, as config.json has it; it starts nothing over.
         Empty where it is not known.
         """
@@ -388,11 +389,12 @@ def whole_rows(file: Path) -> list[Row]:
     value or before it, is none.
     """
     try:
-        with open(file, newline="", encoding="utf-8") as opened:
-            rows = list(csv.DictReader(opened))
-            size = opened.buffer.seek(0, os.SEEK_END)
-            opened.buffer.seek(max(0, size - 1))
-            ends_a_line = opened.buffer.read() == b"\n"
+        with open(file, "rb") as opened:
+            text = io.TextIOWrapper(opened, encoding="utf-8", newline="")
+            rows = list(csv.DictReader(text))
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, size - 1))
+            ends_a_line = opened.read() == b"\n"
     except FileNotFoundError:
         return []
     if rows and (None in rows[-1].values() or not ends_a_line):

@@ -412,10 +412,10 @@ def test_the_command_that_mends_a_run_starts_nothing_over(tmp_path):
     folder = opened(tmp_path)
     command = "python generate_images.py '--prompts=a b.csv' --overwrite --seed=2"
     write_json(tmp_path / "config.json", {"command": command})
-    assert folder.command() == "python generate_images.py '--prompts=a b.csv' --seed=2"
+    assert folder.command_again() == "python generate_images.py '--prompts=a b.csv' --seed=2"
     for content in ("{", "3", '{"command": "\'"}', "{}", ""):
         (tmp_path / "config.json").write_text(content)
-        assert folder.command() == ""
+        assert folder.command_again() == ""
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
