@@ -243,7 +243,7 @@ def test_what_is_refused(run, real, tmp_path, capsys):
     refused("nowhere is no folder", "--gen_folder", tmp_path / "nowhere", *there)
     (tmp_path / "one").mkdir()
     picture(0).save(tmp_path / "one" / "0.png")
-    refused("one has 1 images; 2 or more are needed", *gen, "--real_folder", tmp_path / "one")
+    refused("one has 1 image; 2 or more are needed", *gen, "--real_folder", tmp_path / "one")
     refused("are for run folders", "--gen_folder", real, *there, "--num_samples", "1")
     refused(
         "fid cannot be computed: checkpoints/inception-2015-12-05.pt is not here: python "
