@@ -168,7 +168,9 @@ def main(argv: list[str] | None = None) -> int:
         for line in summary.notes:
             print(line, file=sys.stderr)
         print(summary)
-        typed_too = ["--reference", reference] if reference else []
-        next_step(["python", "make_report.py", *runs, *typed_too], settings.quiet)
+        words = ["python", "make_report.py", *map(str, runs)]
+        if reference is not None:
+            words += ["--reference", str(reference)]
+        next_step(words, settings.quiet)
 
     return command(SCRIPT, work)
