@@ -13,7 +13,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -177,23 +177,23 @@ class Hearing:
         self.lock = threading.RLock()
         self.depth = 0
         self.ear = Ear()
-        self.before: warnings.catch_warnings | None = None
+        # What puts everything back.
+        self.after = ExitStack()
 
     def __enter__(self) -> None:
         with self.lock:
             self.depth += 1
             if self.depth == 1:
-                self.before = warnings.catch_warnings()
-                self.before.__enter__()
-                warnings.showwarning = show
+                self.after.enter_context(warnings.catch_warnings())
+                warnings.showwarning = show  # type: ignore[assignment]
                 self.ear.attach()
+                self.after.callback(self.ear.detach)
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.depth -= 1
-            if self.depth == 0 and self.before is not None:
-                self.ear.detach()
-                self.before.__exit__(*error)
+            if self.depth == 0:
+                self.after.close()
 
 
 HEARING = Hearing()
