@@ -94,7 +94,7 @@ def plan_runs(
     varying = folder_flags(runs)
     entries: dict[Path, Entry | Member] = {}
     for number, run in enumerate(runs, 1):
-        parts = [folder_part(name, run) for name in varying]
+        parts = [folder_part(name, run, runs) for name in varying]
         above = out / "_".join(parts)
         try:
             with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
@@ -132,12 +132,23 @@ def folder_flags(runs: list[Combination]) -> list[str]:
     return varying
 
 
-def folder_part(name: str, run: Combination) -> str:
-    """A flag and its value as part of a folder's name: of a path the last part."""
+def folder_part(name: str, run: Combination, runs: Sequence[Combination]) -> str:
+    """A flag and its value as part of a folder's name: of a path the last part, or as many as tell
+    it from those of the other runs.
+    """
     value = str(run.settings.get(name, "default"))
-    last = value.rstrip("/").rsplit("/", 1)[-1]
-    possible = re.sub(r"[^\w.-]", "-", last).lstrip(".")
-    return name + (possible or "-")
+    others = {str(other.settings.get(name, "default")) for other in runs} - {value}
+    most = value.count("/") + 1
+    for length in range(1, most + 1):
+        if all(last_parts(other, length) != last_parts(value, length) for other in others):
+            return name + last_parts(value, length)
+    return name + last_parts(value, 1)
+
+
+def last_parts(path: str, length: int) -> str:
+    """The last parts of a path as a folder may be called."""
+    last = "-".join(path.rstrip("/").split("/")[-length:])
+    return re.sub(r"[^\w.-]", "-", last).lstrip(".") or "-"
 
 
 def what_is_made(planned: Plan) -> tuple:

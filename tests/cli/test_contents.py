@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.generate_images import main
 from memorization_suite.pipelines.fingerprints import fingerprint
 from tests.cli.helpers import change_byte, copied, refused
@@ -189,3 +190,22 @@ def test_a_prompt_file_that_changed_names_both(asked, prompt_file, tmp_path, cap
     words = [str(other) if word == prompt_file else word for word in asked]
     refused(capsys, words, f"{other} (")
     assert main(words) == 2 and "my runs_six.txt'" in capsys.readouterr().err
+
+
+def test_a_sweep_over_two_models_of_one_name_has_a_folder_for_each(model, asked, tmp_path):
+    """Their content tells them apart, and so do the folders' names; of one model they stay."""
+    other = shutil.copytree(model, tmp_path / "B" / model.name)
+    change_byte(other / UNET, -1)
+    prompts = asked[asked.index("--prompts") + 1]
+    file = tmp_path / "sweep.toml"
+    common = f'prompts = "{prompts}"\nimage_length = 32\nnum_inference_steps = 4\n'
+    names = {}
+    for value in (f'["{model}", "{other}"]', f'["{model}", "tiny"]'):
+        file.write_text(f'[common]\nmodel_id = {value}\n{common}[[run]]\nmethod = "no_mitigation"')
+        entries = plan_sweep(file, tmp_path / "out")
+        names[value] = [
+            entry.plan.folder.relative_to(tmp_path / "out").parts[0] for entry in entries
+        ]
+    apart, usual = names.values()
+    assert apart == [f"model_idA-{model.name}", f"model_idB-{model.name}"]
+    assert usual == [f"model_id{model.name}", "model_idtiny"]
