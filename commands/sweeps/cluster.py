@@ -92,7 +92,7 @@ class TaskJob:
 
     def find(self, tasks: Tasks) -> Task:
         """The task of this name. Raises ValueError, which its claim tells too, without one."""
-        for task in tasks.all():
+        for task in tasks.tasks:
             if task.name == self.task:
                 return task
         message = (
