@@ -303,7 +303,7 @@ def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
     """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
     Others are found when they are decoded.
     """
-    faults = store.picture_faults(images)
+    faults = store.picture_faults({key: path.name for key, path in images.items()})
     if faults:
         raise ValueError(f"{store.path}: {told(faults, store.path)}; {again(store)}")
 

@@ -120,9 +120,9 @@ class RunFolder(Store):
         if trace:
             keys &= self.traced()
         sizes = sizes_in(self.path, ".png")
-        pictures = {key: self.path / name for key in keys if (name := f"img_{key}.png") in sizes}
-        faults = self.picture_faults(pictures, rows, sizes, decode=decode)
-        complete = set(pictures)
+        names = {key: name for key in keys if (name := f"img_{key}.png") in sizes}
+        faults = self.picture_faults(names, rows, sizes, decode=decode)
+        complete = set(names)
         if latents:
             files, more = self.latents_faults(complete)
             complete &= files
@@ -142,7 +142,7 @@ class RunFolder(Store):
 
     def picture_faults(
         self,
-        pictures: Mapping[Key, Path],
+        names: Mapping[Key, str],
         rows: Mapping[Key, list[Row]] | None = None,
         sizes: Mapping[str, int] | None = None,
         *,
@@ -150,18 +150,19 @@ class RunFolder(Store):
     ) -> dict[Path, str]:
         """Faults of the run's own pictures; copies in another format are not looked at.
 
-        rows, sizes: of images.csv and of the files by name, where they are known already. decode:
-        see `look`.
+        names: of the files. rows, sizes: of images.csv and of the files by name, where they are
+        known already. decode: see `look`.
         """
         rows = self.merged("images")[0] if rows is None else rows
         to_read = []
-        for key, path in pictures.items():
-            if path.suffix != ".png" or key not in rows:
+        for key, name in names.items():
+            if not name.endswith(".png") or key not in rows:
                 continue
             written = rows[key][-1].get("file_bytes")  # older runs do not tell
-            size = path.stat().st_size if sizes is None else sizes[path.name]
+            size = (self.path / name).stat().st_size if sizes is None else sizes[name]
             if decode or not written or written != str(size):
-                to_read.append((path, picture_fault if decode or written else ends_fault))
+                fault_of = picture_fault if decode or written else ends_fault
+                to_read.append((self.path / name, fault_of))
         with ThreadPoolExecutor(4) as pool:
             faults = list(pool.map(lambda entry: entry[1](entry[0]), to_read))
         return {path: fault for (path, _), fault in zip(to_read, faults) if fault}
