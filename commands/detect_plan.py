@@ -256,13 +256,20 @@ class DetectionPlan(InPieces):
 
 def look_at(folder: Path) -> None:
     """Ends a detection in a folder that is whole but was not ended; says on stderr when it is not
-    whole. Another folder is left as it is. Raises ValueError for a damaged one.
+    whole, or has lost scores. Another folder is left as it is. Raises ValueError for a damaged one.
     """
     store = ScoreFolder(folder)
     manifest = store.manifest() or {}
-    if "detector" in manifest.get("identity", {}) and not store.close_if_whole():
+    if "detector" not in manifest.get("identity", {}):
+        return
+    prompts = len(store.scored())
+    if not store.close_if_whole():
+        print(f"{folder} is not finished: it has {prompts} prompts so far", file=sys.stderr)
+    elif not store.is_whole(manifest.get("asked", {})):
+        again = store.command_again() or "its command"
         print(
-            f"{folder} is not finished: it has {len(store.done('scores'))} prompts so far",
+            f"{folder} has lost scores: only {prompts} prompts have all of theirs; this makes the "
+            f"others again: {again}",
             file=sys.stderr,
         )
 

@@ -408,3 +408,34 @@ def test_an_evaluation_ends_a_whole_detection_and_tells_of_a_piece(detect, tmp_p
     write_json(folder / "manifest.json", ScoreFolder(folder).manifest() | {"finished": None})
     assert main(["evaluate", str(folder), "--quiet"]) == 0
     assert ScoreFolder(folder).is_finished() and (folder / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "rows", "cost"])
+def test_what_a_detection_lost_is_made_again(detect, tmp_path, capsys, damage):
+    """Masks, their pictures, scores: the same bytes; reading the scores meanwhile says so."""
+    words = ("--detector", "bright_ending", "--save_masks")
+    folder = detect(tmp_path, *words) / "bright_ending"
+    files = {file: file.read_bytes() for file in folder.glob("*/*") if file.suffix != ".json"}
+    scores = (folder / "scores.csv").read_bytes()
+    if damage == "cut":
+        for name in ("masks/mem_0000_01.npy", "overlays/mem_0001_00.png"):
+            (folder / name).write_bytes(files[folder / name][:90])
+    elif damage == "gone":
+        (folder / "masks" / "nonmem_0001_00.npy").unlink()
+    else:
+        table = folder / ("scores.csv" if damage == "rows" else "cost.csv")
+        table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    detect_plan.look_at(folder)
+    assert ("has lost scores" in capsys.readouterr().err) == (damage == "rows")
+    detect(tmp_path, *words)
+    assert ("2 files are damaged" in capsys.readouterr().err) == (damage == "cut")
+    assert {file: file.read_bytes() for file in files} == files
+    assert (folder / "scores.csv").read_bytes() == scores
+
+
+def test_masks_that_are_asked_for_later_are_made(detect, tmp_path):
+    folder = detect(tmp_path, "--detector", "bright_ending") / "bright_ending"
+    assert not (folder / "masks").exists()
+    detect(tmp_path, "--detector", "bright_ending", "--save_masks")
+    assert len(list((folder / "masks").iterdir())) == 10
