@@ -139,7 +139,7 @@ def test_a_job_whose_task_is_gone_says_so_in_words(tmp_path):
 def test_a_job_waits_for_files_that_come_late(tmp_path, monkeypatch):
     work = Work(tmp_path)
     replace(work.record, scores=True).write(tmp_path)
-    name = next(task.name for task in cluster.open_tasks(tmp_path).all() if task.kind == "scores")
+    name = next(task.name for task in cluster.open_tasks(tmp_path).tasks if task.kind == "scores")
     stands = iter(["waiting", "waiting", "ready"])
     done = []
     monkeypatch.setattr(cluster, "PAUSE", 0.001)
@@ -156,7 +156,7 @@ def test_a_job_that_slurm_ends_gives_its_task_back(tmp_path, monkeypatch):
     name = Work(tmp_path).names()[0]
     job = TaskJob(str(tmp_path), name)
 
-    def end(self, task, load):
+    def end(self, task, *more):
         assert job.checkpoint().function == TaskJob(str(tmp_path), name)
         raise FileNotFoundError("scontrol")
 
@@ -346,7 +346,7 @@ def test_never_more_jobs_than_asked_for(tmp_path, monkeypatch):
 
 def test_a_driver_that_starts_again_knows_its_jobs(work):
     queue = Queue(work, make(work))
-    queue.submit(work.all())
+    queue.submit(work.tasks)
     drive(work, queue)
     assert len(queue.arrays) == 1
 
