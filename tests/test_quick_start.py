@@ -188,6 +188,6 @@ def test_readers_of_results_are_quick(started, tmp_path):
     done = started(
         "detect_memorization.py calibrate threshold", str(scores.parent), "--fpr", "0.05"
     )
-    assert done.returncode == 0 and done.stdout.endswith("--screen noise_norm:9.4\n"), done.stderr
+    assert done.returncode == 0 and done.stdout.endswith("--screen noise_norm:9.405\n"), done.stderr
     done = started("metrics/summarize.py", str(tmp_path / "nowhere"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
