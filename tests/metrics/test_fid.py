@@ -212,7 +212,7 @@ def test_another_folder_of_the_same_name_is_told(run, real, tmp_path):
     again = shutil.copytree(real, tmp_path / "again" / real.name)
     assert compute(run, real) == compute(run, again) == 0
     assert len({row.variant for row in read_results(run.path)}) == 1
-    shutil.copy(again / "0.png", again / "1.png")
+    shutil.copy(again / "00.png", again / "01.png")
     assert compute(run, again) == 0
     assert len({row.variant for row in read_results(run.path)}) == 2
 
