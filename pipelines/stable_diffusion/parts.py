@@ -37,9 +37,10 @@ def load_networks(folder: Path, index: Mapping[str, Any], **options: Any) -> dic
     """
     dtype = options.pop("dtype", None) or options.pop("torch_dtype", None)
     networks = {}
-    for part, entry in index.items():
-        kind = None if part in options else class_of(entry)
-        if kind is not None and (folder / part).is_dir():
+    listed = [part for part in index if part not in options and (folder / part).is_dir()]
+    for part in listed:
+        kind = class_of(index[part])
+        if kind is not None:
             networks[part] = load_network(folder / part, part, kind, dtype=dtype, **options)
     return networks
 
@@ -49,10 +50,11 @@ def class_of(entry: Any) -> type | None:
     if not isinstance(entry, (list, tuple)) or len(entry) != 2 or None in entry:
         return None
     library, name = entry
-    if hasattr(diffusers.pipelines, library):
-        module = getattr(diffusers.pipelines, library)
-    else:
-        module = importlib.import_module(library)
+    module = getattr(diffusers.pipelines, library, None)
+    try:
+        module = module or importlib.import_module(library)
+    except ImportError:
+        return None  # of code that lies beside the model
     kind = getattr(module, name, None)
     networks = (diffusers.ModelMixin, transformers.PreTrainedModel)
     return kind if isinstance(kind, type) and issubclass(kind, networks) else None

@@ -29,13 +29,14 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
     """
 
     @classmethod
-    def from_pretrained(cls, source, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path, **options):
         """As diffusers' own, for a folder or hub id, but a model is refused that would not be the
         one that was trained: whose files lack tensors, or whose tokenizer does not fit
         (`runs.weights.Incomplete`, a ValueError).
 
         Where networks are built in another way (`parts.NOT_CHECKED`) their tensors are not checked.
         """
+        source = pretrained_model_name_or_path
         folder = Path(source)
         if not folder.is_dir():
             folder = Path(cls.download(source, **options))
