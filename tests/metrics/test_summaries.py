@@ -149,6 +149,27 @@ def test_prompts_that_share_a_training_image_count_once(run):
     )
 
 
+def test_an_interval_needs_prompts_that_differ(run):
+    """Of one training image, or of one value, there is none; a share of none has the exact one."""
+    assert sscd_clip(run) == 0
+    values = {0: 0.8, 1: 0.9, 2: 0.2, 3: 0.2}
+    rows = [
+        Result("r", "m", prompt, 0, "copy_score", "v", value) for prompt, value in values.items()
+    ]
+    rows += [Result("r", "m", prompt, 0, "other", "v", 0.1) for prompt in range(4)]
+    add_results(run.path, rows)
+    lines = {
+        (line.quantity, line.split): line for line in lines_of(run.path) if line.variant == "v"
+    }
+    vm, tm = lines["copy_score", "VM"], lines["copy_score", "TM"]
+    assert vm.mean == pytest.approx(0.85) and vm.copies.mean == 1
+    assert math.isnan(vm.low) and math.isnan(vm.copies.low)  # prompts 0 and 1 share one
+    assert math.isnan(tm.low) and tm.copies.low == 0
+    assert tm.copies.high == pytest.approx(1 - 0.025**0.5)
+    assert lines["copy_score", "all"].low < lines["copy_score", "all"].high
+    assert math.isnan(lines["other", "all"].low)
+
+
 def test_clusters_join_through_others():
     assert clusters({0: {"a"}, 1: {"b"}, 2: {"a", "b"}, 3: set(), 4: {"c"}, 5: {"b"}}) == {
         0: 0,
