@@ -93,6 +93,7 @@ def test_missing_and_broken_references_are_counted_and_named(run, gt):
         "type": "VM",
         "references": 2,
         "sha256": "",
+        "mask_sha256": "",
         "problem": "",
     }
 
