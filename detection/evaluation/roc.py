@@ -19,8 +19,8 @@ Figure = Callable[["Curves"], "np.ndarray"]  # (rows,)
 RULES = ("at_most", "wen_strict", "nearest", "interp")
 # What a reader must know of a rule.
 CAVEATS = {
-    "nearest": "one point of the curve, at the false-positive rate beside it, also above the one "
-    "asked for; resamples read it off far apart, so that its interval may reach from 0 to 1"
+    "nearest": "of one point of the curve, whose own false-positive rate may be above the one "
+    "asked for; resamples have other points, so the interval may reach from 0 to 1"
 }
 RESAMPLES = 2000
 BATCH_VALUES = 100_000  # ROC points that are in memory at once

@@ -166,7 +166,7 @@ def test_what_the_rule_nearest_reads_is_said(tmp_path, capsys):
     out = tmp_path / "out"
     assert main([str(folder), "--rule", "nearest", "--fpr", "0.01", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "] at 1.39%" in said and "its interval may reach from 0 to 1" in said
+    assert "] at 1.39%" in said and "the interval may reach from 0 to 1" in said
     (row,) = table(out / "evaluation.csv")
     assert float(row["fpr_at_0.01"]) == 1 / 72 and row["rule_is"] in said
     assert main([str(folder), "--out", str(out)]) == 0

@@ -376,12 +376,14 @@ def test_figures_of_the_types_of_prompts(run, patches_file, capsys):
                 [statistics.mean(scores[0] + scores[1]), statistics.mean(scores[2])]
             )
         )
+        n, total = counted.split(" of ")
+        of_how_many = f" (of {n} images)" if n != total else ""
         cells = [
             f"{mean:.4f}",
             interval,
             f"{distinct:.4f}",
             f"{figures['percentile_95']:.4f}",
-            f">=0.5: {figures['above_0.5']:.1%}, >=0.7: {figures['above_0.7']:.1%}",
+            f">=0.5: {figures['above_0.5']:.1%}, >=0.7: {figures['above_0.7']:.1%}{of_how_many}",
             counted,
         ]
         assert re.search(
