@@ -95,22 +95,36 @@ class Holder:
             return None
         if self.job == slurm.my_job():
             return self.restarts == slurm.my_restarts()
-        queue = QUEUE.since(seen)
-        if queue is None:
-            return None
-        state = queue.get(self.job, "")
-        if state in NOT_AT_WORK:
-            return False
-        # The process of a job that runs may have ended.
-        return True if state == "SUSPENDED" else None
+        return QUEUE.says(self, seen)
 
 
 class Queue:
-    """The last answer of Slurm's queue."""
+    """What Slurm's queue says of holders."""
 
     def __init__(self) -> None:
+        # When it was asked last, and the answer: job -> state.
         self.asked = float("-inf")
         self.jobs: dict[str, str] | None = None
+        # Those that were found not to be at work. None comes back: a job that is put back starts
+        # as another holder.
+        self.gone: set[Holder] = set()
+
+    def says(self, holder: Holder, seen: float) -> bool | None:
+        """Whether the holder of a job is at work; None where that is not known.
+
+        seen: when its claim was read; the answer must be later.
+        """
+        if holder in self.gone:
+            return False
+        jobs = self.since(seen)
+        if jobs is None:
+            return None
+        state = jobs.get(holder.job, "")
+        if state in NOT_AT_WORK:
+            self.gone.add(holder)
+            return False
+        # The process of a job that runs may have ended.
+        return True if state == "SUSPENDED" else None
 
     def since(self, moment: float) -> dict[str, str] | None:
         """Job -> state, asked later than the moment; one answer serves for all that was read before

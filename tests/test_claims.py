@@ -124,6 +124,13 @@ def test_the_queue_is_asked_once_for_all_that_was_read_before(claims, monkeypatc
     assert all(states[f"work{number}"].is_dead for number in range(5)) and len(asked) == 1
 
 
+def test_what_a_job_left_is_taken_over_at_once(claims, monkeypatch):
+    monkeypatch.setattr(slurm, "queued_jobs", dict)
+    left_by(claims, {**ELSEWHERE, "job": "7"})
+    assert all(claims.look("work").is_dead for _ in range(3))
+    assert claims.take("work").number == 2
+
+
 def test_the_queue_is_not_asked_again_at_once(claims, monkeypatch):
     asked = []
     monkeypatch.setattr(slurm, "queued_jobs", lambda: asked.append(1) or {"7": "RUNNING"})

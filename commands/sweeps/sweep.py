@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,11 +92,9 @@ def plan_runs(
         if name in typed:
             raise ValueError(f"--{name} is no flag of a sweep (--help lists all)")
     runs = read_sweep(file, typed)
-    varying = folder_flags(runs)
     entries: dict[Path, Entry | Member] = {}
-    for number, run in enumerate(runs, 1):
-        parts = [folder_part(name, run, runs) for name in varying]
-        above = out / "_".join(parts)
+    for number, (run, folder) in enumerate(zip(runs, folders_above(runs)), 1):
+        above = out / folder
         try:
             with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
                 planned = plan(**run.settings, **typed, output_path=str(above))
@@ -132,17 +131,26 @@ def folder_flags(runs: list[Combination]) -> list[str]:
     return varying
 
 
-def folder_part(name: str, run: Combination, runs: Sequence[Combination]) -> str:
-    """A flag and its value as part of a folder's name: of a path the last part, or as many as tell
-    it from those of the other runs.
+def folders_above(runs: Sequence[Combination]) -> list[str]:
+    """Of each run the folder above <method>/<settings>: the general flags that vary, and their
+    values. Of a path that is its last part, or as many as tell the runs apart.
     """
-    value = str(run.settings.get(name, "default"))
-    others = {str(other.settings.get(name, "default")) for other in runs} - {value}
-    most = value.count("/") + 1
+    varying = folder_flags(list(runs))
+    values = [tuple(str(run.settings.get(name, "default")) for name in varying) for run in runs]
+    most = 1 + max((value.count("/") for each in values for value in each), default=0)
+    found: dict[tuple[str, ...], str] = {}
     for length in range(1, most + 1):
-        if all(last_parts(other, length) != last_parts(value, length) for other in others):
-            return name + last_parts(value, length)
-    return name + last_parts(value, 1)
+        left = set(values) - found.keys()
+        names = {each: folder_above(varying, each, length) for each in set(values)}
+        shared = Counter(names.values())
+        found |= {each: names[each] for each in left if shared[names[each]] == 1}
+    return [found.get(each, folder_above(varying, each, 1)) for each in values]
+
+
+def folder_above(names: Sequence[str], values: Sequence[str], length: int) -> str:
+    """Flags and their values, of a path so many last parts, as a folder may be called."""
+    parts = [name + last_parts(value, length) for name, value in zip(names, values)]
+    return "_".join(parts)
 
 
 def last_parts(path: str, length: int) -> str:

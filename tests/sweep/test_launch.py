@@ -3,8 +3,9 @@
 import pytest
 
 from memorization_suite.commands.sweeps import local as sweep_local
+from memorization_suite.commands.sweeps.file import Combination
 from memorization_suite.commands.sweeps.record import pieces_of
-from memorization_suite.commands.sweeps.sweep import plan_sweep
+from memorization_suite.commands.sweeps.sweep import folders_above, plan_sweep
 from memorization_suite.pipelines import loading
 from memorization_suite.sweep import lacking_text, main
 
@@ -53,6 +54,25 @@ def test_flags_that_say_nothing_together(command, tmp_path, flags, told):
 def test_a_file_sets_no_piece(command, file):
     file.write_text(file.read_text().replace("[common]", "[common]\nshard = '1/2'"))
     assert "sets 'shard', which is no flag" in command("--dry_run")[2]
+
+
+@pytest.mark.parametrize(
+    ("runs", "folders"),
+    [
+        ([{"seed": 1}, {"seed": 1}], ["", ""]),
+        ([{"image_length": 32}, {}], ["image_length32", "image_lengthdefault"]),
+        ([{"model_id": "x/a"}, {"model_id": "tiny"}], ["model_ida", "model_idtiny"]),
+        ([{"model_id": "x/a"}, {"model_id": "y/a"}], ["model_idx-a", "model_idy-a"]),
+        # Another flag tells them apart.
+        (
+            [{"model_id": "x/a", "dtype": "bf16"}, {"model_id": "y/a", "dtype": "fp16"}],
+            ["dtypebf16_model_ida", "dtypefp16_model_ida"],
+        ),
+    ],
+)
+def test_folders_of_flags_that_vary(runs, folders):
+    combinations = [Combination(str(number), run) for number, run in enumerate(runs)]
+    assert folders_above(combinations) == folders
 
 
 def test_another_run_in_a_folder_is_found_before_the_first_one(
