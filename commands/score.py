@@ -444,12 +444,14 @@ def put_coverage(
     job: Job, references: References, computed: Collection[tuple[str, str]], claim: Claim
 ) -> str:
     """Writes references.csv, of one who is alone; older values that were of other training images
-    go. Returns what is to be said of that. Where nothing was decoded more may be known.
+    go. Returns what is to be said of that. Where nothing was decoded, or no training image is
+    there, as in a wrong folder, more may be known, and all stays.
 
     computed: quantity and variant of what is of these images.
     """
     file = job.run.folder / "references.csv"
-    if file.exists() and not are_compared(job, references):
+    found_any = any(entry.sha256 for entry in references.coverage.values())
+    if file.exists() and not (found_any and are_compared(job, references)):
         return ""
     said = drop_outdated(job.run.folder, references.coverage, computed, claim)
     write_csv(file, (entry.row() for entry in references.coverage.values()))

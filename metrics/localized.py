@@ -130,12 +130,14 @@ class LocalizedFeatures(Localized):
     Quantity(
         "ls_l2",
         better="lower",
+        against="references and masks",
         what="minus the distance of the pixels inside the mask; 0: the same region",
         variant=Localized.variant,
     ),
     Quantity(
         "ls_features",
         better="lower",
+        against="references and masks",
         what="cosine of ImageNet features of the masked pictures",
         variant=EfficientNet.name,
     ),

@@ -14,42 +14,54 @@ from memorization_suite.runs.table import Result, read_results
 Kind = tuple[str, str]  # quantity, variant
 
 
-def changed_prompts(folder: Path, coverage: Mapping[int, Coverage]) -> list[int]:
-    """The prompts whose training images or masks are not those of references.csv, which an earlier
-    scoring wrote. A mask that only one of the two had changes nothing.
+def changed_prompts(folder: Path, coverage: Mapping[int, Coverage]) -> tuple[set[int], set[int]]:
+    """(prompts of other training images, prompts of another mask) than references.csv has, which an
+    earlier scoring wrote. A mask that only one of the two had changes nothing.
     """
-    changed = []
+    images: set[int] = set()
+    masks: set[int] = set()
     for row in read_csv(folder / "references.csv"):
         now = coverage.get(int(row["prompt_index"]))
         if now is None:
             continue
-        mask = row.get("mask_sha256") or now.mask
-        if set(row["sha256"].split()) != set(now.sha256) or mask != (now.mask or mask):
-            changed.append(now.prompt.row)
-    return sorted(changed)
+        if set(row["sha256"].split()) != set(now.sha256):
+            images.add(now.prompt.row)
+        if now.mask and row.get("mask_sha256") not in (None, "", now.mask):
+            masks.add(now.prompt.row)
+    return images, masks
+
+
+def reads_masks(row: Result) -> bool:
+    """Whether a value is of what is inside a mask."""
+    return is_against(row.quantity, "masks") or row.variant.endswith("_masks")
 
 
 def drop_outdated(
     folder: Path, coverage: Mapping[int, Coverage], fresh: Collection[Kind], claim: Claim
 ) -> str:
-    """Removes values that compare with training images which are others now, unless they were just
-    computed. Returns what is to be said of it; empty for nothing. For one who is alone.
+    """Removes values that compare with training images which are others now, or look into masks
+    that are, unless they were just computed. Returns what is to be said of it; empty for nothing.
+    For one who is alone.
 
     fresh: what was just computed.
     """
-    changed = set(changed_prompts(folder, coverage))
+    images, masks = changed_prompts(folder, coverage)
     kept: list[Result] = []
     gone: list[Result] = []
-    for row in read_results(folder) if changed else []:
-        is_old = (row.quantity, row.variant) not in fresh and row.prompt_index in changed
-        (gone if is_old and is_against(row.quantity, "references") else kept).append(row)
+    for row in read_results(folder) if images or masks else []:
+        of_images = row.prompt_index in images and is_against(row.quantity, "references")
+        of_masks = row.prompt_index in masks and reads_masks(row)
+        is_old = (row.quantity, row.variant) not in fresh
+        (gone if is_old and (of_images or of_masks) else kept).append(row)
     if not gone:
         return ""
     claim.check()
     write_csv(folder / "results.csv", (row.row() for row in kept))
     names = ", ".join(dict.fromkeys(row.quantity for row in gone))
+    changed = images | masks
+    what = " and ".join(["training images"] * bool(images) + ["masks"] * bool(masks))
     return (
-        f"the training images of {len(changed)} prompt{'s' * (len(changed) > 1)} (first: prompt "
+        f"the {what} of {len(changed)} prompt{'s' * (len(changed) > 1)} (first: prompt "
         f"{min(changed)}) are others than at an earlier scoring: {len(gone)} older values of "
         f"{names} are taken out of results.csv; score them again"
     )

@@ -102,12 +102,14 @@ class SSCD(Embedder):
     Quantity(
         "ls_sscd",
         better="lower",
+        against="references and masks",
         what="largest cosine of the masked pictures",
         variant=DEFAULT,
     ),
     Quantity(
         "ls_gated",
         better="lower",
+        against="references and masks",
         what="ls_l2 of images whose whole picture is near (sscd above 0.5)",
         variant=DEFAULT,
     ),

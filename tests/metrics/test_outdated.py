@@ -89,8 +89,22 @@ def test_a_mask_that_was_replaced(run, tmp_path, patches_file, capsys):
     assert coverage(run)["1"]["mask_sha256"] == sha256_of(masks / "101.png")
     picture(2).convert("L").save(masks / "101.png")
     sscd_clip(run, "--masks", masks, "--metrics", "localized")
-    assert "ls_sscd" in capsys.readouterr().err
-    assert "ls_sscd" not in quantities(run, 1) and "ls_l2" in quantities(run, 1)
+    told = capsys.readouterr().err
+    assert "the masks of 1 prompt" in told and "ls_sscd" in told
+    assert "ls_sscd" not in quantities(run, 1)
+    assert {"ls_l2", "sscd"} <= quantities(run, 1)  # sscd reads no mask
+
+
+def test_a_folder_without_any_training_image_changes_nothing(run, tmp_path, capsys):
+    """A wrong --gt_folder is no news of training images."""
+    sscd_clip(run, "--metrics", "copy")
+    before = [row for row in read_results(run.path) if row.quantity == "copy_score"]
+    listed = coverage(run)
+    (tmp_path / "empty").mkdir()
+    sscd_clip(run, "--metrics", "localized", "--gt_folder", tmp_path / "empty")
+    assert "older values" not in capsys.readouterr().err
+    assert [row for row in read_results(run.path) if row.quantity == "copy_score"] == before
+    assert coverage(run) == listed
 
 
 def test_pieces_of_other_training_images_are_not_joined(run, monkeypatch, capsys):
