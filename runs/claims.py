@@ -432,8 +432,8 @@ class Claim:
         """Raises TakenAway when another process holds it now."""
         if not self.is_mine():
             raise TakenAway(
-                f"another process took over {self.claims.folder.parent}, since this one was not "
-                f"heard of for {SILENT / 60:.0f} minutes: give the command again"
+                f"another process took over {self.claims.folder.parent}, for which this one was "
+                "dead: give the command again"
             )
 
     def end(self, **facts: Any) -> None:
