@@ -554,7 +554,7 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
 def following(settings: Scoring) -> list[str]:
     """What one would type next: a page of the run, after the unmitigated one that goes with it."""
     run = settings.gen_folder
-    scored = [file.parent for file in run.resolve().parents[1].glob("no_mitigation/*/results.csv")]
+    scored = [file.parent for file in run.resolve().parent.parent.glob("no_mitigation/*/results.csv")]
     plain = closest(run, sorted(scored))
     runs = dict.fromkeys([*filter(None, [plain]), run.resolve()])
     typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []

@@ -19,6 +19,8 @@ from memorization_suite.runs.progress import from_here
 UNMITIGATED = "no_mitigation"
 # What a run knows of itself -> what people call it. What else changes images.
 SAID = {"guidance_scale": "guidance_scale", "dtype": "dtype"}
+# What is known by its content, by newer versions.
+MODELS = ("model_id", "unet_id")
 # Which images there are.
 RANGE = {"start": "--start", "end": "--end", "samples": "--n_samples_per_prompt"}
 
@@ -64,7 +66,7 @@ def differences_of(run: Path, reference: Path) -> list[str]:
 def settings_apart(run: Path, reference: Path) -> list[str]:
     """The same of what changes images."""
     ours, theirs = map(identity_of, (run, reference))
-    return [*otherwise_of(run, reference), *apart(ours, theirs, SAID)]
+    return [*otherwise_of(run, reference), *unsure_of(run, reference), *apart(ours, theirs, SAID)]
 
 
 def images_apart(run: Path, reference: Path) -> list[str]:
@@ -84,6 +86,21 @@ def otherwise_of(run: Path, reference: Path) -> list[str]:
         values = typed if typed[0] != typed[1] else stored
         texts.append(f"{name} {values[0]} and {values[1]}")
     return texts
+
+
+def unsure_of(run: Path, reference: Path) -> list[str]:
+    """The same of models that were typed otherwise, and whose identities do not tell whether they
+    are one: a hash, and what was written without one.
+    """
+    ours, theirs = (RunFolder(folder).config() for folder in (run, reference))
+    stored = [identity_of(folder) for folder in (run, reference)]
+    otherwise = made_otherwise(run, reference)
+    names = {}
+    for name in MODELS:
+        known = all(name in identity for identity in stored)
+        if known and name not in otherwise and stored[0][name] != stored[1][name]:
+            names[name] = name
+    return [f"{text}, which may be the same" for text in apart(ours, theirs, names)]
 
 
 def apart(ours: Mapping, theirs: Mapping, names: Mapping[str, str]) -> list[str]:
@@ -142,10 +159,10 @@ def title_of(run: Path) -> str:
 
 def titles_of(runs: Sequence[Path]) -> dict[Path, str]:
     """The same, with the folder above where two runs would be called alike."""
-    above = Path(os.path.commonpath([run.parents[1] for run in runs]))
+    above = Path(os.path.commonpath([run.parent.parent for run in runs]))
     every = [title_of(run) for run in runs]
     titles = {}
     for run, title in zip(runs, every):
-        where = f" in {run.parents[1].relative_to(above)}" if every.count(title) > 1 else ""
+        where = f" in {run.parent.parent.relative_to(above)}" if every.count(title) > 1 else ""
         titles[run] = title + where
     return titles

@@ -1,12 +1,13 @@
 """Which runs are compared with which: the reference is named, and what else differs is said."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands import summarize, tradeoff
 from memorization_suite.make_report import main as make_report
-from memorization_suite.metrics.comparison import references_of
+from memorization_suite.metrics.comparison import references_of, titles_of
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.table import Result, add_results
 from tests.metrics.conftest import make_run
@@ -164,6 +165,24 @@ def test_a_model_in_the_words_of_an_earlier_version(make):
     run = make("batch_wise")
     plain = make("no_mitigation", model_id="folder sd14, sha256 0123")
     assert references_of([run, plain]) == {run: plain}
+
+
+@pytest.mark.parametrize("there", ["CompVis/sd14@0123abc", "folder sd14, sha256 0123"])
+def test_models_that_may_be_the_same_are_said(make, capsys, there):
+    run = make("batch_wise", typed={"model_id": "models/mine"})
+    plain = make("no_mitigation", model_id=there, typed={"model_id": "CompVis/sd14"})
+    out, error = summary(capsys, run, plain)
+    told = "(model_id models/mine and CompVis/sd14, which may be the same)"
+    assert headings(out) and told in error and error.count("\n") == 1
+    same = make("same", typed={"model_id": "CompVis/sd14"})
+    assert not summary(capsys, same, plain).err
+
+
+def test_the_title_of_a_run_below_the_root():
+    assert titles_of([Path("/run0"), Path("/run1")]) == {
+        Path("/run0"): "/run0",
+        Path("/run1"): "/run1",
+    }
 
 
 def test_scores_that_runs_do_not_share_are_said(make, capsys):
