@@ -15,7 +15,7 @@ from memorization_suite import tiny
 from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.commands.machine import choose_memory, use_machine
-from memorization_suite.commands.screened import flags_of_scores, untypable
+from memorization_suite.commands.screened import flags_of_scores, preset_of, untypable
 from memorization_suite.commands.settings import (
     QUIET,
     Sampling,
@@ -239,7 +239,7 @@ class Threshold:
         """What one would type next: images that are mitigated only above the threshold, sampled as
         those of the scores. Nothing where flags do not suffice for that.
         """
-        if self.unlike:
+        if self.unlike or ("model_id" in self.config and preset_of(self.config) is None):
             return []
         command = str(self.config.get("command", ""))
         model_id = self.config.get("model_id")

@@ -24,13 +24,12 @@ def flags_of_scores(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """Flags of the sampler that generate_images.py would not choose itself. command: the one that
     made the scores.
 
-    config: of the detector; nothing is known without it. Raises ValueError for a preset that cannot
-    be read.
+    config: of the detector; nothing is known without it, or without its model.
     """
     detector = screening(config)
     if detector is None:
         return {}
-    usual = fill(Generation, {}, preset_of(config).get("generate", {}))
+    usual = fill(Generation, {}, (preset_of(config) or {}).get("generate", {}))
     first_alone = detector.steps(config["num_inference_steps"]) == 1 and not detector.needs_final
     typed = {}
     for name in (*FIRST, *(() if first_alone else LATER)):
@@ -56,13 +55,19 @@ def untypable(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def screening(config: Mapping[str, Any]) -> Detector | None:
-    """The detector as --screen builds it; None where its scores do not tell which it is."""
+    """The detector as --screen builds it; None where its scores do not tell which it is, or the
+    model is not here, as that of another machine.
+    """
     name = config.get("detector")
     if name not in DETECTORS or not {"model_id", "num_inference_steps"} <= set(config):
         return None
-    return build_detector(str(name), **preset_of(config).get(str(name), {}))
+    preset = preset_of(config)
+    return None if preset is None else build_detector(str(name), **preset.get(str(name), {}))
 
 
-def preset_of(config: Mapping[str, Any]) -> dict[str, dict]:
-    """The values of the model's own preset. Raises ValueError."""
-    return load_preset("auto", str(config["model_id"]))[1]
+def preset_of(config: Mapping[str, Any]) -> dict[str, dict] | None:
+    """The values of the model's own preset; None where they cannot be read here."""
+    try:
+        return load_preset("auto", str(config["model_id"]))[1]
+    except ValueError:
+        return None

@@ -19,10 +19,12 @@ def just_above(score: float, larger: float | None = None) -> float:
     were before they were rounded may be half a unit of the last digit away, and another batch size
     moves them by about as much. So the threshold lies about in the middle between the two, but no
     more than a thousandth above the score. Where the two are neighbors, the larger one may not
-    exceed it.
+    exceed it; where they are nearer than that, it is the score itself.
     """
     low = Decimal(repr(score)) + half_unit(score)
     high = low + abs(low) * REACH
+    if larger is not None and low >= Decimal(repr(larger)):
+        return score
     if larger is not None:
         high = min(high, Decimal(repr(larger)) - half_unit(larger))
     quarter = (high - low) / 4

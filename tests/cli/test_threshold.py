@@ -68,6 +68,7 @@ def test_typed_back_it_keeps_the_rate(tmp_path, fpr, spread):
         (1.541193, 1.5472, "1.542"),
         (1.541193, None, "1.542"),
         (1.541193, 1.541194, "1.5411935"),  # neighbors
+        (1.5411901, 1.5411902, "1.5411901"),  # nearer than half a unit
         (-3.2, -3.1, "-3.198"),
         (0.0, 0.5, "0.0"),
         (2e-12, None, "2.001e-12"),
@@ -108,6 +109,12 @@ def test_a_detectors_settings_that_screen_would_not_have_are_said(tmp_path):
     found = with_config(tmp_path / "noise_norm", num_steps=3)
     assert "num_steps 3, not 1 as --screen has it" in str(found)
     assert "put num_steps = 3 below [noise_norm] into a file for --preset" in str(found)
+    assert str(found).endswith(f"--screen noise_norm:{found.value}") and not found.following
+
+
+def test_scores_of_a_model_that_is_not_here(tmp_path):
+    """As those that were copied from a cluster: the threshold needs none of it."""
+    found = with_config(tmp_path / "noise_norm", model_id="/gone/model", num_steps=1)
     assert str(found).endswith(f"--screen noise_norm:{found.value}") and not found.following
 
 
