@@ -184,11 +184,12 @@ def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], lis
             )
         return images_of(folder), []
     images = store.images()
+    rows = store.costs()
     if not settings.incomplete:
-        check_complete(store, images, num_samples=settings.num_samples)
+        check_complete(store, images, rows, num_samples=settings.num_samples)
     if settings.num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < settings.num_samples}
-    broken = Marks.of(store.costs(), images).not_finite
+    broken = Marks.of(rows, images).not_finite
     name = f"{folder.parent.name}/{folder.name}"
     notes = said(broken, len(images), name, f"{NOT_FINITE} and left out")
     return [path for key, path in images.items() if key not in broken], notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
+from memorization_suite.runs.store import Row
 from memorization_suite.runs.whole import told
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
@@ -184,10 +185,11 @@ def open_run(
     config = store.config()
     images = store.images(names)
     of_images = [key.prompt for key in images]
+    rows = store.costs()
     file = prompts or named_prompts(store.path, config)
     table = read_prompts(file)
     if identity.get("prompts_sha256") not in (None, content_hash(file)):
-        check_captions(store, file, table)
+        check_captions(store, rows, file, table)
     outside = sorted(key for key in images if key.prompt >= len(table))
     if outside:
         raise ValueError(
@@ -195,7 +197,7 @@ def open_run(
             "it the prompt file of another run?"
         )
     if not incomplete:
-        check_complete(store, images, num_samples=num_samples)
+        check_complete(store, images, rows, num_samples=num_samples)
     if num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < num_samples}
     return Run(
@@ -205,16 +207,19 @@ def open_run(
         images,
         model_id=str(config.get("model_id", "")),
         of_images=of_images,
-        not_finite=Marks.of(store.costs(), images).not_finite,
+        not_finite=Marks.of(rows, images).not_finite,
     )
 
 
-def check_captions(store: RunFolder, file: Path, prompts: list[Prompt]) -> None:
+def check_captions(
+    store: RunFolder, rows: Mapping[Key, Row], file: Path, prompts: list[Prompt]
+) -> None:
     """Raises ValueError when a prompt file that has changed has other captions than the run's.
 
-    Its other columns may have changed: training images are often named after the run.
+    Its other columns may have changed: training images are often named after the run. rows: of
+    images.csv.
     """
-    made_for = {key.prompt: row.get("prompt") for key, row in store.costs().items()}
+    made_for = {key.prompt: row.get("prompt") for key, row in rows.items()}
     now = {prompt.row: prompt.caption for prompt in prompts}
     other = [row for row, caption in made_for.items() if now.get(row) != caption]
     if other or not made_for:
@@ -299,11 +304,12 @@ def check_equal(run: Run, unmitigated: Run) -> None:
         )
 
 
-def check_whole(store: RunFolder, images: dict[Key, Path]) -> None:
+def check_whole(store: RunFolder, images: dict[Key, Path], rows: Mapping[Key, Row]) -> None:
     """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
-    Others are found when they are decoded.
+    Others are found when they are decoded. rows: of images.csv.
     """
-    faults = store.picture_faults({key: path.name for key, path in images.items()})
+    names = {key: path.name for key, path in images.items()}
+    faults = store.picture_faults(names, {key: [row] for key, row in rows.items()})
     if faults:
         raise ValueError(f"{store.path}: {told(faults, store.path)}; {again(store)}")
 
@@ -315,10 +321,14 @@ def again(store: RunFolder) -> str:
 
 
 def check_complete(
-    store: RunFolder, images: dict[Key, Path], *, num_samples: int | None = None
+    store: RunFolder,
+    images: dict[Key, Path],
+    rows: Mapping[Key, Row],
+    *,
+    num_samples: int | None = None,
 ) -> None:
     """Raises ValueError when the run was stopped, a prompt has fewer images than it should, or one
-    is damaged.
+    is damaged. rows: of images.csv.
     """
     manifest = store.manifest() or {}
     if manifest and not manifest.get("finished"):
@@ -328,8 +338,8 @@ def check_complete(
         )
     asked = num_samples or manifest.get("identity", {}).get("n_samples_per_prompt")
     wanted = asked or 1 + max(key.sample for key in images)
-    rows = {key.prompt for key in images}
-    missing = {Key(row, sample) for row in rows for sample in range(wanted)} - set(images)
+    prompts = {key.prompt for key in images}
+    missing = {Key(row, sample) for row in prompts for sample in range(wanted)} - set(images)
     if missing:
         raise ValueError(
             f"{store.path} lacks {len(missing)} images of {wanted} a prompt, first "
@@ -343,4 +353,4 @@ def check_complete(
             f"--incomplete scores the others; {again(store)}"
         )
     scored = {key: path for key, path in images.items() if key.sample < wanted}
-    check_whole(store, scored)
+    check_whole(store, scored, rows)

@@ -205,7 +205,11 @@ class RunFolder(Store):
         return set(wanted) - self.complete(latents=latents, trace=trace)
 
     def costs(self) -> dict[Key, dict[str, str]]:
-        """Rows of images.csv by image."""
+        """Rows of images.csv by image; of another program's folder, without a manifest, none: a
+        table of that name is its own.
+        """
+        if self.manifest() is None:
+            return {}
         return {Key.of(row): row for row in self.rows("images")}
 
     def images(self, names: Collection[str] | None = None) -> dict[Key, Path]:
