@@ -151,6 +151,12 @@ def test_python_gets_the_network_that_it_gives(model):
     assert pipe.name_or_path == str(model)
 
 
+def test_a_dtype_that_is_text_is_float32_of_every_part(model):
+    """As diffusers takes it, which says so."""
+    pipe = MemorizationPipeline.from_pretrained(model, torch_dtype="float16")
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
+
+
 # --- tokenizers
 
 

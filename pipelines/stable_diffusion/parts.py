@@ -36,6 +36,8 @@ def load_networks(folder: Path, index: Mapping[str, Any], **options: Any) -> dic
     index: of model_index.json. options: of `from_pretrained`. Raises Incomplete.
     """
     dtype = options.pop("dtype", None) or options.pop("torch_dtype", None)
+    if dtype is not None and not isinstance(dtype, (dict, torch.dtype)):
+        dtype = torch.float32  # as diffusers does, which says so
     networks = {}
     listed = [part for part in index if part not in options and (folder / part).is_dir()]
     for part in listed:
