@@ -52,9 +52,10 @@ def class_of(entry: Any) -> type | None:
     if not isinstance(entry, (list, tuple)) or len(entry) != 2 or None in entry:
         return None
     library, name = entry
-    module = getattr(diffusers.pipelines, library, None)
+    if hasattr(diffusers.pipelines, library):
+        return None  # one pipeline's own, as a safety checker: diffusers takes no object for it
     try:
-        module = module or importlib.import_module(library)
+        module = importlib.import_module(library)
     except ImportError:
         return None  # of code that lies beside the model
     kind = getattr(module, name, None)
