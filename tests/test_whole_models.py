@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from memorization_suite import detect_memorization, generate_images, tiny
 from memorization_suite.pipelines import MemorizationPipeline
 from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.pipelines.stable_diffusion.parts import class_of
 from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_words
 from memorization_suite.runs.weights import Incomplete, Report
-from tests.tiny_folders import UNET, WEIGHTS, changed, without
+from tests.tiny_folders import UNET, WEIGHTS, changed, configured, without
 
 PARTS = tuple(WEIGHTS)
 LOST = {
@@ -155,6 +156,25 @@ def test_a_dtype_that_is_text_is_float32_of_every_part(model):
     """As diffusers takes it, which says so."""
     pipe = MemorizationPipeline.from_pretrained(model, torch_dtype="float16")
     assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
+
+
+def test_a_safety_checker_is_left_to_diffusers():
+    """It takes no object in the place of a pipeline's own part without a long remark."""
+    assert class_of(("stable_diffusion", "StableDiffusionSafetyChecker")) is None
+    assert class_of(("diffusers", "UNet2DConditionModel")) is UNet2DConditionModel
+
+
+def test_a_part_that_the_pipeline_does_not_take_is_not_read(model):
+    shutil.copytree(model / "unet", model / "unet_2")
+    (model / "unet_2" / UNET).write_bytes(b"none")
+    configured(model, "model_index.json", unet_2=["diffusers", "UNet2DConditionModel"])
+    load_pipeline(str(model))
+
+
+def test_what_is_not_checked_is_said(model, capsys):
+    MemorizationPipeline.from_pretrained(model, device_map="cpu")
+    line = "its networks are loaded by diffusers, with device_map; whether they are whole is not"
+    assert line in capsys.readouterr().err
 
 
 # --- tokenizers

@@ -20,9 +20,6 @@ PASSED = ("use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 NOT_CHECKED = (
     "custom_pipeline",
     "device_map",
-    "max_memory",
-    "offload_folder",
-    "offload_state_dict",
     "provider",
     "quantization_config",
     "use_flashpack",

@@ -13,6 +13,7 @@ from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusi
 from memorization_suite.pipelines.stable_diffusion.fit import fault_of_inputs
 from memorization_suite.pipelines.stable_diffusion.parts import NOT_CHECKED, load_networks
 from memorization_suite.pipelines.stable_diffusion.tokens import fit_tokenizer
+from memorization_suite.runs.notices import say
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Unusable
 from memorization_suite.sampling.hooks import Hooks
@@ -35,17 +36,30 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
         (`runs.weights.Incomplete`, a ValueError).
 
         Where networks are built in another way (`parts.NOT_CHECKED`) their tensors are not checked.
+        A tokenizer or text encoder that is given is taken as it is.
         """
         source = pretrained_model_name_or_path
         folder = Path(source)
         if not folder.is_dir():
+            if str(source).count("/") > 1:  # no hub id: diffusers says so
+                return super().from_pretrained(source, **options)
             folder = Path(cls.download(source, **options))
         networks = {}
-        if not any(options.get(name) for name in NOT_CHECKED):
-            networks = load_networks(folder, cls.load_config(folder), **options)
+        others = [name for name in NOT_CHECKED if options.get(name)]
+        if others:
+            say(
+                f"its networks are loaded by diffusers, with {others[0]}; whether they are whole "
+                f"is not checked"
+            )
+        else:
+            index = cls.load_config(folder)
+            taken, _ = cls._get_signature_keys(cls)
+            listed = {part: index[part] for part in taken if part in index}
+            networks = load_networks(folder, listed, **options)
         pipe = super().from_pretrained(folder, **options | networks)
         pipe.register_to_config(_name_or_path=str(source))
-        fit_tokenizer(pipe)
+        if not {"tokenizer", "text_encoder"} & options.keys():
+            fit_tokenizer(pipe)
         return pipe
 
     @torch.no_grad()
