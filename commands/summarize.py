@@ -17,10 +17,8 @@ from memorization_suite.metrics.comparison import (
 from memorization_suite.metrics.intervals import mean_over_prompts
 from memorization_suite.metrics.summary import (
     Line,
+    Seen,
     interval_text,
-    marks_of,
-    results_that_count,
-    summarize,
     text_of,
 )
 from memorization_suite.runs.cli import Parser, add_flags, command
@@ -76,19 +74,20 @@ def summary_of(
     runs = list(dict.fromkeys([*named, *runs]))
     check_scored(runs)
     titles = titles_of(runs)
-    notes = [line for run in runs for line in marks_of(run).lines(titles[run])]
+    seen = {run: Seen.of(run) for run in runs}
+    notes = [line for run in runs for line in seen[run].notes(titles[run])]
     tables: dict[Path, tuple[str, list[dict[str, str]]]] = {}
     for run, other in references_of(runs, reference).items():
         problem = problem_of(run, other, named=reference is not None)
-        every = [] if problem else differences(other, run)
-        rows = [{**row, "run": titles[run]} for row in every if wanted(row["quantity"], quantities)]
+        every = [] if problem else differences(seen[other], seen[run])
+        rows = [{"run": titles[run], **row} for row in every if wanted(row["quantity"], quantities)]
         if rows:
             notes.append(remark_on(run, other))
             tables.setdefault(other, (titles[other], []))[1].extend(rows)
         else:
             reason = problem or f"{from_here(run)} and {from_here(other)} share no score"
             notes.append(f"no differences: {reason}")
-    lines = [line for run in runs for line in lines_of(run, titles[run], quantities)]
+    lines = [line for run in runs for line in lines_of(seen[run], titles[run], quantities)]
     return Summary(lines, tables, [note for note in notes if note])
 
 
@@ -97,10 +96,10 @@ def wanted(quantity: str, quantities: Collection[str]) -> bool:
     return not quantities or quantity in quantities
 
 
-def lines_of(run: Path, title: str, quantities: Collection[str]) -> list[Line]:
+def lines_of(run: Seen, title: str, quantities: Collection[str]) -> list[Line]:
     """The summary of a run. title: what it is called among others."""
-    lines = [line for line in summarize(run) if wanted(line.quantity, quantities)]
-    if title == title_of(run):
+    lines = [line for line in run.lines() if wanted(line.quantity, quantities)]
+    if title == title_of(run.folder):
         return lines
     return [replace(line, run=title.partition("/")[2]) for line in lines]
 
@@ -114,14 +113,14 @@ def check_scored(runs: Sequence[Path]) -> None:
             )
 
 
-def differences(first: Path, other: Path) -> list[dict[str, str]]:
+def differences(first: Seen, other: Seen) -> list[dict[str, str]]:
     """Rows of a table: for each quantity that both runs have, (other - first) on the same images.
 
     Its mean over prompts, and the mean's interval.
     """
-    before = {row.measurement: row.value for row in results_that_count(first)}
+    before = {row.measurement: row.value for row in first.results()}
     groups: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
-    for row in results_that_count(other):
+    for row in other.results():
         if row.measurement in before and row.prompt_index is not None:
             value = row.value - before[row.measurement]
             groups.setdefault((row.quantity, row.variant), []).append((row.prompt_index, value))
@@ -130,7 +129,6 @@ def differences(first: Path, other: Path) -> list[dict[str, str]]:
         change = mean_over_prompts(changes)
         rows.append(
             {
-                "run": title_of(other),
                 "quantity": quantity,
                 "variant": variant,
                 "difference": f"{change.mean:+.4f}",

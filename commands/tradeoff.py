@@ -9,7 +9,7 @@ from typing import Any
 
 from memorization_suite.commands.summarize import check_scored, parser_of_runs
 from memorization_suite.metrics.comparison import titles_of
-from memorization_suite.metrics.summary import marks_of, summarize
+from memorization_suite.metrics.summary import Seen
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
@@ -54,10 +54,13 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
     check_scored(runs)
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    lines = {}
     for run, title in titles_of(runs).items():
-        for line in marks_of(run).lines(title):
+        seen = Seen.of(run)
+        for line in seen.notes(title):
             print(line, file=sys.stderr)
-    drawn = points({run: summarize(run) for run in runs}, settings.x, settings.y)
+        lines[run] = seen.lines()
+    drawn = points(lines, settings.x, settings.y)
     write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
     write_csv(out.with_name(f"{out.stem}_points.csv"), drawn.rows)
     return f"{out}: {drawn.y} against {drawn.x} of {len(drawn.rows)} runs"

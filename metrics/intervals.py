@@ -29,18 +29,15 @@ class Mean:
     high: float
 
 
-def mean_over_prompts(values: Values, *, share: bool = False) -> Mean:
+def mean_over_prompts(
+    values: Values, *, share: bool = False, observations: int | None = None
+) -> Mean:
     """The mean of the prompts' means, of one value or more.
 
-    share: whether every value is a yes or a no (1 or 0).
+    share: whether every value is a yes or a no (1 or 0). observations: see `interval`.
     """
     means = list(prompt_means(values).values())
-    return Mean(average(means), *interval(means, share=share))
-
-
-def without_interval(mean: Mean) -> Mean:
-    """The same mean of what is a single observation: prompts that share their training images."""
-    return Mean(mean.mean, *NOTHING)
+    return Mean(average(means), *interval(means, share=share, observations=observations))
 
 
 def is_copy(score: float, threshold: float) -> bool:
@@ -48,16 +45,18 @@ def is_copy(score: float, threshold: float) -> bool:
     return score >= threshold
 
 
-def share_of_copies(values: Values, threshold: float) -> Mean | None:
+def share_of_copies(
+    values: Values, threshold: float, *, observations: int | None = None
+) -> Mean | None:
     """Share of a prompt's images that score at least the threshold, as a mean over prompts.
 
-    None without any score. A score that is no number is none.
+    None without any score. A score that is no number is none. observations: see `interval`.
     """
     copies = []
     for prompt, value in values:
         if isfinite(value):
             copies.append((prompt, float(is_copy(value, threshold))))
-    return mean_over_prompts(copies, share=True) if copies else None
+    return mean_over_prompts(copies, share=True, observations=observations) if copies else None
 
 
 def prompt_means(values: Values) -> dict[int | None, float]:
@@ -82,6 +81,7 @@ def interval(
     prompt_means: Sequence[float],
     *,
     share: bool = False,
+    observations: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -89,13 +89,15 @@ def interval(
 
     A single prompt, or none, has no interval, nor have means that are no numbers or that are all
     the same: (nan, nan). share: whether the means are shares; then all 0 and all 1 have an exact
-    one.
+    one. observations: how many the prompts are, where those of one training image are one; default
+    the number of prompts.
     """
     values = np.asarray(prompt_means, dtype=float)
-    if len(values) < 2 or not np.isfinite(values).all():
+    n = len(values) if observations is None else observations
+    if n < 2 or not np.isfinite(values).all():
         return NOTHING
     if not is_spread(values.min(), values.max()):
-        return exact_interval(values[0], len(values)) if share else NOTHING
+        return exact_interval(values[0], n) if share else NOTHING
     rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS // len(values))
     means = []

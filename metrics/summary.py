@@ -18,7 +18,6 @@ from memorization_suite.metrics.intervals import (
     mean_over_prompts,
     prompt_means,
     share_of_copies,
-    without_interval,
 )
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
@@ -103,9 +102,9 @@ class Prompts:
             of_clusters.append((self.clusters.get(prompt, prompt), mean))
         return average(list(prompt_means(of_clusters).values()))
 
-    def are_one(self, prompts: Iterable[int | None]) -> bool:
-        """Whether all these prompts share their training images, be it through others."""
-        return len({self.clusters.get(prompt, prompt) for prompt in prompts}) < 2
+    def observations(self, prompts: Iterable[int | None]) -> int:
+        """How many these prompts are, where those that share training images are one."""
+        return len({self.clusters.get(prompt, prompt) for prompt in prompts})
 
     def possible(self, split: str, row: Result) -> int:
         """How many values like this one there could be in the split."""
@@ -113,6 +112,45 @@ class Prompts:
             return 1
         images = [count for prompt, count in self.images.items() if self.is_in(split, prompt)]
         return len(images) if row.sample_index is None else sum(images)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of a run folder, which is listed once."""
+
+    folder: Path
+    # The prompt of each image.
+    of_images: list[int]
+    # Which images are not finite, or of one color.
+    marks: Marks
+
+    @classmethod
+    def of(cls, folder: Path) -> Seen:
+        """Raises ValueError."""
+        store = RunFolder(folder)
+        images = store.images()
+        marks = Marks.of(store.costs(), images)
+        return cls(folder, [key.prompt for key in images], marks)
+
+    def results(self) -> list[Result]:
+        """Rows of results.csv that count. Raises ValueError."""
+        return counted(read_results(self.folder), self.marks.not_finite)
+
+    def lines(self) -> list[Line]:
+        """As of `summarize`."""
+        not_finite = self.marks.not_finite
+        return summarize(self.folder, of_images=self.of_images, not_finite=not_finite)
+
+    def notes(self, title: str) -> list[str]:
+        """What a reader of its numbers must know. title: what the run is called."""
+        notes = self.marks.lines(title)
+        without = self.marks.not_finite
+        if without and any(key_of(row) in without for row in read_results(self.folder)):
+            notes.append(
+                f"scores of {title} are from before those images were left out: values of whole "
+                "prompts may be of them, too; score it again"
+            )
+        return notes
 
 
 def summarize(
@@ -130,10 +168,9 @@ def summarize(
     the prompt of each image, the rows of results.csv, and the images that are not finite, where
     they are known. Values that are not finite, or of such an image, do not count.
     """
-    if of_images is None:
-        of_images = [key.prompt for key in RunFolder(folder).images()]
-    if not_finite is None:
-        not_finite = marks_of(folder).not_finite
+    if of_images is None or not_finite is None:
+        seen = Seen.of(folder)
+        of_images, not_finite = seen.of_images, seen.marks.not_finite
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in read_results(folder) if results is None else results:
         name = (row.quantity, row.variant)
@@ -142,31 +179,22 @@ def summarize(
     prompts = Prompts.of(folder, of_images)
     lines = []
     for first, *others in groups.values():
-        rows = [row for row in (first, *others) if is_counted(row, not_finite)]
+        rows = counted([first, *others], not_finite)
         splits = [ALL] if first.prompt_index is None else prompts.splits()
         lines += [line(first, rows, split, prompts) for split in splits]
     return lines
 
 
-def marks_of(folder: Path) -> Marks:
-    """Which images of a run folder are not finite, or of one color. Raises ValueError."""
-    store = RunFolder(folder)
-    return Marks.of(store.costs(), store.images())
+def counted(rows: Iterable[Result], not_finite: Collection[Key]) -> list[Result]:
+    """The values that are numbers, and of no image that is not finite."""
+    return [row for row in rows if math.isfinite(row.value) and key_of(row) not in not_finite]
 
 
-def results_that_count(folder: Path) -> list[Result]:
-    """Rows of a run folder's results.csv that are numbers, and of no image that is not finite."""
-    not_finite = marks_of(folder).not_finite
-    return [row for row in read_results(folder) if is_counted(row, not_finite)]
-
-
-def is_counted(row: Result, not_finite: Collection[Key]) -> bool:
-    """Whether a value is a number, and not of an image that is not finite."""
-    if not math.isfinite(row.value):
-        return False
+def key_of(row: Result) -> Key | None:
+    """The image that a value is of; None for one of a whole prompt or run."""
     if row.prompt_index is None or row.sample_index is None:
-        return True
-    return Key(row.prompt_index, row.sample_index) not in not_finite
+        return None
+    return Key(row.prompt_index, row.sample_index)
 
 
 def clusters(hashes: dict[int, set[str]]) -> dict[int | None, int]:
@@ -198,16 +226,14 @@ def line(first: Result, rows: list[Result], split: str, prompts: Prompts) -> Lin
         return Line(*names, total=total)
     values = values_of(chosen)
     quantity = quantity_named(first.quantity)
-    mean = mean_over_prompts(values, share=bool(quantity and quantity.yes))
+    n = prompts.observations(row.prompt_index for row in chosen)
+    mean = mean_over_prompts(values, share=bool(quantity and quantity.yes), observations=n)
     thresholds = quantity.thresholds if quantity else ()
     shares = {}
     for threshold in thresholds:
-        share = share_of_copies(values, threshold)
+        share = share_of_copies(values, threshold, observations=n)
         if share:
             shares[threshold] = share
-    if prompts.are_one(row.prompt_index for row in chosen):
-        mean = without_interval(mean)
-        shares = {threshold: without_interval(share) for threshold, share in shares.items()}
     return Line(
         *names,
         **vars(mean),

@@ -195,11 +195,16 @@ def test_an_older_run_names_black_pictures(made, tmp_path):
     assert table.lines[0].n == 4
 
 
-def test_older_scores_of_such_images_do_not_count(made, tmp_path):
+def test_older_scores_of_such_images_do_not_count(made, tmp_path, capsys):
     folder = copied(made, tmp_path)
     score(folder, ["copy"], quiet=True)
     changed(folder, finite="0")
     assert {line.n for line in summarize(folder)} == {3}
+    assert summarize_main([str(folder), "--quiet"]) == 0
+    assert "values of whole prompts may be of them, too; score it again" in capsys.readouterr().err
+    score(folder, ["copy"], quiet=True)
+    assert summarize_main([str(folder), "--quiet"]) == 0
+    assert "score it again" not in capsys.readouterr().err
 
 
 def test_pairs_with_an_unmitigated_image_that_is_not_finite(made, broken):

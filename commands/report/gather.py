@@ -18,7 +18,7 @@ from memorization_suite.metrics.comparison import (
     titles_of,
 )
 from memorization_suite.metrics.runs import Run, open_run, unlike
-from memorization_suite.metrics.summary import ALL, Line, is_counted, summarize
+from memorization_suite.metrics.summary import ALL, Line, counted, summarize
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.progress import Progress
@@ -204,7 +204,7 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
     store = RunFolder(run.folder)
     rows = store.costs()
     marks = Marks.of(rows, run.files)
-    results = [row for row in read_results(run.folder) if is_counted(row, marks.not_finite)]
+    results = counted(read_results(run.folder), marks.not_finite)
     files = {key: path for key, path in run.files.items() if key in shown}
     return Reported(
         method=method,

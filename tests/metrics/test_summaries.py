@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from memorization_suite.commands import distances, summarize
 from memorization_suite.commands.score import CHANGE, run_script
 from memorization_suite.metrics.fid import kernel
-from memorization_suite.metrics.summary import clusters, text_of
+from memorization_suite.metrics.summary import Prompts, clusters, line, text_of
 from memorization_suite.metrics.summary import summarize as lines_of
 from memorization_suite.runs.table import Result, add_results, read_results
 from tests.metrics.conftest import Patches, make_run, picture
@@ -168,6 +169,14 @@ def test_an_interval_needs_prompts_that_differ(run):
     assert tm.copies.high == pytest.approx(1 - 0.025**0.5)
     assert lines["copy_score", "all"].low < lines["copy_score", "all"].high
     assert math.isnan(lines["other", "all"].low)
+
+
+def test_an_exact_interval_is_of_distinct_training_images():
+    """Twenty prompts of two training images are two observations."""
+    prompts = Prompts(Counter(range(20)), {}, {prompt: prompt % 2 for prompt in range(20)})
+    rows = [Result("r", "m", prompt, 0, "copy_score", "v", 0.1) for prompt in range(20)]
+    found = line(rows[0], rows, "all", prompts)
+    assert (found.copies.low, found.copies.high) == (0, pytest.approx(1 - 0.025**0.5))
 
 
 def test_clusters_join_through_others():
