@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,11 @@ def cut_of_sets(model: Denoiser, sets: Mapping[str, Collection[Prompt]]) -> dict
 
 def note_cut(rows: Iterable[dict], model: Denoiser) -> None:
     """Adds to rows of images.csv how many tokens of their caption did not fit."""
-    for row in rows:
-        try:
-            row["cut_tokens"] = model.cut_tokens(row["prompt"])
-        except Unusable:
-            return
+    rows = list(rows)
+    with suppress(Unusable):
+        lost = {caption: model.cut_tokens(caption) for caption in {row["prompt"] for row in rows}}
+        for row in rows:
+            row["cut_tokens"] = lost[row["prompt"]]
 
 
 def say_lost(folder: Path, rows: Mapping[Key, Mapping[str, str]]) -> None:

@@ -12,9 +12,9 @@ from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.lazy import np
-from memorization_suite.runs.marks import NOT_FINITE, first_of
+from memorization_suite.runs.marks import NOT_FINITE
 from memorization_suite.runs.progress import Progress
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 from memorization_suite.runs.whole import There, say_damaged
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.noise import official_noise

@@ -23,11 +23,11 @@ from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.hashes import content_hashes, hash_of_all
 from memorization_suite.runs.lazy import torch
-from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks, first_of, is_flat, said
+from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks, is_flat, said
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
 from memorization_suite.runs.table import Result, add_results, read_results
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 
 SCRIPT = "compute_fid.py"
 DESCRIPTION = "FID, KID and CLIP-FID of a folder of images against real ones."

@@ -220,10 +220,6 @@ class Plan(InPieces):
             decode=settings.verify,
         )
 
-    def missing(self) -> set[Key]:
-        """The own images that the run folder lacks: where a run goes on."""
-        return set(self.own()) - self.there().complete
-
     @property
     def asked(self) -> Asked:
         """What makes the run whole, for its manifest."""

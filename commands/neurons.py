@@ -41,7 +41,6 @@ from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content, same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
-from memorization_suite.runs.marks import first_of
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
@@ -50,7 +49,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 from memorization_suite.sampling import image_seed, initial_noise
 
 if TYPE_CHECKING:

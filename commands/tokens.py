@@ -14,9 +14,8 @@ from memorization_suite.commands.study import Study, StudySettings
 from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.detection.tokens import OFFICIAL, token_significance
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.marks import first_of
 from memorization_suite.runs.settings import again, flag, frozen_settings
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

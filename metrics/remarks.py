@@ -8,9 +8,9 @@ from memorization_suite.metrics.base import Job
 from memorization_suite.metrics.pieces import Found
 from memorization_suite.metrics.runs import Group, Run
 from memorization_suite.runs import Key
-from memorization_suite.runs.marks import FLAT, NOT_FINITE, first_of, is_flat, said
+from memorization_suite.runs.marks import FLAT, NOT_FINITE, is_flat, said
 from memorization_suite.runs.table import Result
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 
 
 def check_finite(run: Run, flag: str = "--gen_folder") -> None:

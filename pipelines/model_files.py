@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# What lies beside a model for people, and what only other programs read.
+# What lies beside a model for people, and weights that only other libraries read.
 BESIDE = (".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg", ".pdf", ".lock", ".part")
 OTHER_FORMATS = (".msgpack", ".h5", ".ckpt", ".onnx", ".onnx_data", ".pb", ".tflite", ".gguf")
 NAMES_BESIDE = re.compile(r"\..*|LICEN[CS]E.*|README.*|NOTICE.*|presets\.toml", re.IGNORECASE)
@@ -36,7 +36,8 @@ def files_of_part(folder: Path) -> list[Path]:
     read = usual or weights
     if any(match["format"] == "safetensors" for match in read.values()):
         read = {path: match for path, match in read.items() if match["format"] == "safetensors"}
-    return [path for path in found if path in read or path not in weights]
+    others = weights.keys() - read.keys()
+    return [path for path in found if path not in others and path.suffix not in OTHER_FORMATS]
 
 
 def is_variant(match: re.Match[str]) -> bool:
@@ -57,8 +58,8 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def is_beside(path: Path) -> bool:
     """Whether a file is none of the model's."""
-    foreign = path.suffix.lower() in (*BESIDE, *OTHER_FORMATS)
-    return foreign or bool(NAMES_BESIDE.fullmatch(path.name)) or not path.is_file()
+    is_foreign = path.suffix.lower() in BESIDE
+    return is_foreign or bool(NAMES_BESIDE.fullmatch(path.name)) or not path.is_file()
 
 
 def files_of_parts(folder: Path, names: Iterable[str]) -> list[Path]:

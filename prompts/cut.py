@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Captions that a message names one by one, and characters of what each loses.
-NAMED = 5
+from memorization_suite.runs.text import first_of
+
+# Characters of what a caption loses that a message shows.
 SHOWN = 60
 
 
@@ -45,12 +46,5 @@ def cut_line(cut: Sequence[Cut], total: int, reader: str, what: str = "caption")
     longer = f"{what} is longer" if total == 1 else f"{what}s are longer"
     return (
         f"{len(cut)} of {total} {longer} than the {most} tokens that {reader} reads; the rest is "
-        f"cut: {named(cut)}"
+        f"cut: {first_of([str(each) for each in cut])}"
     )
-
-
-def named(cut: Iterable[Cut], most: int = NAMED) -> str:
-    """The first ones, and how many more there are."""
-    texts = list(map(str, cut))
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,22 @@ SHORT = {
     "batch_size": "batch",
     "guidance_scale": "g",
 }
-# How many differences a name tells, and letters of each.
+# How many differences a name tells, letters of each, and of the name that is there.
 MOST = 2
 LENGTH = 40
+LONGEST = 100
+# How many names are tried.
+TRIED = 100
 
 
 def free_place(base: Path, suffix: str, fits: Callable[[Path], bool]) -> str:
     """A path beside this one, quoted for a shell. fits: whether it can be used."""
     named = base.name not in ("", "..")
-    stem = f"{base.stem}_{suffix}" if named else suffix
+    stem = f"{base.stem[:LONGEST]}_{suffix}" if named else suffix
     above = base.parent if named else base
-    ends = ("" if number == 1 else f"_{number}" for number in count(1))
-    places = (above / f"{stem}{end}{base.suffix if named else ''}" for end in ends)
-    return shlex.quote(str(next(place for place in places if fits(place))))
+    ends = ["", *(f"_{number}" for number in range(2, TRIED))]
+    places = [above / f"{stem}{end}{base.suffix if named else ''}" for end in ends]
+    return shlex.quote(str(next(filter(fits, places), places[0])))
 
 
 def suffix_of(changed: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -112,8 +112,7 @@ def say_reading(paths: list[Path], total: int) -> None:
     """Says on stderr what takes so long."""
     where = os.path.commonpath([path.absolute() for path in paths])
     print(
-        f"reading {total / 10**9:.1f} GB of {where} to know it by its content; "
-        "the next time this is not needed",
+        f"reading {total / 10**9:.1f} GB of {where} to know it by its content",
         file=sys.stderr,
         flush=True,
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from memorization_suite.runs.run_folder import Key
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 
-# How many a message names one by one.
-NAMED = 5
 NOT_FINITE = "not finite"
 FLAT = "of one flat color"
 
@@ -74,13 +72,6 @@ def is_flat(picture: Any) -> bool:
 def names_of(keys: Iterable[Key]) -> str:
     """`img_0000_00, img_0000_01 and 3 more`."""
     return first_of([f"img_{key}" for key in sorted(keys)])
-
-
-def first_of(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    more = len(names) - NAMED
-    named = ", ".join(names[:NAMED])
-    return f"{named} and {more} more" if more > 0 else named
 
 
 def number_of(text: str | None) -> float | None:

@@ -11,8 +11,10 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from memorization_suite.runs.processes import is_first
 
 NUMBER = re.compile(r"\d+")
 # In a folder of processes that work together.
@@ -53,9 +55,11 @@ def listening(file: Path | None = None) -> Iterator[None]:
 
 
 def say(line: str, *, alike: str = "") -> None:
-    """The line, on stderr; not again in this job. alike: what tells two lines apart, in the place
-    of all of it.
+    """The line, on stderr; not again in this job, and by one of the processes that were launched
+    together. alike: what tells two lines apart, in the place of all of it.
     """
+    if not is_first():
+        return
     kind = alike or line
     with JOB.lock:
         if JOB.depth and kind in JOB.said:
@@ -73,14 +77,12 @@ def without_numbers(text: str) -> str:
 
 def keep(line: str, file: Path) -> None:
     """Adds the line to a file that several processes add to; one write is not torn apart."""
-    try:
+    with suppress(OSError):  # it is on stderr
         handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    except OSError:
-        return  # it is on stderr
-    try:
-        os.write(handle, f"{line}\n".encode())
-    finally:
-        os.close(handle)
+        try:
+            os.write(handle, f"{line}\n".encode())
+        finally:
+            os.close(handle)
 
 
 class Relay:

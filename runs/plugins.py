@@ -45,6 +45,8 @@ class Plugin:
     former: str = ""
 
 
+# Endings of files in a package that are code, or are written while it works.
+NO_DATA = (".py", ".pyc", ".pyi", ".so", ".pyd", ".log", ".lock", ".tmp")
 # Entries of every registry, by name.
 TABLES: list[dict[str, type]] = []
 # What was loaded, by name.
@@ -212,14 +214,20 @@ def belongs(name: str, module: str) -> bool:
 
 
 def data_files(module: ModuleType) -> dict[str, str]:
-    """Name -> sha256 of all that lies in a package beside its Python files."""
+    """Name -> sha256 of what lies in a package beside its code: weights, word lists, settings."""
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
     found = {}
     for folder in folders:
         for file in sorted(folder.rglob("*")):
-            if file.is_file() and file.suffix not in (".py", ".pyc", ".pyi"):
+            if file.is_file() and not is_no_data(file.relative_to(folder)):
                 found[file.relative_to(folder).as_posix()] = content_hash(file)
     return found
+
+
+def is_no_data(path: Path) -> bool:
+    """Whether a file of a package is code, is hidden, or is written while it works."""
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return is_hidden or path.suffix in NO_DATA
 
 
 def python_files(module: ModuleType) -> list[Path]:

@@ -8,6 +8,8 @@ from typing import Any
 
 # What launchers say how many processes there are.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# And which one this is.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 class Alone:
@@ -19,6 +21,11 @@ class Alone:
 
     def wait_for_everyone(self) -> None:
         """There is nobody to wait for."""
+
+
+def is_first() -> bool:
+    """Whether this is the one of several processes that speaks for all."""
+    return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)
 
 
 def launched() -> bool:

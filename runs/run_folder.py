@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,10 +199,6 @@ class RunFolder(Store):
     def close(self, asked: dict) -> None:
         """Notes the end, and how many images there are."""
         self.finish(images=len(self.done("images")), of=Asked(**asked).of)
-
-    def missing(self, wanted: Iterable[Key], *, latents: bool, trace: bool) -> set[Key]:
-        """The wanted images that are not whole: what a run has to make."""
-        return set(wanted) - self.complete(latents=latents, trace=trace)
 
     def costs(self) -> dict[Key, dict[str, str]]:
         """Rows of images.csv by image; of another program's folder, without a manifest, none: a

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+# How many things a message names one by one.
+NAMED = 5
 # Columns of a Markdown table that are wider in its source are not aligned there.
 WIDEST = 60
 WIDEST_LAST = 24
@@ -43,3 +47,9 @@ def markdown_line(cells: list[str], widths: list[int]) -> str:
 def counted(number: int, what: str) -> str:
     """`1 image`, `2 images`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def first_of(texts: Sequence[str], most: int = NAMED, between: str = ", ") -> str:
+    """The first few of some texts, and how many more there are."""
+    more = len(texts) - most
+    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")

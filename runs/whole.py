@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.lazy import Image, np
-from memorization_suite.runs.text import counted
+from memorization_suite.runs.text import counted, first_of
 
 # The first and the last bytes of a PNG.
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -141,9 +141,8 @@ def told(damaged: Mapping[Path, str], folder: Path) -> str:
     damaged: file below the folder -> its fault.
     """
     each = [f"{path.relative_to(folder)} {fault}" for path, fault in sorted(damaged.items())]
-    more = [f"and {len(each) - TOLD} more"] if len(each) > TOLD else []
     is_are = "is" if len(each) == 1 else "are"
-    faults = "; ".join([*each[:TOLD], *more])
+    faults = first_of(each, TOLD, "; ")
     return f"{counted(len(each), 'file')} {is_are} damaged ({faults})"
 
 

@@ -171,7 +171,7 @@ def test_what_takes_long_is_said_once(tmp_path, monkeypatch, capsys):
         file.write_bytes(os.urandom(SIZE))
     assert content_hashes(files) == {file: expected(file) for file in files}
     error = capsys.readouterr().err
-    assert error.startswith(f"reading 0.0 GB of {tmp_path}/model to know it by its content; ")
+    assert error.startswith(f"reading 0.0 GB of {tmp_path}/model to know it by its content\n")
     assert error.count("\n") == 1
 
 

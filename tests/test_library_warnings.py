@@ -140,6 +140,14 @@ def test_a_job_in_a_job_says_nothing_twice(said):
     assert said() == ["PIL: x", "three captions are cut"]
 
 
+def test_of_processes_that_were_launched_together_one_speaks(said, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    notices.say("a line")
+    monkeypatch.setenv("RANK", "0")
+    notices.say("another line")
+    assert said() == ["another line"]
+
+
 def test_commands_hear_and_leave_everything_as_it_was(said):
     before = warnings.showwarning, logging.getLogger().handlers[:]
 

@@ -1,8 +1,11 @@
 """Which files of a part count: those that diffusers and transformers load."""
 
+from pathlib import Path
+
 import pytest
 
 from memorization_suite.pipelines.model_files import every_file, files_of_part
+from memorization_suite.runs.elsewhere import free_place
 
 UNET = "diffusion_pytorch_model"
 LAYOUTS = {
@@ -64,3 +67,14 @@ def test_links_are_followed_and_circles_end(tmp_path):
     (elsewhere / "back").symlink_to(model)
     (model / "gone.json").symlink_to(tmp_path / "nowhere")
     assert every_file(model) == [model / "part" / "inner" / "a.npz"]
+
+
+def test_weights_that_a_family_of_its_own_may_load_count(tmp_path):
+    (tmp_path / "weights.ckpt").write_bytes(b"x")
+    assert every_file(tmp_path) == [tmp_path / "weights.ckpt"]
+
+
+def test_a_place_beside_a_long_name_can_be_made(tmp_path):
+    place = free_place(tmp_path / ("x" * 250), "other", lambda path: path.name.endswith("_3"))
+    assert Path(place).name == "x" * 100 + "_other_3"
+    assert free_place(tmp_path / "runs", "other", lambda path: False) == f"{tmp_path}/runs_other"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
-from memorization_suite.runs.files import write_bytes, write_json
 from memorization_suite.runs.elsewhere import free_place, suffix_of
+from memorization_suite.runs.files import write_bytes, write_json
 from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.store import Row, Store

@@ -71,7 +71,7 @@ class MadeUp:
         """Pictures of one pixel that tell their prompt and sample."""
         folder = RunFolder(plan.folder)
         folder.prepare(plan.identity)
-        missing = plan.missing()
+        missing = set(plan.own()) - plan.there().complete
         made = []
         if missing:
             folder.start(plan.identity, config=plan.config, asked=asdict(plan.asked))
