@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
 from functools import partial
 from itertools import chain
@@ -16,7 +17,7 @@ from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.comparison import closest, settings_apart
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.outdated import drop_outdated
-from memorization_suite.metrics.pieces import Found, Pieces, changes_of
+from memorization_suite.metrics.pieces import Found, Pieces, contents_of
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.remarks import check_finite, flat_in, images_left_out, remarks
 from memorization_suite.metrics.runs import (
@@ -30,7 +31,7 @@ from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.metrics.text_reader import cut_lines
 from memorization_suite.runs import RunFolder
-from memorization_suite.runs.claims import Claim, alone
+from memorization_suite.runs.claims import Claim, TakenAway, alone
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.hashes import content_hash
@@ -217,7 +218,7 @@ def compute(
     if shard:
         store_piece(found, table, job, possible, every_score, references, shard)
     else:
-        table.results = stored_results(found, job, possible, every_score, references)
+        table.results = stored_results(found, job, every_score, references)
     for line in remarks(job, found):
         say(line)
     if found.outdated:
@@ -296,7 +297,6 @@ def kind(row: Result | Score) -> tuple[str, str]:
 def stored_results(
     found: Found,
     job: Job,
-    metrics: Sequence[Metric],
     scores: list[Score],
     references: References,
 ) -> list[Result]:
@@ -306,19 +306,22 @@ def stored_results(
     Older values of the same scores go when all is done, and pieces of them; a fault on the way
     keeps what is there.
     """
-    replaced: set[tuple[str, str]] = set()
+    run = job.run
     try:
         find(found, job, scores, references)
-        replaced = set(map(kind, scores))
-    finally:
-        results = found.every_result()
-        if results or replaced:
-            add_results(job.run.folder, results, replaced)
-    with alone(job.run.folder, RESULTS, closing=True) as claim:
-        claim.check()
-        found.outdated = put_coverage(job, references, set(map(kind, scores)), claim)
-        pieces_of(job, metrics, scores).remove()
-    return results
+    except BaseException:
+        if found.every_result():
+            add_results(run.folder, found.every_result())
+        raise
+    results = found.every_result()
+    computed = set(map(kind, scores))
+    pieces = Pieces.of(run.folder, run.prompts, scores=sorted(computed), state=None)
+    while True:  # who lost the claim meanwhile waits for another turn
+        with suppress(TakenAway), alone(run.folder, RESULTS, closing=True) as claim:
+            put_results(run.folder, results, computed, claim)
+            found.outdated = put_coverage(job, references, computed, claim)
+            pieces.remove()
+            return results
 
 
 def store_piece(
@@ -334,7 +337,7 @@ def store_piece(
 
     found: gets this piece's. The table gets the values, and the pieces that are missing.
     """
-    pieces = pieces_of(job, metrics, scores)  # of the images that are scored now
+    pieces = pieces_of(job, metrics, scores, references)  # of the images that are scored now
     find(found, job, scores, references, shard)
     with alone(job.run.folder, RESULTS, closing=True) as claim:
         pieces.keep(shard, found)
@@ -350,13 +353,14 @@ def store_piece(
     table.results = whole.every_result()
 
 
-def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Pieces:
+def pieces_of(
+    job: Job, metrics: Sequence[Metric], scores: list[Score], references: References
+) -> Pieces:
     """The part files of this scoring. Where anything that decides it changes, names change."""
     run = job.run
-    references = References(job.gt_folder)
     compared = [file for prompt in run.prompts for file in references.files(prompt.index)]
     folders = [run.folder, *([job.unmitigated.folder] if job.unmitigated else [])]
-    places = [each.place for metric in metrics for each in metric.checkpoints(job)]
+    loaded = [each for metric in metrics for each in metric.checkpoints(job) if not each.missing]
     state = {
         "images": sorted(map(str, run.files)),
         "not_finite": sorted(map(str, run.not_finite)),
@@ -364,11 +368,11 @@ def pieces_of(job: Job, metrics: Sequence[Metric], scores: list[Score]) -> Piece
         "finished": [(RunFolder(folder).manifest() or {}).get("finished") for folder in folders],
         "folders": [job.gt_folder, job.masks, *folders[1:]],
         "flags": dict(job.typed),
-        "checkpoints": changes_of(filter(None, places)),
-        "references": changes_of(compared),
-        "masks": changes_of(sorted(job.masks.glob("*.png"))) if job.masks else [],
+        "checkpoints": [each.hashes() for each in loaded],
+        "references": contents_of(compared),
+        "masks": contents_of(sorted(job.masks.glob("*.png"))) if job.masks else [],
     }
-    return Pieces.of(run.folder, run.prompts, scores=sorted(map(kind, scores)), state=state)
+    return Pieces.of(run.folder, run.prompts, scores=sorted(set(map(kind, scores))), state=state)
 
 
 def were_scored(job: Job, scores: list[Score]) -> bool:
@@ -554,7 +558,9 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
 def following(settings: Scoring) -> list[str]:
     """What one would type next: a page of the run, after the unmitigated one that goes with it."""
     run = settings.gen_folder
-    scored = [file.parent for file in run.resolve().parent.parent.glob("no_mitigation/*/results.csv")]
+    scored = [
+        file.parent for file in run.resolve().parent.parent.glob("no_mitigation/*/results.csv")
+    ]
     plain = closest(run, sorted(scored))
     runs = dict.fromkeys([*filter(None, [plain]), run.resolve()])
     typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []

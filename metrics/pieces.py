@@ -14,6 +14,7 @@ from memorization_suite.metrics.references import Coverage
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.shards import Shard
 from memorization_suite.runs.table import Result, index
 
@@ -129,12 +130,13 @@ def resolved(path: Path) -> str:
     return str(path.resolve())
 
 
-def changes_of(files: Iterable[Path]) -> list[tuple[Path, int, int, int]]:
-    """(file, bytes, times of the last changes) of those that are there: another where a file is
-    replaced.
-    """
-    states = [(file, file.stat()) for file in files if file.exists()]
-    return [(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for file, state in states]
+def contents_of(files: Iterable[Path]) -> list[tuple[str, str]]:
+    """(name with its folder's, sha256) of each file that can be read: the same on every machine."""
+    contents = []
+    for file in files:
+        with suppress(OSError):
+            contents.append((f"{file.parent.name}/{file.name}", content_hash(file)))
+    return contents
 
 
 def result_rows(found: Found) -> Iterator[dict[str, object]]:

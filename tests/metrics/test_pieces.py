@@ -16,7 +16,7 @@ from memorization_suite.commands.report import report
 from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
 from memorization_suite.metrics import pictures, runs
 from memorization_suite.metrics.intervals import average
-from memorization_suite.metrics.pieces import changes_of
+from memorization_suite.metrics.pieces import contents_of
 from memorization_suite.runs.claims import alone
 from memorization_suite.runs.table import RESULTS, Result, add_results, put_results, read_results
 from tests.metrics.conftest import make_run, picture
@@ -130,12 +130,26 @@ def test_a_piece_of_a_scored_run_says_what_becomes_of_it(run, capsys):
     assert "missing" not in said and tables(run) == whole
 
 
-def test_another_checkpoint_is_another_state(tmp_path):
-    file = tmp_path / "weights.pt"
-    file.write_bytes(b"12")
-    before = changes_of([file, tmp_path / "absent"])
-    file.write_bytes(b"123")
-    assert before != changes_of([file]) and len(before) == 1
+def test_files_of_one_content_are_one_state_on_every_machine(tmp_path):
+    files = [tmp_path / machine / "masks" / "1.png" for machine in ("one", "two")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"12")
+    first, second = (contents_of([file, tmp_path / "absent"]) for file in files)
+    assert first == second and len(first) == 1
+    files[0].write_bytes(b"34")
+    assert contents_of(files[:1]) != second
+
+
+def test_training_images_on_two_machines_are_one_scoring(run):
+    """Of the same content, written at other times."""
+    assert run_script(COPIES, argv(run, "--shard", "1/2")) == 0
+    for file in (run.path.parents[2] / "gt").rglob("*.png"):
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content)
+    assert run_script(COPIES, argv(run, "--shard", "2/2")) == 0
+    assert (run.path / "results.csv").exists() and not parts(run)
 
 
 @pytest.mark.parametrize("shard", ["", "1/2"])
