@@ -17,7 +17,12 @@ WORD_END = "</w>"
 # cut lacks those.
 TRIED = 200
 LAST = 20
-# The least share that must come back as they are; of CLIP's own vocabulary all do.
+# The least share that must give other tokens than the rest: a tokenizer may know small letters
+# alone, or hold parts of characters.
+DIFFERENT = 0.1
+# How many words of a vocabulary are enough to judge it by.
+ENOUGH = 50
+# The least share of them that must come back as they are; of CLIP's own vocabulary all do.
 COME_BACK = 0.9
 # What CLIP's text encoders said of their end token before 2023.
 OLD_END = 2
@@ -62,12 +67,13 @@ def doubt_of(tokenizer: Any, encoder: Any, rows: int) -> str:
 
 def fault_of_size(tokenizer: Any, rows: int) -> str:
     """Whether there are tokens without a row in the text encoder's table; empty if not."""
-    beyond = [token for token, i in tokenizer.get_vocab().items() if i >= rows]
+    beyond = sorted(i for i in tokenizer.get_vocab().values() if i >= rows)
     if not beyond:
         return ""
+    first = tokenizer.convert_ids_to_tokens(beyond[0])
     return (
-        f"has {len(tokenizer)} entries, and its text encoder's table only {rows}: "
-        f"{', '.join(map(repr, beyond[:3]))} has no embedding"
+        f"has {len(tokenizer)} entries, and its text encoder's table only {rows}: {first!r} has no "
+        "embedding"
     )
 
 
@@ -81,18 +87,22 @@ def fault_of_tokens(tokenizer: Any) -> str:
     texts = list(dict.fromkeys(tokenizer.decode([i]) for i in spread(own, TRIED)))
     try:
         empty, *tried = padded(tokenizer, ["", *texts])
-        begins_and_ends = tokenizer("").input_ids
+        around = tokenizer("").input_ids
     except Exception as error:  # whatever a damaged one raises
         return f"cannot take a caption apart ({type(error).__name__}: {error})"
-    if len(begins_and_ends) < 2:
-        return "puts no begin and no end token around a caption"
-    begin, end = begins_and_ends[0], begins_and_ends[-1]
-    if any(ids[0] != begin or end not in ids[1:] for ids in tried):
+    if len(around) > 1 and any(ids[0] != around[0] or around[-1] not in ids[1:] for ids in tried):
         return "does not begin and end every caption with the same tokens"
     different = {tuple(ids) for ids in tried} - {tuple(empty)}
-    if 2 * len(different) < len(tried):
+    if len(different) < max(2, DIFFERENT * len(tried)):
         return f"does not tell captions apart: {len(tried)} texts give {len(different)} different"
     return fault_of_words(tokenizer)
+
+
+def fault_of_ends(tokenizer: Any) -> str:
+    """Why methods cannot tell a caption's tokens from those around it; empty if they can."""
+    if len(tokenizer("").input_ids) < 2:
+        return "its tokenizer puts no begin and no end token around a caption"
+    return ""
 
 
 def padded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -111,8 +121,10 @@ def fault_of_words(tokenizer: Any) -> str:
         if token.endswith(WORD_END) and len(token) > len(WORD_END) + 1
     }
     ids = [i for i in sorted(words) if words[i].isascii() and words[i].isalpha()]
+    if len(ids) < ENOUGH:
+        return ""
     for some in (spread(ids, TRIED), ids[-LAST:]):
-        whole = [i for i in some if tokenizer(words[i]).input_ids[1:-1] == [i]]
+        whole = [i for i in some if pieces(tokenizer, words[i]) == [i]]
         if len(whole) < COME_BACK * len(some):
             broken = next(words[i] for i in some if i not in whole)
             return (
@@ -120,6 +132,11 @@ def fault_of_words(tokenizer: Any) -> str:
                 f"pieces ({broken!r}): its merges are not complete"
             )
     return ""
+
+
+def pieces(tokenizer: Any, text: str) -> list[int]:
+    """Its tokens, without those around it."""
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def spread(values: Sequence[int], most: int) -> Sequence[int]:
