@@ -11,13 +11,16 @@ import torch
 import transformers
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
 
 from memorization_suite import detect_memorization, generate_images, tiny
+from memorization_suite.mitigation import build_mitigation
 from memorization_suite.pipelines import MemorizationPipeline
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.stable_diffusion.parts import class_of
-from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_words
+from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_tokens, fault_of_words
 from memorization_suite.runs.weights import Incomplete, Report
+from memorization_suite.sampling.denoiser import Unusable
 from tests.tiny_folders import UNET, WEIGHTS, changed, configured, without
 
 PARTS = tuple(WEIGHTS)
@@ -278,6 +281,52 @@ def test_a_tokenizer_that_does_not_know_its_length_stays_good(model, values):
 def test_the_words_of_a_whole_vocabulary_come_back(name):
     folder = tiny.MODELS[name] / "tokenizer"
     assert fault_of_words(transformers.CLIPTokenizer.from_pretrained(folder)) == ""
+
+
+def clips_test_vocabulary() -> transformers.CLIPTokenizer:
+    """Of transformers' own tests: 23 entries, of which merges make few."""
+    entries = "l o w e r s t i d n lo l</w> w</w> r</w> t</w> low</w> er</w> lowest</w> newer</w>"
+    entries = f"{entries} wider <unk> <|startoftext|> <|endoftext|>".split()
+    return transformers.CLIPTokenizer(
+        {entry: i for i, entry in enumerate(entries)},
+        [("l", "o"), ("lo", "w</w>"), ("e", "r</w>")],
+        unk_token="<unk>",
+        model_max_length=77,
+    )
+
+
+def bytes_alone() -> transformers.CLIPTokenizer:
+    """Every byte, within a word and at its end, and no merges."""
+    entries = sorted(pre_tokenizers.ByteLevel.alphabet())
+    entries += [f"{entry}</w>" for entry in entries] + ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {entry: i for i, entry in enumerate(entries)}
+    return transformers.CLIPTokenizer(vocabulary, [], model_max_length=77)
+
+
+def test_tokenizers_of_few_entries_stay_good():
+    assert fault_of_tokens(clips_test_vocabulary()) == ""
+    assert fault_of_tokens(bytes_alone()) == ""
+
+
+def test_a_token_may_get_its_row_later(model):
+    """As textual inversion begins; what is given is left as it is."""
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
+    tokenizer.add_tokens("<cat-toy>")
+    tokenizer.model_max_length = 90
+    pipe = MemorizationPipeline.from_pretrained(model, tokenizer=tokenizer)
+    pipe.text_encoder.resize_token_embeddings(len(tokenizer))
+    assert tokenizer.model_max_length == 90
+
+
+def test_a_tokenizer_without_a_begin_token(model):
+    """Without a mitigation the pipeline is diffusers' own, which runs it."""
+    pipe = MemorizationPipeline.from_pretrained(model, dtype=torch.float32)
+    pipe.tokenizer._tokenizer.post_processor = None  # which the class itself puts in
+    options = {"num_inference_steps": 1, "output_type": "latent"}
+    assert pipe("a red square", **options).images.shape == (1, 4, 16, 16)
+    with pytest.raises(Unusable, match="puts no begin and no end token around a caption"):
+        pipe("a red square", mitigation=build_mitigation("no_mitigation"), **options)
+    assert fault_of_tokens(pipe.tokenizer) == ""
 
 
 # --- commands

@@ -12,7 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.pipelines.stable_diffusion.fit import fault_of_inputs
 from memorization_suite.pipelines.stable_diffusion.parts import NOT_CHECKED, load_networks
-from memorization_suite.pipelines.stable_diffusion.tokens import fit_tokenizer
+from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_ends, fit_tokenizer
 from memorization_suite.runs.notices import say
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Unusable
@@ -91,7 +91,7 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
         output_type="pil",
         return_dict=True,
     ):
-        fault = fault_of_inputs(self.unet.config)
+        fault = fault_of_inputs(self.unet.config) or fault_of_ends(self.tokenizer)
         if fault:
             raise Unusable(f"with a mitigation this model cannot be run: {fault}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
