@@ -215,14 +215,39 @@ def test_the_embedded_models_predict_what_they_say(name, capsys):
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("said", [None, "epsilon"])
-def test_a_network_of_v_whose_scheduler_does_not_say_so(copied, said, capsys):
+def is_doubted(line: str) -> bool:
+    """Whether the line, of stderr, says that a network hardly predicts noise."""
+    return (
+        line.startswith("its UNet does not predict noise: of pure noise its output is another")
+        and 'must say "prediction_type": "v_prediction"' in line
+        and line.endswith("A network that was never trained gives this too\n")
+    )
+
+
+def test_a_network_of_v_whose_scheduler_does_not_say_so(copied, capsys):
     model = copied("tiny-v")
-    configured(model, SCHEDULER, prediction_type=said)
+    configured(model, SCHEDULER, prediction_type=None)
     load_pipeline(str(model))
-    line = capsys.readouterr().err
-    assert line.startswith("its UNet does not predict noise: of pure noise its output is another")
-    assert line.endswith('must say "prediction_type": "v_prediction"\n')
+    assert is_doubted(capsys.readouterr().err)
+
+
+def test_a_network_that_was_never_trained_stays_good(copied, capsys):
+    """Its scheduler says what it predicts, as diffusers writes it."""
+    load_pipeline(str(with_unet(copied())))
+    assert not capsys.readouterr().err
+
+
+def test_another_unet_that_is_alone_is_asked(tmp_path, capsys):
+    unet = shutil.copytree(tiny.MODELS["tiny-v"] / "unet", tmp_path / "unet")
+    load_pipeline("tiny", unet_id=str(unet))
+    assert is_doubted(capsys.readouterr().err)
+
+
+def test_the_unet_of_a_model_that_does_not_say_what_it_predicts(copied, capsys):
+    model = copied("tiny-v")
+    configured(model, SCHEDULER, prediction_type=None)
+    assert load_pipeline("tiny-v", unet_id=str(model)).predicts == "v"
+    assert not capsys.readouterr().err
 
 
 def test_a_network_of_noise_whose_scheduler_says_v(copied):

@@ -103,7 +103,7 @@ class StableDiffusion(Family):
         pipe.unet.requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
         pipe.to(device)
-        fit.check_prediction(pipe, reader(source))
+        fit.check_prediction(pipe, reader(source), unet_id)
         return pipe
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memorization_suite.pipelines.hub import hub_file
 from memorization_suite.pipelines.kinds import SD2_V, Read, Unknown, read_json, read_unet
+from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_ends
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.runs.notices import say
 from memorization_suite.sampling.denoiser import Unusable
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 UNET = "UNet2DConditionModel"
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
+# What is said of a model that is refused.
+NOT_HERE = "this model cannot be run here"
 # Entry of a UNet's configuration -> {value: input that it then needs}; None: for any value.
 INPUTS: dict[str, dict[str | None, str]] = {
     "time_cond_proj_dim": {None: "timestep_cond, an embedding of the guidance scale"},
@@ -54,22 +57,25 @@ def check_unet(unet_id: str, read: Read) -> None:
 
 def check_parts(pipe: MemorizationPipeline) -> None:
     """Raises Unusable for a model that is not as Stable Diffusion 1 or 2."""
-    refuse(fault_of(pipe), "this model cannot be run here")
+    refuse(fault_of(pipe), NOT_HERE)
 
 
-def check_prediction(pipe: MemorizationPipeline, read: Read) -> None:
+def check_prediction(pipe: MemorizationPipeline, read: Read, unet_id: str | None) -> None:
     """Raises Unusable for a network that cannot predict what its scheduler says; says it on stderr
-    where that is not certain. read: gives the model's JSON files.
+    where that is not certain. read: gives the model's JSON files. unet_id: of another UNet.
 
-    Where its scheduler says nothing, a model with the text and the size of Stable Diffusion 2 is
-    refused too: it was made for v-prediction.
+    A network whose own files say that it predicts noise is not asked. Where its scheduler says
+    nothing, a model with the text and the size of Stable Diffusion 2 is refused too: it was made
+    for v-prediction.
     """
-    fault, is_certain = fault_of_prediction(pipe)
     is_silent = "prediction_type" not in read(SCHEDULER)
-    if is_certain or (fault and is_silent and is_like_2(pipe)):
-        refuse(fault, "this model cannot be run here")
-    if fault:
-        say(fault)
+    is_foreign = bool(unet_id) and its_prediction(unet_id) is None
+    refuse(fault_of_v(pipe), NOT_HERE)
+    doubt = doubt_of_noise(pipe) if is_silent or is_foreign else ""
+    if is_silent and is_like_2(pipe):
+        refuse(doubt, NOT_HERE)
+    if doubt:
+        say(doubt)
 
 
 def refuse(fault: str, what: str) -> None:
@@ -104,7 +110,7 @@ def fault_of(pipe: MemorizationPipeline) -> str:
     width = pipe.text_encoder.config.hidden_size
     if text_width(unet) != width:
         return f"its UNet wants text of width {text_width(unet)}, its text encoder gives {width}"
-    return fault_of_inputs(unet)
+    return fault_of_inputs(unet) or fault_of_ends(pipe.tokenizer)
 
 
 def text_width(unet: Mapping[str, Any]) -> Any:
@@ -153,13 +159,13 @@ def fault_of_unet(unet_id: str, read: Read) -> str:
 
 
 def its_prediction(unet_id: str) -> str | None:
-    """What the scheduler of the model says that a UNet is of; None where there is none."""
+    """What the scheduler of the model says that a UNet is of; None where it says nothing."""
     places = [Path(unet_id), Path(unet_id).resolve().parent]
     found = [folder / SCHEDULER for folder in places if (folder / INDEX).is_file()]
     if not Path(unet_id).is_dir() and hub_file(unet_id, INDEX):
         found = [file for file in [hub_file(unet_id, SCHEDULER)] if file]
     try:
-        return read_json(found[0], "").get("prediction_type", "epsilon") if found else None
+        return read_json(found[0], "").get("prediction_type") if found else None
     except Unknown:
         return None
 
@@ -167,30 +173,35 @@ def its_prediction(unet_id: str) -> str | None:
 # --- what its network does
 
 
-def fault_of_prediction(pipe: MemorizationPipeline) -> tuple[str, bool]:
-    """(why a network does not predict what its scheduler says, whether that is certain).
+# Of pure noise a network that predicts noise gives back that noise, and one that predicts v what is
+# not there yet.
 
-    Of pure noise a network that predicts noise gives back that noise, and one that predicts v what
-    is not there yet. One that was never trained gives neither.
-    """
+
+def fault_of_v(pipe: MemorizationPipeline) -> str:
+    """Whether a network predicts noise, and its scheduler says v; empty if not."""
+    if pipe.predicts != "v":
+        return ""
     found = noise_correlation(pipe)
-    if found is None:
-        return "", False
-    said = pipe.scheduler.config.prediction_type
-    if said == "v_prediction" and found > IS_NOISE:
-        return (
-            f"its scheduler says prediction_type v_prediction, and its UNet predicts noise: of "
-            f"pure noise its output is that noise (correlation {found:.2f})",
-            True,
-        )
-    if said == "epsilon" and found < IS_NOT_NOISE:
-        return (
-            "its UNet does not predict noise: of pure noise its output is another (correlation "
-            f"{found:.2f}, about 1 in a trained one). If it predicts v, {SCHEDULER} must say "
-            '"prediction_type": "v_prediction"',
-            False,
-        )
-    return "", False
+    if found is None or found <= IS_NOISE:
+        return ""
+    return (
+        f"its scheduler says prediction_type v_prediction, and its UNet predicts noise: of pure "
+        f"noise its output is that noise (correlation {found:.2f})"
+    )
+
+
+def doubt_of_noise(pipe: MemorizationPipeline) -> str:
+    """Whether a network hardly predicts noise, as its scheduler has it; empty if it does."""
+    if pipe.predicts != "epsilon":
+        return ""
+    found = noise_correlation(pipe)
+    if found is None or found >= IS_NOT_NOISE:
+        return ""
+    return (
+        "its UNet does not predict noise: of pure noise its output is another (correlation "
+        f"{found:.2f}, about 1 in a trained one). If it predicts v, {SCHEDULER} must say "
+        '"prediction_type": "v_prediction". A network that was never trained gives this too'
+    )
 
 
 @no_grad
