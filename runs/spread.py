@@ -13,10 +13,10 @@ TAIL = 0.025
 # Numbers that differ by less, relative to their size, differ by rounding alone.
 ROUNDING = 1e-9
 NOTHING = (nan, nan)
-# For people.
+# For people, of detectors' figures.
 RULE = (
-    "no interval: fewer than two prompts, or no spread among them; a share of 0 or 1 has the "
-    "exact one"
+    "no interval: fewer than two prompts, or no spread among them; an AUC or TPR of 0 or 1 has "
+    "the exact one"
 )
 
 
@@ -27,6 +27,9 @@ def is_spread(low: float, high: float) -> bool:
 
 def exact_interval(share: float, n: int) -> tuple[float, float]:
     """(low, high), the 95 % interval of a share of n that is 0 or 1; of another one (nan, nan).
+
+    It takes each of n as one yes or no, so it is wider than a resampled one of prompts with several
+    images, and does not compare with that.
 
     *Source:* Clopper and Pearson, Biometrika 1934, for none and for all of n.
     """

@@ -200,9 +200,10 @@ def intervals(
 
     The prompts of each set are resampled separately. The interval tells how much the figure would
     move with other prompts of the same kinds. There is none, (nan, nan), for a set of one prompt,
-    equal scores, or a figure without spread. A figure that is 0 or 1 in all resamples has the exact
-    interval of a share of the smaller set's prompts: an AUC of 1 says that so many pairs, which
-    share no prompt, are in the right order. Raises ValueError, see `places_of`.
+    equal scores, or a figure without spread. A figure that is 0 or 1 at both percentiles has the
+    exact interval of a share of the smaller set's prompts: an AUC of 1 says that so many pairs,
+    which share no prompt, are in the right order. The accuracy has none: its threshold is the best
+    one, so that it is no share of prompts. Raises ValueError, see `places_of`.
     """
     from scipy.stats import bootstrap
 
@@ -225,7 +226,12 @@ def intervals(
         rng=np.random.default_rng(seed),
     )
     interval = resampled.confidence_interval
-    return [
-        (low, high) if is_spread(low, high) else exact_interval(low, smaller)
-        for low, high in zip(interval.low.tolist(), interval.high.tolist())
-    ]
+    ends = []
+    for figure, low, high in zip(figures, interval.low.tolist(), interval.high.tolist()):
+        if is_spread(low, high):
+            ends.append((low, high))
+        elif figure is Curves.accuracy:
+            ends.append(NOTHING)
+        else:
+            ends.append(exact_interval(low, smaller))
+    return ends

@@ -194,7 +194,8 @@ def test_a_figure_without_spread_has_the_exact_interval_or_none():
     perfect, above, below = [2.0, 3.0, 4.0], [0.0, 1.0], [5.0, 6.0]
     figures = [roc.Curves.auc, roc.Curves.accuracy, lambda curves: curves.tpr_at(0.01, "at_most")]
     low = pytest.approx(0.025**0.5)
-    assert roc.intervals(perfect, above, figures) == [(low, 1.0)] * 3
+    auc, accuracy, tpr = roc.intervals(perfect, above, figures)
+    assert auc == tpr == (low, 1.0) and np.isnan(accuracy).all()  # of the best threshold
     auc, accuracy, tpr = roc.intervals(perfect, below, figures)
     assert auc == tpr == (0.0, pytest.approx(1 - 0.025**0.5))
     assert np.isnan(accuracy).all()  # 0.5, by chance or not
