@@ -92,18 +92,45 @@ def row(x: Line, y: Line, series: str) -> dict:
 
 def series_of(runs: Sequence[Path]) -> dict[Path, str]:
     """What a run's line is of: its method, and general settings in which the runs differ."""
-    configs = {run: RunFolder(run).config() for run in runs}
+    settings = {run: settings_of(run) for run in runs}
+    files = {settings[run]["prompts"]: prompts_of(run) for run in reversed(runs)}
     series = {run: [run.parent.name] for run in runs}
     for name in GENERAL:
-        values = {run: str(config.get(name) or "default") for run, config in configs.items()}
+        values = {run: settings[run][name] for run in runs}
         different = set(values.values())
         if len(different) < 2:
             continue
-        short = {value: value.rstrip("/").rpartition("/")[2] for value in different}
-        told = short if len(set(short.values())) == len(different) else {}
+        named = {value: files[value] if name == "prompts" else value for value in different}
+        short = {value: text.rstrip("/").rpartition("/")[2] for value, text in named.items()}
+        told: dict[str, str] = {}
+        for names in (named, short):
+            told = names if len(set(names.values())) == len(different) else told
         for run, value in values.items():
             series[run].append(f"{name} {told.get(value, value)}")
     return {run: ", ".join(parts) for run, parts in series.items()}
+
+
+def settings_of(run: Path) -> dict[str, str]:
+    """The general settings. Rows, and the prompts by their hash, are as the manifest has them: the
+    same however they were typed.
+    """
+    store = RunFolder(run)
+    manifest = store.manifest() or {}
+    asked = manifest.get("asked", {})
+    settings = store.config() | {name: asked[name] for name in ("start", "end") if name in asked}
+    texts = {name: text_of(settings.get(name)) for name in GENERAL}
+    sha256 = manifest.get("identity", {}).get("prompts_sha256")
+    return texts | ({"prompts": sha256} if sha256 else {})
+
+
+def prompts_of(run: Path) -> str:
+    """The prompt file as it was typed."""
+    return text_of(RunFolder(run).config().get("prompts"))
+
+
+def text_of(value: object) -> str:
+    """A setting as a line's name has it."""
+    return "default" if value is None else str(value)
 
 
 def pick(lines: dict[Path, dict[str, Line]], names: list[str], what: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from memorization_suite.commands import summarize, tradeoff
 from memorization_suite.make_report import main as make_report
 from memorization_suite.metrics.comparison import references_of, titles_of
+from memorization_suite.metrics.tradeoff import series_of as tradeoff_lines
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.table import Result, add_results
 from tests.metrics.conftest import make_run
@@ -233,7 +234,12 @@ def test_a_page_says_what_differs_beside_the_method(make, tmp_path):
 
 def test_a_trade_off_has_a_line_for_each_prompt_file_and_size(make, tmp_path):
     runs = [
-        make("sail", above=name, typed={"prompts": f"/there/{name}.csv", "image_length": size})
+        make(
+            "sail",
+            above=name,
+            prompts_sha256=name,
+            typed={"prompts": f"/there/{name}.csv", "image_length": size},
+        )
         for name, size in (("a", 32), ("b", 64))
     ]
     out = tmp_path / "plot.png"
@@ -242,3 +248,19 @@ def test_a_trade_off_has_a_line_for_each_prompt_file_and_size(make, tmp_path):
     points = (tmp_path / "plot_points.csv").read_text()
     for told in ("image_length 32, prompts a.csv", "image_length 64, prompts b.csv"):
         assert f"sail, {told}" in points
+
+
+def test_settings_that_were_typed_otherwise_are_one_line(make):
+    """A relative path and an absolute one; no --end, and that of all rows."""
+    whole = {"start": 0, "end": 4, "samples": 3}
+    prompts = ("/there/a.csv", "a.csv")
+    runs = [
+        make("sail", above=str(i), asked=whole, typed={"prompts": prompts[i], "end": (None, 4)[i]})
+        for i in range(2)
+    ]
+    assert set(tradeoff_lines(runs).values()) == {"sail"}
+
+
+def test_zero_is_not_the_default(make):
+    runs = [make("sail", above=str(seed), typed={"seed": seed}) for seed in (None, 0)]
+    assert list(tradeoff_lines(runs).values()) == ["sail, seed default", "sail, seed 0"]
