@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +64,11 @@ class Report:
                 named[kind] += QUOTED.findall(line)
         sizes = [tuple(found) for found in SIZES.findall(text)]
         return cls(tuple(named["Missing"]), tuple(sizes), tuple(named["Unexpected"]))
+
+    def but(self, beginnings: tuple[str, ...]) -> Self:
+        """Without the missing tensors whose names begin so."""
+        missing = tuple(name for name in self.missing if not name.startswith(beginnings))
+        return replace(self, missing=missing)
 
     @property
     def is_whole(self) -> bool:

@@ -26,6 +26,10 @@ NOT_CHECKED = (
     "use_onnx",
 )
 
+# Part -> how names of tensors begin that no output uses, and that may be missing: what BERT makes
+# of its first token alone.
+NOT_NEEDED = {"text_encoder": ("pooler.",)}
+
 
 def load_networks(folder: Path, index: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """Part -> network, for all that the index names and the options do not give.
@@ -75,17 +79,20 @@ def load_network(
     if variant and any(f".{variant}" in file.name for file in folder.iterdir()):
         given["variant"] = variant
     given["torch_dtype" if ours else "dtype"] = dtype
-    return checked(kind, f"its {part}", folder, **given)
+    return checked(kind, f"its {part}", folder, not_needed=NOT_NEEDED.get(part, ()), **given)
 
 
-def checked(kind: Any, what: str, place: str | Path, **options: Any) -> Any:
+def checked(
+    kind: Any, what: str, place: str | Path, *, not_needed: tuple[str, ...] = (), **options: Any
+) -> Any:
     """The network of a class that diffusers or transformers load from a folder or hub id.
 
-    what: it is, for people. Raises Incomplete when tensors are missing or have another shape.
+    what: it is, for people. not_needed: how names of tensors begin that may be missing. Raises
+    Incomplete when others are, or have another shape.
     """
     with quiet_reports():
         network, told = kind.from_pretrained(
             place, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    Report.of(told, network).check(what, place)
+    Report.of(told, network).but(not_needed).check(what, place)
     return network
