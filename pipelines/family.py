@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from memorization_suite.pipelines.kinds import Kind, Read, Unknown
 from memorization_suite.pipelines.model_files import every_file
+from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
 from memorization_suite.runs.weights import Incomplete
@@ -70,19 +71,24 @@ def register(name: str, *, title: str, pipelines: tuple[str, ...]):
 @contextmanager
 def can_load(flag: str, model_id: str) -> Iterator[None]:
     """Inside the block any error becomes `Unusable`: the libraries raise a dozen kinds for one
-    fact.
+    fact. Memory that is not enough is none of them.
     """
+    give = f". {GIVE}" if flag == "--model_id" else ""
     try:
         yield
     except Unusable:
         raise
+    except Unknown as error:
+        raise Unusable(f"{error}{give}") from error
     except Incomplete as error:
-        raise Unusable(f"cannot load {flag} {model_id}: {error}. {GIVE}") from error
+        raise Unusable(f"cannot load {flag} {model_id}: {error}{give}") from error
     except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         if Path(model_id).exists():
             where = "it is not complete"
         else:
             where = "it is not on this machine and the hub cannot be reached, or has no such model"
         raise Unusable(
-            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}). {GIVE}"
+            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}){give}"
         ) from error

@@ -12,7 +12,9 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from memorization_suite.commands.image_job import Job
 from memorization_suite.generate_images import main
 from memorization_suite.mitigation import build_mitigation
-from memorization_suite.pipelines.kinds import Kind
+from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.pipelines.family import can_load
+from memorization_suite.pipelines.kinds import Kind, Unknown
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.models import (
     PRESETS,
@@ -117,6 +119,26 @@ def test_an_incomplete_model_is_named(random_sd_folder, tmp_path):
     next((tmp_path / "model" / "unet").glob("*.safetensors")).unlink()
     with pytest.raises(ValueError, match="model: it is not complete"):
         load_pipeline(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError, "^CUDA out of memory$"),
+        (Unknown("my model has no readable a.json"), ValueError, "^my model has no readable a"),
+        (OSError("no file"), ValueError, r"^cannot load --unet_id .*: it is not complete \(OSEr"),
+    ],
+)
+def test_what_a_loader_raises(tmp_path, error, kind, told):
+    """Another UNet is not to be replaced by the embedded model."""
+    with pytest.raises(kind, match=told) as raised, can_load("--unet_id", str(tmp_path)):
+        raise error
+    assert "--model_id" not in str(raised.value)
+
+
+def test_a_path_that_is_not_there_is_named_as_diffusers_does():
+    with pytest.raises(ValueError, match="neither a valid local path nor a valid repo id"):
+        MemorizationPipeline.from_pretrained("a/b/c")
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.name)
