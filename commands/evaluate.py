@@ -13,6 +13,7 @@ from memorization_suite.commands.scored import (
     Scored,
     config_beside,
     files_of,
+    model_beside,
     names_of,
     other_prompts,
     other_settings,
@@ -216,7 +217,8 @@ def read_both(file: Path, name: str, settings: EvaluationSettings) -> Scored:
                 "sets; two files that hold a set each are given with --memorized and --ordinary"
             )
     config = config_beside(file)
-    return Scored(name, sets["mem"], sets["nonmem"], source_names(config), config)
+    sources = source_names(config)
+    return Scored(name, sets["mem"], sets["nonmem"], sources, config, model_beside(file))
 
 
 def read_set(file: Path, key: str, settings: EvaluationSettings) -> list[PromptScore]:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.detect_plan import look_at
+from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.evaluation.score_files import PromptScore
+from memorization_suite.runs.settings import flag_names
 from memorization_suite.runs.store import Store
 
 # Of a detection's config.json: what figures depend on beside the prompts.
@@ -23,6 +25,7 @@ COMPARED = (
     "num_inference_steps",
     "guidance_scale",
     "image_length",
+    "dtype",
     "n_samples_per_prompt",
 )
 
@@ -38,6 +41,8 @@ class Scored:
     sources: tuple[str, str]
     # What else is known of how the scores were made: the detector's config.json.
     config: Mapping[str, Any] = field(default_factory=dict)
+    # The hash of its model, from its manifest; empty if that does not tell.
+    model: str = ""
 
 
 # --- files ---
@@ -97,6 +102,16 @@ def config_beside(file: Path) -> dict[str, Any]:
     return {}
 
 
+def model_beside(file: Path) -> str:
+    """The hash of the model in the manifest beside the scores; empty where there is none."""
+    model = ""
+    if file.name == "scores.csv":
+        with suppress(OSError, ValueError, RecursionError):
+            identity = (Store(file.parent).manifest() or {}).get("identity", {})
+            model = str(identity.get("model_id", ""))
+    return model if model.startswith("sha256 ") else ""
+
+
 def source_names(config: Mapping[str, Any]) -> tuple[str, str]:
     """Prompt sources as a detector's config has them; empty where it does not say."""
     return printable(config.get("prompts", "")), printable(config.get("nonmem_prompts", ""))
@@ -127,15 +142,43 @@ def other_settings(detections: Sequence[Scored]) -> list[str]:
     for other in detections[1:]:
         differing = []
         for name in COMPARED:
-            ours, theirs = first.config.get(name), other.config.get(name)
-            if None not in (ours, theirs) and ours != theirs:
-                differing.append(f"{name} {printable(theirs)} and {printable(ours)}")
+            if are_alike(first, other, name):
+                continue
+            ours, theirs = (one.config.get(name) for one in (first, other))
+            if ours == theirs:  # two models were at one place
+                ours, theirs = first.model, other.model
+            differing.append(f"{name} {printable(theirs)} and {printable(ours)}")
         if differing:
             warnings.append(
                 f"{other.name} was not scored as {first.name} ({', '.join(differing)}): their "
                 "figures are not comparable"
             )
     return warnings
+
+
+def are_alike(first: Scored, other: Scored, name: str) -> bool:
+    """Whether a setting of two detectors is one, or does not matter, as far as the files tell."""
+    if name == "model_id" and first.model and other.model:
+        return first.model == other.model
+    if name == "guidance_scale" and (reads_first_step(first) or reads_first_step(other)):
+        return True
+    ours, theirs = first.config.get(name), other.config.get(name)
+    return None in (ours, theirs) or ours == theirs
+
+
+def reads_first_step(scored: Scored) -> bool:
+    """Whether a detector looks at the first step alone, which does not know the guidance."""
+    name = scored.config.get("detector")
+    total = scored.config.get("num_inference_steps")
+    if name not in DETECTORS or not isinstance(total, int):
+        return False
+    own = flag_names(DETECTORS[name])
+    try:
+        settings = {key: value for key, value in scored.config.items() if key in own}
+        detector = build_detector(name, **settings)
+    except ValueError:  # of another version
+        return False
+    return detector.steps(total) == 1 and not detector.needs_final
 
 
 def differ(ours: Sequence[PromptScore], theirs: Sequence[PromptScore]) -> bool:

@@ -16,6 +16,7 @@ from memorization_suite.detection.evaluation import roc
 from memorization_suite.detection.evaluation.roc_plots import file_stems
 from memorization_suite.detection.evaluation.summary import SWAPPED, report_line, summarize
 from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.store import SCHEMA
 from tests.detect import scalars
 
 CAPTIONS = [f'prompt "{i}", of nothing' for i in range(30)]
@@ -197,6 +198,34 @@ def test_detectors_of_other_models_or_samplers_are_not_compared_silently(folders
         "attention was not scored as noise_norm (num_inference_steps 20 and 50): their figures are "
         "not comparable\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("models", "configs", "told"),
+    [
+        ("aa", [{"model_id": "models/sd"}, {"model_id": "/there/models/sd"}], ""),
+        ("ab", [{"model_id": "sd"}, {"model_id": "sd"}], "model_id sha256 b and sha256 a"),
+        ("aa", [{"dtype": "fp32"}, {"dtype": "bf16"}], "dtype bf16 and fp32"),
+        ("aa", [{"guidance_scale": 7.5, "num_steps": 1}, {"guidance_scale": 3.0}], ""),
+        (
+            "aa",
+            [{"guidance_scale": 7.5, "num_steps": 2}, {"guidance_scale": 3.0, "num_steps": 2}],
+            "guidance_scale 3.0 and 7.5",
+        ),
+    ],
+)
+def test_what_detectors_are_compared_by(tmp_path, capsys, models, configs, told):
+    """The model's content, the precision, and the guidance only beyond the first step."""
+    folders = [write_scores(tmp_path / name, *scores(2.0)) for name in ("one", "two")]
+    for folder, model, config in zip(folders, models, configs):
+        made = {"detector": "noise_norm", "num_inference_steps": 50} | config
+        (folder / "config.json").write_text(json.dumps(made), encoding="utf-8")
+        identity = {"model_id": f"sha256 {model}", "detector": "noise_norm"}
+        manifest = {"schema": SCHEMA, "identity": identity, "environments": [], "finished": "2030"}
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert main([str(folder) for folder in folders]) == 0
+    error = capsys.readouterr().err
+    assert (f"two was not scored as one ({told})" in error) == bool(told)
 
 
 @pytest.mark.parametrize("wrong", ["sign", "sets"])
