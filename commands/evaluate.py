@@ -283,10 +283,7 @@ def rows_of(
     rows = []
     for kind, scores in groups.items():
         figures = summarize(scores_of(scores), ordinary, settings.rule, fprs, settings.seed)
-        row = {"detector": scored.name, "type": kind, **sources, **figures}
-        if settings.rule in CAVEATS:
-            row["rule_is"] = CAVEATS[settings.rule]
-        rows.append(row)
+        rows.append({"detector": scored.name, "type": kind, **sources, **figures})
     return rows
 
 

@@ -19,7 +19,7 @@ def check_finite(run: Run, flag: str = "--gen_folder") -> None:
         raise ValueError(
             f"{flag} {run.folder}: none of the {len(run.files)} images is finite (column finite of "
             "its images.csv), so that there is nothing to score. Make the run again with a model "
-            "or a --dtype whose numbers stay finite, and --overwrite"
+            "or a --dtype whose numbers stay finite"
         )
 
 

@@ -23,9 +23,9 @@ from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
+from memorization_suite.runs.text import first_of
 
 MANY = 10  # runs that take a while to read
-NAMED = 4  # runs in a remark
 # Columns of images.csv that a page has the means of.
 COSTS = ("unet_evals", "seconds")
 # Folders of a store in which no other one lies.
@@ -263,7 +263,7 @@ def comparable(runs: list[Reported]) -> tuple[list[Reported], list[str]]:
     return equal, reasons
 
 
-def remarks(runs: list[Reported], named: Path | None = None) -> list[str]:
+def differences_told(runs: list[Reported], named: Path | None = None) -> list[str]:
     """What differs beside the method between runs of equal seeds and what they compare with, a line
     for all of which it is the same. named: what all compare with.
     """
@@ -274,15 +274,9 @@ def remarks(runs: list[Reported], named: Path | None = None) -> list[str]:
         if differing:
             lines.setdefault((titles[other], differing), []).append(titles[run])
     return [
-        f"{enumerated(alike)} beside {reference}: {differing}"
+        f"{first_of(alike)} beside {reference}: {differing}"
         for (reference, differing), alike in lines.items()
     ]
-
-
-def enumerated(titles: list[str]) -> str:
-    """The first of many names, and how many more there are."""
-    more = len(titles) - NAMED
-    return ", ".join(titles[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def columns(runs: list[Reported]) -> list[tuple[str, str]]:
@@ -314,7 +308,7 @@ def score_rows(reported: Reported) -> Iterator[dict]:
         }
 
 
-def first_of(quantities: Iterable[Quantity], runs: list[Reported]) -> Quantity | None:
+def first_quantity(quantities: Iterable[Quantity], runs: list[Reported]) -> Quantity | None:
     """The first quantity that a run has for its images."""
     for quantity in quantities:
         if any(quantity.name in reported.scores for reported in runs):

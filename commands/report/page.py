@@ -17,8 +17,8 @@ from memorization_suite.commands.report.gather import (
     Reported,
     columns,
     comparable,
-    first_of,
-    remarks,
+    differences_told,
+    first_quantity,
     splits,
 )
 from memorization_suite.metrics.base import Quantity, quantities_of
@@ -85,7 +85,7 @@ def render(
         gallery=Gallery(equal, references, limits).content(),
         marks=[line for reported in runs for line in reported.marks.lines(reported.title)],
         notes=notes,
-        remarks=remarks(equal, reference),
+        remarks=differences_told(equal, reference),
     )
 
 
@@ -238,8 +238,8 @@ class Gallery:
         alignments = sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
         # The quantities below a picture, and their values by image for each run.
         with_threshold = [quantity for quantity in quantities_of("copy") if quantity.thresholds]
-        self.copy = first_of(with_threshold, self.runs)
-        self.aligned = first_of(alignments, self.runs)
+        self.copy = first_quantity(with_threshold, self.runs)
+        self.aligned = first_quantity(alignments, self.runs)
         self.copies = self.values(self.copy)
         self.alignments = self.values(self.aligned)
 

@@ -169,10 +169,9 @@ def test_what_the_rule_nearest_reads_is_said(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "] at 1.39%" in said and "the interval may reach from 0 to 1" in said
     (row,) = table(out / "evaluation.csv")
-    assert float(row["fpr_at_0.01"]) == 1 / 72 and row["rule_is"] in said
+    assert float(row["fpr_at_0.01"]) == 1 / 72 and row["rule"] == "nearest"
     assert main([str(folder), "--out", str(out)]) == 0
     assert "may reach" not in capsys.readouterr().out
-    assert "rule_is" not in table(out / "evaluation.csv")[0]
 
 
 def test_rates_that_differ_late_have_a_column_each(folders, tmp_path):
