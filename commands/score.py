@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
-from memorization_suite.metrics.comparison import closest, settings_apart
+from memorization_suite.metrics.comparison import closest, settings_apart, unsure_of
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, contents_of
@@ -254,7 +254,13 @@ def captions_cut(job: Job, scores: Sequence[Score]) -> list[str]:
 def say_otherwise(run: Run, unmitigated: Run, say: Say) -> None:
     """Says what differs beside the method from the run to compare with."""
     differing = settings_apart(run.folder, unmitigated.folder)
-    if differing:
+    unsure = unsure_of(run.folder, unmitigated.folder)
+    if unsure and differing == unsure:
+        say(
+            f"--unmitigated {unmitigated.folder} may be of another model "
+            f"({', '.join(differing)}): if it is not, the change is not the method's alone"
+        )
+    elif differing:
         hashed = made_otherwise(run.folder, unmitigated.folder)
         variant = ", and the variant of its scores ends in @ and a hash" if hashed else ""
         say(

@@ -168,7 +168,7 @@ def are_alike(first: Scored, other: Scored, name: str) -> bool:
 
 def reads_first_step(scored: Scored) -> bool:
     """Whether a detector looks at the first step alone, which does not know the guidance."""
-    name = scored.config.get("detector")
+    name = str(scored.config.get("detector", ""))
     total = scored.config.get("num_inference_steps")
     if name not in DETECTORS or not isinstance(total, int):
         return False

@@ -222,3 +222,16 @@ def test_the_line_is_among_the_notes_of_the_function(run, patches_file):
     picture(4321, (60, 50)).save(gt_of(run) / "100" / "0.png")
     notes = score_command.score(run, ["copy"], gt_folder=gt_of(run)).notes
     assert any("are taken out of results.csv" in line for line in notes)
+
+
+def test_an_unmitigated_run_that_may_be_of_another_model_is_told(run, tmp_path, capsys):
+    """A hub id and a hash do not compare, but were typed otherwise."""
+    other = make_run(tmp_path / "runs" / "batch_wise" / "g7_seed2", prompts_of(run), seed=1)
+    for each, model, typed in ((other, "sha256 1", "models/mine"), (run, "a/b@0123", "a/b")):
+        note(each, model_id=model)
+        config = json.loads((each.path / "config.json").read_text())
+        (each.path / "config.json").write_text(json.dumps(config | {"model_id": typed}))
+    argv = ["--gen_folder", str(other.path), "--unmitigated", str(run.path), "--quiet"]
+    assert run_script(CHANGE, [*argv, "--metrics", "feature_change"]) == 0
+    told = "may be of another model (model_id models/mine and a/b, which may be the same)"
+    assert told in capsys.readouterr().err
