@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
-from memorization_suite.metrics.comparison import closest, settings_apart, unsure_of
+from memorization_suite.metrics.comparison import settings_apart, unsure_of
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, contents_of
@@ -28,15 +27,15 @@ from memorization_suite.metrics.runs import (
     open_run,
 )
 from memorization_suite.metrics.scores import Score
+from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.metrics.text_reader import cut_lines
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.claims import Claim, TakenAway, alone
-from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.library_warnings import hearing
-from memorization_suite.runs.progress import Progress, next_step
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.shards import WHOLE, Shard, parse_shard
 from memorization_suite.runs.table import (
@@ -51,53 +50,6 @@ if TYPE_CHECKING:
     import pandas
 
 Say = Callable[[str], None]
-# Of --help -> general flags below it.
-HEADINGS = {
-    "run": (
-        "gen_folder",
-        "prompts",
-        "num_samples",
-        "incomplete",
-        "gt_folder",
-        "masks",
-        "unmitigated",
-    ),
-    "work": ("device", "batch_size", "shard", "require", "quiet"),
-}
-# What metrics compare with -> the general flag that only they read.
-FLAGS_OF = {"references": "masks", "unmitigated": "unmitigated"}
-
-
-@dataclass(frozen=True)
-class Script:
-    """A command that scores a run."""
-
-    name: str
-    description: str
-    # What it computes, unless --metrics names others.
-    metrics: tuple[str, ...]
-    # The end of --help: flags of commands to copy.
-    examples: tuple[str, ...]
-
-
-COPIES = Script(
-    "compute_sscd_orig_clip_score.py",
-    "Copy similarity and text alignment of a run.",
-    metrics=("sscd", "clip", "copy", "localized", "alignment"),
-    examples=("--gen_folder RUN", "--gen_folder RUN --metrics sscd copy"),
-)
-PREFERENCE = Script(
-    "compute_lpips_imagereward.py",
-    "Diversity and preference of a run.",
-    metrics=("lpips", "image_reward", "diversity", "quality"),
-    examples=("--gen_folder RUN", "--gen_folder RUN --metrics lpips --num_samples 4"),
-)
-CHANGE = Script(
-    "compute_diversity.py",
-    "Change against the unmitigated run, and diversity among seeds.",
-    metrics=("sscd_change", "feature_change"),
-    examples=("--gen_folder RUN --unmitigated RUN0",),
-)
 
 
 @dataclass
@@ -295,6 +247,14 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
     return Job(settings, typed, run, gt_folder, masks, unmitigated)
 
 
+def no_metric(name: str) -> ValueError:
+    """The error for a name that no metric has; a number of one is told whose it is."""
+    for metric in METRICS.values():
+        if any(quantity.name == name for quantity in metric.quantities):
+            return ValueError(f"{name} is a number of the metric {metric.name}: name that one")
+    return unknown_name("metric", name, METRICS)
+
+
 def kind(row: Result | Score) -> tuple[str, str]:
     """What it is a value of."""
     return row.quantity, row.variant
@@ -486,93 +446,3 @@ def headlines(metrics: Sequence[Metric], results: Sequence[Result]) -> list[str]
                 values = list(by_prompt(values_of(rows)).values())
                 lines.append(f"{quantity.title}{metric.figure(values)}")
     return lines
-
-
-# --- the command line ---
-
-
-def build_parser(script: Script, argv: list[str]) -> Parser:
-    """The general flags, and those of the metrics that are asked for."""
-    early = Parser(script.name, argv=argv, add_help=False)
-    add_choice(early, script)
-    names = early.parse_known_args(argv)[0].metrics
-    for name in names:
-        if name not in METRICS:
-            early.exit(2, f"{script.name}: {no_metric(name)}\n")
-    door = f"metrics/{script.name}"
-    epilog = examples(
-        *(f"{door} {flags}" for flags in script.examples),
-        more=f"RUN: a folder that generate_images.py made. Metrics: {', '.join(METRICS)}.",
-    )
-    usage = f"{script.name} --gen_folder RUN [flags]"
-    parser = Parser(script.name, script.description, usage=usage, epilog=epilog)
-    against = {METRICS[name].against for name in names}
-    unread = [flag for what, flag in FLAGS_OF.items() if what not in against]
-    add_choice(parser, script)
-    add_flags(parser, Scoring, without=unread, headings=HEADINGS)
-    with_used = dict.fromkeys(each for name in names for each in (*METRICS[name].uses, name))
-    known: set[str] = set()
-    for name in with_used:
-        options = [option for option in flags(METRICS[name]) if option.name not in known]
-        group = parser.add_argument_group(f"flags of {name}") if options else parser
-        for option in options:
-            add_flag(group, option)
-        known.update(option.name for option in options)
-    return parser
-
-
-def no_metric(name: str) -> ValueError:
-    """The error for a name that no metric has; a number of one is told whose it is."""
-    for metric in METRICS.values():
-        if any(quantity.name == name for quantity in metric.quantities):
-            return ValueError(f"{name} is a number of the metric {metric.name}: name that one")
-    return unknown_name("metric", name, METRICS)
-
-
-def add_choice(parser: Parser, script: Script) -> None:
-    """The flag that chooses metrics."""
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=script.metrics,
-        metavar="METRIC",
-        help=f"what to compute (default {' '.join(script.metrics)})",
-    )
-
-
-def run_script(script: Script, argv: list[str] | None = None) -> int:
-    """The command line of a script. Returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    typed = build_parser(script, argv).typed(argv)
-    names = list(dict.fromkeys(typed.pop("metrics")))
-    general, special = split(typed, Scoring, more=flag_owners(METRICS))
-
-    def work() -> None:
-        settings = Scoring(**general)
-        table = compute(names, settings, special, say=say, script=script.name)
-        if table.missing:
-            return
-        for line in table.headlines:
-            print(line)
-        table.check(settings.require)
-        print(table)
-        next_step(following(settings), settings.quiet)
-
-    return command(script.name, work)
-
-
-def following(settings: Scoring) -> list[str]:
-    """What one would type next: a page of the run, after the unmitigated one that goes with it."""
-    run = settings.gen_folder
-    scored = [
-        file.parent for file in run.resolve().parent.parent.glob("no_mitigation/*/results.csv")
-    ]
-    plain = closest(run, sorted(scored))
-    runs = dict.fromkeys([*filter(None, [plain]), run.resolve()])
-    typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []
-    return ["python", "make_report.py", *map(str, runs), *typed]
-
-
-def say(line: str) -> None:
-    """A note for people."""
-    print(line, file=sys.stderr)

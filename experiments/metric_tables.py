@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from memorization_suite.commands.distances import networks
-from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE
 from memorization_suite.metrics.base import METRICS, Job, Metric, Quantity, Scoring
 from memorization_suite.metrics.checkpoints import Checkpoint
+from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
 from memorization_suite.runs.settings import flags, number_text
 from memorization_suite.runs.text import markdown_table
 

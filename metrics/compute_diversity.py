@@ -10,6 +10,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # this checkout's suite comes first
-    from memorization_suite.commands.score import CHANGE, run_script
+    from memorization_suite.commands.score_scripts import run_script
+    from memorization_suite.metrics.scripts import CHANGE
 
     sys.exit(run_script(CHANGE))

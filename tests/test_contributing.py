@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from memorization_suite import ROOT, detect_memorization, generate_images
-from memorization_suite.commands.score import PREFERENCE, run_script
+from memorization_suite.commands.score_scripts import run_script
+from memorization_suite.metrics.scripts import PREFERENCE
 from tests.recipes import recipe
 
 SMALL = ["--model_id", "tiny", "--end", "2", "-n", "2", "-b", "2", "--quiet"]

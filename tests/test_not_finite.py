@@ -15,7 +15,8 @@ from memorization_suite.commands.generate import generate, warnings
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.image_job import mark
 from memorization_suite.commands.report import report
-from memorization_suite.commands.score import COPIES, run_script, score
+from memorization_suite.commands.score import score
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.commands.spectrum import mean_text
 from memorization_suite.commands.summarize import main as summarize_main
 from memorization_suite.commands.sweeps.sweep import plan_sweep, sweep
@@ -23,6 +24,7 @@ from memorization_suite.commands.tradeoff import plot_tradeoff
 from memorization_suite.detection.stability import measure
 from memorization_suite.metrics.base import Metric
 from memorization_suite.metrics.base import register as register_metric
+from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.metrics.summary import summarize
 from memorization_suite.mitigation.base import Adjustment, Mitigation, register
 from memorization_suite.mitigation.nemo.measures import scaled_maps

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from memorization_suite.commands.score import PREFERENCE, run_script
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.generate_images import main
+from memorization_suite.metrics.scripts import PREFERENCE
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import write_csv
 from tests.cli.helpers import KEYS, copied, images, rows

@@ -6,22 +6,23 @@ import shlex
 import pytest
 
 from memorization_suite import detect_memorization, generate_images, make_report, sweep
-from memorization_suite.commands import score
+from memorization_suite.commands import score_scripts
 from memorization_suite.commands.detect_plan import Request as Detection
 from memorization_suite.commands.generate_plan import Request, plan
 from memorization_suite.commands.settings import HEADINGS
 from memorization_suite.metrics.base import Scoring
+from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
 from memorization_suite.runs.settings import flag_names
 
-SCRIPTS = {f"metrics/{script.name}": script for script in (score.COPIES, score.PREFERENCE)}
-SCRIPTS[f"metrics/{score.CHANGE.name}"] = score.CHANGE
+SCRIPTS = {f"metrics/{script.name}": script for script in (COPIES, PREFERENCE)}
+SCRIPTS[f"metrics/{CHANGE.name}"] = CHANGE
 DOORS = ["generate_images.py", "detect_memorization.py", "sweep.py", "make_report.py", *SCRIPTS]
 
 
 def parser_of(door: str, argv: list[str]):
     """The parser of a command, and the arguments that are left for it."""
     if door in SCRIPTS:
-        return score.build_parser(SCRIPTS[door], argv), argv
+        return score_scripts.build_parser(SCRIPTS[door], argv), argv
     if door == "make_report.py":
         return make_report.build_parser(), argv
     if argv and argv[0] in detect_memorization.SUBCOMMANDS:
@@ -79,7 +80,9 @@ def test_the_examples_on_the_embedded_model_are_planned(tmp_path, monkeypatch):
 def test_every_general_flag_has_its_heading():
     known = {name for names in HEADINGS.values() for name in names}
     assert known == {*flag_names(Request), *flag_names(Detection)}
-    assert {name for names in score.HEADINGS.values() for name in names} == {*flag_names(Scoring)}
+    assert {name for names in score_scripts.HEADINGS.values() for name in names} == {
+        *flag_names(Scoring)
+    }
 
 
 def test_headings_are_shown_where_there_are_flags():

@@ -15,11 +15,12 @@ from memorization_suite import tiny
 from memorization_suite.commands import summarize
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
-from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE, run_script
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.commands.sheet import GAP, SIDE, TITLE, run_sheet
 from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.realism import realism
+from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
 from memorization_suite.metrics.subject import logits_of, subject_probability
 from memorization_suite.runs.table import read_results
 from tests.reference import scores as plain

@@ -7,17 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memorization_suite.commands import score
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.metrics import lpips_diversity
 from memorization_suite.metrics.image_reward import ImageReward, check_depth, load_blip, renamed
 from memorization_suite.metrics.lpips_diversity import check_heads
+from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.runs.table import read_results
 from memorization_suite.runs.weights import Incomplete
 
 
 def refused(capsys, run, script, *flags) -> str:
     """The last line of a script that scores nothing."""
-    assert score.run_script(script, ["--gen_folder", str(run.path), *map(str, flags)]) == 2
+    assert run_script(script, ["--gen_folder", str(run.path), *map(str, flags)]) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error and not read_results(run.path)
     return error.splitlines()[-1]
@@ -51,7 +52,7 @@ def prefixed(state: dict) -> dict:
 def test_alexnet(run, alexnet_file, tmp_path, capsys, change, told):
     file = tmp_path / "alexnet.pth"
     torch.save(change(torch.load(alexnet_file, weights_only=True)), file)
-    line = refused(capsys, run, score.PREFERENCE, "--alexnet", file)
+    line = refused(capsys, run, PREFERENCE, "--alexnet", file)
     assert f"AlexNet is not complete: {file} " in line and told in line
 
 
@@ -70,7 +71,7 @@ def test_the_heads_in_the_package_of_lpips(tmp_path, monkeypatch):
 def test_clip(run, clip_file, tmp_path, capsys):
     file = tmp_path / "clip.safetensors"
     save_file(without(load_file(clip_file), "text_projection", "ln_final.bias"), file)
-    line = refused(capsys, run, score.COPIES, "--metrics", "clip", "--clip_checkpoint", file)
+    line = refused(capsys, run, COPIES, "--metrics", "clip", "--clip_checkpoint", file)
     told = "lacks 2 tensors (text_projection, ln_final.bias)"
     assert f"{file} is no whole open_clip's ViT-B-32: it {told}" in line
 
@@ -79,7 +80,7 @@ def test_image_reward(run, reward_file, reward_state, tokenizer_folder, tmp_path
     torch.save(without(reward_state, "mlp.layers.7.weight"), tmp_path / "reward.pt")
     flags = ("--image_reward_checkpoint", tmp_path / "reward.pt")
     flags += ("--image_reward_tokenizer", tokenizer_folder, "--metrics", "image_reward")
-    line = refused(capsys, run, score.PREFERENCE, *flags)
+    line = refused(capsys, run, PREFERENCE, *flags)
     assert "reward.pt lacks 1 tensor (head.7.weight)" in line
 
 
@@ -124,5 +125,5 @@ def test_torchscript_of_sscd(run, sscd_file, tmp_path, capsys):
         for name in {*names, last} - {lost}:
             part.writestr(name, whole.read(name))
     flags = ("--metrics", "sscd", "--sscd_checkpoint", file, "--gt_folder", tmp_path / "gt")
-    line = refused(capsys, run, score.COPIES, *flags)
+    line = refused(capsys, run, COPIES, *flags)
     assert "cannot be loaded as a TorchScript SSCD model" in line

@@ -10,7 +10,8 @@ import pytest
 
 from memorization_suite import ROOT, generate_images, make_report, tiny
 from memorization_suite.commands import distances, summarize, tradeoff
-from memorization_suite.commands.score import CHANGE, COPIES, PREFERENCE, run_script
+from memorization_suite.commands.score_scripts import run_script
+from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "tiny" / "weights" / "tiny" / "unet").is_dir(), reason="no embedded model"

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from memorization_suite.commands import score as score_command
-from memorization_suite.commands.score import CHANGE, run_script
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.download.assets import path_of
 from memorization_suite.metrics.base import METRICS, is_against
 from memorization_suite.metrics.image_reward import ImageRewardMetric
+from memorization_suite.metrics.scripts import CHANGE
 from memorization_suite.metrics.sscd import SscdMetric
 from memorization_suite.runs import hashes
 from memorization_suite.runs.files import sha256_of

@@ -13,10 +13,12 @@ import pytest
 
 from memorization_suite.commands import score as score_command
 from memorization_suite.commands.report import report
-from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
+from memorization_suite.commands.score import score
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.metrics import pictures, runs
 from memorization_suite.metrics.intervals import average
 from memorization_suite.metrics.pieces import contents_of
+from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.runs.claims import alone
 from memorization_suite.runs.table import RESULTS, Result, add_results, put_results, read_results
 from tests.metrics.conftest import make_run, picture

@@ -11,7 +11,8 @@ import pytest
 
 from memorization_suite import ROOT, make_report
 from memorization_suite.commands import summarize, tradeoff
-from memorization_suite.commands.score import COPIES, PREFERENCE, run_script, score
+from memorization_suite.commands.score import score
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.metrics.base import (
     METRICS,
     quantities_of,
@@ -19,6 +20,7 @@ from memorization_suite.metrics.base import (
     setting_text,
 )
 from memorization_suite.metrics.intervals import share_of_copies
+from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.metrics.summary import summarize as lines_of
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.plugins import load_plugin

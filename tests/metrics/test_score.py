@@ -2,7 +2,9 @@
 
 import pytest
 
-from memorization_suite.commands.score import COPIES, run_script, score
+from memorization_suite.commands.score import score
+from memorization_suite.commands.score_scripts import run_script
+from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.metrics.summary import summarize
 from memorization_suite.runs.table import Result, read_results
 from tests.metrics.test_scripts import gt_of

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memorization_suite.commands.score import COPIES, PREFERENCE, run_script
+from memorization_suite.commands.score_scripts import run_script
+from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.runs import Key
 from memorization_suite.runs.files import sha256_of
 from memorization_suite.runs.table import read_results

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from memorization_suite.commands import distances, summarize
-from memorization_suite.commands.score import CHANGE, run_script
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.metrics.fid import kernel
+from memorization_suite.metrics.scripts import CHANGE
 from memorization_suite.metrics.summary import Prompts, clusters, line, text_of
 from memorization_suite.metrics.summary import summarize as lines_of
 from memorization_suite.runs.table import Result, add_results, read_results

@@ -13,8 +13,9 @@ import pytest
 
 from memorization_suite.commands.report import report as write_page
 from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
-from memorization_suite.commands.score import COPIES, run_script
+from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.make_report import main
+from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.table import Result, add_results
