@@ -153,7 +153,7 @@ def measure(
     """
     images = len(norms["update"])
     if images < 2:
-        raise ValueError(f"statistics need norms of at least two images, not of {images}")
+        raise ValueError(f"statistics need finite norms of at least two images, not of {images}")
     whole = torch.stack([values.isfinite().all(1) for values in norms.values()]).all(0)
     broken = images - int(whole.sum())
     if broken:

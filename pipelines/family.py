@@ -89,6 +89,7 @@ def can_load(flag: str, model_id: str) -> Iterator[None]:
             where = "it is not complete"
         else:
             where = "it is not on this machine and the hub cannot be reached, or has no such model"
+            give = f". {GIVE}"
         raise Unusable(
             f"cannot load {flag} {model_id}: {where} ({type(error).__name__}){give}"
         ) from error

@@ -37,6 +37,8 @@ PASSED_OVER = (
     # torchvision, to the package lpips, which builds an AlexNet that the suite then fills.
     "The parameter 'pretrained' is deprecated since",
     "Arguments other than a weight enum or `None` for 'weights' are deprecated",
+    # The hub; that a folder cannot be fetched anew is said.
+    "Returning existing local_dir",
     # The hub, to diffusers.
     "The `local_dir_use_symlinks` argument is deprecated",
     # matplotlib; a character of a caption that the font lacks is drawn as a box.

@@ -47,7 +47,7 @@ def test_a_run_that_was_killed_goes_on(
             job.folder.save_image(min(wanted), Image.new("RGB", (32, 32)))
             raise KeyboardInterrupt
         saved.append(wanted)
-        save(job, made, wanted)
+        return save(job, made, wanted)
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "save_images", save_or_stop)

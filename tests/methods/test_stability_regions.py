@@ -104,12 +104,10 @@ def test_statistics_and_the_score():
     assert made.clamped("latent", 0, torch.tensor([0.1]), 100.0).tolist() == pytest.approx(
         [0.1]
     )  # a length is never negative
-    for bad in (
-        {name: values[:1] for name, values in norms.items()},
-        norms | {"update": torch.tensor([[1.0, torch.nan], [1.0, 1.0]])},
-    ):
-        with pytest.raises(ValueError, match="finite norms of at least two images"):
-            measure(bad, {}, {})
+    with pytest.raises(ValueError, match="finite norms of at least two images, not of 1"):
+        measure({name: values[:1] for name, values in norms.items()}, {}, {})
+    with pytest.raises(ValueError, match="norms of 1 of 2 images are not finite"):
+        measure(norms | {"update": torch.tensor([[1.0, torch.nan], [1.0, 1.0]])}, {}, {})
 
 
 # corrections
