@@ -162,7 +162,9 @@ def test_four_pieces_at_once_and_one_killed(base, generate, tmp_path):
 
     def start(number):
         command = [sys.executable, "generate_images.py", *base, "--output_path", str(out)]
-        return subprocess.Popen([*command, "-b", "1", "--shard", f"{number}/4"], cwd=ROOT)
+        threads = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on it
+        piece = ["-b", "1", "--shard", f"{number}/4"]
+        return subprocess.Popen([*command, *piece], cwd=ROOT, env=threads)
 
     started = {number: start(number) for number in (1, 2, 3, 4)}
     deadline = time.monotonic() + 300
