@@ -22,12 +22,20 @@ from memorization_suite import (
     sweep,
     tiny,
 )
-from memorization_suite.commands import distances, fetch, neurons, score, summarize, tradeoff
+from memorization_suite.commands import (
+    distances,
+    fetch,
+    neurons,
+    score_scripts,
+    summarize,
+    tradeoff,
+)
 from memorization_suite.commands import generate_plan as generation
 from memorization_suite.commands.sweeps.file import read_sweep
 from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.experiments import cost, gpu_check
 from memorization_suite.metrics.base import METRICS
+from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
 from tests.documents import ROOT, Block, documents, read_document
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,9 +108,9 @@ for argv in GENERATION:
         OF_TINY.append(argv)
 FETCHED = [argv for argv in GENERATION if any(word.startswith("models/") for word in argv)]
 SCORES = {
-    "metrics/compute_sscd_orig_clip_score.py": score.COPIES,
-    "metrics/compute_lpips_imagereward.py": score.PREFERENCE,
-    "metrics/compute_diversity.py": score.CHANGE,
+    "metrics/compute_sscd_orig_clip_score.py": COPIES,
+    "metrics/compute_lpips_imagereward.py": PREFERENCE,
+    "metrics/compute_diversity.py": CHANGE,
 }
 FIXED = {
     "mitigation/nemo/localize_neurons.py": neurons,
@@ -124,7 +132,7 @@ def parser_of(argv: list[str]):
     """(the parser of a command, the arguments that are left for it)."""
     script, *rest = argv
     if script in SCORES:
-        return score.build_parser(SCORES[script], rest), rest
+        return score_scripts.build_parser(SCORES[script], rest), rest
     if script in FIXED:
         return FIXED[script].build_parser(), rest
     if script == "detect_memorization.py" and rest and rest[0] in detect_memorization.SUBCOMMANDS:

@@ -7,11 +7,12 @@ import pytest
 
 import memorization_suite.pipelines.loading
 from memorization_suite import detect_memorization, generate_images, make_report, sweep
-from memorization_suite.commands import image_job, score
+from memorization_suite.commands import image_job, score_scripts
 from memorization_suite.commands.settings import prompt_sets, what_fetches
 from memorization_suite.commands.sweeps.status import Status
 from memorization_suite.commands.sweeps.sweep import Outcome
 from memorization_suite.metrics.base import Scoring
+from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.pipelines.family import Unusable
 
 SCORES = ["set,prompt_index,prompt,sample_index,score"]
@@ -39,7 +40,7 @@ def test_a_run_says_what_it_does_and_what_is_next(spoken, tmp_path, capsys):
     assert "\nabout 1 s (0." in error and "\r" not in error
     script, *argv = following(error)
     assert script.endswith("metrics/compute_sscd_orig_clip_score.py")
-    assert score.run_script(score.COPIES, argv) == 0
+    assert score_scripts.run_script(COPIES, argv) == 0
     script, *argv = following(capsys.readouterr().err)
     assert script.endswith("make_report.py")
     page = tmp_path / "page.html"
@@ -74,18 +75,18 @@ def test_a_page_begins_with_the_unmitigated_run(whole, tmp_path, monkeypatch):
     for run in runs:
         run.mkdir(parents=True)
         (run / "manifest.json").write_text((whole() / "manifest.json").read_text())
-    assert score.following(Scoring(gen_folder=runs[1])) == [
+    assert score_scripts.following(Scoring(gen_folder=runs[1])) == [
         "python",
         "make_report.py",
         str(runs[1]),
     ]
     (runs[0] / "results.csv").touch()
-    assert score.following(Scoring(gen_folder=runs[1])) == [
+    assert score_scripts.following(Scoring(gen_folder=runs[1])) == [
         "python",
         "make_report.py",
         *map(str, runs),
     ]
-    assert score.following(Scoring(gen_folder=runs[0])) == [
+    assert score_scripts.following(Scoring(gen_folder=runs[0])) == [
         "python",
         "make_report.py",
         str(runs[0]),
