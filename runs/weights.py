@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from memorization_suite.runs.notices import say
+from memorization_suite.runs.text import first_of
 
 # How many tensors a message names.
 NAMED = 3
@@ -79,15 +80,15 @@ class Report:
         """What is not as it should be, as the end of a sentence about the file."""
         found = []
         if self.missing:
-            found.append(f"lacks {counted(self.missing, 'tensor')}")
+            found.append(f"lacks {tensors(self.missing, 'tensor')}")
         if self.mismatched:
             shapes = [
                 f"{name} is {list_of(ours)} in place of {list_of(wanted)}"
                 for name, ours, wanted in self.mismatched
             ]
-            found.append(f"has {counted(shapes, 'tensor of another shape')}")
+            found.append(f"has {tensors(shapes, 'tensor of another shape')}")
         if self.unexpected:
-            found.append(f"has {counted(self.unexpected, 'unexpected tensor')}")
+            found.append(f"has {tensors(self.unexpected, 'unexpected tensor')}")
         return ", and ".join(found)
 
     def check(self, what: str, place: str | Path) -> None:
@@ -119,13 +120,10 @@ def is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
-def counted(names: Iterable[str], what: str) -> str:
+def tensors(names: Sequence[str], what: str) -> str:
     """`2 tensors (a, b)`; of many the first few."""
-    every = list(names)
-    shown = ", ".join(every[:NAMED])
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    plural = what if len(every) == 1 else what.replace("tensor", "tensors")
-    return f"{len(every)} {plural} ({shown}{more})"
+    plural = what if len(names) == 1 else what.replace("tensor", "tensors")
+    return f"{len(names)} {plural} ({first_of(names, NAMED)})"
 
 
 def list_of(shape: Any) -> str:
