@@ -17,6 +17,7 @@ from pathlib import Path
 from memorization_suite import ROOT
 from memorization_suite.experiments.common import parser
 from memorization_suite.experiments.metric_tables import METRIC_PARTS
+from memorization_suite.experiments.parity_tables import PARITY_PARTS
 from memorization_suite.experiments.reference_tables import REFERENCE_PARTS
 from memorization_suite.experiments.result_tables import RESULT_PARTS
 from memorization_suite.experiments.scaling_tables import SCALING_PARTS
@@ -29,6 +30,7 @@ Parts = Mapping[str, Callable[[], str]]
 # Name of a part -> what makes its text.
 PARTS: Parts = {
     **REFERENCE_PARTS,
+    **PARITY_PARTS,
     **METRIC_PARTS,
     **RESULT_PARTS,
     **COST_PARTS,

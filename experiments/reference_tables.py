@@ -58,23 +58,6 @@ def method_sections() -> str:
     return "\n\n".join(map(section, METHODS.values()))
 
 
-def quirks() -> str:
-    """Peculiarities of official codes that --official repeats."""
-    rows = []
-    for name, method in METHODS.items():
-        for option in flags(method):
-            for quirk, text in option.metadata.get("repeats", {}).items():
-                rows.append(
-                    {
-                        "method": f"`{name}`",
-                        "`--official`": f"`{quirk}`",
-                        "the official code": method.code or "the authors' script",
-                        "what it does": text,
-                    }
-                )
-    return markdown_table(rows)
-
-
 def changes_of(method: type[Mitigation]) -> str:
     """What a method changes, by the hooks that it defines."""
     changed = []
@@ -227,7 +210,7 @@ def meaning(option: dataclasses.Field, cls: type[Settings]) -> str:
     repeats = option.metadata.get("repeats", {})
     if repeats:
         names = ", ".join(f"`{name}`" for name in repeats)
-        return f"[quirks of the official code](../docs/OFFICIAL.md#quirks): {names}"
+        return f"[quirks of the official code](../docs/OFFICIAL.md#how-equal): {names}"
     text = with_code(str(option.metadata["help"]).replace("|", "\\|"), cls)
     missing = [choice for choice in option.metadata["choices"] if choice not in text]
     if missing:
@@ -239,7 +222,6 @@ REFERENCE_PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_by_name,
     "method_sections": method_sections,
     "readme_methods": methods_in_short,
-    "quirks": quirks,
     "detectors": detectors_by_name,
     "detector_sections": detector_sections,
     "readme_detectors": detectors_in_short,

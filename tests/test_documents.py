@@ -9,6 +9,7 @@ import memorization_suite as suite
 from memorization_suite import tiny
 from memorization_suite.detection import DETECTORS
 from memorization_suite.experiments import documents, result_tables, sd_cost
+from memorization_suite.experiments.parity_tables import quirks, repositories, repository_of
 from memorization_suite.metrics.base import METRICS, quantity_named
 from memorization_suite.mitigation import METHODS
 from memorization_suite.mitigation.base import flags
@@ -125,10 +126,9 @@ def test_tables_of_the_readme_are_narrow(name):
 
 
 def claims() -> list[tuple[str, str, str]]:
-    """(what, tolerance, test file) of the table in docs/OFFICIAL.md."""
-    text = (suite.ROOT / "docs" / "OFFICIAL.md").read_text(encoding="utf-8")
-    row = re.compile(r"^\| (.*?) \| .*? \| `(.*?)` \| `(tests/.*?)` \|$", re.M)
-    return row.findall(text.split("## How equal")[1])
+    """(what, tolerance, test file) of docs/parity.toml."""
+    results = [result for repository in repositories() for result in repository["results"]]
+    return [(result["what"], result["within"], result["test"]) for result in results]
 
 
 @pytest.mark.parametrize(("what", "tolerance", "file"), claims(), ids=str)
@@ -142,17 +142,27 @@ def test_every_method_detector_and_metric_is_claimed():
     without = {"seed_similarity"}  # ours: there is nothing to compare with
     names = {*METHODS, *DETECTORS, "sscd", "clip_gen", "lpips", "image_reward", "fid"} - without
     absent = [name for name in sorted(names) if f"`{name}`" not in told]
-    told = f'docs/OFFICIAL.md, "How equal", has no line of {", ".join(absent)}'
+    told = f"docs/parity.toml has no result of {', '.join(absent)}"
     assert not absent, f"{told}; one of your own goes into `without` here"
     assert len(claims()) >= 30
 
 
-def test_every_quirk_is_listed():
-    text = documents.PARTS["quirks"]()
-    for method in METHODS.values():
-        for option in flags(method):
-            if option.name == "official":
-                assert all(f"`{quirk}`" in text for quirk in option.metadata["choices"])
+def test_the_page_says_why_a_quirk_is_off():
+    """Each of them stands in its repository's table, and none there is unknown."""
+    text = documents.PARTS["parity"]()
+    known = set()
+    for quirk in quirks():
+        assert f"{quirk.owner} --official {quirk.name}`" in text
+        known.add((repository_of(quirk.owner)["paper"], quirk.name))
+    told = {(one["paper"], name) for one in repositories() for name in one.get("why", {})}
+    assert told == known
+
+
+def test_methods_are_compared_with_their_code():
+    """The repository that a method names is the one it is listed under."""
+    for cls in (*METHODS.values(), *DETECTORS.values()):
+        if cls.code and cls.name != "no_mitigation":
+            assert repository_of(cls.name)["code"] == cls.code
 
 
 def links() -> list[tuple[str, str]]:
