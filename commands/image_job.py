@@ -124,7 +124,7 @@ class Job:
         settings = self.plan.settings
         keys = self.plan.keys(prompts)
         start = time.perf_counter()
-        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
+        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed, rng=settings.rng)
         if noise is None:
             noise = noise_of(self.model, batch, settings.image_length)
         made, traced = self.sample(batch, noise.to(self.model.device, self.model.dtype), keys)

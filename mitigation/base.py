@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from memorization_suite.runs.registry import Registry
-from memorization_suite.runs.settings import Settings, flag, flags, value_type
+from memorization_suite.runs.settings import Settings, flag, flags, quirks, value_type
 from memorization_suite.sampling import Adjustment, BelowTimestep, Hooks
 
 __all__ = [
@@ -81,18 +81,6 @@ def check_guided_step(flag_name: str, last_off: int, num_steps: int) -> None:
             f"(0..{num_steps - 1}). "
             f"Use at most {num_steps - 2}, or --guidance_scale 0 for an unconditional run."
         )
-
-
-def quirks(**repeats: str) -> Any:
-    """The flag --official: peculiarities of a method's official code to repeat, comma-separated.
-
-    repeats: name of a peculiarity -> what the official code does there.
-    """
-    known = ",".join(repeats)
-    text = f"peculiarities of the official code to repeat, any of {known}"
-    option = flag("", text, choices=tuple(repeats), several=True, always_named=False)
-    option.metadata = {**option.metadata, "repeats": repeats}
-    return option
 
 
 METHODS: Registry[Mitigation] = Registry("method", "mitigation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from memorization_suite.mitigation.base import (
@@ -23,7 +23,7 @@ from memorization_suite.sampling import (
     initial_noise,
 )
 from memorization_suite.sampling.gradients import Iterates, Parts
-from memorization_suite.sampling.noise import derived, stream
+from memorization_suite.sampling.noise import derived, reseeded
 from memorization_suite.sampling.noise_predictor import HALVES, row_norm, unit
 
 # Every third restart the threshold grows; the official new seed is below 50000.
@@ -45,7 +45,7 @@ class Candidate:
     halves: dict[str, torch.Tensor]
     # Before its noise was drawn.
     restart: int = 0
-    # Of its noise, before it was evaluated.
+    # Of its noise.
     updates: int = 0
     # Is the loss low enough?
     accepted: bool = False
@@ -79,6 +79,8 @@ class SailRestart:
         self.start = start
         self.t = t
         self.restart = restart
+        # How many there were.
+        self.updates = 0
         # e at the noise and at the probe.
         self.parts = Parts(predictor, method.grad_rows, kept=2 * len(HALVES))
         self.iterates = Iterates(start, torch.optim.Adam, lr=method.lr)
@@ -86,19 +88,28 @@ class SailRestart:
         self.candidates: dict[int, Candidate] = {}
 
     def evaluations(self) -> Iterator[list[int]]:
-        """The rows of each evaluation, at most `max_steps`; between two of them lies an update."""
+        """The rows of each evaluation, at most `max_steps`; between two of them lies an update.
+
+        Where accepted noises go on, one follows the last, too.
+        """
         rows = torch.arange(len(self.start))
         for updates in range(self.method.max_steps):
-            last = updates + 1 == self.method.max_steps
-            evaluate = partial(self.evaluate, updates=updates, differentiate=not last)
+            last = updates + 1 == self.method.max_steps and not self.method.moving
+            evaluate = partial(self.evaluate, differentiate=not last)
             going = torch.cat(self.parts.evaluate(evaluate, rows))
             yield rows.tolist()
             rows = going
             if last or not len(rows):
                 return
             self.iterates.step()
+            self.updates += 1
 
-    def evaluate(self, part: torch.Tensor, *, updates: int, differentiate: bool) -> torch.Tensor:
+    def moved(self, i: int, candidate: Candidate) -> Candidate:
+        """A candidate of row i with the noise as it is by now."""
+        x = self.iterates.rows[i].detach().clone()
+        return replace(candidate, x=x, updates=self.updates)
+
+    def evaluate(self, part: torch.Tensor, *, differentiate: bool) -> torch.Tensor:
         """The rows of `part` that go on, with gradients: those whose loss is above the threshold,
         of a pool all.
 
@@ -116,7 +127,7 @@ class SailRestart:
         candidates = candidates_of(prediction, x, losses.tolist())
         for i, k_accepted, candidate in zip(part.tolist(), accepted.tolist(), candidates):
             candidate.restart = self.restart
-            candidate.updates = updates
+            candidate.updates = self.updates
             candidate.accepted = k_accepted
             self.candidates[i] = candidate
         return part if self.method.pooled else part[going]
@@ -185,13 +196,20 @@ class SailState:
 
 
 class SailPool:
-    """--official same_candidates: up to `wanted` candidates of a prompt's seed, first come."""
+    """--official same_candidates: up to `wanted` candidates of a prompt's seed, first come.
 
-    def __init__(self, method: Sail, predictor: NoisePredictor, wanted: int, t):
+    as_official: the script's draws, in the network's dtype and on its device; else on the CPU in
+    float32.
+    """
+
+    def __init__(
+        self, method: Sail, predictor: NoisePredictor, wanted: int, t, *, as_official: bool
+    ):
         self.method = method
         self.predictor = predictor
         self.wanted = wanted
         self.t = t
+        self.as_official = as_official
         self.accepted: list[Candidate] = []
         # The last evaluations of candidates that were never good enough.
         self.others: list[Candidate] = []
@@ -205,8 +223,7 @@ class SailPool:
         """The candidates, completed by the best of the others. x: of the images, for its shape."""
         shape = (self.method.budget, *x.shape[1:])
         for restart in range(self.method.restarts + 1):
-            generator = stream(seed)
-            noise = torch.randn(shape, generator=generator)
+            noise, generator = self.draw(seed, shape)
             self.try_noises(as_read(noise, self.predictor, x, self.t), restart)
             if self.is_full:
                 return self.accepted[: self.wanted]
@@ -215,17 +232,30 @@ class SailPool:
         self.others.sort(key=lambda candidate: candidate.loss)
         return self.accepted + self.others[: self.wanted - len(self.accepted)]
 
+    def draw(self, seed: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Generator]:
+        """The noises of a seed, and what draws the next seed."""
+        model = self.predictor.model
+        if self.as_official:
+            return reseeded(seed, shape, model.dtype, str(model.device))
+        return reseeded(seed, shape, torch.float32, "cpu")
+
     def try_noises(self, start: torch.Tensor, restart: int) -> None:
         """Optimizes the candidates together, until there are enough."""
         run = SailRestart(self.method, self.predictor, start, self.t, restart)
-        taken: set[int] = set()
+        # Row -> where it stands among the accepted ones.
+        taken: dict[int, int] = {}
         for rows in run.evaluations():
             for i in rows:
                 if run.candidates[i].accepted and i not in taken:
+                    taken[i] = len(self.accepted)
                     self.accepted.append(run.candidates[i])
-                    taken.add(i)
             if self.is_full:
-                return
+                break
+        if self.method.moving:
+            for i, place in taken.items():
+                self.accepted[place] = run.moved(i, self.accepted[place])
+        if self.is_full:
+            return
         for i, candidate in run.candidates.items():
             if i not in taken and math.isfinite(candidate.loss):
                 self.others.append(candidate)
@@ -236,7 +266,8 @@ class SailPool:
     paper="Jeon et al., ICML 2025, Algorithm 2",
     cost="4E + 2N - 2 and J backward passes, E evaluations, J = E - attempts updates",
     code="Dongjae0324/sharpness_memorization_diffusion",
-    compared="equal with --official fixed_direction,same_candidates,v_as_x0",
+    compared="equal with --rng official and --official "
+    "fixed_direction,moving_candidates,same_candidates,v_as_x0",
 )
 class Sail(Mitigation):
     """Adam on each initial noise x until the loss is at most l_thres. When max_steps evaluations do
@@ -248,10 +279,12 @@ class Sail(Mitigation):
     threshold is published for it. The gradient flows through u.
 
     Differs from the code: every image optimizes its own noise, so that images are paired with other
-    methods' (code: eight candidates of one seed for a prompt, first come). u is that of the iterate
-    (code: of the start). After the last restart the best noise is kept (code: goes on for ever). A
-    fresh noise is drawn from SeedSequence([the image's seed, restart]); every third restart l_thres
-    grows by 0.1. The figure `attempt` is the restart whose noise is kept.
+    methods' (code: eight candidates of one seed for a prompt, first come, and a candidate that was
+    accepted moves on until its round ends). u is that of the iterate (code: of the start). After
+    the last restart the best noise is kept (code: goes on for ever). A fresh noise is drawn from
+    SeedSequence([the image's seed, restart]); every third restart l_thres grows by 0.1. The figure
+    `attempt` is the restart whose noise is kept. Candidates of --official same_candidates are drawn
+    from the prompt's seed, with --rng official from --seed, for every prompt anew.
     """
 
     lr: float = flag(0.05, "learning rate of Adam, in unit-variance latents", above=0.0)
@@ -287,6 +320,8 @@ class Sail(Mitigation):
     )
     official: str = quirks(
         fixed_direction="the probe's direction is that of the start, not of the iterate",
+        moving_candidates="with same_candidates: an accepted candidate goes on with the optimizer "
+        "until its round ends, and is kept as it is then",
         same_candidates="a prompt's images share candidates of one seed, first come",
         v_as_x0="a v-prediction is read as x0",
     )
@@ -295,6 +330,11 @@ class Sail(Mitigation):
     def pooled(self) -> bool:
         """Whether a prompt's images share their candidates."""
         return "same_candidates" in self.official
+
+    @property
+    def moving(self) -> bool:
+        """Whether accepted candidates go on until their round ends."""
+        return "moving_candidates" in self.official
 
     def loss(
         self, predictor: NoisePredictor, x: torch.Tensor, start: torch.Tensor, t
@@ -326,12 +366,20 @@ class Sail(Mitigation):
         """The loss at which a noise of this restart is accepted."""
         return self.l_thres + THRESHOLD_STEP * (restart // RESTARTS_PER_STEP)
 
+    def check(self, num_steps: int) -> None:
+        if self.moving and not self.pooled:
+            raise ValueError(
+                "--official moving_candidates needs same_candidates beside it: an image that "
+                "optimizes its own noise ends there when the noise is accepted"
+            )
+
     def derivatives(self, dtype: str) -> str:
         return dtype
 
     def most(self, ahead: Ahead) -> dict[str, float]:
         attempts = (self.restarts + 1) * (self.budget if self.pooled else 1)
-        return {"E": attempts * self.max_steps, "J": attempts * (self.max_steps - 1)}
+        updates = self.max_steps - 1 + self.moving
+        return {"E": attempts * self.max_steps, "J": attempts * updates}
 
     def adjust_initial_noise(
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
@@ -341,7 +389,7 @@ class Sail(Mitigation):
                 state = self.fill_from_pools(predictor, x, t, batch)
             else:
                 state = self.search(predictor, x, t, batch)
-        known = "fixed_direction" not in self.official
+        known = "fixed_direction" not in self.official and not self.moving
         return state.result(predictor, t, batch, known=known)
 
     def search(self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch) -> SailState:
@@ -379,14 +427,17 @@ class Sail(Mitigation):
         self, predictor: NoisePredictor, x: torch.Tensor, t, batch: Batch
     ) -> SailState:
         """--official same_candidates: a prompt's images are filled from candidates of the prompt's
-        seed.
+        seed; with --rng official of the run's.
         """
         state = SailState(x)
+        as_official = batch.official_seed is not None
         for group in batch.groups():
             # To whom the candidates' evaluations are counted.
             owners = group[torch.arange(self.budget) % len(group)]
-            pool = SailPool(self, predictor.select(owners), len(group), t)
-            candidates = pool.fill(batch.prompt_seeds[int(group[0])], x)
+            own = predictor.select(owners)
+            pool = SailPool(self, own, len(group), t, as_official=as_official)
+            seed = batch.official_seed if as_official else batch.prompt_seeds[int(group[0])]
+            candidates = pool.fill(seed, x)
             for image, candidate in zip(group.tolist(), candidates):
                 state.take(image, candidate)
                 state.updates[image] = candidate.updates

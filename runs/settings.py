@@ -106,6 +106,18 @@ def unkeyed(default: Any, text: str, **more: Any) -> Any:
     return flag(default, text, changes_result=False, preset=False, **more)
 
 
+def quirks(**repeats: str) -> Any:
+    """The flag --official: peculiarities of an official code to repeat, comma-separated.
+
+    repeats: name of a peculiarity -> what the official code does there.
+    """
+    known = ",".join(repeats)
+    text = f"peculiarities of the official code to repeat, any of {known}"
+    option = flag("", text, choices=tuple(repeats), several=True, always_named=False)
+    option.metadata = {**option.metadata, "repeats": repeats}
+    return option
+
+
 def again(owner: type[Settings], name: str, **changes: Any) -> Any:
     """A flag of another class with another `default`, or other metadata by the names of `flag`."""
     option = owner.__dataclass_fields__[name]

@@ -30,6 +30,9 @@ class Batch:
     prompt_seeds: list[int]
     # Other captions of the same meaning, where the prompt file has some.
     alternatives: list[tuple[str, ...]]
+    # The run's own seed where noise is drawn as an official script does, else None: such a script
+    # seeds its draws with it, for every prompt anew.
+    official_seed: int | None = None
     # Takes the empty prompt's place, for all images.
     negative_prompt: str = ""
     # For schedulers that draw noise at every step; one, or one an image.
@@ -49,8 +52,11 @@ class Batch:
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prompts: Sequence, samples: int, seed: int) -> Batch:
-        """`samples` images of each prompt of a file. prompts: with row, caption, alternatives."""
+    def of(cls, prompts: Sequence, samples: int, seed: int, *, rng: str = "per_image") -> Batch:
+        """`samples` images of each prompt of a file. prompts: with row, caption, alternatives.
+
+        rng: per_image or official.
+        """
         pairs = [(prompt, k) for prompt in prompts for k in range(samples)]
         seeds = [image_seed(seed, prompt.row, k) for prompt, k in pairs]
         return cls(
@@ -59,6 +65,7 @@ class Batch:
             prompt_seeds=[prompt_seed(seed, prompt.row) for prompt, _ in pairs],
             alternatives=[prompt.alternatives for prompt, _ in pairs],
             generator=[stream(one, "scheduler") for one in seeds],
+            official_seed=seed if rng == "official" else None,
         )
 
     @classmethod

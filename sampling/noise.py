@@ -59,3 +59,18 @@ def official_noise(
     generator = torch.Generator(device).manual_seed(seed)
     for rows in batch_rows:
         yield torch.randn((rows, *shape), generator=generator, dtype=dtype, device=device)
+
+
+def reseeded(
+    seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str
+) -> tuple[torch.Tensor, torch.Generator]:
+    """What a script draws right after `torch.manual_seed(seed)`, and the CPU's generator then.
+
+    Tensor of this shape, dtype and device. On a CPU the generator has drawn it; on another device
+    it is as it was seeded.
+    """
+    on_cpu = torch.Generator().manual_seed(seed)
+    generator = on_cpu
+    if torch.device(device).type != "cpu":
+        generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype, device=device), on_cpu

@@ -103,6 +103,7 @@ def official_pool(
     alpha: float,
     v_model: bool,
     most_rounds: int,
+    aliased: bool,
 ) -> list[torch.Tensor]:
     """Noises (4, h, w) for the images of one prompt. stacked: (2 budget, 77, dim), unconditional
     half first.
@@ -112,6 +113,9 @@ def official_pool(
     the image; a candidate is stored when its loss first is low enough, and goes on; a new round
     begins with the same seed, every third with a higher threshold and a seed drawn from the
     generator as it stands.
+
+    aliased: what is stored is a view of the candidates, so that the optimizer moves it too, to the
+    end of its round; else it is a copy.
     """
     kept: list[torch.Tensor] = []
     a = math.sqrt(alpha_bars()[t])
@@ -137,10 +141,11 @@ def official_pool(
             for b in range(budget):
                 if float(losses[b].detach()) <= threshold and not stored[b]:
                     stored[b] = True
-                    kept.append(x[b].detach().clone())
+                    view = x[b].detach()
+                    kept.append(view if aliased else view.clone())
             if len(kept) >= wanted:
                 unet.zero_grad(set_to_none=True)
-                return kept[:wanted]
+                return [one.clone() for one in kept[:wanted]]
             sum(losses).backward()
             optimizer.step()
             optimizer.zero_grad()
