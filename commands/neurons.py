@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,17 +25,26 @@ from memorization_suite.commands.settings import (
     on_device,
 )
 from memorization_suite.commands.study import asked
+from memorization_suite.mitigation.base import quirks
 from memorization_suite.mitigation.nemo.measures import (
     activations,
-    kernel_size,
     mean_and_std,
     pair_similarities,
 )
-from memorization_suite.mitigation.nemo.search import Maps, PromptSearch, Statistics, localize
+from memorization_suite.mitigation.nemo.ms_ssim import kernel_size
+from memorization_suite.mitigation.nemo.search import (
+    Maps,
+    PromptSearch,
+    Search,
+    Statistics,
+    localize,
+)
 from memorization_suite.mitigation.nemo.store import NeuronFile, read_statistics, write_statistics
 from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.pipelines.fingerprints import fingerprint
-from memorization_suite.prompts.files import read_prompts
+from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.flags import FORMATS, HUB_SET, caption_column
+from memorization_suite.prompts.sets import other_column, prompt_file
 from memorization_suite.runs.cli import NOTHING_WRITTEN, RESUMES, Parser, add_flags, command
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content, same
@@ -51,11 +60,16 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.text import counted, first_of
 from memorization_suite.sampling import image_seed, initial_noise
+from memorization_suite.sampling.noise import official_noise
 
 if TYPE_CHECKING:
     from memorization_suite.sampling import Denoiser
 
 SCRIPT = "mitigation/nemo/localize_neurons.py"
+# The guidance that the official script of the pairs asks for. It takes the halves for each other:
+# e(c) + 7 (e("") - e(c)) is a guidance of -6.
+SWAPPED_GUIDANCE = 1.0 - 7.0
+RAW_V = "on a v model the maps are of v less the noise, not of the predicted noise less it"
 
 # --- settings ---
 
@@ -82,6 +96,12 @@ class NoiseMaps(Model):
         at_most=1,
         metavar="{0,1}",
     )
+    rng: str = flag(
+        "per_image",
+        "per_image: a seed for each noise; official: all noises in one draw",
+        choices=("per_image", "official"),
+    )
+    official: str = quirks(raw_v=RAW_V)
     dtype: str = again(Sampling, "dtype")
     rows: int = unkeyed(
         64, "images in the UNet at once, or prompts to encode, at once", at_least=1, metavar="N"
@@ -91,8 +111,18 @@ class NoiseMaps(Model):
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""
         names = ("seed", "seeds", "t_index", "scheduler", "dtype")
-        rounded = {"tf32": True} if self.tf32 else {}
-        return {name: getattr(self, name) for name in names} | rounded
+        chosen = ("tf32", "rng", "official")
+        return {name: getattr(self, name) for name in names} | self.changed(chosen)
+
+    def changed(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the flags that do not have their default."""
+        values = {name: getattr(self, name) for name in names}
+        defaults = {option.name: option.default for option in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value != defaults[name]}
+
+    def repeats(self, quirk: str) -> bool:
+        """Whether --official names it."""
+        return quirk in self.official.split(",")
 
 
 def file_flag(text: str) -> Any:
@@ -106,11 +136,25 @@ class OrdinarySettings(NoiseMaps):
 
     about = "activations of ordinary prompts, and how alike their seeds are"
 
-    prompts: Path = file_flag("file of ordinary prompts: .csv, .txt or .jsonl")
+    prompts: Path = file_flag(f"ordinary prompts: {FORMATS}, or {HUB_SET}")
+    caption_column: str = caption_column()
     out: Path = file_flag("file to write: statistics, .safetensors")
     threshold_prompts: int = flag(
         1000, "prompts for the threshold, the first ones; 0: none", at_least=0, metavar="N"
     )
+    official: str = quirks(
+        raw_v=RAW_V,
+        swapped_guidance="the threshold is of maps with guidance 7 whose halves are taken for each "
+        "other, e(c) + 7 (e(empty) - e(c)); the search is without guidance",
+    )
+
+
+# Fields of Search that are flags, all but two.
+SEARCH_FLAGS = tuple(
+    option.name
+    for option in dataclasses.fields(Search)
+    if option.name not in ("at_once", "doubles")
+)
 
 
 @frozen_settings
@@ -119,7 +163,8 @@ class SearchSettings(NoiseMaps):
 
     about = "neurons of memorized prompts"
 
-    prompts: Path = file_flag("file of memorized prompts: .csv, .txt or .jsonl")
+    prompts: Path = file_flag(f"memorized prompts: {FORMATS}, or {HUB_SET}")
+    caption_column: str = caption_column()
     statistics: Path = file_flag("file of the subcommand statistics")
     out: Path = file_flag("file to write: neurons, .json")
     threshold: float | None = flag(
@@ -128,6 +173,42 @@ class SearchSettings(NoiseMaps):
         at_least=0.0,
         metavar="S",
     )
+    ssim_threshold_initial_selection: float | None = flag(
+        None,
+        "similarity that ends the initial selection (default: --threshold)",
+        at_least=0.0,
+        metavar="S",
+    )
+    ssim_threshold_refinement: float | None = flag(
+        None,
+        "similarity that the refinement stays below (default: --threshold)",
+        at_least=0.0,
+        metavar="S",
+    )
+    rel_threshold_refinement: float | None = flag(
+        None,
+        "relative change of the similarity that it stays below instead",
+        at_least=0.0,
+        metavar="S",
+    )
+    initial_theta: float = flag(
+        Search.initial_theta,
+        "z-score from which a neuron is selected, at first",
+        at_least=0.0,
+        metavar="Z",
+    )
+    theta_reduction_per_step: float = flag(
+        Search.theta_reduction_per_step, "what each try takes off it", above=0.0, metavar="Z"
+    )
+    min_theta: float = flag(Search.min_theta, "where that ends", at_least=0.0, metavar="Z")
+    no_theta: bool = flag(False, "select none by z-score")
+    initial_k: int = flag(
+        Search.initial_k,
+        "the k largest activations of each layer are selected too; k at first, each try adds one",
+        at_least=0,
+        metavar="K",
+    )
+    no_top_k: bool = flag(False, "select none by size")
     scaling_factor: float = flag(
         0.0, "what the values of blocked neurons are multiplied by", at_least=0.0, metavar="S"
     )
@@ -139,6 +220,28 @@ class SearchSettings(NoiseMaps):
     start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
     end: int | None = unkeyed(None, "row after the last prompt", at_least=1, metavar="ROW")
     overwrite: bool = unkeyed(False, "start over instead of going on")
+    official: str = quirks(
+        doubles="a neuron that is selected twice is listed twice; unblocking takes one copy away, "
+        "so the first try of such a neuron changes nothing",
+        raw_v=RAW_V,
+    )
+
+    @property
+    def how(self) -> Search:
+        """The same for the search. Raises ValueError when nothing would be selected."""
+        if self.no_theta and self.no_top_k:
+            raise ValueError("--no_theta and --no_top_k together select nothing: leave out one")
+        values = {name: getattr(self, name) for name in SEARCH_FLAGS}
+        at_once = max(1, self.rows // self.seeds)
+        return Search(**values, at_once=at_once, doubles=self.repeats("doubles"))
+
+
+def prompts_of(settings: OrdinarySettings | SearchSettings) -> tuple[Path, list[Prompt]]:
+    """(the prompt file, its prompts). Raises ValueError."""
+    check_prompts(settings.prompts)
+    column = settings.caption_column
+    file = prompt_file(str(settings.prompts), settings.out.parent, column)
+    return file, read_prompts(file, column)
 
 
 # --- maps of a prompt ---
@@ -157,8 +260,8 @@ def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float 
     shape = model.latent_shape(model.native_size, model.native_size)
     kernel_size(shape[-1])
     model.set_timesteps(settings.num_inference_steps)
-    seeds = [image_seed(settings.seed, 0, j) for j in range(settings.seeds)]
-    latents = initial_noise(seeds, shape).to(model.device) * model.initial_scale
+    latents = noises(settings, shape).to(model.device) * model.initial_scale
+    swapped = settings.repeats("swapped_guidance")
     return Maps(
         model,
         model.encode([caption]),
@@ -166,7 +269,18 @@ def make_maps(model: Denoiser, caption: str, settings: NoiseMaps, factor: float 
         t=model.timesteps[settings.t_index],
         factor=factor,
         rows=settings.rows,
+        guidance=SWAPPED_GUIDANCE if swapped else 1.0,
+        empty=model.encode([""]) if swapped else None,
+        raw=settings.repeats("raw_v"),
     )
+
+
+def noises(settings: NoiseMaps, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Those of every prompt, (seeds, *shape) float32 of unit variance, drawn on the CPU."""
+    if settings.rng == "official":
+        return next(official_noise(settings.seed, [settings.seeds], shape, torch.float32, "cpu"))
+    seeds = [image_seed(settings.seed, 0, j) for j in range(settings.seeds)]
+    return initial_noise(seeds, shape)
 
 
 # --- statistics of ordinary prompts ---
@@ -181,18 +295,19 @@ def ordinary(**typed: Any) -> str:
     mend, OSError.
     """
     settings, _ = asked(OrdinarySettings, typed, preset="none")
-    check_prompts(settings.prompts)
-    prompts = read_prompts(settings.prompts)
+    check_out(settings.out)
+    file, prompts = prompts_of(settings)
+    column = other_column(file, settings.caption_column, prompts)
     captions = [prompt.caption for prompt in prompts]
     if len(captions) < 2:
         raise ValueError(
             f"statistics need at least two ordinary prompts; {settings.prompts} has {len(captions)}"
         )
-    check_out(settings.out)
     settings = on_device(settings)
     made_with = {
         "model": fingerprint(settings.model_id),
-        "prompts_sha256": content_hash(settings.prompts),
+        "prompts_sha256": content_hash(file),
+        **({"caption_column": column} if column else {}),
         "prompts": len(captions),
     }
     model = load_model(settings, dtype=settings.dtype)
@@ -211,8 +326,7 @@ def ordinary_statistics(
 ) -> tuple[Statistics, int]:
     """Statistics of ordinary prompts, and from how many pairs of seeds the threshold is.
 
-    threshold: mean + 1 std of the similarity of all pairs of seeds; nan without pairs. Official:
-    the same, on maps with guidance 7 although the search runs without guidance.
+    threshold: mean + 1 std of the similarity of all pairs of seeds; nan without pairs.
     """
     starts = range(0, len(captions), settings.rows)
     parts = (captions[start : start + settings.rows] for start in starts)
@@ -243,11 +357,11 @@ def search(**typed: Any) -> str:
     mend, OSError.
     """
     settings, _ = asked(SearchSettings, typed, preset="none")
-    check_prompts(settings.prompts)
-    prompts = read_prompts(settings.prompts)
+    how = settings.how
+    check_out(settings.out)
+    _, prompts = prompts_of(settings)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))
-    check_out(settings.out)
     model_name = fingerprint(settings.model_id)
     statistics = statistics_for(settings, model_name)
     settings = on_device(settings)
@@ -257,6 +371,7 @@ def search(**typed: Any) -> str:
         "scaling_factor": settings.scaling_factor,
         "blocks": settings.blocks,
         "statistics_sha256": content_hash(settings.statistics),
+        **settings.changed(name for name in SEARCH_FLAGS if name != "blocks"),
     }
     file = NeuronFile(settings.out, model_name, identity)
     file.open(overwrite=settings.overwrite)
@@ -264,7 +379,6 @@ def search(**typed: Any) -> str:
     say_cut(model, prompts[settings.start : end])
     file.start(plain_values(settings))
     missing = [caption for caption in captions if caption not in file.searches]
-    at_once = max(1, settings.rows // settings.seeds)
     progress = Progress(
         f"neurons of {len(captions)} prompts, {settings.seeds} seeds each: {where(settings)}",
         len(captions),
@@ -277,7 +391,7 @@ def search(**typed: Any) -> str:
     with progress:
         for caption in missing:
             maps = make_maps(model, caption, settings, settings.scaling_factor)
-            file.add(caption, localize(maps, statistics, blocks=settings.blocks, at_once=at_once))
+            file.add(caption, localize(maps, statistics, how))
             if not maps.finite:
                 broken.append(caption)
             progress.update(1)
@@ -323,6 +437,12 @@ def statistics_for(settings: SearchSettings, model: Content) -> Statistics:
                 f"{path} has the threshold of --{name} {made_with.get(name)}: "
                 "use that, or give --threshold"
             )
+    there = replace(settings, official=made_with.get("official", "")).repeats("raw_v")
+    if there != settings.repeats("raw_v"):
+        raise ValueError(
+            f"{path} has the threshold {'with' if there else 'without'} --official raw_v: use "
+            f"{'that' if there else 'none'}, or give --threshold"
+        )
     if math.isnan(statistics.threshold):
         raise ValueError(f"{path} has no similarity threshold: give one with --threshold")
     return statistics
@@ -333,7 +453,7 @@ def statistics_for(settings: SearchSettings, model: Content) -> Statistics:
 
 def after_statistics(typed: Mapping[str, Any]) -> list[str]:
     """What one would type after `statistics`: the search. typed: as there."""
-    names = ("model_id", "scheduler", "device", "seeds", "seed", "t_index", "dtype", "rows")
+    names = ("model_id", "scheduler", "device", "seeds", "seed", "t_index", "rng", "dtype", "rows")
     shared = {name: typed[name] for name in names if name in typed}
     model_id = typed.get("model_id", "")
     prompts = tiny.prompts(model_id) if model_id in tiny.MODELS else OFFICIAL_PROMPTS
@@ -343,8 +463,8 @@ def after_statistics(typed: Mapping[str, Any]) -> list[str]:
 
 def after_search(typed: Mapping[str, Any]) -> list[str]:
     """What one would type after `localize`: images without the neurons. typed: as there."""
-    names = ("model_id", "scheduler", "device", "dtype", "prompts", "start", "end")
-    shared = {name: typed[name] for name in names if name in typed}
+    names = ("model_id", "scheduler", "device", "dtype", "prompts", "caption_column")
+    shared = {name: typed[name] for name in (*names, "start", "end") if name in typed}
     method = {"method": "nemo", "neurons": typed["out"]}
     return command_words("generate_images.py", {**shared, **method}, SearchSettings)
 

@@ -11,17 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from memorization_suite.mitigation.nemo.ms_ssim import ms_ssim
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling.denoiser import Denoiser
-
-# Three scales, of equal weight.
-BETAS = (0.33, 0.33, 0.33)
-# Width and standard deviation of the Gaussian window.
-KERNEL = 11
-SIGMA = 1.5
-# Side of a map that three scales fit into.
-SMALLEST = 12
-
 
 # --- activations ---
 
@@ -71,19 +63,6 @@ def mean_and_std(
 # --- similarity of maps ---
 
 
-def kernel_size(side: int) -> int:
-    """Largest odd window of at most 11 that three scales allow.
-
-    It is 11 for sides from 44, so for Stable Diffusion, and 3 for 16. Raises ValueError.
-    """
-    if side < SMALLEST:
-        raise ValueError(
-            f"the noise maps are {side} x {side}, too small for three scales; the least is "
-            f"{SMALLEST} x {SMALLEST}"
-        )
-    return min(KERNEL, (side // 4 - 1) // 2 * 2 + 1)
-
-
 def scaled_maps(noise_pred: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """e(x, c) - x with each channel stretched to 0..1 over h and w; a constant one becomes 0, and
     one that is not finite stays so.
@@ -97,26 +76,13 @@ def scaled_maps(noise_pred: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.where(high == low, 0.0, stretched)
 
 
-def similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """MS-SSIM of a[i] and b[i], (n,) for maps (n, 4, h, w).
-
-    The data range is taken from all n maps at each scale, as torchmetrics does, so n maps belong to
-    one prompt and one set of blocked neurons. *Source:* the official settings of torchmetrics.
-    """
-    from torchmetrics.functional.image import (
-        multiscale_structural_similarity_index_measure as ms_ssim,
-    )
-
-    kernel = kernel_size(min(a.shape[2:]))
-    sigma = SIGMA * kernel / KERNEL
-    values = ms_ssim(a, b, reduction="none", kernel_size=kernel, sigma=sigma, betas=BETAS)
-    return values.reshape(len(a))
-
-
 def pair_similarities(maps: torch.Tensor) -> torch.Tensor:
-    """MS-SSIM of all pairs of a prompt's maps, (n, n) symmetric; the diagonal is minus infinity."""
+    """MS-SSIM of all pairs of a prompt's maps, (n, n) symmetric; the diagonal is minus infinity.
+
+    All pairs share one data range at each scale, as in the official code.
+    """
     n = len(maps)
     first, second = torch.triu_indices(n, n, offset=1)
     table = torch.full((n, n), -torch.inf)
-    table[first, second] = similarity(maps[first], maps[second]).cpu()
+    table[first, second] = ms_ssim(maps[first], maps[second]).cpu()
     return torch.maximum(table, table.T)

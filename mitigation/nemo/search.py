@@ -5,29 +5,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     pair_similarities,
     scaled_maps,
-    similarity,
 )
 from memorization_suite.mitigation.nemo.method import Neurons, scaled_values, value_factors
+from memorization_suite.mitigation.nemo.ms_ssim import ms_ssim
 from memorization_suite.mitigation.spikes import names_in
 from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.sampling import Conditioning, Denoiser, NoisePredictor
 
-# z-score from which a neuron is out of distribution, and how it is lowered.
-THETA = 5.0
-THETA_STEP = 0.25
-THETA_END = 1.0
+# Most neurons of a layer that the initial selection takes by their size.
+MOST_K = 1280
 
 # A layer and a channel of it.
 Neuron = tuple[str, int]
-# Similarity of the blocked maps to the unblocked ones, for each candidate list of neurons.
+# A number for each candidate list of blocked neurons: how like the unblocked maps are theirs.
 Likeness = Callable[[list[list[Neuron]]], list[float]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search goes. What has an official flag is called like it."""
+
+    # Where neurons are looked for: 'early' (down and middle) or 'all'.
+    blocks: str = "early"
+    # Candidates that are evaluated together at most.
+    at_once: int = 8
+    # z-score from which a neuron is out of distribution, and how it is lowered.
+    initial_theta: float = 5.0
+    theta_reduction_per_step: float = 0.25
+    min_theta: float = 1.0
+    no_theta: bool = False
+    # How many of the largest activations of each layer are taken too; one more with every try.
+    initial_k: int = 0
+    no_top_k: bool = False
+    # Similarities that end the selection and that the refinement stays below; None: that above
+    # which seeds look memorized.
+    ssim_threshold_initial_selection: float | None = None
+    ssim_threshold_refinement: float | None = None
+    # The refinement stays below this relative change of every seed's similarity, in their place.
+    rel_threshold_refinement: float | None = None
+    # Whether a neuron that is chosen twice is listed twice, as the official code does by an
+    # oversight: a refinement then unblocks one copy, and the neuron stays blocked.
+    doubles: bool = False
 
 
 @dataclass
@@ -53,7 +80,7 @@ class PromptSearch:
     # Of the blocked maps to the unblocked ones, before and after the refinement; nan: not searched.
     initial_similarity: float = float("nan")
     similarity: float = float("nan")
-    # What the refinement kept the similarity below.
+    # What the refinement kept the similarity, or its relative change, below.
     threshold: float = float("nan")
     # What it cost.
     unet_rows: int = 0
@@ -78,6 +105,12 @@ class Maps:
     factor: float = 0.0
     # UNet evaluations at once.
     rows: int = 64
+    # Of the noise; 1: the prompt's alone.
+    guidance: float = 1.0
+    # The encoded empty prompt, for another guidance.
+    empty: Conditioning | None = None
+    # Whether a map is of what the network predicts, also where that is not the noise.
+    raw: bool = False
     # UNet evaluations so far.
     unet_rows: int = field(default=0, init=False)
     # Whether those without blocked neurons could be compared.
@@ -95,7 +128,6 @@ class Maps:
         for rows in every.split(self.rows):
             x = self.x[rows % seeds]
             parts.append(self.part(factors, rows // seeds, x))
-        self.unet_rows += len(every)
         return torch.cat(parts).unflatten(0, (len(candidates), seeds))
 
     def part(
@@ -105,14 +137,19 @@ class Maps:
 
         candidates: which of `factors` is for each row, (rows,). x: (rows, 4, h, w).
         """
-        told = self.prompt[torch.zeros(len(x), dtype=torch.long)]
-        predictor = NoisePredictor(self.model, told, told)
+        same = torch.zeros(len(x), dtype=torch.long)
+        told = self.prompt[same]
+        predictor = NoisePredictor(self.model, told, (self.empty or self.prompt)[same])
 
         def candidates_of_rows() -> torch.Tensor:
             return candidates[predictor.call.image_of_row()]
 
         with scaled_values(self.model, factors, candidates_of_rows):
-            return scaled_maps(predictor.at(x, self.t).text, x)
+            predicted = predictor.at(x, self.t).guided(self.guidance)
+        self.unet_rows += int(predictor.unet_evals.sum())
+        if self.raw:
+            predicted = self.model.to_output(predicted, x, self.t)
+        return scaled_maps(predicted, x)
 
     def keep(self, seeds: torch.Tensor) -> None:
         """From now on the maps of these seeds alone. seeds: (n,) bool."""
@@ -130,42 +167,58 @@ def by_layer(neurons: list[Neuron]) -> Neurons:
 # --- initial selection ---
 
 
-def selections(active: dict[str, torch.Tensor], statistics: Statistics) -> list[list[Neuron]]:
+def steps(how: Search) -> Iterator[tuple[float, int]]:
+    """(theta, k) of every try.
+
+    By default (5, 0), (4.75, 1), ... (1.25, 15). A theta of 1 ends the search untried, as in the
+    official code, and so does k = 1280. A smallest theta above 1 is kept while k grows.
+    """
+    theta = math.inf if how.no_theta else how.initial_theta
+    k = 0 if how.no_top_k else how.initial_k
+    while True:
+        yield theta, k
+        before = theta, k
+        if theta > how.min_theta and not how.no_theta:
+            theta -= how.theta_reduction_per_step
+        if not how.no_top_k:
+            k += 1
+        if theta == 1 or k >= MOST_K or (theta, k) == before:
+            return
+
+
+def selections(
+    active: dict[str, torch.Tensor], statistics: Statistics, how: Search
+) -> Iterator[list[Neuron]]:
     """What the initial selection tries, in order.
 
-    In every layer: neurons with |a - mean| / std > theta, and the k largest a. theta = 5, 4.75, ...
-    and k = 0, 1, ...; theta = 1 ends the search untried, as in the official code. active: layer ->
+    In every layer: neurons with |a - mean| / std > theta, and the k largest a. active: layer ->
     a (width,).
     """
-    tries = []
-    for k in range(round((THETA - THETA_END) / THETA_STEP)):
-        theta = THETA - k * THETA_STEP
-        chosen: dict[Neuron, None] = {}  # a set that keeps its order
+    z = {
+        name: (a - statistics.mean[name]).abs() / statistics.std[name] for name, a in active.items()
+    }
+    for theta, k in steps(how):
+        chosen = []
         for name, a in active.items():
-            z = (a - statistics.mean[name]).abs() / statistics.std[name]
-            odd = (z > theta).nonzero().flatten().tolist()
+            odd = (z[name] > theta).nonzero().flatten().tolist()
             largest = a.topk(min(k, len(a))).indices.tolist()
-            for channel in odd + largest:
-                chosen[name, channel] = None
-        tries.append(list(chosen))
-    return tries
+            chosen += [(name, channel) for channel in odd + largest]
+        yield chosen if how.doubles else list(dict.fromkeys(chosen))
 
 
 def first_good(
-    tries: list[list[Neuron]], likeness: Likeness, *, threshold: float, at_once: int
+    tries: Iterable[list[Neuron]], likeness: Likeness, *, threshold: float, at_once: int
 ) -> tuple[list[Neuron], float]:
     """(neurons, similarity) of the first try that is not above the threshold, else of the last."""
+    tries = iter(tries)
     width = 1
-    while True:
-        part = tries[:width]
-        tries = tries[width:]
+    while part := list(itertools.islice(tries, width)):
         values = likeness(part)
         for neurons, value in zip(part, values):
             if value <= threshold:
                 return neurons, value
-        if not tries:
-            return part[-1], values[-1]
         width = min(2 * width, at_once)
+    return neurons, value
 
 
 # --- refinement ---
@@ -178,17 +231,15 @@ def drop(
     *,
     threshold: float,
     at_once: int,
-) -> tuple[list[Neuron], float | None]:
+) -> list[Neuron]:
     """What is left of `blocked` when its parts are unblocked one after the other.
 
-    A part stays unblocked if the similarity stays below the threshold. Also the similarity of what
-    is left, None if nothing was dropped. Several unblockings are evaluated together on the guess
-    that all of them go the way the last one went; what comes after a wrong guess is evaluated
-    again, so the result is that of one after the other.
+    A part stays unblocked if the similarity stays below the threshold. Several unblockings are
+    evaluated together on the guess that all of them go the way the last one went; what comes after
+    a wrong guess is evaluated again, so the result is that of one after the other.
     """
     guess = True
     width = 1
-    last = None
     while parts:
         tries = unblockings(blocked, parts[:width], guess)
         for left, value in zip(tries, likeness(tries)):
@@ -196,12 +247,11 @@ def drop(
             parts = parts[1:]
             if dropped:
                 blocked = left
-                last = value
             if dropped != guess:
                 break
         width = min(2 * width, at_once) if dropped == guess else max(1, width // 2)
         guess = dropped
-    return blocked, last
+    return blocked
 
 
 def unblockings(
@@ -218,9 +268,13 @@ def unblockings(
 
 
 def without(neurons: list[Neuron], part: list[Neuron]) -> list[Neuron]:
-    """The neurons that are not in part, in their order."""
-    gone = set(part)
-    return [neuron for neuron in neurons if neuron not in gone]
+    """The neurons without those of the part, in their order; of one that is twice, one copy goes
+    with each copy in the part.
+    """
+    left = list(neurons)
+    for neuron in part:
+        left.remove(neuron)
+    return left
 
 
 def refined(
@@ -230,61 +284,105 @@ def refined(
     *,
     threshold: float,
     at_once: int,
-) -> tuple[list[Neuron], float | None]:
+) -> list[Neuron]:
     """What is left of the initial selection: layers are unblocked whole, then neuron by neuron.
 
-    Also the similarity of what is left, None if nothing was dropped. order: of the layers.
+    order: of the layers.
     """
     layers = [[neuron for neuron in initial if neuron[0] == name] for name in order]
     layers = [layer for layer in layers if layer]
-    blocked, after_layers = drop(initial, layers, likeness, threshold=threshold, at_once=at_once)
+    blocked = drop(initial, layers, likeness, threshold=threshold, at_once=at_once)
     left = set(blocked)
     single = [[neuron] for layer in layers for neuron in layer if neuron in left]
-    blocked, after_neurons = drop(blocked, single, likeness, threshold=threshold, at_once=at_once)
-    return blocked, after_layers if after_neurons is None else after_neurons
+    return drop(blocked, single, likeness, threshold=threshold, at_once=at_once)
 
 
 # --- the whole search ---
 
 
-def localize(
-    maps: Maps, statistics: Statistics, *, blocks: str = "early", at_once: int = 8
-) -> PromptSearch:
+@dataclass
+class Likenesses:
+    """How like the maps with neurons blocked are to those without, of the seeds that look
+    memorized.
+    """
+
+    maps: Maps
+    # Without blocked neurons, (seeds, 4, h, w).
+    unblocked: torch.Tensor
+    # Blocked neurons -> similarity of each seed, (seeds,). The same neurons, listed once or twice,
+    # have the same.
+    known: dict[frozenset[Neuron], torch.Tensor] = field(default_factory=dict)
+
+    def of(self, candidates: list[list[Neuron]]) -> list[torch.Tensor]:
+        """Similarity of each seed, (seeds,), for each candidate."""
+        new = {frozenset(neurons): neurons for neurons in candidates}
+        new = {key: neurons for key, neurons in new.items() if key not in self.known}
+        if new:
+            for key, made in zip(new, self.maps.of(list(new.values()))):
+                self.known[key] = ms_ssim(self.unblocked, made)
+        return [self.known[frozenset(neurons)] for neurons in candidates]
+
+    def largest(self, candidates: list[list[Neuron]]) -> list[float]:
+        """The largest similarity over the seeds, for each candidate."""
+        return [float(values.max()) for values in self.of(candidates)]
+
+    def largest_change(self, start: list[Neuron]) -> Likeness:
+        """The largest relative change over the seeds, for each candidate. start: where it is 0."""
+        (before,) = self.of([start])
+
+        def change(candidates: list[list[Neuron]]) -> list[float]:
+            changes = [(values - before) / (before.abs() + 1e-9) for values in self.of(candidates)]
+            return [float(values.abs().max()) for values in changes]
+
+        return change
+
+
+def localize(maps: Maps, statistics: Statistics, how: Search = Search()) -> PromptSearch:
     """The neurons of one prompt; none when no seed looks memorized.
 
-    blocks: where they are looked for, 'early' (down and middle) or 'all'. at_once: candidates that
-    are evaluated together at most. Differs from the official code: a neuron that is chosen twice is
-    one neuron, and each map takes one UNet evaluation instead of two.
+    Differs from the official code: a neuron that is chosen twice is one neuron (but for `doubles`),
+    and each map takes one UNet evaluation instead of two.
     """
     unblocked = maps.of([[]])[0]
     maps.finite = bool(unblocked.isfinite().all())
     memorized = likeness_of_seeds(unblocked) > statistics.threshold  # nan is not above
     if not memorized.any():
         return PromptSearch(unet_rows=maps.unet_rows)
-    unblocked = unblocked[memorized.to(unblocked.device)]
     maps.keep(memorized)
-
-    def likeness(candidates: list[list[Neuron]]) -> list[float]:
-        """The largest similarity over the seeds, for each candidate."""
-        return [float(similarity(unblocked, made).max()) for made in maps.of(candidates)]
+    likenesses = Likenesses(maps, unblocked[memorized.to(unblocked.device)])
 
     every = activations(maps.model, maps.prompt.tokens)
-    active = {name: every[name][0].cpu() for name in names_in(maps.model, blocks)}
-    tries = selections(active, statistics)
-    initial, reached = first_good(tries, likeness, threshold=statistics.threshold, at_once=at_once)
-    threshold = max(reached, statistics.threshold)
-    blocked, value = refined(
-        initial, list(reversed(active)), likeness, threshold=threshold, at_once=at_once
+    active = {name: every[name][0].cpu() for name in names_in(maps.model, how.blocks)}
+    enough = given(how.ssim_threshold_initial_selection, statistics.threshold)
+    initial, reached = first_good(
+        selections(active, statistics, how),
+        likenesses.largest,
+        threshold=enough,
+        at_once=how.at_once,
     )
+    threshold = given(how.ssim_threshold_refinement, statistics.threshold)
+    if reached > enough:
+        threshold = reached
+    likeness = likenesses.largest
+    if how.rel_threshold_refinement is not None:
+        threshold = how.rel_threshold_refinement
+        likeness = likenesses.largest_change(initial)
+    order = list(reversed(active))
+    blocked = refined(initial, order, likeness, threshold=threshold, at_once=how.at_once)
     return PromptSearch(
         neurons=by_layer(blocked),
         seeds=int(memorized.sum()),
         initial=len(initial),
         initial_similarity=reached,
-        similarity=reached if value is None else value,
+        similarity=likenesses.largest([blocked])[0],
         threshold=threshold,
         unet_rows=maps.unet_rows,
     )
+
+
+def given(value: float | None, default: float) -> float:
+    """The value, or the default where there is none."""
+    return default if value is None else value
 
 
 def likeness_of_seeds(maps: torch.Tensor) -> torch.Tensor:

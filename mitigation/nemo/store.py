@@ -18,7 +18,7 @@ from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.store import Row, Store
 
-SCHEMA = 1
+SCHEMA = 2  # 1: thresholds of another similarity
 # Identity of a search, and caption -> what it found.
 Stored = tuple[dict, dict[str, PromptSearch]]
 
@@ -48,7 +48,7 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
                 kind, _, layer = name.partition(".")
                 tensors[kind][layer] = file.get_tensor(name)
         if settings.pop("schema") != SCHEMA:
-            raise ValueError(f"not of schema {SCHEMA}")
+            raise ValueError(f"not of schema {SCHEMA}: make it anew")
         threshold = float(settings.pop("threshold"))
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Hintersdorf et al., NeurIPS 2024 (NeMo), told in loops: one prompt, one set of blocked neurons at
 a time. Imports nothing of the suite.
 
-Its repairs: blocked neurons are sets (the official lists may hold one twice, and then unblock one
-copy of it), and a noise map takes one evaluation of the UNet (official: two, the first of them
-unused).
+Its repairs: blocked neurons are sets unless `doubles` is asked for (the official lists may hold one
+twice, and then unblock one copy of it), and a noise map takes one evaluation of the UNet (official:
+two, the first of them unused).
 """
 
 import math
@@ -78,6 +78,29 @@ def noise_maps(
     """
     with Blocked(unet, blocked, factor):
         e = unet(x, t, encoder_hidden_states=embedding.repeat(len(x), 1, 1)).sample
+    return stretched(e, x)
+
+
+@torch.no_grad()
+def swapped_maps(
+    unet, embedding: torch.Tensor, empty: torch.Tensor, x: torch.Tensor, t: int, scale: float
+) -> np.ndarray:
+    """The maps with guidance. The empty prompt is put first, and what comes out first is taken for
+    that of the text. embedding, empty: (1, tokens, dim).
+    """
+    both = torch.cat([empty] * len(x) + [embedding] * len(x))
+    output = unet(torch.cat([x, x]), t, encoder_hidden_states=both).sample
+    taken_for_text, taken_for_empty = output.chunk(2)
+    return stretched(taken_for_empty + scale * (taken_for_text - taken_for_empty), x)
+
+
+def official_noises(seed: int, shape: tuple) -> torch.Tensor:
+    """All noises of a prompt in one draw. shape: (seeds, 4, h, w)."""
+    return torch.randn(shape, generator=torch.manual_seed(seed))
+
+
+def stretched(e: torch.Tensor, x: torch.Tensor) -> np.ndarray:
+    """e - x, each channel stretched to 0..1, (seeds, 4, h, w)."""
     y = (e - x).numpy().astype(np.float32)
     for seed in range(len(y)):
         for channel in range(y.shape[1]):
@@ -91,8 +114,8 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
     """Multi-scale structural similarity of a[i] and b[i], (n, channels, h, w): three scales,
     exponents 0.33, negative parts cut at zero.
 
-    At each scale the data range is that of all maps; contrast terms are averaged without the
-    border, the last scale's similarity with it.
+    At each scale the data range is that of all maps, maps are continued by reflection, and means
+    leave out the pixels whose window reaches beyond the map, kernel // 2 a side.
     """
     half = kernel // 2
     window = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-half, half + 1)]
@@ -111,6 +134,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
         return result
 
     def halve(images: np.ndarray) -> np.ndarray:
+        images = images[..., : images.shape[-2] // 2 * 2, : images.shape[-1] // 2 * 2]
         return (
             images[..., ::2, ::2]
             + images[..., 1::2, ::2]
@@ -134,9 +158,8 @@ def ms_ssim(a: np.ndarray, b: np.ndarray, kernel: int = 11, sigma: float = 1.5) 
                 var_1 = np.maximum(smooth(one**2) - mean_1**2, 0)
                 var_2 = np.maximum(smooth(two**2) - mean_2**2, 0)
                 contrast = (2 * (smooth(one * two) - mean_1 * mean_2) + c2) / (var_1 + var_2 + c2)
-                similarities.append(
-                    (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1) * contrast
-                )
+                luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
+                similarities.append((luminance * contrast)[half:-half, half:-half])
                 contrasts.append(contrast[half:-half, half:-half])
             term = np.mean(similarities) if scale == 2 else np.mean(contrasts)
             scores[i] *= max(float(term), 0.0) ** 0.33
@@ -159,34 +182,49 @@ def memorized_seeds(maps: np.ndarray, threshold: float, **window) -> list[int]:
 
 
 def initial_selection(
-    active: dict, statistics: dict, likeness, threshold: float
-) -> tuple[dict, float, float]:
-    """(neurons, similarity, threshold of the refinement). active: name -> activations; statistics:
-    name -> (means, stds).
+    active: dict,
+    statistics: dict,
+    likeness,
+    threshold: float,
+    *,
+    theta: float = 5.0,
+    theta_step: float = 0.25,
+    least_theta: float = 1.0,
+    k: int = 0,
+    no_theta: bool = False,
+    no_top_k: bool = False,
+    doubles: bool = False,
+) -> tuple[dict, float, bool]:
+    """(neurons, similarity, whether it failed). active: name -> activations; statistics: name ->
+    (means, stds).
     """
-    theta = 5.0
-    k = 0
+    if no_theta:
+        theta = math.inf
+    if no_top_k:
+        k = 0
     while True:
         chosen = {}
         for name, a in active.items():
             means, stds = statistics[name]
             neurons = [j for j in range(len(a)) if abs(a[j] - means[j]) / stds[j] > theta]
             for j in sorted(range(len(a)), key=lambda j: -a[j])[:k]:
-                if j not in neurons:
+                if doubles or j not in neurons:
                     neurons.append(j)
             chosen[name] = neurons
         value = likeness(chosen)
         if value <= threshold:
-            return chosen, value, threshold
-        theta -= 0.25
-        k += 1
-        if theta == 1:
-            return chosen, value, value
+            return chosen, value, False
+        if theta > least_theta and not no_theta:
+            theta -= theta_step
+        if not no_top_k:
+            k += 1
+        if theta == 1 or k >= 1280:
+            return chosen, value, True
 
 
 def refinement(chosen: dict, likeness, threshold: float) -> dict:
     """Unblocks whole layers, last to first, then single neurons of those that are left; for good
-    where the similarity stays below.
+    where the likeness stays below. Of a neuron that is listed twice, one copy is taken out.
     """
     kept = {name: list(neurons) for name, neurons in chosen.items()}
     for name in reversed(list(kept)):
@@ -194,7 +232,8 @@ def refinement(chosen: dict, likeness, threshold: float) -> dict:
             kept[name] = []
     for name in reversed(list(kept)):
         for neuron in list(kept[name]):
-            rest = [other for other in kept[name] if other != neuron]
+            rest = list(kept[name])
+            rest.remove(neuron)
             if likeness({**kept, name: rest}) < threshold:
                 kept[name] = rest
     return kept
@@ -208,23 +247,47 @@ def find(
     statistics: dict,
     threshold: float,
     *,
+    initial_threshold: float | None = None,
+    refinement_threshold: float | None = None,
+    relative_threshold: float | None = None,
+    selection: dict | None = None,
     up: bool = False,
     **window,
 ) -> dict:
     """The neurons of one prompt. embedding: (1, tokens, dim); x: (seeds, 4, h, w)."""
+    if initial_threshold is None:
+        initial_threshold = threshold
+    if refinement_threshold is None:
+        refinement_threshold = threshold
     unblocked = noise_maps(unet, embedding, x, t, {})
     seeds = memorized_seeds(unblocked, threshold, **window)
     if not seeds:
         return {}
 
-    def likeness(neurons: dict) -> float:
-        return max(
-            ms_ssim(unblocked[seeds], noise_maps(unet, embedding, x[seeds], t, neurons), **window)
+    def similarities(neurons: dict) -> list[float]:
+        return ms_ssim(
+            unblocked[seeds], noise_maps(unet, embedding, x[seeds], t, neurons), **window
         )
 
+    def likeness(neurons: dict) -> float:
+        return max(similarities(neurons))
+
     active = {name: activation(to_v, embedding[0]) for name, to_v in layers_of(unet, up=up).items()}
-    chosen, _, reached = initial_selection(active, statistics, likeness, threshold)
-    kept = refinement(chosen, likeness, reached)
+    chosen, reached, failed = initial_selection(
+        active, statistics, likeness, initial_threshold, **(selection or {})
+    )
+    if failed:
+        refinement_threshold = reached
+    if relative_threshold is None:
+        kept = refinement(chosen, likeness, refinement_threshold)
+    else:
+        before = similarities(chosen)
+
+        def change(neurons: dict) -> float:
+            now = similarities(neurons)
+            return max(abs(b - a) / (abs(a) + 1e-9) for a, b in zip(before, now))
+
+        kept = refinement(chosen, change, relative_threshold)
     return {name: neurons for name, neurons in kept.items() if neurons}
 
 
