@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.runs.lazy import F, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step
+from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 
 @dataclass
@@ -27,6 +28,8 @@ class FirstMinimum(GuidanceSchedule):
     # "magnitude": d_i = ||e(x, c) - e(x, "")|| of step i, so that a minimum at i - 1 is known, and
     # guidance begins, at i. "cosine": 1 - cos(x_{i+1}, x_i) of the latents, known one step later.
     signal: str = "magnitude"
+    # Whether d_i is of what the network gives, v on a v model, in the place of e.
+    raw_units: bool = False
 
     def __post_init__(self) -> None:
         self.values: list[torch.Tensor] = []
@@ -39,7 +42,7 @@ class FirstMinimum(GuidanceSchedule):
             self.passed = torch.zeros(n, dtype=torch.bool, device=pred.x.device)
             self.start = torch.full((n,), -1, device=pred.x.device)
         if self.signal == "magnitude" and not self.passed.all():
-            self.observe(pred.magnitude())
+            self.observe(raw_magnitude(pred) if self.raw_units else pred.magnitude())
 
         latest = step.num_steps // 2 if self.fallback_step is None else self.fallback_step
         if step.index >= latest:
@@ -70,12 +73,19 @@ class FirstMinimum(GuidanceSchedule):
         return {"transition_step": self.start}
 
 
+def raw_magnitude(pred: Prediction) -> torch.Tensor:
+    """The magnitude in units of what the network predicts, (n,) float32: of v ||e|| / alpha."""
+    pred.need(*HALVES)
+    return row_norm(pred.output("text") - pred.output("uncond"))
+
+
 @register(
     "dynamic_transition",
     paper="Jain et al., CVPR 2025",
     cost="2N",
     code="SonyResearch/mitigating_memorization",
-    compared="the script's rule, per image; its scale before the transition is 1, ours 0",
+    compared="the script's rule, per image; its scale before the transition is 1, ours 0; on a v "
+    "model with --official raw_units",
 )
 class DynamicTransition(Mitigation):
     """Guidance scale w_before while d_i = ||e(x, c) - e(x, "")|| falls, then plain guidance from
@@ -83,9 +93,10 @@ class DynamicTransition(Mitigation):
 
     Source: the paper's rule as the official script applies it: guided from step i on when d_{i-1} <
     d_{i-2} and d_{i-1} < d_i. Differs from the script: w_before is the paper's 0 (script: 1). d is
-    in epsilon units and per image. An image without a minimum is guided from half of the steps on,
-    where the static transition's tau of 500 lies (script: never, which is --fallback_step with the
-    number of steps).
+    per image and in epsilon units (script: in units of the network's output; of a v model it is
+    1 / alpha times as large, and falls as alpha grows). An image without a minimum is guided from
+    half of the steps on, where the static transition's tau of 500 lies (script: never, which is
+    --fallback_step with the number of steps).
     """
 
     w_before: float = flag(
@@ -104,9 +115,14 @@ class DynamicTransition(Mitigation):
         at_least=0.0,
         always_named=False,
     )
+    official: str = quirks(
+        raw_units="the magnitude is that of the network's raw output: on a v model of v, so that "
+        "minima lie elsewhere"
+    )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
-        return FirstMinimum(self.w_before, self.fallback_step, self.drop)
+        raw_units = "raw_units" in self.official
+        return FirstMinimum(self.w_before, self.fallback_step, self.drop, raw_units=raw_units)
 
     def check(self, num_steps: int) -> None:
         check_drop(self.drop)

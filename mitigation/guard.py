@@ -16,6 +16,7 @@ from memorization_suite.runs.settings import again
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor, Prediction, Step
 from memorization_suite.sampling.noise_predictor import per_image
 
+ZERO_IS_OFF = "nothing is attenuated at a --spike_threshold of 0 or below, which counts as not set"
 HALF = "attenuated"  # the text embedding again, with attenuated attention
 # Of the official code: the cosine above which directions count as parallel, the largest factor of
 # what is taken off, and what is added before a division.
@@ -78,7 +79,8 @@ class Guard(Mitigation):
     prediction. Both act from step 0.
 
     Source: the paper's guidance rule. Differs from the official code, which by a default of its
-    script also takes a part off the attraction (--official orthogonal).
+    script also takes a part off the attraction (--official orthogonal), and attenuates nothing at a
+    --spike_threshold of 0 (ours: every token above the mean).
     """
 
     repulsion: float = flag(
@@ -93,7 +95,8 @@ class Guard(Mitigation):
     )
     official: str = quirks(
         orthogonal="the attraction loses its part along e(c) - e(empty) where both are nearly "
-        "parallel: a default of the script, absent from the paper"
+        "parallel: a default of the script, absent from the paper",
+        zero_is_off=ZERO_IS_OFF,
     )
 
     def guidance(self, batch: Batch) -> GuidanceSchedule:
@@ -104,7 +107,7 @@ class Guard(Mitigation):
         attenuated = attenuated_spikes(
             predictor,
             HALF,
-            threshold=self.spike_threshold,
+            threshold=threshold_of(self),
             attenuation=self.attenuation,
             blocks=self.blocks,
         )
@@ -131,12 +134,19 @@ class CaAttenuation(Mitigation):
     spike_threshold: float = again(Guard, "spike_threshold", default=0.01)
     attenuation: float = again(Guard, "attenuation")
     blocks: str = again(Guard, "blocks")
+    official: str = quirks(zero_is_off=ZERO_IS_OFF)
 
     def patch(self, predictor: NoisePredictor, batch: Batch) -> contextlib.AbstractContextManager:
         return attenuated_spikes(
             predictor,
             "text",
-            threshold=self.spike_threshold,
+            threshold=threshold_of(self),
             attenuation=self.attenuation,
             blocks=self.blocks,
         )
+
+
+def threshold_of(method: Guard | CaAttenuation) -> float:
+    """The z-score above which a token is a spike; under `zero_is_off` no token is at 0 or below."""
+    threshold = method.spike_threshold
+    return math.inf if "zero_is_off" in method.official and threshold <= 0 else threshold

@@ -235,6 +235,11 @@ class Prediction:
         self.need(*HALVES)
         return self.text.float() - self.uncond.float()
 
+    def output(self, half: str) -> torch.Tensor:
+        """What the network gave for a half, float32: v of a network that predicts v."""
+        self.need(half)
+        return self.predictor.model.to_output(self.halves[half].float(), self.x.float(), self.t)
+
     def magnitude(self) -> torch.Tensor:
         """||e(x, t, c) - e(x, t, "")|| per image, (n,) float32.
 

@@ -97,6 +97,38 @@ def test_parity(pipe, prompts, noise, before, latest):
     assert len(set(starts)) > 1
 
 
+@pytest.mark.parametrize("official", ["", "raw_units"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_parity_in_both_units(make_pipe, prompts, noise, kind, official):
+    """As above, with the script's scale of 1 before and without a fallback, within 1e-5. In units
+    of v there are other minima than in those of the noise; an epsilon model has one kind of units.
+    """
+    pipe = make_pipe("ddim", kind)
+    method = build_mitigation(
+        "dynamic_transition", w_before=1.0, fallback_step=12, official=official
+    )
+    made = sample(pipe, prompts, noise, method, 12)
+    starts, empty = [], pipe.encode([""]).tokens
+    for i in range(3):
+        expected, start = jain2025.dynamic(
+            pipe.unet,
+            noise[i : i + 1],
+            empty,
+            pipe.encode(prompts[i : i + 1]).tokens,
+            num_steps=12,
+            guidance_scale=7.0,
+            before=1.0,
+            latest=12,
+            v_model=kind == "v_prediction",
+            raw=bool(official),
+        )
+        assert relative(made.final[i : i + 1], expected) < 1e-5
+        starts.append(start)
+    assert made.numbers["transition_step"].tolist() == starts
+    expected = {"epsilon": [-1, 2], "v_prediction": [3, 4] if official else [-1, -1]}
+    assert starts[:2] == expected[kind]
+
+
 def test_guided_from_the_start_is_no_mitigation(pipe, prompts, noise):
     made = sample(pipe, prompts, noise, build_mitigation("dynamic_transition", fallback_step=0), 4)
     assert torch.equal(

@@ -38,6 +38,22 @@ def theirs(pipe, prompts, noise, steps, **settings):
         ("guard", {"blocks": "all", "repulsion": 0.5}, PLAIN | {"blocks": "all", "repulsion": 0.5}),
         ("guard", {"spike_threshold": 1.0, "attenuation": 0.0}, PLAIN | {"tau": 1.0, "a": 0.0}),
         ("guard", {"official": "orthogonal"}, PLAIN | {"orthogonal": True}),
+        ("guard", {"spike_threshold": 0.0}, PLAIN | {"tau": 0.0}),
+        (
+            "guard",
+            {"spike_threshold": 0.0, "official": "zero_is_off"},
+            PLAIN | {"tau": 0.0, "zero_is_off": True},
+        ),
+        (
+            "guard",
+            {"spike_threshold": 0.2, "official": "zero_is_off"},
+            PLAIN | {"tau": 0.2, "zero_is_off": True},
+        ),
+        (
+            "ca_attenuation",
+            {"spike_threshold": 0.2, "official": "zero_is_off"},
+            ALONE | {"tau": 0.2, "zero_is_off": True},
+        ),
         ("ca_attenuation", {}, ALONE),
         (
             "ca_attenuation",
@@ -59,6 +75,18 @@ def test_parity(pipe, prompts, noise, name, settings, official):
         )
         > 1e-2
     )
+
+
+def test_zero_is_off(pipe, prompts, noise):
+    """Attenuation alone is plain guidance (1e-5) at 0 and below. By default every token above the
+    mean is attenuated at 0, and the image is another.
+    """
+    plain = sample(pipe, prompts, noise, build_mitigation("no_mitigation"), 3).final
+    for threshold in (0.0, -0.5):
+        off = build_mitigation("ca_attenuation", spike_threshold=threshold, official="zero_is_off")
+        assert relative(sample(pipe, prompts, noise, off, 3).final, plain) < 1e-5
+    on = build_mitigation("ca_attenuation", spike_threshold=0.0)
+    assert relative(sample(pipe, prompts, noise, on, 3).final, plain) > 1e-2
 
 
 def test_spikes_equal_the_loops():

@@ -28,18 +28,28 @@ def dynamic(
     guidance_scale: float,
     before: float,
     latest: int,
+    v_model: bool = False,
+    raw: bool = False,
 ) -> tuple[torch.Tensor, int]:
     """Final latents (1, 4, h, w) and the first guided step (-1: none) of one image.
 
     Scale `before` while no magnitude so far has two larger neighbors, and at the latest from step
-    `latest` on the scale of guidance.
+    `latest` on the scale of guidance. v_model: the network predicts v. raw: as the script has it,
+    the magnitude is of what the network gives, whatever that is.
     """
     bars = alpha_bars()
     magnitudes = []
     start = -1
     for i, t in enumerate(ddim_timesteps(num_steps)):
         uncond, cond = both_halves(unet, x, t, torch.cat([empty, text]))
-        magnitudes.append(math.sqrt(float(((cond - uncond) ** 2).sum())))
+        given = math.sqrt(float(((cond - uncond) ** 2).sum()))
+        if v_model:
+            a = math.sqrt(bars[t])
+            s = math.sqrt(1 - bars[t])
+            uncond = a * uncond + s * x
+            cond = a * cond + s * x
+        of_noise = math.sqrt(float(((cond - uncond) ** 2).sum()))
+        magnitudes.append(given if raw else of_noise)
         if start < 0 and (first_minimum(magnitudes) is not None or i >= latest):
             start = i
         scale = before if start < 0 else guidance_scale

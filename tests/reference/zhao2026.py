@@ -70,12 +70,14 @@ def generate(
     guidance_scale: float,
     repulsion: float | None,
     orthogonal: bool = False,
+    zero_is_off: bool = False,
 ) -> torch.Tensor:
     """Final latents of one image. x: (1, 4, h, w). repulsion: r; None: attenuation alone, with
     ordinary guidance.
 
     Rows with repulsion: empty prompt, attenuated prompt, ordinary prompt. Without: empty prompt,
-    attenuated prompt.
+    attenuated prompt. zero_is_off: as in the script, attention is as usual everywhere when tau is
+    not above 0.
     """
 
     def forward(attn):
@@ -87,6 +89,7 @@ def generate(
         module
         for name, module in unet.named_modules()
         if name.endswith("attn2")
+        and (tau > 0 or not zero_is_off)
         and (blocks == "all" or name.startswith(("down_blocks", "mid_block")))
     ]
     for module in changed:
