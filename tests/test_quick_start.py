@@ -53,6 +53,11 @@ DOORS = {  # command -> (what it needs, a flag with a slip, the flag that was me
         "--seeed",
         "--seed",
     ),
+    "mitigation/nemo/localize_neurons.py control": (
+        ("--neurons", "a", "--out", "b"),
+        "--seeed",
+        "--seed",
+    ),
     "metrics/compute_fid.py": ((*RUN, "--real_folder", "b"), "--devic", "--device"),
     "metrics/compute_lpips_imagereward.py": (RUN, "--devic", "--device"),
     "metrics/compute_sscd_orig_clip_score.py": (RUN, "--devic", "--device"),

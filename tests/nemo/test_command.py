@@ -5,6 +5,7 @@ two seeds.
 import json
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from memorization_suite import generate_images, localize_neurons
@@ -282,6 +283,63 @@ def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_
         assert localize(tmp_path / "neurons.json", *flags) == 2
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1
+
+
+def test_official_settings_are_remembered(localize, folder, tmp_path, capsys):
+    """What was typed stands in the file; a threshold of other maps is refused, and so is a search
+    that would select nothing.
+    """
+    flags = ("--rng", "official", "--official", "doubles", "--initial_theta", "4", "--end", "1")
+    assert localize(tmp_path / "neurons.json", *flags) == 0
+    settings = json.loads((tmp_path / "neurons.json").read_text())["settings"]
+    assert (settings["official"], settings["rng"]) == ("doubles", "official")
+    assert settings["initial_theta"] == 4.0 and "no_theta" not in settings
+    capsys.readouterr()
+    for flags, told in (
+        (("--official", "raw_v"), "the threshold without --official raw_v: use none, or give"),
+        (("--no_theta", "--no_top_k"), "together select nothing: leave out one"),
+    ):
+        assert localize(tmp_path / "other.json", *flags) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+
+
+def test_thresholds_of_the_former_similarity_are_refused(localize, folder, tmp_path, capsys):
+    """A file of statistics of schema 1 is to be made anew."""
+    with safe_open(folder / "statistics.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        stored = json.loads(file.metadata()["settings"])
+    former = {"settings": json.dumps({**stored, "schema": 1})}
+    save_file(tensors, tmp_path / "former.safetensors", former)
+    flags = ("--statistics", str(tmp_path / "former.safetensors"))
+    assert localize(tmp_path / "neurons.json", *flags) == 2
+    assert "not of schema 2: make it anew" in capsys.readouterr().err
+
+
+def test_one_set_for_all_prompts(whole, folder, tmp_path, capsys):
+    """control: the most frequent neurons, and as many others, for prompts of another file; the
+    method takes them.
+    """
+    (tmp_path / "neurons.json").write_text(whole)
+    made = ["control", "--neurons", str(tmp_path / "neurons.json"), "--quiet", "--k", "3"]
+    other = ("--prompts", str(folder / "ordinary.txt"))
+    assert main([*made, *other, "--out", str(tmp_path / "top.json")]) == 0
+    assert capsys.readouterr().out.endswith("6 prompts, the same 3 neurons for each\n")
+    top = read_neurons(tmp_path / "top.json")
+    assert list(top) == ORDINARY and sum(map(len, top[ORDINARY[0]].values())) == 3
+    found = json.loads(whole)["prompts"]
+    for name, channels in top[ORDINARY[0]].items():
+        assert set(channels) <= {j for one in found.values() for j in one.get(name, [])}
+    assert plan(model_id="tiny", method="nemo", neurons=str(tmp_path / "top.json"))
+    random = [*made, "--random", "--out", str(tmp_path / "random.json")]
+    assert main(random) == 2
+    assert "--random needs --statistics FILE" in capsys.readouterr().err
+    assert main([*random, "--statistics", str(folder / "statistics.safetensors")]) == 0
+    drawn = read_neurons(tmp_path / "random.json")
+    assert list(drawn) == list(found) and drawn[SECOND] == drawn[MEMORIZED] != top[ORDINARY[0]]
+    assert {name: len(part) for name, part in drawn[SECOND].items()} == {
+        name: len(part) for name, part in top[ORDINARY[0]].items()
+    }
 
 
 def test_statistics_without_a_threshold(folder, localize, monkeypatch, tmp_path, capsys):

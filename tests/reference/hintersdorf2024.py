@@ -6,7 +6,9 @@ twice, and then unblock one copy of it), and a noise map takes one evaluation of
 two, the first of them unused).
 """
 
+import ast
 import math
+import random
 
 import numpy as np
 import torch
@@ -314,3 +316,54 @@ def generate(
             uncond, text = unet(torch.cat([x, x]), t, encoder_hidden_states=stacked).sample.chunk(2)
             x = ddim_step(x, uncond + guidance_scale * (text - uncond), t, num_steps, alpha_bars())
     return x
+
+
+# --- controls: rows of lists, one list of channels a layer ---
+
+
+def top_neurons(rows: list[list[list[int]]], k: int) -> list[list[int]]:
+    """The k neurons that most rows have, in all layers together."""
+    layers = len(rows[0])
+    counts = []
+    for layer in range(layers):
+        of_layer = {}
+        for row in rows:
+            for neuron in row[layer]:
+                of_layer[neuron] = of_layer.get(neuron, 0) + 1
+        counts += [((layer, neuron), count) for neuron, count in of_layer.items()]
+    counts.sort(key=lambda pair: -pair[1])
+    chosen = [[] for _ in range(layers)]
+    for (layer, neuron), _ in counts[:k]:
+        chosen[layer].append(neuron)
+    return chosen
+
+
+def top_neurons_of_each_layer(rows: list[list[list[int]]], k: int) -> list[list[int]]:
+    """The k neurons of each layer that most rows have."""
+    chosen = []
+    for layer in range(len(rows[0])):
+        only = [[row[layer]] for row in rows]
+        chosen.append(top_neurons(only, k)[0])
+    return chosen
+
+
+def top_subgroups(rows: list[list[list[int]]], k: int) -> list[list[int]]:
+    """All neurons of the k most frequent rows; the order within a layer is of no account."""
+    counts = {}
+    for row in rows:
+        text = str([sorted(layer) for layer in row])
+        counts[text] = counts.get(text, 0) + 1
+    chosen = [set() for _ in rows[0]]
+    for text, _ in sorted(counts.items(), key=lambda pair: -pair[1])[:k]:
+        for layer, neurons in enumerate(ast.literal_eval(text)):
+            chosen[layer].update(neurons)
+    return [sorted(layer) for layer in chosen]
+
+
+def random_instead(chosen: list[list[int]], widths: list[int], seed: int) -> list[list[int]]:
+    """As many neurons of each layer, at random."""
+    drawn = []
+    for neurons, width in zip(chosen, widths):
+        random.seed(seed)
+        drawn.append(random.sample(range(width), len(neurons)))
+    return drawn
