@@ -12,6 +12,7 @@ from memorization_suite.pipelines.model_files import every_file
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, frozen_settings
+from memorization_suite.runs.text import reason_of
 from memorization_suite.runs.weights import Incomplete
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
@@ -86,10 +87,11 @@ def can_load(flag: str, model_id: str) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         if Path(model_id).exists():
-            where = "it is not complete"
+            where = reason_of(error)
         else:
-            where = "it is not on this machine and the hub cannot be reached, or has no such model"
+            where = (
+                "it is not on this machine and the hub cannot be reached, or has no such model "
+                f"({type(error).__name__})"
+            )
             give = f". {GIVE}"
-        raise Unusable(
-            f"cannot load {flag} {model_id}: {where} ({type(error).__name__}){give}"
-        ) from error
+        raise Unusable(f"cannot load {flag} {model_id}: {where}{give}") from error

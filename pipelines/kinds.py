@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.pipelines.hub import hub_file, is_reachable
+from memorization_suite.runs.pointers import pointer_fault
+from memorization_suite.runs.text import reason_of
 
 # Name of a JSON file in the model's folder -> its content.
 Read = Callable[[str], dict]
@@ -102,8 +104,11 @@ def read_json(path: Path, fault: str) -> dict:
     """A file's content. Raises Unknown with this message."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except FileNotFoundError as error:
         raise Unknown(fault) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        why = pointer_fault(path) or reason_of(error)
+        raise Unknown(f"{fault} ({why})") from error
 
 
 def side_of(sample_size: Any) -> int:

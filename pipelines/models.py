@@ -15,6 +15,10 @@ from typing import Any
 from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
 from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, reader
+from memorization_suite.pipelines.model_files import files_of_part, files_of_parts
+from memorization_suite.pipelines.part_files import first_pointer
+from memorization_suite.runs.pointers import pointer_fault
+from memorization_suite.runs.text import reason_of
 from memorization_suite.tiny import MODELS
 
 PRESETS = ROOT / "pipelines" / "presets"
@@ -51,15 +55,21 @@ def check_model_folder(folder: Path) -> None:
     missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise ValueError(f"{folder} is no {family.title} model: it has no {', '.join(missing)}")
+    fault = first_pointer(files_of_parts(folder, family.parts))
+    if fault:
+        raise ValueError(fault)
 
 
 def read_index(folder: Path) -> dict:
     """What model_index.json says. Raises ValueError."""
     try:
         return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is no diffusers model: it has no {INDEX}") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        why = pointer_fault(folder / INDEX) or reason_of(error)
         raise ValueError(
-            f"{folder} is no diffusers model: it has no readable model_index.json"
+            f"{folder} is no diffusers model: it has no readable {INDEX} ({why})"
         ) from error
 
 
@@ -80,11 +90,16 @@ def check_unet(unet_id: str | None) -> None:
     folder = Path(unet_id)
     if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", unet_id):
         return  # a hub id
-    if not any((folder / place / "config.json").is_file() for place in ("", "unet")):
+    parts = [folder / place for place in ("", "unet")]
+    parts = [part for part in parts if (part / "config.json").is_file()]
+    if not parts:
         raise ValueError(
             f"--unet_id {unet_id} is no folder of a diffusers UNet: it has neither config.json nor "
             "unet/config.json"
         )
+    fault = first_pointer(files_of_part(parts[0]))
+    if fault:
+        raise ValueError(f"--unet_id {unet_id}: {fault}")
 
 
 def kind_of(model_id: str, unet_id: str | None = None) -> Kind:

@@ -39,6 +39,8 @@ PASSED_OVER = (
     "Arguments other than a weight enum or `None` for 'weights' are deprecated",
     # The hub; that a folder cannot be fetched anew is said.
     "Returning existing local_dir",
+    # diffusers, where a folder has no safetensors: it takes others, or says what it lacks.
+    "An error occurred while trying to fetch",
     # The hub, to diffusers.
     "The `local_dir_use_symlinks` argument is deprecated",
     # matplotlib; a character of a caption that the font lacks is drawn as a box.

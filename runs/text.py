@@ -9,6 +9,8 @@ NAMED = 5
 # Columns of a Markdown table that are wider in its source are not aligned there.
 WIDEST = 60
 WIDEST_LAST = 24
+# Characters of what a library says.
+LONGEST_REASON = 400
 
 
 def table_text(rows: list[dict[str, str]]) -> str:
@@ -53,3 +55,11 @@ def first_of(texts: Sequence[str], most: int = NAMED, between: str = ", ") -> st
     """The first few of some texts, and how many more there are."""
     more = len(texts) - most
     return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line with its kind: `OSError: no file named ...`."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if len(text) > LONGEST_REASON:
+        text = f"{text[:LONGEST_REASON]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -13,7 +13,11 @@ from memorization_suite.pipelines.kinds import UNET_FILES, Kind, Read, reader, s
 from memorization_suite.pipelines.model_files import files_of_parts
 from memorization_suite.pipelines.models import INDEX, read_index
 from memorization_suite.pipelines.stable_diffusion import fit
-from memorization_suite.pipelines.stable_diffusion.parts import checked
+from memorization_suite.pipelines.stable_diffusion.parts import (
+    checked,
+    only_variant,
+    say_variant,
+)
 from memorization_suite.runs.lazy import Lazy, torch
 
 if TYPE_CHECKING:
@@ -37,7 +41,10 @@ SCHEDULERS = {
     "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
 }
 
-# Parts that are never loaded.
+# Parts that are never loaded: whether they are there, or whole, does not matter.
+NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+# Those that the identity of a run leaves out. The others stay in it, as they were: a run that was
+# begun with them there goes on.
 UNREAD = ("safety_checker",)
 
 
@@ -87,7 +94,7 @@ class StableDiffusion(Family):
         pipe = pipeline_class().from_pretrained(
             source,
             dtype=kind,
-            safety_checker=None,
+            **dict.fromkeys(NEVER_LOADED),
             requires_safety_checker=False,
             revision=None if Path(source).is_dir() else revision_of(source, INDEX),
             local_files_only=is_local(source),
@@ -127,11 +134,15 @@ def load_unet(unet_id: str, dtype: torch.dtype):
     revision = None if Path(unet_id).is_dir() else revision_of(unet_id, *UNET_FILES[::-1])
 
     def load(subfolder: str | None):
+        folder = Path(unet_id) / (subfolder or "")
+        variant = only_variant(folder, "the UNet") if folder.is_dir() else None
+        say_variant(variant, "the UNet", folder)
         return checked(
             diffusers.UNet2DConditionModel,
             "the UNet",
             unet_id,
             subfolder=subfolder,
+            variant=variant,
             torch_dtype=dtype,
             revision=revision,
             local_files_only=is_local(unet_id),

@@ -11,7 +11,11 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.pipelines.stable_diffusion.fit import fault_of_inputs
-from memorization_suite.pipelines.stable_diffusion.parts import NOT_CHECKED, load_networks
+from memorization_suite.pipelines.stable_diffusion.parts import (
+    NOT_CHECKED,
+    check_others,
+    load_networks,
+)
 from memorization_suite.pipelines.stable_diffusion.tokens import fault_of_ends, fit_tokenizer
 from memorization_suite.runs.notices import say
 from memorization_suite.sampling.batch import Batch
@@ -45,6 +49,7 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
                 return super().from_pretrained(source, **options)
             folder = Path(cls.download(source, **options))
         networks = {}
+        listed = {}
         others = [name for name in NOT_CHECKED if options.get(name)]
         if others:
             say(
@@ -56,7 +61,12 @@ class MemorizationPipeline(StableDiffusionDenoiser, StableDiffusionPipeline):
             taken, _ = cls._get_signature_keys(cls)
             listed = {part: index[part] for part in taken if part in index}
             networks = load_networks(folder, listed, **options)
-        pipe = super().from_pretrained(folder, **options | networks)
+        try:
+            pipe = super().from_pretrained(folder, **options | networks)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+            loaded = options.keys() | networks.keys()
+            check_others(folder, {part: listed[part] for part in listed if part not in loaded})
+            raise
         pipe.register_to_config(_name_or_path=str(source))
         if not {"tokenizer", "text_encoder"} & options.keys():
             fit_tokenizer(pipe)
