@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.runs.lazy import F, torch
-from memorization_suite.runs.settings import flag
+from memorization_suite.runs.settings import flag, quirks
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.noise_predictor import HALVES
+from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 LATE = -3  # index of the late timestep: t = 41 of DDIM's 50
+# What the cosine compares, of e(x, ""), e(x, c) and their difference.
+PAIRS = ("uncond_guidance", "uncond_text", "text_guidance")
 
 
 def mean_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -32,9 +34,6 @@ def anisotropy(
     the UNet reads it, at the first timestep T and at the third last one. The score of the
     unconditional half and the guidance both point against their noise predictions, so the cosine
     is the paper's.
-
-    Differs from the official code: epsilon units for every model, where it mixes epsilon (SD 1) and
-    scores (SD 2).
     """
     late.need(*HALVES)
     norm = first.magnitude()
@@ -54,29 +53,72 @@ def check_late_step(name: str, total: int) -> None:
 @register(
     "anisotropy",
     paper="Asthana and Belagiannis, ICLR 2026",
-    cost="4",
+    cost="4K, K = --num_steps",
     code="rohanasthana/memorization-anisotropy",
-    compared="its score with the weights of SD 1.4, equal to a transcription",
+    compared="equal to a transcription; of Stable Diffusion 2 with --official sd2_branch",
 )
 class Anisotropy(Detector):
     """norm_weight ||e(x, c) - e(x, "")|| at the first timestep, plus cosine_weight cos at a late
     one, on the same pure noise.
 
     cos is the mean cosine over pixels of e(x, "") and e(x, c) - e(x, ""), at the third last
-    timestep. Source: official code; its weights for SD 1.4.
+    timestep. With K steps both are taken on the latents of each of the first K of the guided
+    trajectory, the norm at its timestep, cos always at the third last, and averaged. Source:
+    official code; its weights for SD 1.4 (SD 2: 1 and 0.1, Realistic Vision: 2 and 1).
+
+    Differs from the code: epsilon units for every model. Its branch for SD 2 takes the norm of
+    score differences, and the cosine of raw v (--official sd2_branch).
     """
 
     norm_weight: float = flag(
         1.0, "weight of the magnitude, epsilon units", short="norm", at_least=0.0
     )
     cosine_weight: float = flag(2.0, "weight of the cosine", short="cos", at_least=0.0)
+    num_steps: int = flag(
+        1,
+        "steps that are averaged, from the first (official: --hvp_sampling_num)",
+        at_least=1,
+        always_named=False,
+    )
+    cosine_of: str = flag(
+        PAIRS[0],
+        "what the cosine compares, guidance being e(x, c) - e(x, empty) (official: --mode)",
+        choices=PAIRS,
+        always_named=False,
+    )
+    official: str = quirks(
+        sd2_branch="what the code has for SD 2, and for Realistic Vision: the norm of alpha times "
+        "the network's output over sigma squared, the cosine of its raw output; on a v model these "
+        "are the noise's norm over sigma squared and the cosine of v"
+    )
 
     def steps(self, total: int) -> int:
-        return 1
+        return self.num_steps
 
     def on_step(self, look: Look, step: Step, prediction: Prediction) -> None:
         late = look.predictor.at(prediction.x, look.predictor.model.timesteps[LATE])
-        look.keep(score=anisotropy(prediction, late, self.norm_weight, self.cosine_weight))
+        score = self.norm_weight * self.norm(prediction) + self.cosine_weight * self.cosine(late)
+        look.keep(score=score)
+
+    def norm(self, prediction: Prediction) -> torch.Tensor:
+        """Of the guidance, (n,)."""
+        if not self.official:
+            return prediction.magnitude()
+        alpha, sigma = prediction.predictor.model.alpha_sigma(prediction.t)
+        prediction.need(*HALVES)
+        difference = prediction.output("text") - prediction.output("uncond")
+        return alpha / sigma**2 * row_norm(difference)
+
+    def cosine(self, late: Prediction) -> torch.Tensor:
+        """Mean over pixels of the cosine of the two that are asked for, (n,)."""
+        late.need(*HALVES)
+        halves = {half: late.halves[half].float() for half in HALVES}
+        if self.official:
+            halves = {half: late.output(half) for half in HALVES}
+        guidance = halves["text"] - halves["uncond"]
+        one, other = self.cosine_of.split("_")
+        return mean_cosine(*((halves | {"guidance": guidance})[name] for name in (one, other)))
 
     def check(self, total: int) -> None:
+        super().check(total)
         check_late_step(self.name, total)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tests.reference.han2025 import both_halves
+from tests.reference.han2025 import alpha_bars, both_halves, ddim_step, ddim_timesteps
 from tests.reference.wen2024 import PlainAdamW
 
 
@@ -82,3 +82,58 @@ def adjusted_embedding(
         current = optimizer.step(current, gradient)
         current[:, 0] = embedding[:, 0]
     return found[scores.index(min(scores))], scores
+
+
+def length(values: torch.Tensor) -> float:
+    """L2 norm, number by number."""
+    return math.sqrt(sum(float(value) ** 2 for value in values.flatten()))
+
+
+@torch.no_grad()
+def official_score(
+    unet,
+    x: torch.Tensor,
+    empty: torch.Tensor,
+    text: torch.Tensor,
+    *,
+    num_steps: int,
+    watched: int,
+    guidance_scale: float,
+    norm_weight: float,
+    cosine_weight: float,
+    mode: str = "x,c|x",
+    second_branch: bool,
+    v_model: bool,
+) -> float:
+    """The score of one image, (1, 4, h, w), as the released code makes it: the mean over the first
+    `watched` latents of the guided trajectory.
+
+    second_branch: what the code does where the version is not 1. Then the norm is of differences of
+    (alpha out - x) / sigma^2, whatever the network gives; the cosine is of what it gives, as ever.
+    """
+    bars = alpha_bars()
+    stacked = torch.cat([empty, text])
+    late = ddim_timesteps(num_steps)[-3]
+    norms = []
+    cosines = []
+    for t in ddim_timesteps(num_steps)[:watched]:
+        a = math.sqrt(bars[t])
+        s = math.sqrt(1 - bars[t])
+        uncond, cond = both_halves(unet, x, t, stacked)
+        if second_branch:
+            norms.append(length((a * cond - x) / s**2 - (a * uncond - x) / s**2))
+        else:
+            norms.append(length(cond - uncond))
+
+        late_uncond, late_cond = both_halves(unet, x, late, stacked)
+        compared = {
+            "x,c|x": (late_uncond, late_cond - late_uncond),
+            "x,x|c": (late_uncond, late_cond),
+            "x|c,c|x": (late_cond, late_cond - late_uncond),
+        }
+        cosines.append(mean_cosine(*compared[mode]))
+
+        given = uncond + guidance_scale * (cond - uncond)
+        noise = a * given + s * x if v_model else given
+        x = ddim_step(x, noise, t, num_steps, bars)
+    return (norm_weight * sum(norms) + cosine_weight * sum(cosines)) / watched
