@@ -11,6 +11,7 @@ from typing import Any
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.metrics.resizing import in_order
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import FeatureScore, NearestReference, Score, Values
 from memorization_suite.metrics.sscd import SscdMetric
@@ -34,7 +35,12 @@ VARIANTS = {
 class ClipScore(Embedder):
     """An open_clip model in eval mode, from a local checkpoint. (Wen's and Bright Ending's scripts
     forget `eval()`.)
+
+    open_clip's transform resizes and crops a picture in the mode of its file, and converts it to
+    RGB after that. So do the official scripts, and so does this.
     """
+
+    as_stored = True
 
     def __init__(
         self,
@@ -48,9 +54,10 @@ class ClipScore(Embedder):
         self.name = name or variant
         architecture, _ = VARIANTS[variant]
         with loading(checkpoint, f"open_clip's {architecture}"):
-            self.model, _, self.transform = open_clip.create_model_and_transforms(
+            self.model, _, transform = open_clip.create_model_and_transforms(
                 architecture, pretrained=str(checkpoint), device=self.device
             )
+        self.transform = in_order(transform)
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(architecture)
         self.texts: dict[str, torch.Tensor] = {}

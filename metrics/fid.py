@@ -15,12 +15,34 @@ from typing import Any
 
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.metrics.resizing import Resize
 from memorization_suite.runs.lazy import Image, Lazy, np, torch
 
 T = Lazy("torchvision.transforms")
 open_clip = Lazy("open_clip")
 clean_resize = Lazy("cleanfid.resize")
 clean_fid = Lazy("cleanfid.fid")
+
+
+def inception_pixels(image: Image.Image) -> torch.Tensor:
+    """A PIL image in RGB -> (3, 299, 299) float32 in [0, 255], as clean-fid resizes: float, each
+    channel alone, not rounded.
+    """
+    resize = clean_resize.build_resizer("clean")
+    return torch.from_numpy(resize(np.array(image))).permute(2, 0, 1)
+
+
+def clip_pixels(image: Image.Image) -> torch.Tensor:
+    """A PIL image in RGB -> (3, 224, 224) float32, as clean-fid prepares it for CLIP."""
+    transform = T.Compose(
+        [
+            Resize(224, Image.Resampling.BICUBIC),
+            T.CenterCrop(224),
+            T.ToTensor(),
+            T.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
+        ]
+    )
+    return transform(image)
 
 
 class Inception(Embedder):
@@ -33,12 +55,11 @@ class Inception(Embedder):
     def __init__(self, checkpoint: Path, *, name: str = "inception_v3_clean", **options: Any):
         super().__init__(**options)
         self.name = name
-        self.resize = clean_resize.build_resizer("clean")
         with loading(checkpoint, "the TorchScript Inception network"):
             self.layers = torch.jit.load(checkpoint, map_location=self.device).eval().layers
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(self.resize(np.array(image))).permute(2, 0, 1)
+        return inception_pixels(image)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         return self.layers((batch - 128) / 128).flatten(1)
@@ -57,17 +78,9 @@ class ClipImages(Embedder):
                 "ViT-B-32-quickgelu", pretrained=str(checkpoint), device=self.device
             )
         self.model = model.eval()
-        self.transform = T.Compose(
-            [
-                T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
-                T.CenterCrop(224),
-                T.ToTensor(),
-                T.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
-            ]
-        )
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        return self.transform(image)
+        return clip_pixels(image)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         return self.model.encode_image(batch)

@@ -17,6 +17,7 @@ from typing import Any
 from memorization_suite.metrics.base import Job, Metric, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.pictures import equal_shapes, loading
+from memorization_suite.metrics.resizing import Resize
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import Score, Values, by_sample
 from memorization_suite.metrics.text_reader import TextReader
@@ -60,11 +61,14 @@ UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.|blip\.text_encoder\.embedd
 
 @cache
 def transform():
-    """A PIL image -> (3, 224, 224) float32."""
+    """A PIL image in the mode of its file -> (3, 224, 224) float32. As in the package, it becomes
+    RGB after the crop.
+    """
     return T.Compose(
         [
-            T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
+            Resize(224, Image.Resampling.BICUBIC),
             T.CenterCrop(224),
+            T.Lambda(lambda image: image.convert("RGB")),
             T.ToTensor(),
             T.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
         ]
@@ -213,7 +217,7 @@ class ImageReward(Score):
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> torch.Tensor:
         """Reward of each image for the caption beside it, (n,) float32 on the CPU; about standard
-        normal over the authors' data.
+        normal over the authors' data. images: in the mode of their files.
         """
         tokens = self.tokenizer(
             list(captions),
@@ -244,7 +248,7 @@ class ImageReward(Score):
         return self.model["head"](text[:, 0]).squeeze(1)
 
     def values(self, group: Group) -> Values:
-        images = [picture.image for picture in group.pictures]
+        images = [picture.stored for picture in group.pictures]
         captions = [group.prompt.caption] * len(images)
         return by_sample(group, self.score(images, captions))
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.image_features import EfficientNet
 from memorization_suite.metrics.pictures import Embedder, read_mask
+from memorization_suite.metrics.resizing import resized
 from memorization_suite.metrics.runs import Group
 from memorization_suite.metrics.scores import NearestReference, Score, Values, by_sample
 from memorization_suite.runs.lazy import F, Image, Lazy, torch
@@ -30,9 +31,7 @@ def upsampled(mask: torch.Tensor, image: Image.Image) -> torch.Tensor:
 
 def at_size_of(image: Image.Image, reference: Image.Image) -> Image.Image:
     """The reference at the image's size."""
-    if reference.size == image.size:
-        return reference
-    return reference.resize(image.size, Image.Resampling.BILINEAR)
+    return resized(reference, image.size, Image.Resampling.BILINEAR)
 
 
 def ls_l2(image: Image.Image, reference: Image.Image, mask: torch.Tensor) -> float:

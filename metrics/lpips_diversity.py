@@ -51,7 +51,7 @@ class LpipsDiversity(Score):
         """
         if len({image.size for image in images}) > 1:
             raise ValueError("LPIPS compares images of one size")
-        pixels = (transforms.to_tensor(image) * 2 - 1 for image in images)
+        pixels = map(pixels_of, images)
         weights = [head.model[-1].weight for head in self.model.lins]
         batches = []
         with torch.inference_mode():
@@ -83,6 +83,11 @@ class LpipsDiversity(Score):
         if len(group.pictures) < 2:
             return {}
         return by_sample(group, self.score([picture.image for picture in group.pictures]))
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """A PIL image in RGB -> (3, h, w) float32 in [-1, 1], at its own size."""
+    return transforms.to_tensor(image) * 2 - 1
 
 
 def scaled(output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -31,11 +31,16 @@ class Picture:
         self.decoded: Image.Image | None = None
 
     @property
-    def image(self) -> Image.Image:
-        """The decoded picture, RGB; kept until `release`. Raises Unreadable."""
+    def stored(self) -> Image.Image:
+        """The decoded picture in the mode of its file; kept until `release`. Raises Unreadable."""
         if self.decoded is None:
-            self.decoded = read_picture(self.path)
+            self.decoded = read_stored(self.path)
         return self.decoded
+
+    @property
+    def image(self) -> Image.Image:
+        """The same in RGB. Raises Unreadable."""
+        return in_rgb(self.stored, self.path)
 
     def release(self) -> None:
         """Forgets the pixels and the features."""
@@ -45,10 +50,23 @@ class Picture:
 
 def read_picture(path: Path) -> Image.Image:
     """The file as an RGB picture. Raises Unreadable."""
+    return in_rgb(read_stored(path), path)
+
+
+def in_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    """A file's picture in RGB, itself if it is."""
+    if picture.mode == "RGB":
+        return picture
+    with reading(path):
+        return picture.convert("RGB")
+
+
+def read_stored(path: Path) -> Image.Image:
+    """The file as a picture in its own mode. Raises Unreadable."""
     try:
         with reading(path), Image.open(path) as file:
             is_deep = file.mode.startswith("I")
-            picture = file if is_deep else file.convert("RGB")
+            picture = file if is_deep else file.copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Unreadable(f"{path} is no whole picture ({error}): {remedy(path)}") from error
     if is_deep:
@@ -72,6 +90,7 @@ class Embedder:
 
     name: str
     unit = True  # scale vectors to length one, so that a product is a cosine
+    as_stored = False  # `preprocess` gets pictures in the mode of their file, and not RGB
 
     def __init__(self, *, device: str = "cpu", batch_size: int = 32):
         self.device = device
@@ -86,7 +105,7 @@ class Embedder:
         raise NotImplementedError
 
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """(n, d) float32 on the CPU. images: RGB, one or more."""
+        """(n, d) float32 on the CPU. images: one or more, RGB unless `as_stored`."""
         tensors = (self.preprocess(image) for image in images)
         chunks = []
         with torch.inference_mode():
@@ -100,9 +119,13 @@ class Embedder:
         fresh = {id(picture): picture for picture in pictures if self.name not in picture.features}
         if not fresh:
             return
-        features = self.features([picture.image for picture in fresh.values()])
+        features = self.features([self.image_of(picture) for picture in fresh.values()])
         for picture, row in zip(fresh.values(), features):
             picture.features[self.name] = row
+
+    def image_of(self, picture: Picture) -> Image.Image:
+        """What is embedded of a picture."""
+        return picture.stored if self.as_stored else picture.image
 
     def matrix(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """(n, d): features of pictures that were embedded."""

@@ -14,6 +14,7 @@ from memorization_suite.metrics.base import Job, Metric, Quantity, register
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.localized import LocalizedFeatures, LocalizedGated
 from memorization_suite.metrics.pictures import Embedder, loading
+from memorization_suite.metrics.resizing import Resize
 from memorization_suite.metrics.scores import NearestReference, Score
 from memorization_suite.runs.lazy import Image, Lazy, torch
 from memorization_suite.runs.settings import flag
@@ -36,8 +37,8 @@ class Preset:
     normalization: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
 
     def transform(self):
-        """torchvision's transform: a PIL image -> (3, h, w) float32."""
-        steps = [T.Resize(self.size)]
+        """A PIL image in RGB -> (3, h, w) float32. The official scripts convert to RGB first."""
+        steps = [Resize(self.size)]
         if self.crop is not None:
             steps.append(T.CenterCrop(self.crop))
         return T.Compose([*steps, T.ToTensor(), T.Normalize(*self.normalization)])

@@ -247,7 +247,7 @@ def alive(monkeypatch):
         now = 0
         most = 0
 
-    read = pictures.read_picture
+    read = pictures.read_stored
 
     def gone() -> None:
         Alive.now -= 1
@@ -259,8 +259,7 @@ def alive(monkeypatch):
         Alive.most = max(Alive.most, Alive.now)
         return image
 
-    monkeypatch.setattr(pictures, "read_picture", watched)
-    monkeypatch.setattr("memorization_suite.commands.report.page.read_picture", watched)
+    monkeypatch.setattr(pictures, "read_stored", watched)
     return Alive
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from torchvision.transforms import Compose
 
 from memorization_suite.download.assets import named, path_of
 from memorization_suite.metrics.clip_score import VARIANTS, ClipMetric
@@ -83,7 +84,7 @@ def test_clip_variants(run, monkeypatch, variant, capsys):
 
     def create(*args, **options):
         asked.append((args, options["pretrained"]))
-        return StandIn(), None, lambda image: torch.ones(3, 4, 4)
+        return StandIn(), None, Compose([lambda image: torch.ones(3, 4, 4)])
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
     monkeypatch.setattr(

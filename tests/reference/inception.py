@@ -12,6 +12,8 @@ from PIL import Image
 from torch import nn
 from torchvision.models import inception_v3
 
+from tests.reference.pillow_resize import small_edge
+
 
 class Layers(nn.Module):
     """(n, 3, 299, 299) -> (n, 2048)."""
@@ -80,17 +82,10 @@ def clip_features(model, image: Image.Image) -> np.ndarray:
     crop, CLIP's mean and deviation. Source: Kynkaanniemi et al., ICLR 2023, and clean-fid's
     clip_features.py. model: open_clip's.
     """
-    width, height = image.size
-    small = (
-        (224, int(224 * height / width)) if width <= height else (int(224 * width / height), 224)
-    )
-    left = round((small[0] - 224) / 2)
-    top = round((small[1] - 224) / 2)
-    cropped = (
-        image.convert("RGB")
-        .resize(small, Image.Resampling.BICUBIC)
-        .crop((left, top, left + 224, top + 224))
-    )
+    small = small_edge(image.convert("RGB"), 224, "bicubic")
+    left = round((small.width - 224) / 2)
+    top = round((small.height - 224) / 2)
+    cropped = small.crop((left, top, left + 224, top + 224))
     pixels = torch.tensor(np.array(cropped)).permute(2, 0, 1).float() / 255
     mean, deviation = (
         torch.tensor(values)[:, None, None]

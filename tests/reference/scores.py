@@ -13,7 +13,10 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
 
+from tests.reference.pillow_resize import resize, small_edge
+
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def sscd_transform(preset: str) -> transforms.Compose:
@@ -23,21 +26,25 @@ def sscd_transform(preset: str) -> transforms.Compose:
     """
     if preset == "official320":
         steps = [
-            transforms.Resize([320, 320]),
+            lambda image: resize(image, (320, 320), "bilinear"),
             transforms.ToTensor(),
             transforms.Normalize(*IMAGENET),
         ]
     elif preset == "sq288":
         steps = [
-            transforms.Resize([288, 288]),
+            lambda image: resize(image, (288, 288), "bilinear"),
             transforms.ToTensor(),
             transforms.Normalize(*IMAGENET),
         ]
     elif preset == "small288":
-        steps = [transforms.Resize(288), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
+        steps = [
+            lambda image: small_edge(image, 288, "bilinear"),
+            transforms.ToTensor(),
+            transforms.Normalize(*IMAGENET),
+        ]
     elif preset == "wen224":
         steps = [
-            transforms.Resize(256),
+            lambda image: small_edge(image, 256, "bilinear"),
             transforms.CenterCrop(224),
             transforms.ToTensor(),
             transforms.Normalize([0.5], [0.5]),
@@ -70,6 +77,15 @@ def sscd_score(model, image: Image.Image, references: list[Image.Image], preset:
     for reference in references:
         best = max(best, cosine(mine, sscd_descriptor(model, reference, preset)))
     return best
+
+
+def clip_pixels(image: Image.Image) -> torch.Tensor:
+    """PIL image in the mode of its file -> (3, 224, 224). It becomes RGB after it was resized and
+    cropped. Source: open_clip, `image_transform` (also ImageReward's `_transform`).
+    """
+    small = small_edge(image, 224, "bicubic")
+    rgb = transforms.CenterCrop(224)(small).convert("RGB")
+    return transforms.Compose([transforms.ToTensor(), transforms.Normalize(*CLIP)])(rgb)
 
 
 @torch.no_grad()
@@ -149,15 +165,11 @@ def upsampled(mask: np.ndarray, image: Image.Image) -> torch.Tensor:
 
 
 def at_size_of(image: Image.Image, reference: Image.Image) -> Image.Image:
-    """Reference in RGB at the image's size (PIL bilinear), itself if it has that size. Source: a
+    """Reference in RGB at the image's size (bilinear), itself if it has that size. Source: a
     choice of ours; the paper does not say.
     """
     reference = reference.convert("RGB")
-    return (
-        reference
-        if reference.size == image.size
-        else reference.resize(image.size, Image.Resampling.BILINEAR)
-    )
+    return reference if reference.size == image.size else resize(reference, image.size, "bilinear")
 
 
 def filled_outside(image: Image.Image, mask: np.ndarray) -> Image.Image:
