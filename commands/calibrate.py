@@ -39,6 +39,8 @@ from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
 from memorization_suite.pipelines.models import check_unet
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.flags import FORMATS, HUB_SET
+from memorization_suite.prompts.sets import other_column, prompt_file
 from memorization_suite.runs.cli import values_after
 from memorization_suite.runs.digits import exact_text, just_above
 from memorization_suite.runs.files import read_csv, write_bytes
@@ -81,7 +83,7 @@ class Calibration(Sampling):
         Sampling,
         "prompts",
         default=dataclasses.MISSING,
-        text="ordinary prompts: .csv, .txt or .jsonl",
+        text=f"ordinary prompts: {FORMATS}, or {HUB_SET}",
     )
     n_samples_per_prompt: int = again(Sampling, "n_samples_per_prompt", default=1, preset=False)
     batch_size: int = again(Sampling, "batch_size", preset=False)
@@ -108,8 +110,11 @@ def stability(**typed: Any) -> str:
     settings, source = asked(Calibration, typed, preset)
     settings = sized(settings)
     check_prompts(settings.prompts)
-    prompts = read_prompts(Path(settings.prompts))
     check_out(settings.out)
+    column = settings.caption_column
+    file = prompt_file(settings.prompts, settings.out.parent, column)
+    prompts = read_prompts(file, column)
+    column = other_column(file, column, prompts)
     if len(prompts) * settings.n_samples_per_prompt < 2:
         raise ValueError(
             f"statistics need at least two images: {settings.prompts} has {len(prompts)} prompts, "
@@ -123,13 +128,14 @@ def stability(**typed: Any) -> str:
     norms = record(model, prompts, settings)
     side = settings.image_length
     made_with = {
-        "model_id": fingerprint(settings.model_id),
+        "model_id": fingerprint(settings.model_id, settings.tokenizer),
         **{name: getattr(settings, name) for name in SHARED},
         "unet_id": unet_fingerprint(settings.unet_id),
         **sampler_facts(model, model.latent_shape(side, side)),
     }
     made_from = {
-        "prompts_sha256": content_hash(Path(settings.prompts)),
+        "prompts_sha256": content_hash(file),
+        **({"caption_column": column} if column else {}),
         "prompts": len(prompts),
         "n_samples_per_prompt": settings.n_samples_per_prompt,
         "images": len(norms["update"]),

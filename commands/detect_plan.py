@@ -30,7 +30,9 @@ from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.prompts.flags import FORMATS, HUB_SET
 from memorization_suite.prompts.sets import (
+    FOLDER,
     captions_hash,
     read_local,
     read_sample,
@@ -66,7 +68,7 @@ class Detection(Sampling):
     prompts: str = again(
         Sampling,
         "prompts",
-        text="prompts that are looked at: .csv, .txt, .jsonl, or hub:NAME:COLUMN[:SPLIT]",
+        text=f"prompts that are looked at: {FORMATS}, or {HUB_SET}",
     )
     n_samples_per_prompt: int = again(Sampling, "n_samples_per_prompt", default=4, preset=False)
     guidance_scale: float = again(
@@ -75,7 +77,7 @@ class Detection(Sampling):
     seed: int = again(Sampling, "seed", default=0)
     batch_size: int = again(Sampling, "batch_size", preset=False, changes_result=False)
     nonmem_prompts: str = unkeyed(
-        "", "ordinary prompts to compare with: a file or hub:NAME:COLUMN[:SPLIT]", metavar="FILE"
+        "", f"ordinary prompts to compare with: a file or {HUB_SET}", metavar="FILE"
     )
     nonmem_count: int = flag(
         500,
@@ -210,7 +212,7 @@ class DetectionPlan(InPieces):
             hashes[f"{name}_prompts"] = Content(captions_hash(prompts), source, flag=flag)
         return {
             **identity_of(self.settings),
-            "model_id": fingerprint(self.settings.model_id),
+            "model_id": fingerprint(self.settings.model_id, self.settings.tokenizer),
             "device": self.settings.device.split(":")[0],
             **hashes,
         }
@@ -285,7 +287,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     check_shard(asked)
     names = detector_names(asked.detector)
     check_owners(asked.detector, names, detector_flags)
-    check_model(asked.model_id)
+    check_model(asked.model_id, asked.tokenizer)
     source, preset = load_preset(asked.preset, asked.model_id)
     settings = fill(Request, general, preset.get("generate", {}))
     chosen = choose(asked.detector, detector_flags, preset)
@@ -295,9 +297,10 @@ def plan_detection(**typed: Any) -> DetectionPlan:
         detector.check(settings.num_inference_steps)
     memorized, ordinary = prompt_sets(asked.model_id, asked.prompts, asked.nonmem_prompts)
     settings = replace(settings, prompts=memorized, nonmem_prompts=ordinary)
-    sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized)}
+    column = settings.caption_column
+    sets: dict[str, list[Prompt] | None] = {"mem": read_local("prompts", memorized, column)}
     if ordinary:
-        sets["nonmem"] = read_local("nonmem_prompts", ordinary)
+        sets["nonmem"] = read_local("nonmem_prompts", ordinary, column, needed=False)
     settings = on_device(sized(settings))
     return DetectionPlan(
         settings, usable, left_out, read_sets(settings, sets), preset=source, typed=typed
@@ -346,7 +349,7 @@ def read_sets(
     settings: Detection, local: Mapping[str, list[Prompt] | None]
 ) -> dict[str, list[Prompt]]:
     """The prompts of each set up to --end. local: None for a set that is a data set by name."""
-    folder = Path(settings.output_path) / "prompt_sets"
+    folder = Path(settings.output_path) / FOLDER
     sources = {"mem": settings.prompts, "nonmem": settings.nonmem_prompts}
     sets = {}
     for name, prompts in local.items():

@@ -40,6 +40,8 @@ from memorization_suite.detection.evaluation.summary import (
     warnings_of,
 )
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.flags import caption_column
+from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.progress import to_open
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
@@ -83,6 +85,7 @@ class EvaluationSettings(Settings):
     prompts: Path | None = flag(
         None, "the file of the memorized prompts, with a column type", metavar="FILE"
     )
+    caption_column: str = caption_column()
     steps: int | None = flag(
         None,
         "use the first so many steps of a .jsonl or .pt (default: all)",
@@ -158,7 +161,8 @@ def evaluate(**typed: Any) -> Evaluation:
     split(typed, EvaluationSettings)
     settings = EvaluationSettings(**typed)
     detections = read_all(settings)
-    prompts = read_types(settings.prompts) if settings.prompts else None
+    column = settings.caption_column
+    prompts = read_types(settings.prompts, column) if settings.prompts else None
     rows = [row for scored in detections for row in rows_of(scored, settings, prompts)]
     evaluation = Evaluation(settings, rows)
     if settings.out:
@@ -232,9 +236,14 @@ def read_set(file: Path, key: str, settings: EvaluationSettings) -> list[PromptS
 # --- types of prompts ---
 
 
-def read_types(file: Path) -> list[Prompt]:
-    """The prompts of a file with types. Raises ValueError."""
-    prompts = read_prompts(file)
+def read_types(file: Path, column: str = "") -> list[Prompt]:
+    """The prompts of a file with types. column: of its captions. Raises ValueError."""
+    if is_hub(str(file)):
+        raise ValueError(
+            f"--prompts {file} has captions alone: --by type needs a prompt file with a column "
+            "'type'"
+        )
+    prompts = read_prompts(file, column)
     if not any(prompt.type for prompt in prompts):
         raise ValueError(f"{file} has no types: --by type needs a column 'type'")
     return prompts

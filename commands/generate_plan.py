@@ -36,6 +36,7 @@ from memorization_suite.mitigation.registry import (
 from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
 from memorization_suite.pipelines.models import check_unet, load_preset
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.sets import is_hub, other_column, prompt_file
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
@@ -97,9 +98,7 @@ class Request(Generation):
         metavar="DETECTOR:THRESHOLD",
     )
     save_latents: bool = unkeyed(False, "also write latents/: initial, adjusted, final")
-    trace: bool = unkeyed(
-        False, "also write trace.csv: magnitude and guidance of each step; runs both halves"
-    )
+    trace: bool = unkeyed(False, "trace.csv: each step's magnitude and guidance; runs both halves")
     shard: str = unkeyed("", SHARD, metavar="I/N")
     verify: bool = unkeyed(False, "decode all that is there; damaged ones are made again")
     overwrite: bool = unkeyed(False, "start over instead of going on")
@@ -133,9 +132,10 @@ class Plan(InPieces):
     def identity(self) -> dict:
         """Everything that decides the bytes of an image."""
         general = identity_of(self.settings)
-        general["model_id"] = fingerprint(self.settings.model_id)
+        general["model_id"] = fingerprint(self.settings.model_id, self.settings.tokenizer)
         general["unet_id"] = unet_fingerprint(self.settings.unet_id)
         prompts = self.settings.prompts
+        column = other_column(Path(prompts), self.settings.caption_column, self.prompts)
         screened = {"screen": self.screen.identity()} if self.screen else {}
         plugins = plugins_of(*map(type, self.parts()))
         return {
@@ -145,6 +145,7 @@ class Plan(InPieces):
             "method": self.mitigation.name,
             "method_settings": self.mitigation.named_values(),
             "prompts_sha256": Content(content_hash(Path(prompts)), prompts, flag="prompts"),
+            **({"caption_column": column} if column else {}),
             "device": self.settings.device.split(":")[0],
             **rounding(self.settings, self.parts()),
         }
@@ -245,7 +246,7 @@ def plan(**typed: Any) -> Plan:
     check_shard(asked)
     method = method_of(asked)
     model_id = asked.model_id
-    check_model(model_id)
+    check_model(model_id, asked.tokenizer)
     check_unet(asked.unet_id)
     source, preset = load_preset(asked.preset, model_id, asked.unet_id)
     check_preset(source, preset)
@@ -254,7 +255,9 @@ def plan(**typed: Any) -> Plan:
     mitigation.check(settings.num_inference_steps)
     prompts_file = settings.prompts or str(default_prompts(model_id))
     check_prompts(prompts_file)
-    prompts = read_prompts(Path(prompts_file))
+    file = prompt_file(prompts_file, Path(settings.output_path), settings.caption_column)
+    prompts = read_prompts(file, settings.caption_column)
+    prompts_file = str(file) if is_hub(prompts_file) else prompts_file
     check_range(settings.start, settings.end, len(prompts), prompts_file)
     screen = None
     if settings.screen:

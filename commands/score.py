@@ -232,7 +232,12 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
             raise ValueError(f"the following arguments are required: --{flag}")
     if settings.prompts:
         check_prompts(settings.prompts)
-    opened = partial(open_run, num_samples=settings.num_samples, incomplete=settings.incomplete)
+    opened = partial(
+        open_run,
+        column=settings.caption_column,
+        num_samples=settings.num_samples,
+        incomplete=settings.incomplete,
+    )
     run = opened(settings.gen_folder, settings.prompts)
     check_finite(run)
     read_results(run.folder)  # a broken table is found before the work

@@ -18,6 +18,7 @@ HEADINGS = {
     "run": (
         "gen_folder",
         "prompts",
+        "caption_column",
         "num_samples",
         "incomplete",
         "gt_folder",

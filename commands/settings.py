@@ -16,7 +16,8 @@ from memorization_suite.commands.schedule import check_image, check_schedule, ch
 from memorization_suite.download.assets import Asset, hint, read_assets
 from memorization_suite.pipelines import loading
 from memorization_suite.pipelines.kinds import Kind, Unknown
-from memorization_suite.pipelines.models import kind_of, resolve_model
+from memorization_suite.pipelines.models import check_tokenizer, kind_of, resolve_model
+from memorization_suite.prompts.flags import HUB_SET, caption_column
 from memorization_suite.prompts.sets import prompt_sources
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.plugins import plugin_flags
@@ -39,10 +40,10 @@ QUIET = "no progress, and no line on what comes next"
 ON_MACHINE = ("dtype", "device", "tf32", "memory_budget", "compile")
 # Of --help -> flags of generation and detection below it.
 HEADINGS = {
-    "model": ("model_id", "unet_id", "scheduler", "preset", *ON_MACHINE),
+    "model": ("model_id", "tokenizer", "unet_id", "scheduler", "preset", *ON_MACHINE),
     "method": ("method", "batch_wise", "per_sample", "screen"),
     "detector": ("detector",),
-    "prompts": ("prompts", "start", "end", "nonmem_prompts", "nonmem_count"),
+    "prompts": ("prompts", "caption_column", "start", "end", "nonmem_prompts", "nonmem_count"),
     "sampling": (
         "n_samples_per_prompt",
         "batch_size",
@@ -63,7 +64,7 @@ HEADINGS = {
         "quiet",
     ),
 }
-MODELS = f"hub id, local diffusers folder, or an embedded model: {', '.join(tiny.MODELS)}"
+MODELS = f"hub id, diffusers folder, .safetensors file, or embedded: {', '.join(tiny.MODELS)}"
 
 
 @frozen_settings
@@ -71,6 +72,7 @@ class Model(Settings):
     """Which model, and on what it runs."""
 
     model_id: str = flag("CompVis/stable-diffusion-v1-4", MODELS, preset=False)
+    tokenizer: str = unkeyed("", "its folder, for a .safetensors file", metavar="DIR")
     scheduler: str = flag("ddim", "keep: the model's own", choices=SCHEDULERS)
     device: str = unkeyed("", "default: cuda if there is one", metavar="DEVICE")
     tf32: bool = unkeyed(False, "fp32 on CUDA in TensorFloat-32: faster, less exact")
@@ -80,7 +82,8 @@ class Model(Settings):
 class Trajectories(Model):
     """Images of the prompts of a file, from their own noises."""
 
-    prompts: str = unkeyed("", "prompt file: .csv, .txt or .jsonl", metavar="FILE")
+    prompts: str = unkeyed("", f"prompt file, or {HUB_SET}", metavar="FILE")
+    caption_column: str = caption_column()
     # None where nothing was typed; a number in every plan (see `sized`).
     image_length: int = flag(
         None,
@@ -192,12 +195,15 @@ def check_shard(settings: Any) -> None:
         )
 
 
-def check_model(model_id: str) -> None:
-    """Raises ValueError for a name that is no model, or one that download/ would have put there."""
+def check_model(model_id: str, tokenizer: str = "") -> None:
+    """Raises ValueError for a name that is no model, one that download/ would have put there, or a
+    --tokenizer that cannot go with it.
+    """
     asset = asset_at(ROOT / model_id)  # as documents name it, wherever one stands
     if asset and not Path(model_id).exists():
         raise ValueError(f"the model {hint(asset.name)}")
     resolve_model(model_id)
+    check_tokenizer(model_id, tokenizer)
 
 
 def sized(settings: Any) -> Any:
@@ -250,6 +256,7 @@ def load_model(settings: Any, load: Callable | None = None, **more: Any) -> Deno
         "device": settings.device,
         "scheduler": settings.scheduler,
         "tf32": settings.tf32,
+        **({"tokenizer": settings.tokenizer} if settings.tokenizer else {}),
         **more,
     }
     try:

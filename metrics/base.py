@@ -15,6 +15,7 @@ from memorization_suite.download.assets import hint
 from memorization_suite.metrics.checkpoints import Checkpoint
 from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.metrics.scores import Score
+from memorization_suite.prompts.flags import caption_column
 from memorization_suite.runs.digits import exact_text
 from memorization_suite.runs.environment import choose_device, set_tf32
 from memorization_suite.runs.registry import Registry
@@ -66,6 +67,7 @@ class Scoring(Settings):
     prompts: Path | None = flag(
         None, "prompt file of the run (default: the one that the run names)", alias="-p"
     )
+    caption_column: str = caption_column()
     num_samples: int | None = flag(
         None,
         "score the first so many images of each prompt (default: all)",

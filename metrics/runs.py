@@ -13,6 +13,7 @@ from memorization_suite.download.assets import path_of
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import INDEX, References
 from memorization_suite.prompts.files import Prompt, read_prompts
+from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
@@ -165,12 +166,14 @@ def open_run(
     folder: Path,
     prompts: Path | None = None,
     *,
+    column: str = "",
     num_samples: int | None = None,
     incomplete: bool = False,
     flag: str = "--gen_folder",
     names: Collection[str] | None = None,
 ) -> Run:
-    """Finds and checks what is to be scored. prompts: default is the file that the run names.
+    """Finds and checks what is to be scored. prompts: default is the file that the run names; a
+    data set by name is one, too. column: of its captions; default is the run's.
 
     num_samples: only the first so many images of each prompt. incomplete: score what a run that was
     stopped has. names: in the folder, where they were listed already. A run whose images are all
@@ -186,9 +189,14 @@ def open_run(
     images = store.images(names)
     of_images = [key.prompt for key in images]
     rows = store.costs()
-    file = prompts or named_prompts(store.path, config)
-    table = read_prompts(file)
-    if identity.get("prompts_sha256") not in (None, content_hash(file)):
+    if prompts is not None:
+        file = prompt_file(str(prompts), store.path.parent.parent, column)
+    else:
+        file = named_prompts(store.path, config)
+    of_run = str(config.get("caption_column", ""))
+    table = read_prompts(file, column or of_run, needed=bool(column))
+    of_file = identity.get("prompts_sha256")
+    if of_file and (of_file != content_hash(file) or column not in ("", of_run)):
         check_captions(store, rows, file, table)
     outside = sorted(key for key in images if key.prompt >= len(table))
     if outside:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from memorization_suite import tiny
 from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.files import csv_text, write_bytes
 from memorization_suite.runs.lazy import np
 
+# Folder of data sets by name, beside the runs that read them.
+FOLDER = "prompt_sets"
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<column>[^:]+)(:(?P<split>[^:]+))?")
 
 
@@ -28,18 +30,63 @@ def prompt_sources(model_id: str, prompts: str, nonmem_prompts: str) -> tuple[st
     return str(tiny.prompts(model_id)), ordinary
 
 
-def read_local(flag: str, source: str) -> list[Prompt] | None:
+def read_local(
+    flag: str, source: str, column: str = "", *, needed: bool = True
+) -> list[Prompt] | None:
     """Prompts of a file; None for a data set by name, hub:NAME:COLUMN[:SPLIT].
 
-    Raises ValueError when the source is neither. flag: where it was given.
+    Raises ValueError when the source is neither. flag: where it was given. column, needed: as of
+    `read_prompts`.
     """
-    if not source.startswith("hub:"):
-        return read_prompts(Path(source))
+    if not is_hub(source):
+        return read_prompts(Path(source), column, needed=needed)
+    check_hub(flag, source)
+    if column and needed:
+        raise ValueError(
+            f"--{flag} {source} names its column: --caption_column is for prompt files"
+        )
+    return None
+
+
+def is_hub(source: str) -> bool:
+    """Whether a data set by name is meant, and no file."""
+    return source.startswith("hub:")
+
+
+def check_hub(flag: str, source: str) -> None:
+    """Raises ValueError for what is no name of a data set. flag: where it was given."""
     if not HUB.fullmatch(source):
         raise ValueError(
             f"--{flag} {source!r}: a data set is written hub:NAME:COLUMN or hub:NAME:COLUMN:SPLIT"
         )
-    return None
+
+
+def prompt_file(source: str, folder: Path, column: str = "") -> Path:
+    """The prompt file that is meant. All texts of a data set by name are written into
+    folder/prompt_sets; later runs read that file.
+
+    column: of the captions, as typed. Raises ValueError, also for a data set that cannot be read.
+    """
+    if not is_hub(source):
+        return Path(source)
+    read_local("prompts", source, column)
+    name = re.sub("[^A-Za-z0-9]+", "-", source)
+    unlike = hashlib.sha256(source.encode()).hexdigest()[:8]
+    path = folder / FOLDER / f"{name}_{unlike}.csv"
+    if not path.exists():
+        captions = read_hub(source)
+        write_set(path, [{"Caption": captions[i], "Index": i} for i in range(len(captions))])
+    return path
+
+
+def other_column(file: Path, column: str, prompts: Sequence[Prompt]) -> str:
+    """The column of the captions as it belongs to the identity of a run: empty where the file gives
+    the same prompts without its name. prompts: of that column.
+    """
+    try:
+        return column if column and read_prompts(file) != list(prompts) else ""
+    except ValueError:
+        return column
 
 
 def read_sample(source: str, folder: Path, count: int, seed: int) -> list[Prompt]:
@@ -53,9 +100,17 @@ def read_sample(source: str, folder: Path, count: int, seed: int) -> list[Prompt
         captions = read_hub(source)
         drawn = np.random.default_rng(seed).permutation(len(captions))[:count]
         rows = [{"Caption": captions[i], "Index": i} for i in np.sort(drawn).tolist()]
-        folder.mkdir(parents=True, exist_ok=True)
-        write_csv(path, rows)
+        write_set(path, rows)
     return read_prompts(path)
+
+
+def write_set(path: Path, rows: Sequence[dict]) -> None:
+    """A prompt file, whose texts are as they are. Raises ValueError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, csv_text(rows).encode())
+    except OSError as error:
+        raise ValueError(f"cannot write the prompts of a data set to {path}: {error}") from error
 
 
 def read_hub(source: str) -> list[str]:

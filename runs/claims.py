@@ -29,14 +29,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import now
 from memorization_suite.runs.files import write_json
-from memorization_suite.runs.lazy import psutil
+from memorization_suite.runs.parts import part_of
+from memorization_suite.runs.processes import began, this_machine
 
 BEAT = 30.0  # seconds between two touches
 SILENT = 600.0  # seconds without one, after which a holder is dead
@@ -144,31 +144,6 @@ QUEUE = Queue()
 def my_user() -> int:
     """The user's number, which also one without a name has."""
     return os.getuid() if hasattr(os, "getuid") else 0
-
-
-@cache
-def this_machine() -> str:
-    """The machine since it was booted, and the namespace of its process ids."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
-        return socket.gethostname()
-
-
-def began(pid: int) -> float:
-    """When a process of this user began, in ticks since boot or in seconds; -1: it has ended."""
-    if sys.platform == "linux":
-        try:
-            words = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2]
-        except OSError:
-            return -1.0
-        state, *rest = words.split()
-        return -1.0 if state in "ZX" else float(rest[18])
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return -1.0
 
 
 @dataclass(frozen=True)
@@ -320,9 +295,7 @@ class Claims:
         """Removes the folder at once, as all who look see it, at the end of all work. Returns
         whether it could be.
         """
-        gone = self.folder.with_name(
-            f"{self.folder.name}.{socket.gethostname()}.{os.getpid()}.part"
-        )
+        gone = part_of(self.folder)
         with suppress(OSError):
             os.replace(self.folder, gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -335,7 +308,7 @@ def clock_of(folder: Path) -> float:
 
     The new file makes a client of NFS look at the folder again.
     """
-    probe = folder / f".clock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part"
+    probe = part_of(folder / f"clock.{threading.get_ident()}")
     try:
         probe.touch()
         os.utime(probe)

@@ -7,10 +7,20 @@ import hashlib
 import io
 import json
 import os
-import socket
-from collections.abc import Callable, Iterable
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from memorization_suite.runs.parts import part_of
+
+# A caption may be longer than the 131,072 characters that the module takes for a fault.
+csv.field_size_limit(2**31 - 1)
+# What a spreadsheet takes for a formula at the beginning of a text, and the apostrophes before it.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+MARKED = re.compile(r"'+[=+\-@\t\r]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
 
 
 def write_bytes(path: Path, data: bytes, check: Callable[[], None] | None = None) -> None:
@@ -19,7 +29,7 @@ def write_bytes(path: Path, data: bytes, check: Callable[[], None] | None = None
 
     check: called just before the renaming, which it stops by raising.
     """
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         with open(part, "wb") as file:
             file.write(data)
@@ -39,23 +49,32 @@ def write_json(path: Path, value, check: Callable[[], None] | None = None) -> No
     write_bytes(path, f"{text}\n".encode(), check)
 
 
+# --- tables ---
+
+
 def write_csv(path: Path, rows: Iterable[dict], check: Callable[[], None] | None = None) -> None:
     """Rows with the columns of all rows, in order of first appearance; a missing value is empty.
 
-    check: as of `write_bytes`.
+    Texts are marked as `marked` says. check: as of `write_bytes`.
     """
+    rows = [{name: marked(value) for name, value in row.items()} for row in rows]
+    write_bytes(path, csv_text(rows).encode(), check)
+
+
+def csv_text(rows: Iterable[dict]) -> str:
+    """The same as a text, with all texts as they are: of prompt files."""
     rows = list(rows)
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
-    text = csv_text(rows, list(columns), csv.QUOTE_MINIMAL)
+    text = quoted_text(rows, list(columns), csv.QUOTE_MINIMAL)
     if "\r" in text:  # a lone carriage return would stay without quotes
-        text = csv_text(rows, list(columns), csv.QUOTE_ALL)
-    write_bytes(path, text.encode(), check)
+        text = quoted_text(rows, list(columns), csv.QUOTE_ALL)
+    return text
 
 
-def csv_text(rows: Iterable[dict], columns: list[str], quoting: Any) -> str:
-    """The table as a text."""
+def quoted_text(rows: Iterable[dict], columns: list[str], quoting: Any) -> str:
+    """The table with quotes where they are asked for."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=quoting)
     writer.writeheader()
@@ -63,20 +82,83 @@ def csv_text(rows: Iterable[dict], columns: list[str], quoting: Any) -> str:
     return text.getvalue()
 
 
+def marked(value: Any) -> Any:
+    """A cell as our tables have it, so that no spreadsheet runs it.
+
+    The rule: a text that begins with = + - @, a tab or a carriage return gets an apostrophe in
+    front; so does a text that begins with apostrophes and then one of those, so that `unmarked`
+    gives back exactly what was there. A number gets none, be it written as a text.
+    """
+    text = str(value)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else value
+
+
+def unmarked(text: str) -> str:
+    """A cell of our tables as it was before `marked`; others are as they are."""
+    return text[1:] if MARKED.match(text) else text
+
+
+def table_lines(file: TextIO) -> Iterator[list[str]]:
+    """Cells of a table of ours, line by line, the names of the columns first, without their marks.
+
+    file: opened with newline="". Raises csv.Error.
+    """
+    for cells in csv.reader(file):
+        yield [unmarked(cell) for cell in cells]
+
+
+def table_rows(file: TextIO) -> list[dict[str, Any]]:
+    """Rows by the names of the columns; what a short row lacks is None, and what a long one has
+    more is a list under None. Raises csv.Error.
+    """
+    lines = (cells for cells in table_lines(file) if cells)
+    names = next(lines, [])
+    rows: list[dict[Any, Any]] = []
+    for cells in lines:
+        row: dict[Any, Any] = dict.fromkeys(names)
+        row.update(zip(names, cells))
+        if len(cells) > len(names):
+            row[None] = cells[len(names) :]
+        rows.append(row)
+    return rows
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as written by `write_csv`; none if the file is not there."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return table_rows(file)
     except FileNotFoundError:
         return []
 
 
+# --- files of others ---
+
+
+def check_regular(path: Path, kind: str) -> None:
+    """Raises ValueError for what is no file, such as a folder or a pipe, on which one would wait.
+
+    kind: what messages call it. What is not there is left to who opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    except ValueError as error:  # a NUL in its name
+        raise ValueError(f"cannot read the {kind} {str(path)!r}: {error}") from error
+    if stat.S_ISREG(mode):
+        return
+    what = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+    what = "a socket" if stat.S_ISSOCK(mode) else what
+    raise ValueError(f"cannot read the {kind} {path}: it is {what}, and no file")
+
+
 def read_text(path: Path, kind: str) -> str:
-    """A file's UTF-8 text. Raises ValueError when it is missing, a folder, or something else.
+    """A file's UTF-8 text. Raises ValueError when it is missing, no file, or something else.
 
     kind: what messages call the file.
     """
+    check_regular(path, kind)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

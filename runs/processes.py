@@ -1,10 +1,16 @@
-"""The processes that `accelerate launch` started together, or this one alone."""
+"""Processes: those that `accelerate launch` started together, or this one; and which lives."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from memorization_suite.runs.lazy import psutil
 
 # What launchers say how many processes there are.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -53,3 +59,31 @@ def of_main(state: Any, value: Any) -> Any:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]
+
+
+# --- who lives ---
+
+
+@cache
+def this_machine() -> str:
+    """The machine since it was booted, and the namespace of its process ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return socket.gethostname()
+
+
+def began(pid: int) -> float:
+    """When a process of this user began, in ticks since boot or in seconds; -1: it has ended."""
+    if sys.platform == "linux":
+        try:
+            words = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2]
+        except OSError:
+            return -1.0
+        state, *rest = words.split()
+        return -1.0 if state in "ZX" else float(rest[18])
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return -1.0

@@ -28,8 +28,9 @@ from typing import Any
 from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
 from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.environment import environment, now
-from memorization_suite.runs.files import write_csv, write_json
+from memorization_suite.runs.files import table_rows, write_csv, write_json
 from memorization_suite.runs.identity import differences, differing, renewed
+from memorization_suite.runs.leftovers import remove_leftovers
 
 SCHEMA = 1
 CLAIMS = FOLDER.format("*")
@@ -104,9 +105,11 @@ class Store:
         """Begins in a checked folder, or goes on. Raises OSError, and ValueError when another run
         began there meanwhile.
 
-        config: all arguments and the command, for people. facts: for the manifest beside the
-        identity. once: the same, but what is noted there stays.
+        What a killed process was writing is removed. config: all arguments and the command, for
+        people. facts: for the manifest beside the identity. once: the same, but what is noted there
+        stays.
         """
+        remove_leftovers(self.path, [".parts", *(name for name in self.files if "*" not in name)])
         with self.changing() as claim:
             clock_of(self.path)  # a client of NFS looks at the folder again
             manifest = None if overwrite else self.manifest()
@@ -391,7 +394,7 @@ def whole_rows(file: Path) -> list[Row]:
     try:
         with open(file, "rb") as opened:
             text = io.TextIOWrapper(opened, encoding="utf-8", newline="")
-            rows = list(csv.DictReader(text))
+            rows = table_rows(text)
             size = opened.seek(0, os.SEEK_END)
             opened.seek(max(0, size - 1))
             ends_a_line = opened.read() == b"\n"

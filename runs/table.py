@@ -12,7 +12,7 @@ from sys import intern
 from typing import NamedTuple
 
 from memorization_suite.runs.claims import Claim, TakenAway, alone
-from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.files import table_lines, write_csv
 
 # What one holds who changes a run's scores: `alone(folder, RESULTS)`.
 RESULTS = "results"
@@ -102,7 +102,7 @@ def read_results(folder: Path) -> list[Result]:
         return []
     try:
         return list(rows_of(file))
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ValueError(
             f"{file} is no table of results ({error}): mend it or move it away"
         ) from error
@@ -111,10 +111,10 @@ def read_results(folder: Path) -> list[Result]:
 def rows_of(file: Path) -> Iterator[Result]:
     """Rows of a table, one by one. Raises ValueError for a file that is none."""
     with open(file, newline="", encoding="utf-8") as opened:
-        reader = csv.reader(opened)
-        columns = next(reader, [])
+        lines = table_lines(opened)
+        columns = next(lines, [])
         if columns and columns != list(Result._fields):
             raise ValueError(f"its columns are {', '.join(columns)}")
-        for texts in reader:
+        for texts in lines:
             if texts:
                 yield Result.of(texts)

@@ -17,6 +17,8 @@ from memorization_suite.commands.report.gather import (
 from memorization_suite.commands.report.page import render
 from memorization_suite.commands.settings import split
 from memorization_suite.metrics.checkpoints import existing
+from memorization_suite.prompts.flags import caption_column
+from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.marks import FLAT, NOT_FINITE
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
@@ -34,6 +36,7 @@ class Reporting(Settings):
         alias="-p",
         metavar="FILE",
     )
+    caption_column: str = caption_column()
     gt_folder: Path | None = flag(
         None,
         "training images, <folder>/<Index>/*.png (default as for the metric scripts)",
@@ -92,10 +95,17 @@ def report(
     out = Path(out)
     check_page(out)
     existing(settings.gt_folder, "--gt_folder", folder=True)
-    existing(settings.prompts, "--prompts", folder=False)
+    if settings.prompts and not is_hub(str(settings.prompts)):
+        existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
     found = reference_first(find_runs(map(Path, folders)), settings.reference)
-    runs = gather(found, settings.prompts, limits=limits, quiet=settings.quiet)
+    runs = gather(
+        found,
+        settings.prompts,
+        column=settings.caption_column,
+        limits=limits,
+        quiet=settings.quiet,
+    )
     page = render(
         runs,
         title=settings.title,

@@ -170,12 +170,14 @@ def gather(
     folders: Mapping[Path, Collection[str]],
     prompts: Path | None = None,
     *,
+    column: str = "",
     limits: Limits = Limits(),
     quiet: bool = False,
 ) -> list[Reported]:
     """Everything that the folders say, and what the gallery may show.
 
     folders: with the names of their files. prompts: in the place of the file that a run names.
+    column: of its captions.
     quiet: of a few nothing is said anyway. Raises ValueError.
     """
     titles = titles_of(list(folders))
@@ -186,7 +188,14 @@ def gather(
     with Progress(f"a page of {total} runs", total, unit="run", quiet=quiet) as progress:
         for folder, names in folders.items():
             method, _, settings = titles[folder].partition("/")
-            run = open_run(folder, prompts, incomplete=True, flag="the run folder", names=names)
+            run = open_run(
+                folder,
+                prompts,
+                column=column,
+                incomplete=True,
+                flag="the run folder",
+                names=names,
+            )
             shown = shown or in_gallery(run, limits)
             runs.append(read(run, method, settings, shown))
             progress.update(1)

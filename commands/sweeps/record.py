@@ -14,6 +14,7 @@ from typing import Any
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.pipelines.models import MODELS
+from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.plugins import PLUGINS
 from memorization_suite.runs.run_folder import Key
@@ -128,11 +129,15 @@ def typed_anywhere(typed: Mapping[str, Any]) -> dict[str, Any]:
 def names_file(name: str, value: Any) -> bool:
     """Whether a flag's value is a path."""
     if name == "model_id":
-        return value not in MODELS and Path(value).is_dir()
+        return value not in MODELS and Path(value).exists()
+    if name == "tokenizer":
+        return bool(value)
     if name == "preset":
         return value not in ("auto", "none")
+    if name == "prompts":
+        return bool(value) and not is_hub(value)
     owners = flag_owners(METHODS).get(name, [])
-    return bool(value) and (name == "prompts" or any(flag.metadata["file"] for _, flag in owners))
+    return bool(value) and any(flag.metadata["file"] for _, flag in owners)
 
 
 def pieces_of(plan: Plan, prompts_per_job: int | None) -> int:

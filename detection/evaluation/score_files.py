@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memorization_suite.runs.files import read_text
+from memorization_suite.runs.files import read_text, unmarked
 from memorization_suite.runs.lazy import torch
 
 SETS = {"mem": "memorized", "nonmem": "ordinary"}
@@ -94,7 +94,7 @@ def read_images(path: Path) -> dict[tuple[str, int, str], dict[int, float]]:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             name, prompt, sample, score = checked_row(row, where)
-            values = images.setdefault((name, prompt, row["prompt"]), {})
+            values = images.setdefault((name, prompt, unmarked(row["prompt"])), {})
             if sample in values:
                 raise ValueError(
                     f"{where}: a second score for sample {sample} of prompt {prompt} of the set "
@@ -102,7 +102,7 @@ def read_images(path: Path) -> dict[tuple[str, int, str], dict[int, float]]:
                 )
             values[sample] = score
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
     return images
 
 

@@ -98,7 +98,7 @@ def test_flags_that_do_not_go_together_are_refused(base, tmp_path, capsys, no_mo
         ("empty.csv", b"", "no column 'Caption'"),
         ("binary.csv", b"\x89PNG\0", "not UTF-8"),
         ("zeros.txt", bytes(9), "binary"),
-        ("column.csv", b"Text,Index\na,1\n", "its columns are Text, Index"),
+        ("column.csv", b"Words,Index\na,1\n", "its columns are Words, Index"),
         ("caption.csv", b";Caption\n0;\n", "is empty"),
         ("line.jsonl", b'{"caption": "a"}\n{\n', "line 2"),
         ("a.json", b"[]", ".jsonl"),
