@@ -17,8 +17,7 @@ from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.text import counted, first_of
 from memorization_suite.runs.whole import There, say_damaged
 from memorization_suite.sampling.batch import Batch
-from memorization_suite.sampling.noise import official_noise
-from memorization_suite.sampling.sample import noise_of, predictor_of
+from memorization_suite.sampling.sample import noise_of, predictor_of, same_noise
 
 if TYPE_CHECKING:
     import torch
@@ -137,10 +136,8 @@ class Job:
         settings = self.plan.settings
         if settings.rng == "per_image":
             return noise_of(self.model, batch, settings.image_length)
-        shape = self.model.latent_shape(settings.image_length, settings.image_length)
-        rows = [settings.n_samples_per_prompt]
-        device = str(self.model.device)
-        drawn = next(official_noise(settings.seed, rows, shape, self.model.dtype, device))
+        images = settings.n_samples_per_prompt
+        drawn = same_noise(self.model, settings.seed, images, settings.image_length)
         return drawn.repeat(prompts, 1, 1, 1)
 
     def keys(self, prompts: list[Prompt]) -> list[tuple[Prompt, int]]:

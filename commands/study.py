@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from memorization_suite.commands.captions import cut_of_sets
+from memorization_suite.commands.detect_plan import Detection
 from memorization_suite.commands.machine import choose_memory, limits_of
 from memorization_suite.commands.settings import (
     QUIET,
@@ -46,7 +47,7 @@ from memorization_suite.runs.store import Store
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import ends_fault, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
-from memorization_suite.sampling.sample import noise_of, predictor_of
+from memorization_suite.sampling.sample import noise_of, predictor_of, same_noise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +68,8 @@ class StudySettings(Trajectories):
         Trajectories, "guidance_scale", default=7.5, preset=False, text="guidance of the trajectory"
     )
     seed: int = again(Trajectories, "seed", default=0)
+    # In the identity only where it is official: see `Study.run`.
+    rng: str = again(Detection, "rng", changes_result=False)
     start: int = unkeyed(0, "first prompt, by row", at_least=0, metavar="ROW")
     end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     output_path: str = unkeyed("detections", "folder of the study's folder", metavar="FOLDER")
@@ -127,6 +130,7 @@ class Study(Store):
             "model_id": fingerprint(settings.model_id),
             "device": settings.device.split(":")[0],
             **({"tf32": True} if settings.tf32 else {}),
+            **({"rng": settings.rng} if settings.rng != "per_image" else {}),
             "prompts": Content(captions_hash(self.prompts), settings.prompts, flag="prompts"),
         }
         self.prepare(identity, overwrite=settings.overwrite)
@@ -210,9 +214,13 @@ class Study(Store):
         runs with this seed.
         """
         settings = self.settings
-        batch = Batch.of([prompt], settings.n_samples_per_prompt, settings.seed)
+        images = settings.n_samples_per_prompt
+        batch = Batch.of([prompt], images, settings.seed)
         predictor = predictor_of(self.model, batch, settings.num_inference_steps)
-        return batch, predictor, noise_of(self.model, batch, settings.image_length)
+        if settings.rng == "per_image":
+            return batch, predictor, noise_of(self.model, batch, settings.image_length)
+        noise = same_noise(self.model, settings.seed, images, settings.image_length)
+        return batch, predictor, noise
 
     def save_figure(self, name: str, figure: Figure) -> None:
         """A PNG, whole or not at all. Characters that the font lacks are drawn as boxes."""

@@ -9,7 +9,7 @@ from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.denoiser import Denoiser
 from memorization_suite.sampling.hooks import Hooks
 from memorization_suite.sampling.loop import OnStep, plain_run, steps
-from memorization_suite.sampling.noise import initial_noise
+from memorization_suite.sampling.noise import initial_noise, official_noise
 from memorization_suite.sampling.noise_predictor import NoisePredictor, Prediction
 
 
@@ -64,6 +64,14 @@ def noise_of(model: Denoiser, batch: Batch, image_length: int) -> torch.Tensor:
     """Unit-variance noise of the images' seeds for square images, (n, 4, h, w)."""
     shape = model.latent_shape(image_length, image_length)
     return initial_noise(batch.seeds, shape).to(model.device, model.dtype)
+
+
+def same_noise(model: Denoiser, seed: int, images: int, image_length: int) -> torch.Tensor:
+    """Unit-variance noise for the images of any prompt, (images, 4, h, w): what a script draws that
+    seeds its generator anew for each prompt, in the model's dtype and on its device.
+    """
+    shape = model.latent_shape(image_length, image_length)
+    return next(official_noise(seed, [images], shape, model.dtype, str(model.device)))
 
 
 @no_grad

@@ -15,6 +15,7 @@ from memorization_suite.commands.tokens import Tokens, tokens
 from memorization_suite.detect_memorization import main
 from memorization_suite.detection.spectrum import KINDS, OPERATORS
 from memorization_suite.runs.files import write_csv
+from tests.reference.wen2024_tokens import correct_significance, official_significance
 
 CAPTIONS = {
     0: "a red square above a $5 bill_{2}",
@@ -83,6 +84,35 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def without_seconds(path: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows(path)]
+
+
+@pytest.mark.parametrize("official", [(), ("--official", "swapped")], ids=str)
+def test_tokens_with_the_official_noise(run, pipe, tmp_path, official):
+    """--rng official --seed S: every prompt has the draws of S. Scores are those of the
+    transcriptions on them, 1e-5; a folder says so, and one without the flag is as ever.
+    """
+    folder = run("tokens", tmp_path, *TOKENS, "--rng", "official", "--seed", "7", *official)
+    drawn = torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(7))
+    table = rows(folder / "tokens.csv")
+    for i, caption in CAPTIONS.items():
+        told = {"num_steps": 3, "watched": 3, "guidance_scale": 7.5}
+        prompt, empty = pipe.encode([caption]).tokens, pipe.encode([""]).tokens
+        if official:
+            expected = official_significance(pipe.unet, prompt, empty, drawn, **told)
+        else:
+            expected = correct_significance(pipe.unet, prompt, empty, drawn, **told).mean(0)
+        found = [float(row["score"]) for row in table if row["prompt_index"] == str(i)]
+        found = torch.tensor(found)
+        torch.testing.assert_close(found, expected[1 : 1 + len(found)], rtol=1e-5, atol=1e-6)
+    assert json.loads((folder / "manifest.json").read_text())["identity"]["rng"] == "official"
+
+
+def test_the_noise_of_a_study_is_named_where_it_is_official(run, tmp_path, capsys):
+    """Folders from before the flag go on; those of another noise are refused."""
+    folder = run("tokens", tmp_path, *TOKENS, "--end", "1")
+    assert "rng" not in json.loads((folder / "manifest.json").read_text())["identity"]
+    run("tokens", tmp_path, *TOKENS, "--end", "1", "--rng", "official", code=2)
+    assert "rng: None there, 'official' now" in capsys.readouterr().err
 
 
 def test_spectrum_tables_and_pictures(run, tmp_path, capsys):
