@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from memorization_suite import tiny
 from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.generate_plan import OFFICIAL_PROMPTS
+from memorization_suite.commands.neuron_controls import ControlSettings, control
 from memorization_suite.commands.settings import (
     QUIET,
     Model,
@@ -24,17 +24,14 @@ from memorization_suite.commands.settings import (
     command_words,
     load_model,
     on_device,
-    split,
 )
 from memorization_suite.commands.study import asked
 from memorization_suite.mitigation.base import quirks
-from memorization_suite.mitigation.nemo.controls import CHOICES, at_random
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     mean_and_std,
     pair_similarities,
 )
-from memorization_suite.mitigation.nemo.method import Neurons, read_neurons
 from memorization_suite.mitigation.nemo.ms_ssim import kernel_size
 from memorization_suite.mitigation.nemo.search import (
     Maps,
@@ -50,14 +47,12 @@ from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.flags import FORMATS, HUB_SET, caption_column
 from memorization_suite.prompts.sets import other_column, prompt_file
 from memorization_suite.runs.cli import NOTHING_WRITTEN, RESUMES, Parser, add_flags, command
-from memorization_suite.runs.files import write_json
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content, same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
-    Settings,
     again,
     flag,
     frozen_settings,
@@ -311,7 +306,7 @@ def ordinary(**typed: Any) -> str:
         )
     settings = on_device(settings)
     made_with = {
-        "model": fingerprint(settings.model_id),
+        "model": fingerprint(settings.model_id, settings.tokenizer),
         "prompts_sha256": content_hash(file),
         **({"caption_column": column} if column else {}),
         "prompts": len(captions),
@@ -368,7 +363,7 @@ def search(**typed: Any) -> str:
     _, prompts = prompts_of(settings)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))
-    model_name = fingerprint(settings.model_id)
+    model_name = fingerprint(settings.model_id, settings.tokenizer)
     statistics = statistics_for(settings, model_name)
     settings = on_device(settings)
     identity = {
@@ -452,75 +447,6 @@ def statistics_for(settings: SearchSettings, model: Content) -> Statistics:
     if math.isnan(statistics.threshold):
         raise ValueError(f"{path} has no similarity threshold: give one with --threshold")
     return statistics
-
-
-# --- controls ---
-
-
-@frozen_settings
-class ControlSettings(Settings):
-    """The flags of localize_neurons.py control."""
-
-    about: ClassVar[str] = "one set of neurons for every prompt, of those that were found"
-
-    neurons: Path = file_flag("file of the subcommand localize")
-    out: Path = file_flag("file to write: neurons, .json")
-    prompts: Path | None = unkeyed(
-        None, "prompts that get them: .csv, .txt or .jsonl (default: those of --neurons)"
-    )
-    choose: str = flag(
-        "top",
-        "top: the most frequent neurons; top_per_layer: those of each layer; subgroups: all of the "
-        "most frequent whole lists",
-        choices=tuple(CHOICES),
-    )
-    k: int = flag(10, "how many of them", at_least=1, metavar="K")
-    random: bool = flag(False, "as many of each layer, at random instead; needs --statistics")
-    seed: int = flag(2, "seed of --random", at_least=0, metavar="N")
-    statistics: Path | None = unkeyed(None, "file of the subcommand statistics, for --random")
-    quiet: bool = unkeyed(False, QUIET)
-
-
-def control(**typed: Any) -> str:
-    """Writes one set of neurons for all prompts, the controls of the paper. Returns how many, in a
-    line.
-
-    typed: flags of localize_neurons.py control by name. Raises ValueError, OSError.
-    """
-    split(typed, ControlSettings)
-    settings = ControlSettings(**typed)
-    found = read_neurons(settings.neurons)
-    captions = list(found)
-    if settings.prompts is not None:
-        check_prompts(settings.prompts)
-        captions = list(dict.fromkeys(p.caption for p in read_prompts(settings.prompts)))
-    check_out(settings.out)
-    chosen = CHOICES[settings.choose](found.values(), settings.k)
-    made_with = {"choose": settings.choose, "k": settings.k}
-    if settings.random:
-        chosen = at_random(chosen, widths_for(settings, chosen), settings.seed)
-        made_with["seed"] = settings.seed
-    whole = {
-        "model": json.loads(settings.neurons.read_text(encoding="utf-8")).get("model"),
-        "settings": {"neurons_sha256": content_hash(settings.neurons), **made_with},
-        "prompts": dict.fromkeys(captions, chosen),
-    }
-    write_json(settings.out, whole)
-    count = sum(map(len, chosen.values()))
-    return f"{settings.out}: {counted(len(captions), 'prompt')}, the same {count} neurons for each"
-
-
-def widths_for(settings: ControlSettings, neurons: Neurons) -> dict[str, int]:
-    """Layer -> how many neurons it has. Raises ValueError where that is not known."""
-    if settings.statistics is None:
-        raise ValueError("--random needs --statistics FILE: it says how many neurons there are")
-    widths = {
-        name: len(mean) for name, mean in read_statistics(settings.statistics)[0].mean.items()
-    }
-    for name in neurons:
-        if name not in widths:
-            raise ValueError(f"{settings.statistics} is of another model: it has no layer {name}")
-    return widths
 
 
 # --- the command line ---

@@ -24,15 +24,16 @@ Neurons = dict[str, list[int]]  # name of a cross-attention -> channels of its t
     paper="Hintersdorf et al., NeurIPS 2024",
     cost="2N",
     code="ml-research/localizing_memorization_in_diffusion_models",
-    compared="equal but for two repairs: sets without duplicates, one NFE a noise map",
+    compared="equal; its search with `--rng official` and `--official doubles`, in half the NFE",
 )
 class Nemo(Mitigation):
     """Multiplies by a factor the value neurons that a file lists for a prompt, at every token and
     step, in both halves.
 
-    localize_neurons.py finds them. Prompts that the file does not name are sampled as without the
-    method. The search differs from the official code: neurons are sets without duplicates, a noise
-    map takes one evaluation (official: two), and candidates are tried in one batch.
+    localize_neurons.py finds them, and makes controls of them. Prompts that the file does not name
+    are sampled as without the method. The search differs from the official code: neurons are sets
+    unless `--official doubles` is typed, a noise map takes one evaluation (official: two), and
+    candidates are tried in one batch.
     """
 
     neurons: str = flag(
