@@ -29,6 +29,8 @@ from memorization_suite.download.transfer import (
     fetch_drive,
     fetch_hub,
     fetch_url,
+    most_of,
+    patiently,
     size_text,
 )
 from memorization_suite.runs.files import sha256_of
@@ -75,7 +77,7 @@ def bring(asset: Asset, root: Path, record: Record, *, quiet: bool) -> str:
     work.mkdir(parents=True, exist_ok=True)
     try:
         check_space(asset.size - arrived(work), work.parent)
-        content = fetch(asset, work, progress=not quiet and sys.stderr.isatty())
+        content = fetch(asset, work, quiet=quiet)
         files = files_of(asset, content)
         compare(asset, files, record)
     except (TransferError, OSError) as error:
@@ -106,20 +108,30 @@ def arrived(work: Path) -> int:
     return sum(path.stat().st_size for path in parts)
 
 
-def fetch(asset: Asset, work: Path, *, progress: bool) -> Path:
+def fetch(asset: Asset, work: Path, *, quiet: bool) -> Path:
     """The file or folder as it will be placed, below `work`. Raises TransferError or OSError.
 
     Of an archive it is the folder in it that has the asset's name, or all.
     """
     content = work / "content"
     came = work / "came"
+    progress = not quiet and sys.stderr.isatty()
+
+    def bring() -> None:
+        if asset.kind == "hub":
+            fetch_hub(asset, content, progress=progress)
+        elif asset.drive:
+            fetch_drive(asset, came, progress=progress)
+        else:
+            fetch_url(asset.url, came, most=most_of(asset), progress=progress)
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"{asset.name}: {text}", file=sys.stderr)
+
+    patiently(bring, lambda: arrived(work), say)
     if asset.kind == "hub":
-        fetch_hub(asset, content, progress=progress)
         return content
-    if asset.drive:
-        fetch_drive(asset, came, progress=progress)
-    else:
-        fetch_url(asset.url, came, progress=progress)
     if asset.kind == "file":
         return came
     sha256 = sha256_of(came)

@@ -6,6 +6,7 @@ from collections import namedtuple
 
 import pytest
 
+import memorization_suite.download.transfer
 from memorization_suite.commands.fetch import main
 from tests.download.server import serving
 
@@ -42,6 +43,12 @@ def leftovers(root) -> list[str]:
         for path in root.rglob("*")
         if path.name.endswith(".incoming") or path.name.endswith(".part")
     )
+
+
+@pytest.fixture(autouse=True)
+def one_try(monkeypatch):
+    """Transfers are not tried again, unless a test says so."""
+    monkeypatch.setattr(memorization_suite.download.transfer, "PAUSES", ())
 
 
 @pytest.fixture

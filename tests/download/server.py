@@ -3,7 +3,7 @@
 import hashlib
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -19,6 +19,8 @@ class Shelf:
         ] = {}  # path -> bytes after which the connection is cut, once
         self.moved: dict[str, str] = {}  # path -> path it redirects to
         self.headers: dict[str, dict[str, str]] = {}  # path -> more headers of its answer
+        self.endless: set[str] = set()  # paths whose answer never ends, and tells no size
+        self.faults: dict[str, list[int]] = {}  # path -> codes of the next answers
         self.content_type, self.etags = "application/octet-stream", True
 
     def put(self, path: str, content: bytes) -> str:
@@ -36,14 +38,26 @@ def handler_of(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
         def do_GET(self):
             path = self.path.lstrip("/")
             shelf.requests.append((path, self.headers.get("Range")))
-            if path in shelf.moved:
+            if shelf.faults.get(path):
+                self.send_error(shelf.faults[path].pop(0))
+            elif path in shelf.moved:
                 self.answer(302, {"Location": "/" + shelf.moved[path], "Content-Length": "0"}, b"")
             elif path not in shelf.files:
                 self.send_error(404)
             else:
                 self.send_file(path, shelf.files[path])
 
+        def send_endless(self, content):
+            self.send_response(200)
+            self.send_header("Content-Type", shelf.content_type)
+            self.end_headers()
+            with suppress(OSError):  # until who asked has enough
+                while True:
+                    self.wfile.write(content)
+
         def send_file(self, path, content):
+            if path in shelf.endless:
+                return self.send_endless(content)
             etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
             headers = (
                 {"Content-Type": shelf.content_type}

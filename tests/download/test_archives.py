@@ -1,5 +1,6 @@
 """Archives: unpacked beside their place, and refused when a member would not stay there."""
 
+import gzip
 import io
 import json
 import shutil
@@ -127,6 +128,61 @@ def test_an_archive_is_refused(gt, fetch, root, content, told):
         "checkpoints",
     ]  # nothing half-unpacked, nothing outside
     assert not (root.parent / "x").exists()
+
+
+def packed(content: bytes, how) -> bytes:
+    """A tar of one large file of zeros."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=f"w:{how}") as archive:
+        info = tarfile.TarInfo("gt/zeros")
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def deflated(content: bytes) -> bytes:
+    """A zip of the same."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("gt/zeros", content)
+    return data.getvalue()
+
+
+ZEROS = bytes(20_000_000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        deflated(ZEROS),
+        packed(ZEROS, "gz"),
+        packed(ZEROS, "bz2"),
+        packed(ZEROS, "xz"),
+        # After the end of the members, and in the header of one.
+        gzip.compress(packed(b"", "") + ZEROS + packed(b"x", "")),
+        gzip.compress(tarfile.TarInfo("x").tobuf() + ZEROS + packed(b"x", "")),
+    ],
+    ids=["zip", "gz", "bz2", "xz", "behind", "between"],
+)
+def test_what_would_become_a_thousand_times_as_large(gt, fetch, root, content):
+    gt(content)
+    said = fetch("gt")
+    told = ("would become more than", "neither a zip nor a tar", "there is no gt_images")
+    assert said.code == 1 and any(text in said.err for text in told)
+    assert sum(path.stat().st_size for path in root.rglob("*")) < 10_000
+    assert not leftovers(root)
+
+
+@pytest.mark.parametrize("how", ["", "gz", "bz2", "xz"])
+def test_a_tar_of_any_packing(gt, fetch, root, how):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=f"w:{how}") as archive:
+        for name, content in (GOOD | {"gt/zeros": bytes(100_000)}).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    gt(data.getvalue())
+    assert fetch("gt").code == 0 and (root / "gt" / "zeros").stat().st_size == 100_000
 
 
 def test_a_known_checksum_of_the_archive(gt, fetch, root):
@@ -271,6 +327,14 @@ def test_google_drive_that_breaks_off_goes_on(drive, fetch, root, monkeypatch):
     )
     assert not (root / "gt").exists() and "9 kB of it are here" in fetch("--check", "gt").out
     assert fetch("gt").code == 0 and drive.ranges[-1] == "bytes=9000-" and not leftovers(root)
+
+
+def test_a_file_of_google_drive_that_is_larger_than_stated(drive, table, fetch, root):
+    entry = {"kind": "archive", "drive": "some-id", "path": "gt", "main": "gt_images"}
+    table(gt=entry | {"size": 5000})
+    said = fetch("gt")
+    assert said.code == 1 and "more comes than the 5 kB that are stated" in said.err
+    assert not leftovers(root)
 
 
 def test_a_quota_page_of_google_drive(drive, fetch, root):

@@ -21,7 +21,7 @@ class Hub:
     def __init__(self):
         self.files, self.mismatches, self.error, self.calls = dict(FILES), [], None, []
 
-    def snapshot_download(self, repo, *, revision, local_dir, allow_patterns):
+    def snapshot_download(self, repo, *, revision, local_dir, allow_patterns, tqdm_class):
         self.calls.append((repo, revision, allow_patterns))
         for file in allow_patterns:
             if file in self.files:

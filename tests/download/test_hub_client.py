@@ -103,3 +103,8 @@ def test_a_hub_that_cannot_be_reached_and_then_can(hub, run, root):
         and (root / "models" / "sd" / "model_index.json").read_bytes() == b"{}"
         and not leftovers(root)
     )
+
+
+def test_more_than_is_stated(hub, run, root):
+    assert "more comes than the 5 kB that are stated" in said(run(size=5000))
+    assert not (root / "models" / "sd").exists() and not leftovers(root)

@@ -265,3 +265,96 @@ def test_two_fetches_at_once(server, thing, fetch, root):
     with FileLock(root / "checkpoints" / ".fetch.lock"):
         said = fetch("thing")
     assert said.code == 1 and "another fetch" in said.err and not server.requests
+
+
+# --- sizes
+
+
+def test_an_endless_answer_stops_at_the_stated_size(server, thing, fetch, root):
+    thing(size=50_000)
+    server.endless.add("thing.bin")
+    said = fetch("thing")
+    assert said.code == 1 and said.err.count("\n") == 1
+    assert "more comes than the 50 kB that are stated: stopped at 51000 bytes" in said.err
+    assert not (root / HERE).exists() and not leftovers(root)
+
+
+def test_an_endless_answer_without_any_size_stops_too(server, thing, fetch, root, monkeypatch):
+    monkeypatch.setattr(memorization_suite.download.transfer, "UNSTATED", 30_000)
+    server.endless.add("thing.bin")
+    said = fetch("thing")
+    assert said.code == 1 and "does not end: 30 kB came, and no size is stated" in said.err
+    assert not (root / HERE).exists() and not leftovers(root)
+
+
+def test_a_file_that_is_announced_too_large_is_not_begun(server, thing, fetch, root):
+    thing(size=len(CONTENT) // 2)
+    said = fetch("thing")
+    assert said.code == 1 and f"stopped at {len(CONTENT)} bytes" in said.err
+    assert not leftovers(root)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) - 50, 10 * len(CONTENT), 0])
+def test_a_stated_size_may_be_rounded(thing, fetch, root, size):
+    thing(size=size)
+    assert fetch("thing").code == 0 and (root / HERE).read_bytes() == CONTENT
+
+
+# --- further tries
+
+
+class Often(dict):
+    """Every answer breaks off after so many bytes."""
+
+    def pop(self, path, default):
+        return self.get(path, default)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that were waited; no time passes."""
+    waited = []
+    monkeypatch.setattr(memorization_suite.download.transfer, "PAUSES", (1.0, 3.0, 9.0))
+    monkeypatch.setattr(memorization_suite.download.transfer.time, "sleep", waited.append)
+    return waited
+
+
+def test_a_transfer_that_breaks_off_again_and_again_comes_to_its_end(
+    server, thing, fetch, root, pauses
+):
+    server.break_after = Often({"thing.bin": 3500})
+    assert fetch("thing").code == 0 and (root / HERE).read_bytes() == CONTENT
+    assert pauses == [1.0, 3.0, 9.0]
+    assert server.ranges == [None, "bytes=3000-", "bytes=6000-", "bytes=9000-"]
+
+
+def test_a_transfer_that_never_ends_gives_up_and_keeps_what_came(server, thing, fetch, pauses):
+    server.break_after = Often({"thing.bin": 1500})
+    said = fetch("thing")
+    assert said.code == 1 and pauses == [1.0, 3.0, 9.0]
+    assert f"after 4000 of {len(CONTENT)} bytes. Rerun the command to resume." in said.err
+    server.break_after = {}
+    assert fetch("thing").code == 0 and server.ranges[-1] == "bytes=4000-"
+
+
+def test_much_that_came_begins_the_pauses_anew(server, thing, fetch, root, pauses, monkeypatch):
+    monkeypatch.setattr(memorization_suite.download.transfer, "PROGRESS", 1000)
+    server.break_after = Often({"thing.bin": 1500})
+    assert fetch("thing").code == 0 and set(pauses) == {1.0} and len(pauses) == 9
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_busy_server_is_asked_again(server, thing, fetch, root, pauses, code):
+    server.faults["thing.bin"] = [code, code]
+    assert fetch("thing").code == 0 and pauses == [1.0, 3.0]
+
+
+def test_what_is_not_there_is_not_asked_for_again(server, thing, fetch, pauses):
+    server.files.clear()
+    assert fetch("thing").code == 1 and not pauses
+
+
+def test_further_tries_are_said(server, thing, root, capsys, pauses):
+    server.faults["thing.bin"] = [503]
+    assert main(["thing", "--root", str(root), "--assets", str(thing())]) == 0
+    assert "503 Service Unavailable; trying again in 1 s" in capsys.readouterr().err
