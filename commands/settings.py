@@ -64,7 +64,7 @@ HEADINGS = {
         "quiet",
     ),
 }
-MODELS = f"hub id, diffusers folder, .safetensors file, or embedded: {', '.join(tiny.MODELS)}"
+MODELS = f"hub id, diffusers folder, .safetensors file, or {', '.join(tiny.MODELS)}"
 
 
 @frozen_settings

@@ -127,7 +127,7 @@ class Study(Store):
         identity = {
             "study": settings.study,
             **identity_of(settings),
-            "model_id": fingerprint(settings.model_id),
+            "model_id": fingerprint(settings.model_id, settings.tokenizer),
             "device": settings.device.split(":")[0],
             **({"tf32": True} if settings.tf32 else {}),
             **({"rng": settings.rng} if settings.rng != "per_image" else {}),
@@ -237,7 +237,7 @@ def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> 
     """
     split(typed, kind)
     settings: Any = kind(**typed)
-    check_model(settings.model_id)
+    check_model(settings.model_id, settings.tokenizer)
     unet_id = getattr(settings, "unet_id", None)
     source, tables = load_preset(preset, settings.model_id, unet_id)
     return fill(kind, typed, tables.get("generate", {})), source

@@ -11,7 +11,7 @@ from memorization_suite.pipelines.hub import revision_of
 from memorization_suite.pipelines.kinds import UNET_FILES, reader
 from memorization_suite.pipelines.model_files import files_of_part
 from memorization_suite.pipelines.models import INDEX, family_of, read_index, resolve_model
-from memorization_suite.runs.hashes import content_hashes, hash_of_all
+from memorization_suite.runs.hashes import content_hash, content_hashes, hash_of_all
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import PLUGINS, plugins_of
 
@@ -19,14 +19,20 @@ from memorization_suite.runs.plugins import PLUGINS, plugins_of
 FORMER_FILES = (".json", ".txt", ".safetensors", ".bin")
 
 
-def fingerprint(model_id: str) -> Content:
+def fingerprint(model_id: str, tokenizer: str = "") -> Content:
     """A model for an identity: the hash of every file that is read of a folder, the commit of a hub
-    id. A plugin that brings the family is named with its hash.
+    id. A plugin that brings the family is named with its hash. tokenizer: the folder beside a model
+    of one file.
 
     Raises ValueError for what is no model, OSError for files that cannot be read.
     """
     source = resolve_model(model_id)
     folder = Path(source)
+    if folder.is_file():
+        told = f"sha256 {content_hash(folder)[:32]}"
+        if tokenizer:
+            told += f", tokenizer {hash_of(Path(tokenizer), files_of_part(Path(tokenizer)))}"
+        return Content(told, model_id, flag="model_id")
     if folder.is_dir():
         family = family_of(read_index(folder))
         told = hash_of(folder, family.files(folder)) + plugin_of(family)

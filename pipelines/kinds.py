@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.pipelines.hub import hub_file, is_reachable
+from memorization_suite.pipelines.single_files import read_single_file
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import reason_of
 
@@ -73,9 +74,19 @@ def reader(source: str, unet_id: str | None = None) -> Read:
     def read(name: str) -> dict:
         if unet_id and name == "unet/config.json":
             return read_unet(unet_id)
+        if Path(source).is_file():
+            return read_of_file(Path(source), name)
         return read_json(place_of(source, name), f"{source} has no readable {name}")
 
     return read
+
+
+def read_of_file(path: Path, name: str) -> dict:
+    """What a folder would have in a JSON file, of a checkpoint of one file. Raises Unknown."""
+    try:
+        return read_single_file(path).read(name)
+    except (ValueError, OSError) as error:
+        raise Unknown(str(error)) from error
 
 
 def place_of(source: str, name: str) -> Path:

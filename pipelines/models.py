@@ -1,5 +1,5 @@
-"""Models by name: the embedded ones, a local diffusers folder, or a hub id. Checks that need no
-heavy import come first.
+"""Models by name: the embedded ones, a local diffusers folder, a file, or a hub id. Checks that
+need no heavy import come first.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from memorization_suite import ROOT
 from memorization_suite.pipelines.family import FAMILIES, Family
 from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, reader
 from memorization_suite.pipelines.model_files import files_of_part, files_of_parts
-from memorization_suite.pipelines.part_files import first_pointer
+from memorization_suite.pipelines.part_files import fault_of_part, first_pointer
+from memorization_suite.pipelines.single_files import read_single_file
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import reason_of
 from memorization_suite.tiny import MODELS
 
 PRESETS = ROOT / "pipelines" / "presets"
 INDEX = "model_index.json"
+# One of these every folder of a tokenizer has.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 def resolve_model(model_id: str) -> str:
-    """Folder or hub id to load from.
+    """Folder, file or hub id to load from.
 
-    Raises ValueError for a folder that is no diffusers model, or a name that is neither.
+    Raises ValueError for a folder or file that is no model, or a name that is none of them.
     """
     if model_id in MODELS:
         if not MODELS[model_id].is_dir():
@@ -37,13 +40,16 @@ def resolve_model(model_id: str) -> str:
                 "lacks it (make train-tiny builds it)"
             )
         model_id = str(MODELS[model_id])
+    if Path(model_id).is_file():
+        read_single_file(Path(model_id))
+        return model_id
     if Path(model_id).exists():
         check_model_folder(Path(model_id))
         return model_id
     if model_id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
         raise ValueError(
-            f"there is no model {model_id!r}: give a diffusers folder, a hub id like owner/name, "
-            f"or an embedded model ({', '.join(MODELS)})"
+            f"there is no model {model_id!r}: give a diffusers folder, a .safetensors file, a hub "
+            f"id like owner/name, or an embedded model ({', '.join(MODELS)})"
         )
     return model_id
 
@@ -83,6 +89,25 @@ def family_of(index: Mapping) -> Family:
     return next(claiming, FAMILIES["stable_diffusion"])()
 
 
+def check_tokenizer(model_id: str, tokenizer: str) -> None:
+    """Raises ValueError for a --tokenizer that is none, or beside a model with its own."""
+    if not tokenizer:
+        return
+    if not Path(model_id).is_file():
+        raise ValueError(
+            f"--tokenizer {tokenizer} is for a checkpoint of one file: {model_id} has its own"
+        )
+    folder = Path(tokenizer)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError(
+            f"--tokenizer {tokenizer} is no folder of a tokenizer: it has neither "
+            f"{' nor '.join(TOKENIZER_FILES)}"
+        )
+    fault = fault_of_part(folder)
+    if fault:
+        raise ValueError(f"--tokenizer {tokenizer}: {fault}")
+
+
 def check_unet(unet_id: str | None) -> None:
     """Raises ValueError when --unet_id looks like a folder and is none with a UNet in it."""
     if unet_id is None:
@@ -110,6 +135,10 @@ def kind_of(model_id: str, unet_id: str | None = None) -> Kind:
     """
     source = resolve_model(model_id)
     read = reader(source, unet_id)
+    if Path(source).is_file():
+        fault = read_single_file(Path(source)).open_fault()
+        if fault:
+            raise Unknown(fault)
     try:
         return family_of(read(INDEX)).describe(read)
     except NotHere as error:

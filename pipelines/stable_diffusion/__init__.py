@@ -12,7 +12,12 @@ from memorization_suite.pipelines.hub import is_reachable, revision_of
 from memorization_suite.pipelines.kinds import UNET_FILES, Kind, Read, reader, side_of
 from memorization_suite.pipelines.model_files import files_of_parts
 from memorization_suite.pipelines.models import INDEX, read_index
+from memorization_suite.pipelines.single_files import read_single_file
 from memorization_suite.pipelines.stable_diffusion import fit
+from memorization_suite.pipelines.stable_diffusion.originals import (
+    ask_what_it_predicts,
+    load_original,
+)
 from memorization_suite.pipelines.stable_diffusion.parts import (
     checked,
     only_variant,
@@ -84,24 +89,38 @@ class StableDiffusion(Family):
         return [folder / INDEX, *files_of_parts(folder, parts)]
 
     def load(
-        self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
+        self,
+        source: str,
+        *,
+        unet_id: str | None,
+        dtype: str,
+        device: str,
+        scheduler: str,
+        tokenizer: str = "",
     ) -> MemorizationPipeline:
+        """As of `Family`. tokenizer: a folder, for a model of one file."""
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
         if unet_id:
             fit.check_unet(unet_id, reader(source))
-        pipe = pipeline_class().from_pretrained(
-            source,
-            dtype=kind,
-            **dict.fromkeys(NEVER_LOADED),
-            requires_safety_checker=False,
-            revision=None if Path(source).is_dir() else revision_of(source, INDEX),
-            local_files_only=is_local(source),
-        )
+        file = read_single_file(Path(source)) if Path(source).is_file() else None
+        if file:
+            pipe = load_original(file, pipeline_class(), dtype=kind, tokenizer=tokenizer)
+        else:
+            pipe = pipeline_class().from_pretrained(
+                source,
+                dtype=kind,
+                **dict.fromkeys(NEVER_LOADED),
+                requires_safety_checker=False,
+                revision=None if Path(source).is_dir() else revision_of(source, INDEX),
+                local_files_only=is_local(source),
+            )
         if unet_id:
             with can_load("--unet_id", unet_id):
                 pipe.register_modules(unet=load_unet(unet_id, kind))
+        if file and file.open_fault():
+            ask_what_it_predicts(pipe.to(device), file)
         if scheduler != "keep":
             name, settings = SCHEDULERS[scheduler]
             pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
