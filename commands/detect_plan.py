@@ -291,7 +291,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     source, preset = load_preset(asked.preset, asked.model_id)
     settings = fill(Request, general, preset.get("generate", {}))
     chosen = choose(asked.detector, detector_flags, preset)
-    left_out = {detector.name: detector.missing() for detector in chosen if detector.missing()}
+    left_out = unusable(chosen, asked.detector, settings.n_samples_per_prompt)
     usable = [detector for detector in chosen if detector.name not in left_out]
     for detector in usable:
         detector.check(settings.num_inference_steps)
@@ -332,6 +332,22 @@ def choose(names: str, typed: Mapping[str, Any], preset: Mapping[str, dict]) -> 
             raise ValueError(f"--detector {name} {detector.missing()}")
         built.append(detector)
     return built
+
+
+def unusable(chosen: Collection[Detector], names: str, images: int) -> dict[str, str]:
+    """Name -> why, of the detectors that lack what they cannot run without.
+
+    names: as of --detector. images: of a prompt. Raises ValueError, unless all are asked for, for
+    one that compares more images.
+    """
+    left_out = {}
+    for detector in chosen:
+        few = detector.too_few(images)
+        if few and names != "all":
+            raise ValueError(f"--detector {detector.name} {few}")
+        if detector.missing() or few:
+            left_out[detector.name] = detector.missing() or few
+    return left_out
 
 
 def check_owners(names: str, chosen: Collection[str], typed: Mapping[str, Any]) -> None:

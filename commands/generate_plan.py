@@ -35,8 +35,8 @@ from memorization_suite.mitigation.registry import (
 )
 from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
 from memorization_suite.pipelines.models import check_unet, load_preset
-from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.prompts.sets import is_hub, other_column, prompt_file
+from memorization_suite.prompts.files import Prompt
+from memorization_suite.prompts.sets import is_hub, other_column, prompt_file, read_again
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
@@ -256,12 +256,17 @@ def plan(**typed: Any) -> Plan:
     prompts_file = settings.prompts or str(default_prompts(model_id))
     check_prompts(prompts_file)
     file = prompt_file(prompts_file, Path(settings.output_path), settings.caption_column)
-    prompts = read_prompts(file, settings.caption_column)
+    prompts = read_again(file, settings.caption_column)
     prompts_file = str(file) if is_hub(prompts_file) else prompts_file
     check_range(settings.start, settings.end, len(prompts), prompts_file)
     screen = None
     if settings.screen:
-        screen = parse_screen(settings.screen, preset, settings.num_inference_steps)
+        screen = parse_screen(
+            settings.screen,
+            preset,
+            settings.num_inference_steps,
+            settings.n_samples_per_prompt,
+        )
     settings = on_device(sized(replace(settings, prompts=prompts_file)))
     made = Plan(settings, mitigation, prompts, source, screen, typed)
     mitigation.check_run(made.identity)

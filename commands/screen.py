@@ -46,10 +46,10 @@ class Treatment:
     on_step: OnStep | None = None
 
 
-def parse_screen(text: str, preset: dict, steps: int) -> Screen:
+def parse_screen(text: str, preset: dict, steps: int, images: int) -> Screen:
     """DETECTOR:THRESHOLD; the detector's settings are the preset's or its defaults.
 
-    Raises ValueError.
+    images: of a prompt. Raises ValueError.
     """
     name, _, number = text.rpartition(":")
     try:
@@ -62,8 +62,9 @@ def parse_screen(text: str, preset: dict, steps: int) -> Screen:
             "(python detect_memorization.py calibrate threshold finds one)"
         )
     detector = build_detector(name, **preset.get(name, {}))
-    if detector.missing():
-        raise ValueError(f"--screen {name} {detector.missing()}")
+    lacking = detector.missing() or detector.too_few(images)
+    if lacking:
+        raise ValueError(f"--screen {name} {lacking}")
     detector.check(steps)
     return Screen(detector, threshold)
 

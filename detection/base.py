@@ -61,6 +61,7 @@ class Detector(Settings):
     needs_final: ClassVar[bool] = False  # the last latents, so the trajectory goes to its end
     needs_images: ClassVar[bool] = False  # the pictures too
     spatial: ClassVar[bool] = False  # does it have masks?
+    least_images: ClassVar[int] = 1  # of a prompt, without which it has no score
 
     def steps(self, total: int) -> int:
         """How many predictions of the trajectory it looks at, from the first: all of them."""
@@ -101,6 +102,15 @@ class Detector(Settings):
         Empty when nothing is.
         """
         return ""
+
+    def too_few(self, images: int) -> str:
+        """What it needs where a prompt has only so many images, as `missing`."""
+        if images >= self.least_images:
+            return ""
+        return (
+            f"compares the images of a prompt, and needs -n {self.least_images} or more; "
+            f"--n_samples_per_prompt is {images}"
+        )
 
     def check(self, total: int) -> None:
         """Raises ValueError for settings that make no sense with this number of steps."""

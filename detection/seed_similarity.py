@@ -45,6 +45,7 @@ class AmongSeeds(Detector):
     """
 
     needs_images = True
+    least_images = 2
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         """(n, n), larger is more alike."""

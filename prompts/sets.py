@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from memorization_suite import tiny
@@ -48,6 +49,23 @@ def read_local(
     return None
 
 
+def read_again(path: Path, column: str = "") -> list[Prompt]:
+    """As `read_prompts`; a file that many runs read, such as those of a sweep, is read once while
+    it stays the same.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return read_prompts(path, column)
+    return list(read_version(path, column, (status.st_mtime_ns, status.st_size, status.st_ino)))
+
+
+@lru_cache(maxsize=8)
+def read_version(path: Path, column: str, version: tuple[int, ...]) -> tuple[Prompt, ...]:
+    """The prompts of a file of this version. Raises ValueError."""
+    return tuple(read_prompts(path, column))
+
+
 def is_hub(source: str) -> bool:
     """Whether a data set by name is meant, and no file."""
     return source.startswith("hub:")
@@ -84,7 +102,7 @@ def other_column(file: Path, column: str, prompts: Sequence[Prompt]) -> str:
     the same prompts without its name. prompts: of that column.
     """
     try:
-        return column if column and read_prompts(file) != list(prompts) else ""
+        return column if column and read_again(file) != list(prompts) else ""
     except ValueError:
         return column
 

@@ -15,6 +15,7 @@ gamma = [0, 3, 5]
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 from memorization_suite.commands.generate_plan import SCRIPT, Request
 from memorization_suite.mitigation.registry import METHODS
+from memorization_suite.runs.files import check_regular
 from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
@@ -47,6 +49,22 @@ def read_sweep(path: Path, typed: Collection[str] = ()) -> list[Combination]:
     typed: flags of the command line, which win over the file's. Raises ValueError for a file that
     is no sweep.
     """
+    common, runs = tables_of(path)
+    return [run for table in runs for run in combinations(common, table, typed)]
+
+
+def count_runs(path: Path, typed: Collection[str] = ()) -> int:
+    """How many runs `read_sweep` gives, which may be many."""
+    common, runs = tables_of(path)
+    total = 0
+    for table in runs:
+        values = [as_list(value) for name, value in (common | table).items() if name not in typed]
+        total += math.prod(map(len, values))
+    return total
+
+
+def tables_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(the table [common], the tables [[run]]). Raises ValueError."""
     content = read_toml(path)
     common = content.pop("common", {})
     runs = content.pop("run", None)
@@ -55,19 +73,21 @@ def read_sweep(path: Path, typed: Collection[str] = ()) -> list[Combination]:
     check_table(f"{path}: [common]", common)
     for number, table in enumerate(runs, 1):
         check_table(f"{path}: run {number}", table)
-    return [run for table in runs for run in combinations(common, table, typed)]
+    return common, runs
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's content. Raises ValueError when it cannot be read or is no TOML."""
     if path.suffix != ".toml":
         raise ValueError(f"{path} is no sweep file: FILE.toml comes first, then the flags")
+    check_regular(path, "sweep file")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"the sweep file {path} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file ({error})") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} is no TOML file ({reason})") from error
 
 
 def combinations(

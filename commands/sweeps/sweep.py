@@ -17,7 +17,7 @@ from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, 
 from memorization_suite.commands.settings import command_line
 from memorization_suite.commands.sweeps.cluster import Cluster
 from memorization_suite.commands.sweeps.driver import DRIVER, drive
-from memorization_suite.commands.sweeps.file import Combination, read_sweep
+from memorization_suite.commands.sweeps.file import Combination, count_runs, read_sweep
 from memorization_suite.commands.sweeps.launch import Launch
 from memorization_suite.commands.sweeps.local import run_here
 from memorization_suite.commands.sweeps.record import (
@@ -31,12 +31,15 @@ from memorization_suite.commands.sweeps.record import (
 )
 from memorization_suite.commands.sweeps.status import Status, queued_tasks, status_of
 from memorization_suite.commands.sweeps.tasks import Tasks
+from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
 
 # General flags that may vary without a folder of their own: the run folder's name tells them, or
 # they change no image.
 NEED_NO_FOLDER = ("guidance_scale", "seed", "start", "end", "device", "output_path")
+# Runs whose planning takes a while.
+MANY = 500
 # What an identity has of the device, which another machine may not know yet.
 OF_DEVICE = ("device", "dtype", "tf32", "derivatives")
 
@@ -91,10 +94,25 @@ def plan_runs(
     for name in ("output_path", "overwrite", "shard"):
         if name in typed:
             raise ValueError(f"--{name} is no flag of a sweep (--help lists all)")
+    total = count_runs(file, typed)
+    quiet = typed.get("quiet", False) or total < MANY
+    with Progress(f"planning {total} runs", total, unit="run", quiet=quiet) as progress:
+        return planned_one_by_one(file, out, typed, begun, progress)
+
+
+def planned_one_by_one(
+    file: Path,
+    out: Path,
+    typed: dict[str, Any],
+    begun: Sequence[Member],
+    progress: Progress,
+) -> list[Entry | Member]:
+    """`plan_runs`, which says how far it is."""
     runs = read_sweep(file, typed)
     entries: dict[Path, Entry | Member] = {}
     for number, (run, folder) in enumerate(zip(runs, folders_above(runs)), 1):
         above = out / folder
+        progress.update(1)
         try:
             with error_of(f"{file}, run {number} of {len(runs)} ({run.label})"):
                 planned = plan(**run.settings, **typed, output_path=str(above))
