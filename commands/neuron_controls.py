@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from memorization_suite.prompts.flags import FORMATS, HUB_SET, caption_column
 from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.hashes import content_hash
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.text import counted
 
@@ -71,7 +71,7 @@ def control(**typed: Any) -> str:
         chosen = at_random(chosen, widths_for(settings, chosen), settings.seed)
         made_with["seed"] = settings.seed
     whole = {
-        "model": json.loads(settings.neurons.read_text(encoding="utf-8")).get("model"),
+        "model": json_of(settings.neurons.read_text(encoding="utf-8")).get("model"),
         "settings": {"neurons_sha256": content_hash(settings.neurons), **made_with},
         "prompts": dict.fromkeys(captions, chosen),
     }

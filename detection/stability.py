@@ -16,6 +16,7 @@ from typing import Any
 from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.settings import flag
 from memorization_suite.sampling import Denoiser, Prediction, Step
 from memorization_suite.sampling.noise_predictor import row_norm
@@ -173,7 +174,7 @@ def measure(
 def read_statistics(path: Path) -> Statistics:
     """Statistics as saved. Raises ValueError for a file that has none."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json_of(path.read_text(encoding="utf-8"))
         if (stored["kind"], stored["schema"]) != ("stability", SCHEMA):
             raise ValueError(f"it is {stored['kind']} of schema {stored['schema']}")
         mean = as_tensors(stored["mean"])

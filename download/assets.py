@@ -6,7 +6,6 @@ No network and no heavy import.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from memorization_suite import ROOT
+from memorization_suite.runs.parse import toml_of
 
 TABLE = ROOT / "download" / "assets.toml"
 RECORD = "checkpoints/first_seen.json"  # of checksums that were not known in advance
@@ -127,7 +127,7 @@ def our_assets() -> dict[str, Asset]:
 def read_table(table: Path) -> dict[str, Asset]:
     """Name -> asset of a file, checked. Raises ValueError."""
     try:
-        entries = tomllib.loads(table.read_text(encoding="utf-8"))
+        entries = toml_of(table.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the assets file {table}: {error.strerror}") from error
     except ValueError as error:

@@ -5,12 +5,12 @@ By checksums known in advance, or recorded when they were first seen.
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from pathlib import Path, PurePosixPath
 
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.runs.files import sha256_of, write_json
+from memorization_suite.runs.parse import json_of
 
 Hashes = dict[str, str]  # file -> sha256; the file "" is the asset itself
 Record = dict[str, dict]  # asset -> {source, date, files: Hashes}, of what was first seen
@@ -21,7 +21,7 @@ def read_record(root: Path) -> Record:
     path = root / RECORD
     record = {}
     try:
-        for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
+        for name, entry in json_of(path.read_text(encoding="utf-8")).items():
             files = dict(entry["files"])
             record[name] = {"source": entry["source"], "date": entry["date"], "files": files}
     except FileNotFoundError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from memorization_suite.runs.files import check_regular, read_text
 from memorization_suite.runs.notices import say
+from memorization_suite.runs.parse import json_of
 
 # Names of the column with the captions: of several the first of this list. Their case is no matter.
 CAPTION_COLUMNS = (
@@ -238,10 +238,9 @@ def read_jsonl(path: Path, column: str) -> list[Prompt]:
     for number, line in lines_of(read_text(path, "prompt file")):
         where = f"{path}, line {number}"
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise ValueError(f"{where}: not JSON ({reason})") from error
+            entry = json_of(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON ({error})") from error
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: no text field {column or 'caption'!r}")
         known = "caption" if "caption" in entry and not column else column

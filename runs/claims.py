@@ -35,6 +35,7 @@ from typing import Any, NamedTuple, Self
 from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import now
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.parts import part_of
 from memorization_suite.runs.processes import began, this_machine
 
@@ -323,7 +324,7 @@ def clock_of(folder: Path) -> float:
 def parsed(text: str) -> dict[str, Any]:
     """A claim's content; nothing while it is being written."""
     try:
-        return dict(json.loads(text))
+        return dict(json_of(text))
     except (ValueError, TypeError):
         return {}
 

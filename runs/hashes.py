@@ -9,7 +9,6 @@ now is read each time. Small files always are: that is as quick as to look into 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.parse import json_of
 
 # Bytes from which a file's hash is kept.
 LARGE = 2**22
@@ -169,7 +169,7 @@ def entry_of(name: str) -> tuple[State, str] | None:
     """What the cache says of a path; None for nothing, and for what is no entry of it."""
     entry = entry_file(name)
     try:
-        stored = json.loads(entry.read_text(encoding="utf-8")) if entry else {}
+        stored = json_of(entry.read_text(encoding="utf-8")) if entry else {}
         sha256 = str(stored["sha256"])
         if stored["path"] != name or len(bytes.fromhex(sha256)) != 32:
             return None

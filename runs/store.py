@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shlex
 import shutil
@@ -31,6 +30,7 @@ from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import table_rows, write_csv, write_json
 from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
+from memorization_suite.runs.parse import json_of
 
 SCHEMA = 1
 CLAIMS = FOLDER.format("*")
@@ -178,7 +178,7 @@ class Store:
         """manifest.json, or None where there is none. Raises ValueError for another file."""
         file = self.path / "manifest.json"
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json_of(file.read_text(encoding="utf-8"))
             if (
                 manifest["schema"] != SCHEMA
                 or not isinstance(manifest["identity"], dict)
@@ -200,7 +200,7 @@ class Store:
         if not file.exists():
             return {}
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return dict(json_of(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{file} is no configuration of a {self.what} ({error}): give the command of the "

@@ -6,7 +6,6 @@ is writing has another name until it is whole (`runs.files.write_bytes`).
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.lazy import Image, np
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.text import counted, first_of
 
 # The first and the last bytes of a PNG.
@@ -103,7 +103,7 @@ def tensors_fault(path: Path) -> str:
         size = path.stat().st_size
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(PREFIX), "little")
-            header = json.loads(file.read(min(length, size)))
+            header = json_of(file.read(min(length, size)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
     except OSError as error:
         return unread(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -21,6 +20,7 @@ from memorization_suite.metrics.runs import Run, open_run, unlike
 from memorization_suite.metrics.summary import ALL, Line, counted, summarize
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.marks import Marks
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.text import first_of
@@ -158,7 +158,7 @@ def order(manifest: Path) -> tuple:
 def is_run(manifest: Path, names: Iterable[str]) -> bool:
     """Whether this manifest is one of a run with images. names: of the files beside it."""
     try:
-        identity = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+        identity = json_of(manifest.read_text(encoding="utf-8"))["identity"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if not isinstance(identity, dict) or "method" not in identity:

@@ -7,7 +7,6 @@ accounts: the runs' own files and squeue say it (`commands/sweeps/driver.py`).
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import shlex
@@ -32,6 +31,7 @@ from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.lazy import submitit
 from memorization_suite.runs.library_warnings import heard
+from memorization_suite.runs.parse import json_of
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol")
 # Of `--slurm`, unless typed. A job that needs longer is put back, and goes on from its images.
@@ -215,7 +215,7 @@ def submitted_jobs(folder: Path) -> dict[str, list[str]]:
     """Task name -> its jobs, the last one last. folder: of the tasks."""
     jobs: dict[str, list[str]] = {}
     for file in sorted((folder / "submitted").glob("*.json"), key=lambda file: int(file.stem)):
-        for task, job in json.loads(file.read_text(encoding="utf-8")).items():
+        for task, job in json_of(file.read_text(encoding="utf-8")).items():
             jobs.setdefault(task, []).append(job)
     return jobs
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from memorization_suite.commands.generate_plan import SCRIPT, Request
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.files import check_regular
+from memorization_suite.runs.parse import toml_of
 from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
@@ -82,12 +82,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no sweep file: FILE.toml comes first, then the flags")
     check_regular(path, "sweep file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml_of(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"the sweep file {path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise ValueError(f"{path} is no TOML file ({reason})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no TOML file ({error})") from error
 
 
 def combinations(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.pipelines.models import MODELS
 from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.plugins import PLUGINS
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.settings import flag_owners
@@ -88,7 +88,7 @@ def read_record(out: Path) -> Record | None:
     """The sweep that was begun in a folder; None where none was. Raises ValueError."""
     file = out / FOLDER / "sweep.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json_of(file.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
             raise ValueError(f"no sweep of schema {SCHEMA}")
         runs = [Member(**run) for run in content.pop("runs")]

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from memorization_suite.runs.files import read_text, unmarked
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.parse import json_of
 
 SETS = {"mem": "memorized", "nonmem": "ordinary"}
 COLUMNS = ("set", "prompt_index", "prompt", "sample_index", "score")
@@ -143,8 +143,8 @@ def read_jsonl(path: Path, steps: int | None, field: str) -> list[PromptScore]:
             continue
         where = f"{path}, line {number}"
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = json_of(line)
+        except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error})") from error
         images = image_values(entry, field, where)
         means = [mean_of(values, steps, where) for values in images]

@@ -6,13 +6,13 @@ A value neuron is an output of a cross-attention's `to_v`: a channel.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
 from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.parse import json_of
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.denoiser import Denoiser
 
@@ -67,7 +67,7 @@ class Nemo(Mitigation):
         read_neurons(Path(self.neurons))
 
     def check_run(self, identity: dict) -> None:
-        made_for = json.loads(Path(self.neurons).read_text(encoding="utf-8")).get("model")
+        made_for = json_of(Path(self.neurons).read_text(encoding="utf-8")).get("model")
         if made_for is not None and not same(made_for, identity["model_id"]):
             raise ValueError(
                 f"--neurons {self.neurons} is of another model ({made_for}), not of "
@@ -84,7 +84,7 @@ def read_neurons(path: Path) -> dict[str, Neurons]:
     The file: {"model": ..., "settings": ..., "prompts": {caption: {layer: [channels]}}}.
     """
     try:
-        prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"]
+        prompts = json_of(path.read_text(encoding="utf-8"))["prompts"]
         for layers in prompts.values():
             if not all(map(are_channels, layers.values())):
                 raise ValueError("neurons are whole numbers of at least 0")

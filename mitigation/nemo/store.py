@@ -16,6 +16,7 @@ from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.files import write_bytes, write_json
 from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.store import Row, Store
 
 SCHEMA = 2  # 1: thresholds of another similarity
@@ -43,7 +44,7 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
     tensors: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     try:
         with safe_open(path, "pt") as file:
-            settings = json.loads(file.metadata()["settings"])
+            settings = json_of(file.metadata()["settings"])
             for name in list(file.keys()):
                 kind, _, layer = name.partition(".")
                 tensors[kind][layer] = file.get_tensor(name)
@@ -101,7 +102,7 @@ class SearchFolder(Store):
         """Caption -> search, in the order in which they were added. Raises as `of_json`."""
         by_caption = {}
         for row in self.rows("prompts"):
-            values = {option.name: json.loads(row[option.name]) for option in fields(PromptSearch)}
+            values = {option.name: json_of(row[option.name]) for option in fields(PromptSearch)}
             by_caption[row["caption"]] = of_json(values)
         return by_caption
 
@@ -172,7 +173,7 @@ class NeuronFile:
 
     def read_file(self) -> Stored:
         """Of the finished file."""
-        whole = json.loads(self.path.read_text(encoding="utf-8"))
+        whole = json_of(self.path.read_text(encoding="utf-8"))
         searches = {}
         for caption, neurons in whole["prompts"].items():
             searches[caption] = of_json({"neurons": neurons, **whole["figures"][caption]})
