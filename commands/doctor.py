@@ -29,6 +29,7 @@ from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.pipelines.models import resolve_model
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.library_warnings import FOR_PROGRAMMERS, show
+from memorization_suite.runs.pointers import is_pointer
 from memorization_suite.runs.settings import flags
 
 PROG = "python -m memorization_suite doctor"
@@ -231,6 +232,8 @@ def missing_file(paths: list[Path]) -> str:
 def first_damage(paths: list[Path]) -> str:
     """The first safetensors file that is not whole."""
     for path in paths:
+        if is_pointer(path):
+            return f"{shown(path)} is a pointer of Git LFS: git lfs pull"
         if not is_whole(path):
             return f"{shown(path)} is no whole safetensors file"
     return ""

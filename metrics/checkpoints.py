@@ -10,6 +10,7 @@ from memorization_suite.download import assets
 from memorization_suite.download.assets import Asset, hint, named, path_of
 from memorization_suite.download.check import expected, read_record
 from memorization_suite.runs.hashes import content_hashes, hash_of_all
+from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.settings import Settings
 
 
@@ -44,10 +45,10 @@ class Checkpoint:
 
     @property
     def missing(self) -> str:
-        """What to say when nothing is there; empty when it is."""
+        """What to say when nothing is there, or a pointer of Git LFS; empty when it is."""
         if self.place is None:
             return f"{self.flag} is not given"
-        return "" if self.place.exists() else hint(self.asset)
+        return first_pointer(self.place) if self.place.exists() else hint(self.asset)
 
     def variant(self, name: str) -> str:
         """`name` for what was published; with the beginning of its sha256 for anything else of that
@@ -97,14 +98,23 @@ def sums_of(asset: Asset) -> dict[str, str]:
 def existing(typed: Path | None, flag: str, *, folder: bool) -> Path | None:
     """The typed path.
 
-    Raises ValueError when nothing is there, or a folder in the place of a file or a file in that of
-    a folder.
+    Raises ValueError when nothing is there, or a pointer of Git LFS, and for a folder in the place
+    of a file or a file in that of a folder.
     """
     if typed is not None and not typed.exists():
         raise ValueError(f"{flag} {typed} is not there")
     if typed is not None and typed.is_dir() != folder:
         raise ValueError(f"{flag} {typed} is no {'folder' if folder else 'file'}")
+    fault = first_pointer(typed) if typed is not None else ""
+    if fault:
+        raise ValueError(f"{flag}: {fault}")
     return typed
+
+
+def first_pointer(place: Path) -> str:
+    """The fault of a file, or of the first one in a folder, that Git LFS did not bring."""
+    files = sorted(filter(is_read, place.iterdir())) if place.is_dir() else [place]
+    return next(filter(None, map(pointer_fault, files)), "")
 
 
 def check_required(script: str, missing: Mapping[str, str], required: Collection[str]) -> None:

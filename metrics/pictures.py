@@ -9,6 +9,7 @@ from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Image, Lazy, np, torch
 from memorization_suite.runs.library_warnings import reading
+from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.run_folder import NAME, RunFolder
 from memorization_suite.runs.weights import Incomplete, Report
 
@@ -68,7 +69,10 @@ def read_stored(path: Path) -> Image.Image:
             is_deep = file.mode.startswith("I")
             picture = file if is_deep else file.copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{path} is no whole picture ({error}): {remedy(path)}") from error
+        fault = pointer_fault(path)
+        raise Unreadable(
+            fault or f"{path} is no whole picture ({error}): {remedy(path)}"
+        ) from error
     if is_deep:
         raise Unreadable(f"{path} has more than 8 bits a channel: convert it first")
     return picture

@@ -19,7 +19,7 @@ from memorization_suite.pipelines.model_files import files_of_part, files_of_par
 from memorization_suite.pipelines.part_files import fault_of_part, first_pointer
 from memorization_suite.pipelines.single_files import read_single_file
 from memorization_suite.runs.pointers import pointer_fault
-from memorization_suite.runs.text import reason_of
+from memorization_suite.runs.text import first_of, reason_of
 from memorization_suite.tiny import MODELS
 
 PRESETS = ROOT / "pipelines" / "presets"
@@ -71,7 +71,9 @@ def read_index(folder: Path) -> dict:
     try:
         return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is no diffusers model: it has no {INDEX}") from error
+        files = [path.name for path in sorted(folder.glob("*.safetensors"))]
+        instead = f". It has {first_of(files)}: give one file" if files else ""
+        raise ValueError(f"{folder} is no diffusers model: it has no {INDEX}{instead}") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         why = pointer_fault(folder / INDEX) or reason_of(error)
         raise ValueError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from memorization_suite.runs.parts import part_of
+from memorization_suite.runs.pointers import pointer_fault
 
 # A caption may be longer than the 131,072 characters that the module takes for a fault.
 csv.field_size_limit(2**31 - 1)
@@ -136,7 +137,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def check_regular(path: Path, kind: str) -> None:
-    """Raises ValueError for what is no file, such as a folder or a pipe, on which one would wait.
+    """Raises ValueError for what is no file, such as a folder or a pipe, on which one would wait,
+    and for what Git LFS did not bring.
 
     kind: what messages call it. What is not there is left to who opens it.
     """
@@ -147,6 +149,9 @@ def check_regular(path: Path, kind: str) -> None:
     except ValueError as error:  # a NUL in its name
         raise ValueError(f"cannot read the {kind} {str(path)!r}: {error}") from error
     if stat.S_ISREG(mode):
+        fault = pointer_fault(path)
+        if fault:
+            raise ValueError(f"cannot read the {kind}: {fault}")
         return
     what = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
     what = "a socket" if stat.S_ISSOCK(mode) else what

@@ -187,7 +187,7 @@ def test_no_run_of_the_readme_meets_one_of_another_model(monkeypatch, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red lantern\n" * 10, encoding="utf-8")
     monkeypatch.setattr(generation, "OFFICIAL_PROMPTS", prompts)
-    monkeypatch.setattr(generation, "check_model", lambda model_id: None)  # not fetched yet
+    monkeypatch.setattr(generation, "check_model", lambda *given: None)  # not fetched yet
     monkeypatch.setattr(generation, "sized", lambda settings: settings)
     models: dict[Path, str] = {}
     for script, *argv in typed_in("README.md"):

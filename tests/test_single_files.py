@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from memorization_suite import detect_memorization, generate_images, tiny
+from memorization_suite.commands.sweeps.record import names_file
 from memorization_suite.pipelines import single_files
 from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.kinds import SD1, SD2_BASE, SD2_V, Unknown
@@ -500,7 +501,20 @@ def test_a_file_of_another_kind(tmp_path, capsys):
     assert f"{path} is a file and no .safetensors checkpoint" in capsys.readouterr().err
 
 
+def test_a_folder_around_a_file(tmp_path, capsys):
+    """As a repository without diffusers' layout is downloaded."""
+    (tmp_path / "v1-5.safetensors").touch()
+    assert generate_images.main(["--model_id", str(tmp_path)]) == 2
+    assert "no model_index.json. It has v1-5.safetensors: give one file" in capsys.readouterr().err
+
+
 # --- identity
+
+
+def test_a_sweep_in_another_folder_finds_the_file_and_its_tokenizer(embedded, tmp_path):
+    file = written(tmp_path / "a.safetensors", "tiny")
+    assert names_file("model_id", str(file)) and not names_file("model_id", "owner/name")
+    assert names_file("tokenizer", "folder") and not names_file("tokenizer", "")
 
 
 def test_a_file_is_known_by_its_content_and_its_tokenizer(embedded, tmp_path):
