@@ -439,3 +439,13 @@ def test_masks_that_are_asked_for_later_are_made(detect, tmp_path):
     assert not (folder / "masks").exists()
     detect(tmp_path, "--detector", "bright_ending", "--save_masks")
     assert len(list((folder / "masks").iterdir())) == 10
+
+
+@pytest.mark.parametrize("detector", ["tile_distance", "seed_similarity"])
+def test_a_detector_that_compares_images_needs_two(detector):
+    typed = {"model_id": "tiny", "n_samples_per_prompt": 1, "end": 2}
+    with pytest.raises(ValueError, match=f"--detector {detector} compares .* needs -n 2 or more"):
+        detect_plan.plan_detection(**typed, detector=detector)
+    assert detector in detect_plan.plan_detection(**typed, detector="all").left_out
+    enough = detect_plan.plan_detection(**typed | {"n_samples_per_prompt": 2}, detector="all")
+    assert detector not in enough.left_out
