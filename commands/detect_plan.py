@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 from collections.abc import Collection, Mapping
@@ -34,10 +35,12 @@ from memorization_suite.prompts.flags import FORMATS, HUB_SET
 from memorization_suite.prompts.sets import (
     FOLDER,
     captions_hash,
+    hashes_of_first,
     read_local,
     read_sample,
 )
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.growth import Growing
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.plugins import plugins_of
@@ -140,15 +143,19 @@ class ScoreFolder(Store):
         wanted = {(name, row) for name, count in asked.items() for row in range(count)}
         return self.scored().issuperset(wanted)
 
-    def scored(self) -> set[tuple[str, int]]:
-        """The prompts of which every image has its score."""
-        samples = (self.manifest() or {}).get("identity", {}).get("n_samples_per_prompt")
+    def scored(self, samples: int | None = None) -> set[tuple[str, int]]:
+        """The prompts that have the scores of so many images, by default of all."""
+        if samples is None:
+            samples = (self.manifest() or {}).get("identity", {}).get("n_samples_per_prompt", 1)
         rows = self.merged("scores")[0]
-        return {prompt for prompt, scores in rows.items() if samples in (None, len(scores))}
+        return {prompt for prompt, scores in rows.items() if len(scores) >= samples}
 
     def look(self, samples: int, *, masks: bool) -> There:
-        """The prompts that are whole. masks: whether those of so many samples each are wanted."""
-        complete = self.scored() & self.done("cost")
+        """The prompts that are whole.
+
+        samples: the images that each has at least. masks: whether theirs are wanted.
+        """
+        complete = self.scored(samples) & self.done("cost")
         damaged: dict[Path, str] = {}
         for prompt in list(complete) if masks else ():
             files = [file for k in range(samples) for file in self.mask_files(*prompt, k)]
@@ -191,8 +198,8 @@ class DetectionPlan(InPieces):
     detectors: list[Detector]
     # With --detector all: name -> why.
     left_out: dict[str, str]
-    # mem, and nonmem if it was given.
-    sets: dict[str, list[Prompt]]
+    # mem, and nonmem if it was given: all prompts of the files.
+    files: dict[str, list[Prompt]]
     # Where the values came from that were not typed.
     preset: str
     # What was typed, by name.
@@ -203,13 +210,20 @@ class DetectionPlan(InPieces):
         return ScoreFolder(Path(self.settings.output_path) / detector.name)
 
     @cached_property
+    def sets(self) -> dict[str, list[Prompt]]:
+        """The prompts up to --end."""
+        return {name: prompts[: self.settings.end] for name, prompts in self.files.items()}
+
+    @cached_property
     def common_identity(self) -> dict:
         """Everything that decides the scores of all detectors."""
         hashes = {}
-        for name, prompts in self.sets.items():
+        for name, prompts in self.files.items():
             flag = FLAGS[name]
             source = getattr(self.settings, flag)
-            hashes[f"{name}_prompts"] = Content(captions_hash(prompts), source, flag=flag)
+            # Earlier versions hashed the prompts up to --end.
+            was = functools.partial(is_hash_of_first, prompts)
+            hashes[f"{name}_prompts"] = Content(captions_hash(prompts), source, flag=flag, was=was)
         return {
             **identity_of(self.settings),
             "model_id": fingerprint(self.settings.model_id, self.settings.tokenizer),
@@ -221,8 +235,11 @@ class DetectionPlan(InPieces):
         """Everything that decides a detector's scores."""
         settings = detector.named_values()
         plugins = plugins_of(type(detector))
+        samples = self.settings.n_samples_per_prompt
+        may_grow = self.settings.rng == "per_image" and detector.least_images == 1
         return {
             **self.common_identity,
+            "n_samples_per_prompt": Growing(samples) if may_grow else samples,
             **({"plugins": plugins} if plugins else {}),
             "detector": detector.name,
             "detector_settings": settings,
@@ -303,7 +320,7 @@ def plan_detection(**typed: Any) -> DetectionPlan:
         sets["nonmem"] = read_local("nonmem_prompts", ordinary, column, needed=False)
     settings = on_device(sized(settings))
     return DetectionPlan(
-        settings, usable, left_out, read_sets(settings, sets), preset=source, typed=typed
+        settings, usable, left_out, read_files(settings, sets), preset=source, typed=typed
     )
 
 
@@ -361,15 +378,20 @@ def check_owners(names: str, chosen: Collection[str], typed: Mapping[str, Any]) 
             )
 
 
-def read_sets(
+def is_hash_of_first(prompts: list[Prompt], there: object, named: str) -> bool:
+    """Whether it is the hash of the first prompts alone. named: not used, see `Was`."""
+    return there in hashes_of_first(prompts)
+
+
+def read_files(
     settings: Detection, local: Mapping[str, list[Prompt] | None]
 ) -> dict[str, list[Prompt]]:
-    """The prompts of each set up to --end. local: None for a set that is a data set by name."""
+    """The prompts of each set. local: None for a set that is a data set by name."""
     folder = Path(settings.output_path) / FOLDER
     sources = {"mem": settings.prompts, "nonmem": settings.nonmem_prompts}
     sets = {}
     for name, prompts in local.items():
         if prompts is None:
             prompts = read_sample(sources[name], folder, settings.nonmem_count, settings.seed)
-        sets[name] = prompts[: settings.end]
+        sets[name] = prompts
     return sets

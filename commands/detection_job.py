@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder
+from memorization_suite.commands.detect_plan import DetectionPlan, ScoreFolder, prompt_of
 from memorization_suite.detection import Detector, trajectory
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.growth import parts_of
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.marks import NOT_FINITE
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.text import counted, first_of
-from memorization_suite.runs.whole import There, say_damaged
+from memorization_suite.runs.whole import There, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, predictor_of, same_noise
 
@@ -24,6 +25,32 @@ if TYPE_CHECKING:
 
     from memorization_suite.detection.trajectory import DetectorResult
     from memorization_suite.sampling import Denoiser, NoisePredictor
+
+
+# Rows by prompt, as of `prompt_of`.
+Rows = dict[tuple[str, int], list[dict]]
+# Columns of cost.csv that add up over a prompt's images, as `pass_seconds` does. Of the rows in a
+# pass the least counts.
+COUNTS = ("unet_rows", "pass_unet_rows")
+
+
+def by_prompt(rows: list[dict]) -> Rows:
+    """The rows of each prompt."""
+    found: Rows = {}
+    for row in rows:
+        found.setdefault(prompt_of(row), []).append(row)
+    return found
+
+
+def added(before: dict, now: dict) -> dict:
+    """A prompt's row of cost.csv with what more images of it took."""
+    row = {**before, **now}
+    for column in COUNTS:
+        row[column] = int(before[column]) + int(now[column])
+    row["pass_seconds"] = f"{float(before['pass_seconds']) + float(now['pass_seconds']):.4g}"
+    for kind in row.keys() & before.keys() & now.keys() - {"set", *COUNTS, "pass_seconds"}:
+        row[kind] = min(int(before[kind]), int(now[kind]))
+    return row
 
 
 class Job:
@@ -36,6 +63,16 @@ class Job:
         # Names of masks that are not finite, or whose image is not.
         self.not_finite: dict[str, None] = {}
         self.there = {each.name: self.look(each) for each in plan.detectors}
+        # By the detector's name: numbers of a prompt's images that are looked at together, and the
+        # rows that its prompts have so far.
+        asked = plan.settings.n_samples_per_prompt
+        self.samples: dict[str, list[range]] = {}
+        self.rows: dict[str, dict[str, Rows]] = {}
+        for name, folder in folders.items():
+            self.samples[name] = parts_of(folder.manifest() or {}, "n_samples_per_prompt", asked)
+            if len(self.samples[name]) > 1:
+                folder.publish()
+            self.rows[name] = {table: folder.merged(table)[0] for table in folder.tables}
 
     def look(self, detector: Detector) -> There:
         """The prompts of a detector that are whole."""
@@ -74,7 +111,7 @@ class Job:
         settings = self.plan.settings
         batches = self.plan.batches()
         total = sum(len(prompts) for _, prompts in batches)
-        to_make = sum(len(prompts) for name, prompts in batches if self.missing(name, prompts))
+        to_make = sum(len(prompts) for name, prompts in batches if self.lacking(name, prompts))
         names = ", ".join(detector.name for detector in self.plan.detectors)
         images = settings.n_samples_per_prompt
         piece = f", piece {self.plan.shard}" if self.plan.shard else ""
@@ -88,28 +125,52 @@ class Job:
             quiet=settings.quiet,
         )
 
-    def missing(self, name: str, prompts: list[Prompt]) -> list[Detector]:
-        """The detectors that have no scores of these prompts of a set yet."""
+    def lacking(self, name: str, prompts: list[Prompt]) -> dict[range, list[Detector]]:
+        """Numbers of these prompts' images -> the detectors that have no scores of them yet."""
         wanted = {(name, prompt.row) for prompt in prompts}
-        return [
-            detector
-            for detector in self.plan.detectors
-            if not self.there[detector.name].complete.issuperset(wanted)
-        ]
+        lacking: dict[range, list[Detector]] = {}
+        for detector in self.plan.detectors:
+            if self.there[detector.name].complete.issuperset(wanted):
+                continue
+            least = min(self.images_there(detector, *prompt) for prompt in wanted)
+            for samples in self.samples[detector.name]:
+                if samples.stop > least:
+                    lacking.setdefault(samples, []).append(detector)
+        return dict(sorted(lacking.items(), key=lambda entry: entry[0].start))
+
+    def images_there(self, detector: Detector, name: str, row: int) -> int:
+        """How many images of a prompt of a set have all that a detector is to make of them; none
+        where something of it is damaged or gone.
+        """
+        settings = self.plan.settings
+        rows = self.rows[detector.name]
+        there = len(rows["scores"].get((name, row), []))
+        if not self.there[detector.name].complete.isdisjoint({(name, row)}):
+            return there
+        if there >= settings.n_samples_per_prompt or (name, row) not in rows["cost"]:
+            return 0
+        if settings.save_masks and detector.spatial:
+            folder = self.folders[detector.name]
+            files = [file for k in range(there) for file in folder.mask_files(name, row, k)]
+            return 0 if faults_of(files) else there
+        return there
 
     def make_all(self, progress: Progress) -> None:
         """Makes every batch that a detector still misses."""
         for name, prompts in self.plan.batches():
-            missing = self.missing(name, prompts)
-            if missing:
-                self.make(missing, name, prompts)
+            lacking = self.lacking(name, prompts)
+            for samples, detectors in lacking.items():
+                self.make(detectors, name, prompts, samples)
+            if lacking:
                 progress.update(len(prompts))
 
-    def make(self, missing: list[Detector], name: str, prompts: list[Prompt]) -> None:
-        """One batch: watch, score, save."""
+    def make(
+        self, missing: list[Detector], name: str, prompts: list[Prompt], samples: range
+    ) -> None:
+        """One batch: watch, score, save. samples: numbers of the prompts' images."""
         start = time.perf_counter()
         settings = self.plan.settings
-        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed)
+        batch = Batch.of(prompts, samples, settings.seed)
         predictor = predictor_of(self.model, batch, settings.num_inference_steps)
         made = trajectory.detect(
             missing,
@@ -122,12 +183,17 @@ class Job:
         seconds = (time.perf_counter() - start) / len(prompts)
         for detector, result in zip(missing, made.results):
             folder = self.folders[detector.name]
+            keys = [(prompt, k) for prompt in prompts for k in samples]
             if settings.save_masks and result.masks is not None:
-                self.save_masks(folder, name, prompts, result.masks, made.images)
+                self.save_masks(folder, name, keys, result.masks, made.images)
             cost = self.cost_rows(name, prompts, result.rows, predictor, seconds)
-            scores = self.score_rows(name, prompts, result)
+            scores = self.score_rows(name, keys, result)
+            if samples.start:
+                cost, scores = self.beside_former(detector, samples.start, cost, scores)
             rows = f"{prompts[0].row:06d}-{prompts[-1].row:06d}"
             folder.add(f"{name}_{rows}", cost=cost, scores=scores)
+            for table, made_rows in (("cost", cost), ("scores", scores)):
+                self.rows[detector.name][table] |= by_prompt(made_rows)
 
     def noise(self, batch: Batch, prompts: int) -> torch.Tensor:
         """Unit-variance noise (n, 4, h, w). `official`: the same draws for every prompt, as if the
@@ -140,13 +206,25 @@ class Job:
         drawn = same_noise(self.model, settings.seed, images, settings.image_length)
         return drawn.repeat(prompts, 1, 1, 1)
 
-    def keys(self, prompts: list[Prompt]) -> list[tuple[Prompt, int]]:
-        """(prompt, sample) of each image of a batch."""
-        samples = range(self.plan.settings.n_samples_per_prompt)
-        return [(prompt, k) for prompt in prompts for k in samples]
+    def beside_former(
+        self, detector: Detector, former: int, cost: list[dict], scores: list[dict]
+    ) -> tuple[list[dict], list[dict]]:
+        """The rows of prompts that have more images now, with those of their `former` first ones:
+        the scores, and the cost of all.
+        """
+        rows = self.rows[detector.name]
+        before = {prompt: found[0] for prompt, found in rows["cost"].items()}
+        cost = [added(before[prompt_of(row)], row) for row in cost]
+        kept = [row for prompt in by_prompt(scores) for row in rows["scores"][prompt][:former]]
+        ordered = sorted(
+            [*kept, *scores], key=lambda row: (prompt_of(row), int(row["sample_index"]))
+        )
+        return cost, ordered
 
-    def score_rows(self, name: str, prompts: list[Prompt], result: DetectorResult) -> list[dict]:
-        """Rows of scores.csv for a batch."""
+    def score_rows(
+        self, name: str, keys: list[tuple[Prompt, int]], result: DetectorResult
+    ) -> list[dict]:
+        """Rows of scores.csv for a batch. keys: (prompt, sample) of its images."""
         return [
             {
                 "set": name,
@@ -155,7 +233,7 @@ class Job:
                 "sample_index": k,
                 "score": f"{score:.7g}",
             }
-            for (prompt, k), score in zip(self.keys(prompts), result.scores.tolist())
+            for (prompt, k), score in zip(keys, result.scores.tolist())
         ]
 
     def cost_rows(
@@ -191,11 +269,14 @@ class Job:
                     row[kind] = int(count)
         return rows
 
-    def save_masks(self, folder: ScoreFolder, name, prompts, masks, images) -> None:
-        """Masks (n, h, w) of a batch, and over its images (n, 3, H, W) in [0, 1]."""
+    def save_masks(self, folder: ScoreFolder, name, keys, masks, images) -> None:
+        """Masks (n, h, w) of a batch, and over its images (n, 3, H, W) in [0, 1].
+
+        keys: (prompt, sample) of each.
+        """
         masks = masks.float().cpu().numpy()
         images = images.float().permute(0, 2, 3, 1).cpu().numpy()
-        for (prompt, k), mask, image in zip(self.keys(prompts), masks, images):
+        for (prompt, k), mask, image in zip(keys, masks, images):
             folder.save_mask(name, prompt.row, k, mask, image)
             if not (np.isfinite(mask).all() and np.isfinite(image).all()):
                 self.not_finite[f"{name}_{prompt.row:04d}_{k:02d}"] = None

@@ -37,6 +37,7 @@ from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerpr
 from memorization_suite.pipelines.models import check_unet, load_preset
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.prompts.sets import is_hub, other_column, prompt_file, read_again
+from memorization_suite.runs.growth import Growing
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.plugins import plugins_of
@@ -133,6 +134,8 @@ class Plan(InPieces):
         general = identity_of(self.settings)
         general["model_id"] = fingerprint(self.settings.model_id, self.settings.tokenizer)
         general["unet_id"] = unet_fingerprint(self.settings.unet_id)
+        if self.may_grow:
+            general["n_samples_per_prompt"] = Growing(self.settings.n_samples_per_prompt)
         prompts = self.settings.prompts
         column = other_column(Path(prompts), self.settings.caption_column, self.prompts)
         screened = {"screen": self.screen.identity()} if self.screen else {}
@@ -148,6 +151,13 @@ class Plan(InPieces):
             "device": self.settings.device.split(":")[0],
             **rounding(self.settings, self.parts()),
         }
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether a prompt's images stay as they are when it gets more of them."""
+        if self.settings.rng == "official" or self.mitigation.pools_images:
+            return False
+        return not (self.screen and self.screen.detector.least_images > 1)
 
     @property
     def config(self) -> dict:
@@ -190,9 +200,9 @@ class Plan(InPieces):
         starts = range(0, len(self.prompts), size)
         return [(start // size, self.prompts[start : start + size]) for start in starts]
 
-    def keys(self, prompts: list[Prompt]) -> list[Key]:
-        """The images of these prompts."""
-        samples = range(self.settings.n_samples_per_prompt)
+    def keys(self, prompts: list[Prompt], samples: range | None = None) -> list[Key]:
+        """The images of these prompts. samples: their numbers, default all that are asked for."""
+        samples = samples or range(self.settings.n_samples_per_prompt)
         return [Key(prompt.row, sample) for prompt in prompts for sample in samples]
 
     @property

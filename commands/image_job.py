@@ -12,6 +12,7 @@ from memorization_suite.commands.screen import Treatment, sample_screened
 from memorization_suite.mitigation.registry import build_mitigation
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.background import Background
+from memorization_suite.runs.growth import parts_of
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.marks import is_flat
 from memorization_suite.runs.progress import Progress
@@ -60,6 +61,9 @@ class Job:
         self.made: list[Key] = []
         self.seconds = 0.0
         self.missing = missing
+        # Numbers of a prompt's images that are made together: all, unless they became more.
+        asked = plan.settings.n_samples_per_prompt
+        self.samples = parts_of(folder.manifest() or {}, "n_samples_per_prompt", asked)
         # The piece of this process.
         self.shard = plan.shard.part(1 + state.process_index, state.num_processes)
 
@@ -102,12 +106,13 @@ class Job:
         batches = self.plan.batches()
         draws = self.official_draws([len(prompts) for _, prompts in batches])
         for (number, prompts), noise in zip(batches, draws):
-            wanted = self.plan.wanted(prompts)
-            if not wanted or not self.shard.has(number):
+            wanted = set(self.plan.wanted(prompts))
+            if not self.shard.has(number) or not self.missing.intersection(wanted):
                 continue
-            missing = self.missing.intersection(wanted)
-            if missing:
-                background.do(self.save, self.make(prompts, noise), set(wanted), progress)
+            for samples in self.samples:
+                if self.missing.intersection(wanted, self.plan.keys(prompts, samples)):
+                    made = self.make(prompts, samples, noise)
+                    background.do(self.save, made, wanted, progress)
 
     def official_draws(self, prompts_per_batch: list[int]):
         """The official script's draws, or None, for each batch."""
@@ -119,12 +124,15 @@ class Job:
         device = self.model.device.type
         return official_noise(settings.seed, rows, shape, self.model.dtype, device)
 
-    def make(self, prompts: list[Prompt], noise: torch.Tensor | None) -> MadeBatch:
-        """One batch: sample and decode. What was not asked for is made and dropped."""
+    def make(self, prompts: list[Prompt], samples: range, noise: torch.Tensor | None) -> MadeBatch:
+        """One batch: sample and decode. What was not asked for is made and dropped.
+
+        samples: the numbers of the prompts' images.
+        """
         settings = self.plan.settings
-        keys = self.plan.keys(prompts)
+        keys = self.plan.keys(prompts, samples)
         start = time.perf_counter()
-        batch = Batch.of(prompts, settings.n_samples_per_prompt, settings.seed, rng=settings.rng)
+        batch = Batch.of(prompts, samples, settings.seed, rng=settings.rng)
         if noise is None:
             noise = noise_of(self.model, batch, settings.image_length)
         made, traced = self.sample(batch, noise.to(self.model.device, self.model.dtype), keys)

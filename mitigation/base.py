@@ -50,6 +50,11 @@ class Mitigation(Settings, Hooks):
     # Whether it reads a prompt's other captions.
     reads_alternatives: ClassVar[bool] = False
 
+    @property
+    def pools_images(self) -> bool:
+        """Whether a prompt's images depend on how many it has."""
+        return False
+
     def derivatives(self, dtype: str) -> str:
         """The precision in which it differentiates a network of this dtype, in its words (fp32,
         bf16, fp16); empty when it does not differentiate.

@@ -69,6 +69,10 @@ class Composite(Mitigation):
         """Whether one of the methods overrides this hook."""
         return any(overrides(method, hook) for method in self.methods)
 
+    @property
+    def pools_images(self) -> bool:
+        return any(method.pools_images for method in self.methods)
+
     def check(self, num_steps: int) -> None:
         for method in self.methods:
             method.check(num_steps)

@@ -223,6 +223,10 @@ class EmbeddingSearch(Mitigation):
         changes_result=False,
     )
 
+    @property
+    def pools_images(self) -> bool:
+        return "joint_norm" in getattr(self, "official", "")
+
     def derivatives(self, dtype: str) -> str:
         return dtype
 

@@ -332,6 +332,10 @@ class Sail(Mitigation):
         return "same_candidates" in self.official
 
     @property
+    def pools_images(self) -> bool:
+        return self.pooled
+
+    @property
     def moving(self) -> bool:
         """Whether accepted candidates go on until their round ends."""
         return "moving_candidates" in self.official

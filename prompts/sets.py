@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -167,3 +167,11 @@ def captions_hash(prompts: Sequence[Prompt]) -> str:
     """A hash over the captions of a set."""
     captions = "\0".join(prompt.caption for prompt in prompts)
     return hashlib.sha256(captions.encode()).hexdigest()[:16]
+
+
+def hashes_of_first(prompts: Sequence[Prompt]) -> Iterator[str]:
+    """`captions_hash` of the first prompt, of the first two, and so on."""
+    so_far = hashlib.sha256()
+    for i, prompt in enumerate(prompts):
+        so_far.update(f"{chr(0) if i else ''}{prompt.caption}".encode())
+        yield so_far.hexdigest()[:16]

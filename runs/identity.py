@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from memorization_suite.runs.growth import Growing
+
 # (what an earlier version wrote, how its command named the input; empty: not known) -> whether
 # that is the same input, as far as the earlier version could tell.
 Was = Callable[[object, str], bool]
@@ -38,6 +40,8 @@ def same(there: object, here: object, named: str = "") -> bool:
     """Whether a stored value is of the same input as one of now. named: see `Was`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         return there.keys() == here.keys() and all(same(there[key], here[key]) for key in here)
+    if isinstance(here, Growing):
+        return isinstance(there, int)
     return there == here or (isinstance(here, Content) and here.was(there, named))
 
 
@@ -101,11 +105,14 @@ def shown(value: object, label: str) -> str:
 def renewed(
     before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """(an identity that is the same, in the words of this version; the names that are new)."""
+    """(an identity that is the same, in the words of this version; the names that are new).
+
+    Numbers do not grow by it.
+    """
     read = plain(after)
     names = []
     for name, here in after.items():
-        known = here.known if isinstance(here, Content) else True
+        known = here.known if isinstance(here, Content) else not isinstance(here, Growing)
         if known and before.get(name) != read[name]:
             names.append(name)
     return {**before, **{name: read[name] for name in names}}, names

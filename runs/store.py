@@ -28,6 +28,7 @@ from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
 from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.environment import environment, now
 from memorization_suite.runs.files import table_rows, write_csv, write_json
+from memorization_suite.runs.growth import grown
 from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
 from memorization_suite.runs.parse import json_of
@@ -125,6 +126,7 @@ class Store:
             else:
                 self.check_identity(manifest, identity)
                 manifest = manifest | {"identity": renewed(manifest["identity"], identity)[0]}
+                manifest = grown(manifest, identity)
             used = environment()
             environments = manifest["environments"]
             if used not in environments:

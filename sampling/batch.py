@@ -52,12 +52,20 @@ class Batch:
     numbers: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prompts: Sequence, samples: int, seed: int, *, rng: str = "per_image") -> Batch:
-        """`samples` images of each prompt of a file. prompts: with row, caption, alternatives.
+    def of(
+        cls,
+        prompts: Sequence,
+        samples: int | range,
+        seed: int,
+        *,
+        rng: str = "per_image",
+    ) -> Batch:
+        """Images of each prompt of a file. prompts: with row, caption, alternatives.
 
-        rng: per_image or official.
+        samples: how many a prompt, or their numbers. rng: per_image or official.
         """
-        pairs = [(prompt, k) for prompt in prompts for k in range(samples)]
+        numbers = range(samples) if isinstance(samples, int) else samples
+        pairs = [(prompt, k) for prompt in prompts for k in numbers]
         seeds = [image_seed(seed, prompt.row, k) for prompt, k in pairs]
         return cls(
             prompts=[prompt.caption for prompt, _ in pairs],

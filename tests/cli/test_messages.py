@@ -52,11 +52,11 @@ def test_a_stopped_run_says_what_is_kept(spoken, tmp_path, capsys, monkeypatch):
     make = image_job.Job.make
     batches = []
 
-    def make_two(self, prompts, noise):
+    def make_two(self, prompts, samples, noise):
         if len(batches) == 2:
             raise KeyboardInterrupt
         batches.append(prompts)
-        return make(self, prompts, noise)
+        return make(self, prompts, samples, noise)
 
     with monkeypatch.context() as patch:
         patch.setattr(image_job.Job, "make", make_two)

@@ -140,11 +140,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detect, tmp_path, monkeypatch):
     make = Job.make
     made = []
 
-    def stop_after_two(self, missing, name, prompts):
+    def stop_after_two(self, missing, name, prompts, samples):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(prompts)
-        make(self, missing, name, prompts)
+        make(self, missing, name, prompts, samples)
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "make", stop_after_two)
@@ -209,9 +209,9 @@ def test_a_half_made_folder_of_an_older_checkout_goes_on(
     made = []
     make = Job.make
 
-    def noted(self, missing, name, prompts):
+    def noted(self, missing, name, prompts, samples):
         made.append((name, [prompt.row for prompt in prompts]))
-        make(self, missing, name, prompts)
+        make(self, missing, name, prompts, samples)
 
     monkeypatch.setattr(Job, "make", noted)
     detect(tmp_path / "half", "-b", "2")

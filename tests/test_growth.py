@@ -1,0 +1,165 @@
+"""A run that gets more images a prompt, or a detection more prompts, goes on."""
+
+import functools
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from memorization_suite import tiny
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import plan_detection
+from memorization_suite.commands.generate import generate
+from memorization_suite.commands.generate_plan import plan
+from memorization_suite.pipelines.loading import load_pipeline
+from memorization_suite.prompts.files import read_prompts
+from memorization_suite.prompts.sets import captions_hash
+from memorization_suite.runs.files import read_csv, write_json
+from memorization_suite.runs.growth import Growing, grown, parts_of
+from memorization_suite.runs.identity import differing
+
+N = "n_samples_per_prompt"
+
+
+def test_a_number_grows_and_what_it_was_is_noted():
+    manifest = {"identity": {N: 4, "seed": 2}}
+    assert differing(manifest["identity"], {N: Growing(10), "seed": 2}) == {}
+    assert differing(manifest["identity"], {N: Growing(2), "seed": 2}) == {}
+    assert differing(manifest["identity"], {N: 10, "seed": 2}) == {N: 10}
+    more = grown(manifest, {N: Growing(10), "seed": 2})
+    assert more == {"identity": {N: 10, "seed": 2}, "grown": {N: [4]}}
+    assert grown(more, {N: Growing(6), "seed": 2}) == more
+    again = grown(more, {N: Growing(12), "seed": 2})
+    assert again["grown"] == {N: [4, 10]}
+    assert parts_of(again, N, 12) == [range(4), range(4, 10), range(10, 12)]
+    assert parts_of(again, N, 5) == [range(4), range(4, 10)]
+    assert parts_of(manifest, N, 4) == [range(4)]
+
+
+@pytest.fixture(scope="module")
+def load():
+    """The loader with a memory: one model for all runs."""
+    return functools.cache(load_pipeline)
+
+
+def images(place, samples, load, **more):
+    """A run folder with so many images of each of the first two prompts."""
+    typed = {"model_id": "tiny", "num_inference_steps": 4, "end": 2, "batch_size": 2, "quiet": True}
+    typed |= {"output_path": str(place), "preset": "none", N: samples, **more}
+    return generate(plan(**typed), load=load).path
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def pictures(run):
+    return {path.name: path.read_bytes() for path in run.glob("img_*.png")}
+
+
+def test_a_run_gets_more_images_of_each_prompt(tmp_path, load):
+    """What is there stays; a lost one of either part is made again to the same bytes."""
+    run = images(tmp_path, 2, load)
+    before = pictures(run)
+    assert images(tmp_path, 5, load) == run
+    after = pictures(run)
+    assert len(after) == 10 and before.items() <= after.items()
+    manifest = read(run / "manifest.json")
+    assert manifest["identity"][N] == 5 and manifest["grown"] == {N: [2]}
+    assert manifest["images"] == 10
+    for name in ("img_0000_01.png", "img_0001_03.png"):
+        (run / name).unlink()
+    images(tmp_path, 5, load)
+    assert pictures(run) == after
+    whole = pictures(images(tmp_path / "at_once", 5, load))
+    assert whole.keys() == after.keys()
+    assert max(map(difference, whole.values(), map(after.get, whole))) <= 1
+
+
+def difference(one, other):
+    """Largest difference of two PNGs, in grey levels."""
+    arrays = [np.asarray(Image.open(io.BytesIO(data))).astype(int) for data in (one, other)]
+    return abs(arrays[0] - arrays[1]).max()
+
+
+def test_fewer_images_are_there_already(tmp_path, load):
+    run = images(tmp_path, 3, load)
+    assert images(tmp_path, 2, load) == run
+    assert len(pictures(run)) == 6 and read(run / "manifest.json")["identity"][N] == 3
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rng": "official"},
+        {"method": "prompt_embedding", "official": "joint_norm", "optim_iters": 1},
+        {"method": "sail", "official": "same_candidates", "max_steps": 1, "restarts": 0},
+    ],
+    ids=["rng", "joint_norm", "same_candidates"],
+)
+def test_images_that_depend_on_their_number_are_not_mixed(tmp_path, load, more):
+    images(tmp_path, 1, load, end=1, **more)
+    with pytest.raises(ValueError, match=f"{N}: 1 there, 2 now.*--output_path"):
+        images(tmp_path, 2, load, end=1, **more)
+
+
+# --- detection ---
+
+
+def scores(place, load, **more):
+    """Rows of scores.csv of each detector."""
+    typed = {"model_id": "tiny", "num_inference_steps": 4, "quiet": True, "batch_size": 2}
+    typed |= {"nonmem_prompts": "", "preset": "none", "output_path": str(place), **more}
+    done = detect(plan_detection(**typed), load=load)
+    return {name: read_csv(folder.path / "scores.csv") for name, folder in done.folders.items()}
+
+
+def test_a_detection_gets_more_prompts(tmp_path, load):
+    part = scores(tmp_path, load, end=2, n_samples_per_prompt=1)
+    more = scores(tmp_path, load, end=4, n_samples_per_prompt=1)
+    assert more == scores(tmp_path / "at_once", load, end=4, n_samples_per_prompt=1)
+    assert len(part["noise_norm"]) == 4 and len(more["noise_norm"]) == 8
+    assert all(row in more["noise_norm"] for row in part["noise_norm"])
+
+
+def test_a_detection_of_an_earlier_version_goes_on(tmp_path, load):
+    """Its manifest has the hash of the prompts up to --end."""
+    scores(tmp_path, load, end=2, n_samples_per_prompt=1)
+    path = tmp_path / "noise_norm" / "manifest.json"
+    manifest = read(path)
+    prompts = read_prompts(tiny.prompts("tiny"))
+    manifest["identity"]["mem_prompts"] = captions_hash(prompts[:2])
+    write_json(path, manifest)
+    assert len(scores(tmp_path, load, end=3, n_samples_per_prompt=1)["noise_norm"]) == 6
+    assert read(path)["identity"]["mem_prompts"] == captions_hash(prompts)
+    manifest["identity"]["mem_prompts"] = captions_hash(prompts[1:3])
+    write_json(path, manifest)
+    with pytest.raises(ValueError, match="mem_prompts"):
+        scores(tmp_path, load, end=3, n_samples_per_prompt=1)
+
+
+def test_a_detection_gets_more_images_of_each_prompt(tmp_path, load):
+    """The first ones keep their scores; costs add up; masks of the new ones are made."""
+    typed = {"detector": "noise_norm,bright_ending", "end": 2, "save_masks": True}
+    before = scores(tmp_path, load, n_samples_per_prompt=1, **typed)
+    after = scores(tmp_path, load, n_samples_per_prompt=3, **typed)
+    whole = scores(tmp_path / "at_once", load, n_samples_per_prompt=3, **typed)
+    for name, rows in after.items():
+        kept = [row for row in rows if row["sample_index"] == "0"]
+        assert kept == before[name]
+        assert [row["sample_index"] for row in rows] == ["0", "1", "2"] * 4
+        for row, other in zip(rows, whole[name]):
+            assert float(row["score"]) == pytest.approx(float(other["score"]), rel=1e-4)
+        costs = [read_csv(place / name / "cost.csv") for place in (tmp_path, tmp_path / "at_once")]
+        for column in ("prompt_index", "unet_rows", "pass_unet_rows"):
+            assert [row[column] for row in costs[0]] == [row[column] for row in costs[1]]
+    assert len(list((tmp_path / "bright_ending" / "masks").glob("*.npy"))) == 12
+
+
+def test_scores_among_a_prompts_images_are_not_mixed(tmp_path, load):
+    typed = {"detector": "seed_similarity", "end": 1}
+    scores(tmp_path, load, n_samples_per_prompt=2, **typed)
+    with pytest.raises(ValueError, match=f"{N}: 2 there, 3 now"):
+        scores(tmp_path, load, n_samples_per_prompt=3, **typed)
