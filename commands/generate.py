@@ -27,7 +27,7 @@ from memorization_suite.runs.marks import Marks, number_of
 from memorization_suite.runs.processes import of_main, processes
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.text import counted
-from memorization_suite.runs.whole import say_damaged
+from memorization_suite.runs.whole import say_changed, say_damaged
 from memorization_suite.sampling.denoiser import Denoiser
 
 # How images.csv writes numbers that are infinite, and the columns that hold no number.
@@ -132,6 +132,7 @@ def missing_of(run: Run) -> set[Key]:
         return own
     there = planned.there()
     say_damaged(there.damaged, run.path)
+    say_changed(there.changed, run.path)
     return own - there.complete
 
 

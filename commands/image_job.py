@@ -230,6 +230,10 @@ def close(plan: Plan, folder: RunFolder) -> bool:
     if plan.shard:
         return folder.close_if_whole()
     asked = asdict(plan.asked)
+    noted = (folder.manifest() or {}).get("asked", asked)
+    if noted != asked and not folder.is_whole(noted):  # another range began meanwhile
+        folder.publish()
+        return False
     if not folder.is_whole(asked | {"latents": False}):  # which this process has seen or made
         return False
     folder.close(asked)

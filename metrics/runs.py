@@ -19,6 +19,7 @@ from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.shards import WHOLE, Shard
 from memorization_suite.runs.store import Row
+from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import told
 
 GROUND_TRUTH = Path("sdv1_500_mem_groundtruth/gt_images")
@@ -316,6 +317,11 @@ def check_whole(store: RunFolder, images: dict[Key, Path], rows: Mapping[Key, Ro
     """Raises ValueError when one of the images is damaged, as far as sizes and ends of files tell.
     Others are found when they are decoded. rows: of images.csv.
     """
+    if store.manifest() is not None and (unknown := sorted(images.keys() - rows.keys())):
+        raise ValueError(
+            f"{store.path}: images.csv has no row of {counted(len(unknown), 'image')}, first "
+            f"img_{unknown[0]}.png, so that nobody knows whether it is finite; {again(store)}"
+        )
     names = {key: path.name for key, path in images.items()}
     faults = store.picture_faults(names, {key: [row] for key, row in rows.items()})
     if faults:

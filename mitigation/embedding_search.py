@@ -209,7 +209,7 @@ class EmbeddingSearch(Mitigation):
 
     optim_target_loss: float = flag(1.5, "target of the loss of one image", short="tl")
     optim_lr: float = flag(
-        0.05, "learning rate of AdamW on the prompt embedding", short="lr", above=0.0
+        0.05, "learning rate of AdamW on the prompt embedding", short="lr", above=0.0, at_most=1e30
     )
     optim_iters: int = flag(10, "most updates of one embedding", short="oi", at_least=0)
     weight_decay: float = flag(

@@ -122,12 +122,18 @@ class RunFolder(Store):
         sizes = sizes_in(self.path, ".png")
         names = {key: name for key in keys if (name := f"img_{key}.png") in sizes}
         faults = self.picture_faults(names, rows, sizes, decode=decode)
+        changed = [
+            self.path / name
+            for key, name in names.items()
+            if rows[key][-1].get("file_bytes") not in (None, "", str(sizes[name]))
+        ]
         complete = set(names)
         if latents:
             files, more = self.latents_faults(complete)
             complete &= files
             faults |= more
-        return There(complete - {key_of(path) for path in faults}, faults)
+        kept = [path for path in changed if path not in faults]
+        return There(complete - {key_of(path) for path in faults}, faults, kept)
 
     def traced(self) -> set[Key]:
         """The images with a row of trace.csv for every step."""
@@ -159,7 +165,7 @@ class RunFolder(Store):
             if not name.endswith(".png") or key not in rows:
                 continue
             written = rows[key][-1].get("file_bytes")  # older runs do not tell
-            size = (self.path / name).stat().st_size if sizes is None else sizes[name]
+            size = size_of(self.path / name) if sizes is None else sizes[name]
             if decode or not written or written != str(size):
                 fault_of = picture_fault if decode or written else ends_fault
                 to_read.append((self.path / name, fault_of))
@@ -198,7 +204,10 @@ class RunFolder(Store):
 
     def close(self, asked: dict) -> None:
         """Notes the end, and how many images there are."""
-        self.finish(images=len(self.done("images")), of=Asked(**asked).of)
+        self.finish(of=Asked(**asked).of)
+
+    def made(self, counts: Mapping[str, int]) -> dict[str, int]:
+        return {"images": counts["images"]}
 
     def costs(self) -> dict[Key, dict[str, str]]:
         """Rows of images.csv by image; of another program's folder, without a manifest, none: a
@@ -235,6 +244,14 @@ class RunFolder(Store):
                 "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>)?"
             )
         return found
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def key_of(path: Path) -> Key:

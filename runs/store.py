@@ -140,12 +140,16 @@ class Store:
     def finish(self, **facts: Any) -> None:
         """Puts all parts into the tables, and notes the end, with facts for people."""
         with self.changing(closing=True) as claim:
-            self.put_into_tables(claim)
+            counts = self.put_into_tables(claim)
             with suppress(OSError):  # there is none, or another process is at work
                 (self.path / ".parts").rmdir()
             manifest = self.manifest() or {}
-            noted = manifest | {"finished": now(), **facts}
+            noted = manifest | {"finished": now(), **self.made(counts), **facts}
             write_json(self.path / "manifest.json", noted, claim.check)
+
+    def made(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """What the manifest says of finished work. counts: keys in each table."""
+        return {}
 
     def check_begun(self) -> None:
         """Raises OSError when another command has started the run over meanwhile."""
@@ -347,15 +351,19 @@ class Store:
         with self.changing() as claim:
             self.put_into_tables(claim)
 
-    def put_into_tables(self, claim: Claim) -> None:
-        """`publish`, in a block of `changing` with its claim."""
+    def put_into_tables(self, claim: Claim) -> dict[str, int]:
+        """`publish`, in a block of `changing` with its claim. Returns how many keys each table has.
+        """
         self.check_begun()
+        counts = {}
         for table in self.tables:
             found, parts = self.merged(table)
+            counts[table] = len(found)
             if parts:
                 write_csv(self.path / f"{table}.csv", in_order(found), claim.check)
             for part in parts:
                 part.unlink(missing_ok=True)
+        return counts
 
     def parts(self, table: str) -> list[Path]:
         """Files of the batches that are in no table yet."""

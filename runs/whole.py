@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class There:
     complete: set[Any]
     # File -> its fault, of those that are not whole.
     damaged: dict[Path, str]
+    # Whole files that are not what was written, as their sizes tell.
+    changed: list[Path] = field(default_factory=list)
 
 
 def names_in(folder: Path) -> set[str]:
@@ -144,6 +146,18 @@ def told(damaged: Mapping[Path, str], folder: Path) -> str:
     is_are = "is" if len(each) == 1 else "are"
     faults = first_of(each, TOLD, "; ")
     return f"{counted(len(each), 'file')} {is_are} damaged ({faults})"
+
+
+def say_changed(changed: Collection[Path], folder: Path) -> None:
+    """Says on stderr which whole files of a folder are not what the run wrote."""
+    if changed:
+        names = first_of([path.name for path in sorted(changed)], TOLD)
+        are = "is" if len(changed) == 1 else "are"
+        print(
+            f"{folder}: {counted(len(changed), 'file')} {are} whole, but of another size than the "
+            f"run wrote, and kept: {names}",
+            file=sys.stderr,
+        )
 
 
 def say_damaged(damaged: Mapping[Path, str], folder: Path) -> None:
