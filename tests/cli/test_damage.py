@@ -122,6 +122,23 @@ def test_verify_finds_what_sizes_do_not_tell(generate, whole, tmp_path, capsys):
     assert "--verify" not in RunFolder(folder).config()["command"]
 
 
+def test_a_whole_picture_of_another_size_is_named_and_kept(generate, whole, tmp_path, capsys):
+    """As one that was optimized since, or that is of another run."""
+    folder = copied(whole(), tmp_path)
+    other = next(key for key in KEYS if sizes_differ(folder, key))
+    data = (folder / f"img_{other}.png").read_bytes()
+    (folder / PICTURE).write_bytes(data)
+    generate(tmp_path)
+    said = capsys.readouterr()
+    assert f"1 file is whole, but of another size than the run wrote, and kept: {PICTURE}" in said.err
+    assert "nothing to make" in said.out and (folder / PICTURE).read_bytes() == data
+
+
+def sizes_differ(folder, key):
+    """Whether an image's file has another size than the one that is damaged here."""
+    return (folder / f"img_{key}.png").stat().st_size != (folder / PICTURE).stat().st_size
+
+
 def test_a_piece_mends_its_own_batches(generate, whole, tmp_path, no_model):
     folder = copied(whole(), tmp_path)
     cut(folder / PICTURE)

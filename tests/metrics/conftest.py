@@ -168,8 +168,12 @@ def make_run(path, prompts, *, seed: int, samples: int = 3) -> RunFolder:
     identity = {"prompts_sha256": sha256_of(prompts), "n_samples_per_prompt": samples, "seed": 2}
     folder.prepare(identity)
     folder.start(identity, config={"prompts": str(prompts), "model_id": "somewhere/else"})
-    for prompt in range(len(CAPTIONS)):
+    rows = []
+    for prompt, caption in enumerate(CAPTIONS):
         for sample in range(samples):
-            folder.save_image(Key(prompt, sample), picture(1000 * seed + 10 * prompt + sample))
+            key = Key(prompt, sample)
+            folder.save_image(key, picture(1000 * seed + 10 * prompt + sample))
+            rows.append({**key.columns, "prompt": caption, "finite": 1})
+    folder.add("all", images=rows)
     folder.finish(images=4 * samples, of=4 * samples)
     return folder
