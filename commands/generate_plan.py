@@ -70,7 +70,7 @@ class Generation(Sampling):
     end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     rng: str = flag(
         "per_image",
-        "per_image: a seed for each image; official: the official script's one stream",
+        "official: the one stream of its script, in file order",
         choices=("per_image", "official"),
         preset=False,
     )
