@@ -70,7 +70,7 @@ class Generation(Sampling):
     end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     rng: str = flag(
         "per_image",
-        "official: the one stream of its script, in file order",
+        "official: its script's one stream, in file order",
         choices=("per_image", "official"),
         preset=False,
     )
