@@ -70,7 +70,7 @@ class Generation(Sampling):
     end: int | None = unkeyed(None, "row after the last prompt", metavar="ROW")
     rng: str = flag(
         "per_image",
-        "official: its script's one stream, in file order",
+        "official: one stream of noise, in file order",
         choices=("per_image", "official"),
         preset=False,
     )
