@@ -28,7 +28,7 @@ from memorization_suite.commands.settings import (
 from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.prompts.files import Prompt, read_prompts
-from memorization_suite.prompts.sets import captions_hash
+from memorization_suite.prompts.sets import captions_hash, prompt_file
 from memorization_suite.runs.environment import choose_device
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.identity import Content
@@ -101,8 +101,10 @@ class Study(Store):
         settings, self.preset = asked(self.kind, typed)
         settings = settings.resolved()
         file, _ = prompt_sets(settings.model_id, settings.prompts)
+        column = settings.caption_column
+        file = str(prompt_file(file, Path(settings.output_path), column))
         # All of the file, and those of --start and --end.
-        self.prompts = read_prompts(Path(file))
+        self.prompts = read_prompts(Path(file), column)
         check_range(settings.start, settings.end, len(self.prompts), file)
         self.wanted = self.prompts[settings.start : settings.end]
         settings = sized(replace(settings, prompts=file))

@@ -4,9 +4,7 @@ need no heavy import come first.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, re
 from memorization_suite.pipelines.model_files import files_of_part, files_of_parts
 from memorization_suite.pipelines.part_files import fault_of_part, first_pointer
 from memorization_suite.pipelines.single_files import read_single_file
+from memorization_suite.runs.parse import json_of, toml_of
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import first_of, reason_of
 from memorization_suite.tiny import MODELS
@@ -69,7 +68,7 @@ def check_model_folder(folder: Path) -> None:
 def read_index(folder: Path) -> dict:
     """What model_index.json says. Raises ValueError."""
     try:
-        return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        return dict(json_of((folder / INDEX).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         files = [path.name for path in sorted(folder.glob("*.safetensors"))]
         instead = f". It has {first_of(files)}: give one file" if files else ""
@@ -202,7 +201,7 @@ def read_preset(path: Path) -> tuple[dict[str, Any], dict[str, dict]]:
     A text that begins with ./ is a file beside it. Raises ValueError.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = toml_of(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the preset {path}: {error}") from error
     kind = tables.pop("kind", {})
