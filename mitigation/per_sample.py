@@ -128,7 +128,9 @@ class PerSample(Mitigation):
     Differs: at the cap the best iterate is kept (official code: the last).
     """
 
-    lr: float = flag(0.01, "learning rate of AdamW, in unit-variance latents", above=0.0, at_most=1e30)
+    lr: float = flag(
+        0.01, "learning rate of AdamW, in unit-variance latents", above=0.0, at_most=1e30
+    )
     target_loss: float = flag(0.9, "target of the magnitude, epsilon units", short="tl", above=0.0)
     optim_iters: int = flag(1000, "most updates of one image", short="oi", at_least=0)
     weight_decay: float = flag(

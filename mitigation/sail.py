@@ -287,7 +287,9 @@ class Sail(Mitigation):
     from the prompt's seed, with --rng official from --seed, for every prompt anew.
     """
 
-    lr: float = flag(0.05, "learning rate of Adam, in unit-variance latents", above=0.0, at_most=1e30)
+    lr: float = flag(
+        0.05, "learning rate of Adam, in unit-variance latents", above=0.0, at_most=1e30
+    )
     max_steps: int = flag(10, "most evaluations of one noise", short="ms", at_least=1)
     l_thres: float = flag(8.2, "the loss at which a noise is accepted", above=0.0)
     alpha: float = flag(0.05, "weight of the noise's length", at_least=0.0)

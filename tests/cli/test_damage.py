@@ -130,7 +130,9 @@ def test_a_whole_picture_of_another_size_is_named_and_kept(generate, whole, tmp_
     (folder / PICTURE).write_bytes(data)
     generate(tmp_path)
     said = capsys.readouterr()
-    assert f"1 file is whole, but of another size than the run wrote, and kept: {PICTURE}" in said.err
+    assert (
+        f"1 file is whole, but of another size than the run wrote, and kept: {PICTURE}" in said.err
+    )
     assert "nothing to make" in said.out and (folder / PICTURE).read_bytes() == data
 
 

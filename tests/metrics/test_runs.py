@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from memorization_suite.metrics import runs
-from memorization_suite.metrics.pictures import Picture, Unreadable, read_mask
+from memorization_suite.metrics.pictures import Picture, read_mask
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import check_equal, open_run, unlike
 from memorization_suite.prompts.files import Prompt
@@ -252,7 +252,7 @@ def test_runs_of_other_seeds_or_prompts_are_not_compared(run, tmp_path):
 
 def test_a_broken_image_is_named(run, gt):
     run.image_path(Key(2, 1)).write_bytes(b"no picture")
-    with pytest.raises(Unreadable, match="img_0002_01.png is no whole picture"):
+    with pytest.raises(ValueError, match="img_0002_01.png is no PNG"):
         groups_of(run, gt)
 
 
