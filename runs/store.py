@@ -352,7 +352,7 @@ class Store:
             self.put_into_tables(claim)
 
     def put_into_tables(self, claim: Claim) -> dict[str, int]:
-        """`publish`, in a block of `changing` with its claim. Returns how many keys each table has."""
+        """`publish`, in a block of `changing` with its claim. Returns how many keys a table has."""
         self.check_begun()
         counts = {}
         for table in self.tables:
