@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.study import Study, StudySettings
 from memorization_suite.detection.evaluation.figures import empty_figure, one_line
-from memorization_suite.detection.tokens import OFFICIAL, token_significance
+from memorization_suite.detection.tokens import token_significance
 from memorization_suite.prompts.files import Prompt
-from memorization_suite.runs.settings import again, flag, frozen_settings
+from memorization_suite.runs.settings import again, flag, frozen_settings, quirks
 from memorization_suite.runs.text import counted, first_of
 
 if TYPE_CHECKING:
@@ -37,13 +37,8 @@ class TokenSettings(StudySettings):
     num_steps: int | None = flag(
         None, "steps that are averaged, from the first (default all)", preset=False, metavar="K"
     )
-    official: str = flag(
-        "",
-        "repeat the official code: reversed guidance, one norm over a prompt's images, the "
-        "constant 1/(2n)",
-        choices=OFFICIAL,
-        preset=False,
-        metavar="{swapped}",
+    official: str = quirks(
+        swapped="reversed guidance, one norm over a prompt's images, the constant 1/(2n)"
     )
 
     def resolved(self) -> TokenSettings:

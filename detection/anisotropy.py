@@ -9,7 +9,7 @@ from memorization_suite.detection.base import Detector, Look, register
 from memorization_suite.runs.lazy import F, torch
 from memorization_suite.runs.settings import flag, quirks
 from memorization_suite.sampling import Prediction, Step
-from memorization_suite.sampling.noise_predictor import HALVES, row_norm
+from memorization_suite.sampling.noise_predictor import HALVES
 
 LATE = -3  # index of the late timestep: t = 41 of DDIM's 50
 # What the cosine compares, of e(x, ""), e(x, c) and their difference.
@@ -105,9 +105,7 @@ class Anisotropy(Detector):
         if not self.official:
             return prediction.magnitude()
         alpha, sigma = prediction.predictor.model.alpha_sigma(prediction.t)
-        prediction.need(*HALVES)
-        difference = prediction.output("text") - prediction.output("uncond")
-        return alpha / sigma**2 * row_norm(difference)
+        return alpha / sigma**2 * prediction.raw_magnitude()
 
     def cosine(self, late: Prediction) -> torch.Tensor:
         """Mean over pixels of the cosine of the two that are asked for, (n,)."""

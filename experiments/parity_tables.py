@@ -10,19 +10,30 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from memorization_suite import ROOT
+from memorization_suite.commands.neurons import OrdinarySettings, SearchSettings
+from memorization_suite.commands.tokens import TokenSettings
 from memorization_suite.detection import DETECTORS
 from memorization_suite.mitigation import METHODS
-from memorization_suite.runs.settings import flags
+from memorization_suite.runs.settings import Settings, flags
 from memorization_suite.runs.text import markdown_table
 
 PARITY = ROOT / "docs" / "parity.toml"
 
 
+# Commands that take --official themselves, and what they are called in docs/parity.toml.
+COMMANDS = {
+    "detect_memorization.py tokens": ("tokens", TokenSettings),
+    "localize_neurons.py statistics": ("the search for neurons", OrdinarySettings),
+    "localize_neurons.py localize": ("the search for neurons", SearchSettings),
+}
+
+
 class Quirk(NamedTuple):
     """A peculiarity of an official code that --official repeats."""
 
-    # `--method` or `--detector`, and what comes after it.
-    flag: str
+    # What is typed before --official: a command, or --method or --detector with a name.
+    typed: str
+    # Whose result it changes, as docs/parity.toml calls it.
     owner: str
     name: str
     what: str
@@ -35,18 +46,26 @@ def repositories() -> list[dict[str, Any]]:
 
 
 def quirks() -> Iterator[Quirk]:
-    """Every quirk of the registries."""
+    """Every quirk of methods, detectors and commands."""
     for flag, registry in (("--method", METHODS), ("--detector", DETECTORS)):
         for owner, cls in registry.items():
-            for option in flags(cls):
-                for name, what in option.metadata.get("repeats", {}).items():
-                    yield Quirk(flag, owner, name, what)
+            yield from quirks_of(f"{flag} {owner}", owner, cls)
+    for command, (owner, settings) in COMMANDS.items():
+        yield from quirks_of(command, owner, settings)
+
+
+def quirks_of(typed: str, owner: str, settings: type[Settings]) -> Iterator[Quirk]:
+    """Those of one class of settings."""
+    for option in flags(settings):
+        for name, what in option.metadata.get("repeats", {}).items():
+            yield Quirk(typed, owner, name, what)
 
 
 def repository_of(owner: str) -> dict[str, Any]:
-    """The repository that a method or detector is compared with. Raises ValueError."""
+    """The repository that a method, a detector or a search is compared with. Raises ValueError."""
     for repository in repositories():
-        if any(f"`{owner}`" in result["what"] for result in repository["results"]):
+        told = [result["what"] for result in repository["results"]]
+        if owner in told or any(f"`{owner}`" in what for what in told):
             return repository
     raise ValueError(f"docs/parity.toml compares {owner} with nothing")
 
@@ -93,7 +112,7 @@ def switch_rows(repository: dict[str, Any]) -> list[dict[str, str]]:
     rows = []
     for quirk in quirks():
         if repository_of(quirk.owner) is repository:
-            switch = f"{quirk.flag} {quirk.owner} --official {quirk.name}"
+            switch = f"{quirk.typed} --official {quirk.name}"
             rows.append(switch_row(switch, quirk.what, f"off: {why_off(quirk, repository)}"))
     for switch in repository.get("switches", []):
         rows.append(switch_row(switch["flag"], switch["gives"], switch["default"]))

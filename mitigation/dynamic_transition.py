@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from memorization_suite.mitigation.base import Mitigation, flag, quirks, register
 from memorization_suite.runs.lazy import F, torch
 from memorization_suite.sampling import Batch, GuidanceSchedule, Prediction, Step
-from memorization_suite.sampling.noise_predictor import HALVES, row_norm
 
 
 @dataclass
@@ -42,7 +41,7 @@ class FirstMinimum(GuidanceSchedule):
             self.passed = torch.zeros(n, dtype=torch.bool, device=pred.x.device)
             self.start = torch.full((n,), -1, device=pred.x.device)
         if self.signal == "magnitude" and not self.passed.all():
-            self.observe(raw_magnitude(pred) if self.raw_units else pred.magnitude())
+            self.observe(pred.raw_magnitude() if self.raw_units else pred.magnitude())
 
         latest = step.num_steps // 2 if self.fallback_step is None else self.fallback_step
         if step.index >= latest:
@@ -71,12 +70,6 @@ class FirstMinimum(GuidanceSchedule):
     def numbers(self) -> dict[str, torch.Tensor]:
         """transition_step: the first guided step, -1 if there was none."""
         return {"transition_step": self.start}
-
-
-def raw_magnitude(pred: Prediction) -> torch.Tensor:
-    """The magnitude in units of what the network predicts, (n,) float32: of v ||e|| / alpha."""
-    pred.need(*HALVES)
-    return row_norm(pred.output("text") - pred.output("uncond"))
 
 
 @register(

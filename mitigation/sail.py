@@ -323,7 +323,7 @@ class Sail(Mitigation):
     official: str = quirks(
         fixed_direction="the probe's direction is that of the start, not of the iterate",
         moving_candidates="with same_candidates: an accepted candidate goes on with the optimizer "
-        "until its round ends, and is kept as it is then",
+        "until its round ends, and is kept as it is then; its loss stays that of its acceptance",
         same_candidates="a prompt's images share candidates of one seed, first come",
         v_as_x0="a v-prediction is read as x0",
     )

@@ -247,6 +247,11 @@ class Prediction:
         """
         return row_norm(self.conditional)
 
+    def raw_magnitude(self) -> torch.Tensor:
+        """The same in units of what the network predicts, (n,) float32: of v, magnitude / alpha."""
+        self.need(*HALVES)
+        return row_norm(self.output("text") - self.output("uncond"))
+
     def guided(self, scale: float | torch.Tensor) -> torch.Tensor:
         """e_uncond + scale (e_text - e_uncond).
 

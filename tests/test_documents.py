@@ -152,7 +152,7 @@ def test_the_page_says_why_a_quirk_is_off():
     text = documents.PARTS["parity"]()
     known = set()
     for quirk in quirks():
-        assert f"{quirk.owner} --official {quirk.name}`" in text
+        assert f"{quirk.typed} --official {quirk.name}`" in text
         known.add((repository_of(quirk.owner)["paper"], quirk.name))
     told = {(one["paper"], name) for one in repositories() for name in one.get("why", {})}
     assert told == known

@@ -21,8 +21,8 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def train_tokenizer(
     captions: list[str], vocab_size: int, folder: Path
 ) -> transformers.CLIPTokenizer:
-    """CLIP's scheme (lower case, bytes, word ends marked) with `vocab_size` entries; the last two
-    are begin and end.
+    """CLIP's scheme (lower case, bytes, word ends marked) with at most `vocab_size` entries; the
+    last two are begin and end.
     """
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     merges = train_merges(captions, vocab_size - 2 - len(alphabet), alphabet)
@@ -54,9 +54,22 @@ def train_merges(captions: list[str], size: int, alphabet: list[str]) -> list[li
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
-        initial_alphabet=alphabet,
+        special_tokens=[*sorted(alphabet), *endings(bpe, captions)],
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
     bpe.train_from_iterator(captions, trainer)
     return json.loads(bpe.to_str())["model"]["merges"]
+
+
+def endings(bpe: tokenizers.Tokenizer, captions: list[str]) -> list[str]:
+    """What words end with, sorted.
+
+    The trainer breaks ties by the places of entries, and would place these in the random order of
+    its table of words.
+    """
+    found = set()
+    for caption in captions:
+        text = bpe.normalizer.normalize_str(caption)
+        found |= {word[-1] + WORD_END for word, _ in bpe.pre_tokenizer.pre_tokenize_str(text)}
+    return sorted(found)
