@@ -65,11 +65,10 @@ class Job:
         self.there = {each.name: self.look(each) for each in plan.detectors}
         # By the detector's name: numbers of a prompt's images that are looked at together, and the
         # rows that its prompts have so far.
-        asked = plan.settings.n_samples_per_prompt
         self.samples: dict[str, list[range]] = {}
         self.rows: dict[str, dict[str, Rows]] = {}
         for name, folder in folders.items():
-            self.samples[name] = parts_of(folder.manifest() or {}, "n_samples_per_prompt", asked)
+            self.samples[name] = parts_of(folder.manifest() or {}, "n_samples_per_prompt")
             if len(self.samples[name]) > 1:
                 folder.publish()
             self.rows[name] = {table: folder.merged(table)[0] for table in folder.tables}
@@ -188,8 +187,7 @@ class Job:
                 self.save_masks(folder, name, keys, result.masks, made.images)
             cost = self.cost_rows(name, prompts, result.rows, predictor, seconds)
             scores = self.score_rows(name, keys, result)
-            if samples.start:
-                cost, scores = self.beside_former(detector, samples.start, cost, scores)
+            cost, scores = self.beside_others(detector, samples, cost, scores)
             rows = f"{prompts[0].row:06d}-{prompts[-1].row:06d}"
             folder.add(f"{name}_{rows}", cost=cost, scores=scores)
             for table, made_rows in (("cost", cost), ("scores", scores)):
@@ -206,20 +204,27 @@ class Job:
         drawn = same_noise(self.model, settings.seed, images, settings.image_length)
         return drawn.repeat(prompts, 1, 1, 1)
 
-    def beside_former(
-        self, detector: Detector, former: int, cost: list[dict], scores: list[dict]
+    def beside_others(
+        self, detector: Detector, samples: range, cost: list[dict], scores: list[dict]
     ) -> tuple[list[dict], list[dict]]:
-        """The rows of prompts that have more images now, with those of their `former` first ones:
-        the scores, and the cost of all.
+        """The rows of a batch with those of its prompts' other images: the cost of all, the scores.
+
+        samples: numbers of the images that were made now, some of them perhaps again.
         """
         rows = self.rows[detector.name]
-        before = {prompt: found[0] for prompt, found in rows["cost"].items()}
-        cost = [added(before[prompt_of(row)], row) for row in cost]
-        kept = [row for prompt in by_prompt(scores) for row in rows["scores"][prompt][:former]]
-        ordered = sorted(
-            [*kept, *scores], key=lambda row: (prompt_of(row), int(row["sample_index"]))
-        )
-        return cost, ordered
+        costs = []
+        kept = []
+        for row in cost:
+            there = rows["scores"].get(prompt_of(row), [])
+            others = [score for score in there if int(score["sample_index"]) not in samples]
+            before = rows["cost"].get(prompt_of(row))
+            if others and before:
+                is_new = len(others) == len(there)
+                row = added(before[0], row) if is_new else before[0]
+                kept += others
+            costs.append(row)
+        every = [*kept, *scores]
+        return costs, sorted(every, key=lambda row: (prompt_of(row), int(row["sample_index"])))
 
     def score_rows(
         self, name: str, keys: list[tuple[Prompt, int]], result: DetectorResult

@@ -62,8 +62,7 @@ class Job:
         self.seconds = 0.0
         self.missing = missing
         # Numbers of a prompt's images that are made together: all, unless they became more.
-        asked = plan.settings.n_samples_per_prompt
-        self.samples = parts_of(folder.manifest() or {}, "n_samples_per_prompt", asked)
+        self.samples = parts_of(folder.manifest() or {}, "n_samples_per_prompt")
         # The piece of this process.
         self.shard = plan.shard.part(1 + state.process_index, state.num_processes)
 
@@ -191,7 +190,8 @@ class Job:
         rows = tables["images"]
         self.folder.add(f"{rows[0]['key']}-{rows[-1]['key']}", **tables)
         progress.update(
-            len(self.missing.intersection(wanted)), NFE=round(self.unet_evals / self.sampled, 1)
+            len(self.missing.intersection(wanted, made.keys)),
+            NFE=round(self.unet_evals / self.sampled, 1),
         )
         self.publish_now_and_then()
 

@@ -24,10 +24,7 @@ def grown(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str,
     return {**manifest, "identity": there, **({"grown": before} if before else {})}
 
 
-def parts_of(manifest: Mapping[str, Any], name: str, asked: int) -> list[range]:
-    """0 to a number in the parts that were, or are to be, made together; those that begin below
-    `asked`.
-    """
+def parts_of(manifest: Mapping[str, Any], name: str) -> list[range]:
+    """0 to a number in the parts that were, or are to be, made together."""
     ends = [*manifest.get("grown", {}).get(name, []), manifest["identity"][name]]
-    starts = [0, *ends]
-    return [range(start, end) for start, end in zip(starts, ends) if start < asked]
+    return [range(start, end) for start, end in zip([0, *ends], ends)]

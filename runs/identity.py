@@ -41,7 +41,7 @@ def same(there: object, here: object, named: str = "") -> bool:
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         return there.keys() == here.keys() and all(same(there[key], here[key]) for key in here)
     if isinstance(here, Growing):
-        return isinstance(there, int)
+        return isinstance(there, int) and there <= here
     return there == here or (isinstance(here, Content) and here.was(there, named))
 
 

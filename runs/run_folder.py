@@ -206,7 +206,7 @@ class RunFolder(Store):
         """Notes the end, and how many images there are."""
         self.finish(of=Asked(**asked).of)
 
-    def made(self, counts: Mapping[str, int]) -> dict[str, int]:
+    def end_facts(self, counts: Mapping[str, int]) -> dict[str, int]:
         return {"images": counts["images"]}
 
     def costs(self) -> dict[Key, dict[str, str]]:

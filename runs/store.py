@@ -144,11 +144,11 @@ class Store:
             with suppress(OSError):  # there is none, or another process is at work
                 (self.path / ".parts").rmdir()
             manifest = self.manifest() or {}
-            noted = manifest | {"finished": now(), **self.made(counts), **facts}
+            noted = manifest | {"finished": now(), **self.end_facts(counts), **facts}
             write_json(self.path / "manifest.json", noted, claim.check)
 
-    def made(self, counts: Mapping[str, int]) -> dict[str, Any]:
-        """What the manifest says of finished work. counts: keys in each table."""
+    def end_facts(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """What the manifest says of finished work beside its end. counts: keys in each table."""
         return {}
 
     def check_begun(self) -> None:

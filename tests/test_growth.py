@@ -26,16 +26,14 @@ N = "n_samples_per_prompt"
 def test_a_number_grows_and_what_it_was_is_noted():
     manifest = {"identity": {N: 4, "seed": 2}}
     assert differing(manifest["identity"], {N: Growing(10), "seed": 2}) == {}
-    assert differing(manifest["identity"], {N: Growing(2), "seed": 2}) == {}
+    assert differing(manifest["identity"], {N: Growing(2), "seed": 2}) == {N: 2}
     assert differing(manifest["identity"], {N: 10, "seed": 2}) == {N: 10}
     more = grown(manifest, {N: Growing(10), "seed": 2})
     assert more == {"identity": {N: 10, "seed": 2}, "grown": {N: [4]}}
-    assert grown(more, {N: Growing(6), "seed": 2}) == more
     again = grown(more, {N: Growing(12), "seed": 2})
     assert again["grown"] == {N: [4, 10]}
-    assert parts_of(again, N, 12) == [range(4), range(4, 10), range(10, 12)]
-    assert parts_of(again, N, 5) == [range(4), range(4, 10)]
-    assert parts_of(manifest, N, 4) == [range(4)]
+    assert parts_of(again, N) == [range(4), range(4, 10), range(10, 12)]
+    assert parts_of(manifest, N) == [range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +82,14 @@ def difference(one, other):
     return abs(arrays[0] - arrays[1]).max()
 
 
-def test_fewer_images_are_there_already(tmp_path, load):
-    run = images(tmp_path, 3, load)
-    assert images(tmp_path, 2, load) == run
-    assert len(pictures(run)) == 6 and read(run / "manifest.json")["identity"][N] == 3
+def test_fewer_images_are_another_run(tmp_path, load):
+    """Their means would be of other images."""
+    images(tmp_path, 3, load)
+    with pytest.raises(ValueError, match=f"{N}: 3 there, 2 now.*--output_path"):
+        images(tmp_path, 2, load)
+    scores(tmp_path / "scores", load, end=1, n_samples_per_prompt=2)
+    with pytest.raises(ValueError, match=f"{N}: 2 there, 1 now"):
+        scores(tmp_path / "scores", load, end=2, n_samples_per_prompt=1)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,22 @@ def test_a_detection_gets_more_images_of_each_prompt(tmp_path, load):
         for column in ("prompt_index", "unet_rows", "pass_unet_rows"):
             assert [row[column] for row in costs[0]] == [row[column] for row in costs[1]]
     assert len(list((tmp_path / "bright_ending" / "masks").glob("*.npy"))) == 12
+
+
+def test_prompts_and_images_grow_in_turns(tmp_path, load):
+    """No prompt loses scores or counts its cost twice, whatever was there of its batch."""
+    common = {"batch_size": 2, "detector": "noise_norm"}
+    for samples, end in ((1, 3), (2, 3), (2, 4), (3, 1), (3, 4)):
+        table = scores(tmp_path, load, n_samples_per_prompt=samples, end=end, **common)
+    rows = [(row["set"], row["prompt_index"], row["sample_index"]) for row in table["noise_norm"]]
+    assert rows == [
+        (name, str(prompt), str(k))
+        for name in ("mem", "nonmem")
+        for prompt in range(4)
+        for k in range(3)
+    ]
+    costs = read_csv(tmp_path / "noise_norm" / "cost.csv")
+    assert {row["unet_rows"] for row in costs} == {"6"} and len(costs) == 8
 
 
 def test_scores_among_a_prompts_images_are_not_mixed(tmp_path, load):
