@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from memorization_suite import tiny
 from memorization_suite.commands.settings import QUIET, check_out, check_prompts, split
 from memorization_suite.mitigation.nemo.controls import CHOICES, at_random
 from memorization_suite.mitigation.nemo.method import Neurons, read_neurons
 from memorization_suite.mitigation.nemo.store import read_statistics
+from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.prompts.flags import FORMATS, HUB_SET, caption_column
 from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.hashes import content_hash
+from memorization_suite.runs.identity import same
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.text import counted
+
+# Flag -> the flag without which it does nothing.
+NEEDS = {"seed": "random", "statistics": "random", "caption_column": "prompts"}
 
 
 @frozen_settings
@@ -57,7 +65,13 @@ def control(**typed: Any) -> str:
     """
     split(typed, ControlSettings)
     settings = ControlSettings(**typed)
-    check_out(settings.out)
+    check_needs(settings, typed)
+    check_out(
+        settings.out,
+        neurons=settings.neurons,
+        prompts=settings.prompts,
+        statistics=settings.statistics,
+    )
     found = read_neurons(settings.neurons)
     captions = list(found)
     if settings.prompts is not None:
@@ -71,13 +85,37 @@ def control(**typed: Any) -> str:
         chosen = at_random(chosen, widths_for(settings, chosen), settings.seed)
         made_with["seed"] = settings.seed
     whole = {
-        "model": json_of(settings.neurons.read_text(encoding="utf-8")).get("model"),
+        "model": stored_model(settings.neurons),
         "settings": {"neurons_sha256": content_hash(settings.neurons), **made_with},
         "prompts": dict.fromkeys(captions, chosen),
     }
     write_json(settings.out, whole)
     count = sum(map(len, chosen.values()))
     return f"{settings.out}: {counted(len(captions), 'prompt')}, the same {count} neurons for each"
+
+
+def check_needs(settings: ControlSettings, typed: Mapping[str, Any]) -> None:
+    """Raises ValueError for a flag that does nothing without another."""
+    for name, other in NEEDS.items():
+        if typed.get(name) not in (None, "") and not getattr(settings, other):
+            raise ValueError(f"--{name} does nothing without --{other}: type both or none")
+
+
+def stored_model(path: Path) -> str | None:
+    """The model of a file of neurons, as it stands in identities; None where it does not say."""
+    return json_of(path.read_text(encoding="utf-8")).get("model")
+
+
+def model_id_of(path: Path) -> str:
+    """What one types as --model_id for the model of a file of neurons: an embedded model, or a hub
+    id. Empty for others: the file knows their content, not their place.
+    """
+    stored = stored_model(path)
+    for name, folder in tiny.MODELS.items():
+        if folder.is_dir() and same(stored, fingerprint(name)):
+            return name
+    hub_id = re.match(r"[\w.-]+/[\w.-]+(?=@|$)", stored or "")
+    return hub_id[0] if hub_id else ""
 
 
 def widths_for(settings: ControlSettings, neurons: Neurons) -> dict[str, int]:

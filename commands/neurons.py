@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from memorization_suite import tiny
 from memorization_suite.commands.captions import say_cut
 from memorization_suite.commands.generate_plan import OFFICIAL_PROMPTS
-from memorization_suite.commands.neuron_controls import ControlSettings, control
+from memorization_suite.commands.neuron_controls import (
+    ControlSettings,
+    control,
+    model_id_of,
+)
 from memorization_suite.commands.settings import (
     QUIET,
     Model,
@@ -36,7 +40,7 @@ from memorization_suite.mitigation.nemo.ms_ssim import kernel_size
 from memorization_suite.mitigation.nemo.search import (
     Maps,
     PromptSearch,
-    Search,
+    SearchOptions,
     Statistics,
     localize,
 )
@@ -54,6 +58,7 @@ from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
+    check_excluded,
     flag,
     frozen_settings,
     plain_values,
@@ -153,7 +158,7 @@ class OrdinarySettings(NoiseMaps):
 # Fields of Search that are flags, all but two.
 SEARCH_FLAGS = tuple(
     option.name
-    for option in dataclasses.fields(Search)
+    for option in dataclasses.fields(SearchOptions)
     if option.name not in ("at_once", "doubles")
 )
 
@@ -190,26 +195,36 @@ class SearchSettings(NoiseMaps):
         None,
         "relative change of the similarity that it stays below instead",
         at_least=0.0,
+        excludes=("ssim_threshold_refinement",),
         metavar="S",
     )
     initial_theta: float = flag(
-        Search.initial_theta,
+        SearchOptions.initial_theta,
         "z-score from which a neuron is selected, at first",
         at_least=0.0,
         metavar="Z",
     )
     theta_reduction_per_step: float = flag(
-        Search.theta_reduction_per_step, "what each try takes off it", above=0.0, metavar="Z"
+        SearchOptions.theta_reduction_per_step, "what each try takes off it", above=0.0, metavar="Z"
     )
-    min_theta: float = flag(Search.min_theta, "where that ends", at_least=0.0, metavar="Z")
-    no_theta: bool = flag(False, "select none by z-score")
+    min_theta: float = flag(
+        SearchOptions.min_theta,
+        "a z-score this low is not lowered; the search ends at exactly 1, or at k = 1280",
+        at_least=0.0,
+        metavar="Z",
+    )
+    no_theta: bool = flag(
+        False,
+        "select none by z-score",
+        excludes=("initial_theta", "theta_reduction_per_step", "min_theta"),
+    )
     initial_k: int = flag(
-        Search.initial_k,
+        SearchOptions.initial_k,
         "the k largest activations of each layer are selected too; k at first, each try adds one",
         at_least=0,
         metavar="K",
     )
-    no_top_k: bool = flag(False, "select none by size")
+    no_top_k: bool = flag(False, "select none by size", excludes=("initial_k",))
     scaling_factor: float = flag(
         0.0, "what the values of blocked neurons are multiplied by", at_least=0.0, metavar="S"
     )
@@ -228,13 +243,13 @@ class SearchSettings(NoiseMaps):
     )
 
     @property
-    def how(self) -> Search:
-        """The same for the search. Raises ValueError when nothing would be selected."""
+    def options(self) -> SearchOptions:
+        """What `localize` is told of all this. Raises ValueError when nothing would be selected."""
         if self.no_theta and self.no_top_k:
             raise ValueError("--no_theta and --no_top_k together select nothing: leave out one")
         values = {name: getattr(self, name) for name in SEARCH_FLAGS}
         at_once = max(1, self.rows // self.seeds)
-        return Search(**values, at_once=at_once, doubles=self.repeats("doubles"))
+        return SearchOptions(**values, at_once=at_once, doubles=self.repeats("doubles"))
 
 
 def prompts_of(settings: OrdinarySettings | SearchSettings) -> tuple[Path, list[Prompt]]:
@@ -296,7 +311,12 @@ def ordinary(**typed: Any) -> str:
     mend, OSError.
     """
     settings, _ = asked(OrdinarySettings, typed, preset="none")
-    check_out(settings.out)
+    if settings.official and not settings.threshold_prompts:
+        raise ValueError(
+            f"--official {settings.official} changes the threshold alone, and "
+            "--threshold_prompts 0 asks for none: leave out one"
+        )
+    check_out(settings.out, prompts=settings.prompts)
     file, prompts = prompts_of(settings)
     column = other_column(file, settings.caption_column, prompts)
     captions = [prompt.caption for prompt in prompts]
@@ -358,8 +378,9 @@ def search(**typed: Any) -> str:
     mend, OSError.
     """
     settings, _ = asked(SearchSettings, typed, preset="none")
-    how = settings.how
-    check_out(settings.out)
+    options = settings.options
+    check_excluded(SearchSettings, typed)
+    check_out(settings.out, prompts=settings.prompts, statistics=settings.statistics)
     _, prompts = prompts_of(settings)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))
@@ -392,7 +413,7 @@ def search(**typed: Any) -> str:
     with progress:
         for caption in missing:
             maps = make_maps(model, caption, settings, settings.scaling_factor)
-            file.add(caption, localize(maps, statistics, how))
+            file.add(caption, localize(maps, statistics, options))
             if not maps.finite:
                 broken.append(caption)
             progress.update(1)
@@ -463,7 +484,7 @@ def after_statistics(typed: Mapping[str, Any]) -> list[str]:
 
 
 def after_search(typed: Mapping[str, Any]) -> list[str]:
-    """What one would type after `localize` or `control`: images without the neurons.
+    """What one would type after `localize`: images without the neurons.
 
     typed: as there.
     """
@@ -471,6 +492,15 @@ def after_search(typed: Mapping[str, Any]) -> list[str]:
     shared = {name: typed[name] for name in (*names, "start", "end") if name in typed}
     method = {"method": "nemo", "neurons": typed["out"]}
     return command_words("generate_images.py", {**shared, **method}, SearchSettings)
+
+
+def after_control(typed: Mapping[str, Any]) -> list[str]:
+    """What one would type after `control`: images without the neurons, of the model that has them.
+
+    Nothing where it is not known what the model is called. typed: as there.
+    """
+    model_id = model_id_of(Path(typed["neurons"]))
+    return after_search({"model_id": model_id, **typed}) if model_id else []
 
 
 @dataclass(frozen=True)
@@ -489,7 +519,7 @@ class Job:
 JOBS = {
     "statistics": Job(OrdinarySettings, ordinary, after_statistics, NOTHING_WRITTEN),
     "localize": Job(SearchSettings, search, after_search, RESUMES),
-    "control": Job(ControlSettings, control, after_search, NOTHING_WRITTEN),
+    "control": Job(ControlSettings, control, after_control, NOTHING_WRITTEN),
 }
 
 

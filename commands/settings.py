@@ -124,10 +124,15 @@ def on_device(settings: Any) -> Any:
     return replace(settings, device=device, dtype=dtype)
 
 
-def check_out(path: Path) -> None:
-    """Raises ValueError when no file can be written there."""
+def check_out(path: Path, **inputs: Path | None) -> None:
+    """Raises ValueError when no file can be written there, or when an input is there. inputs: flag
+    -> file.
+    """
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"--out {path} is no file name in a folder that exists")
+    for name, file in inputs.items():
+        if file is not None and file.exists() and path.exists() and file.samefile(path):
+            raise ValueError(f"--out is the file of --{name}: give another")
 
 
 def fill(settings: type[Settings], typed: Mapping[str, Any], preset: Mapping[str, Any]) -> Any:

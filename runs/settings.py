@@ -191,6 +191,17 @@ def excluded(settings: Settings) -> set[str]:
     return found
 
 
+def check_excluded(settings: type[Settings], typed: Mapping[str, Any]) -> None:
+    """Raises ValueError for two flags of which one excludes the other. typed: name -> value; None
+    and False stand for a flag that was not typed.
+    """
+    given = [name for name, value in typed.items() if value is not None and value is not False]
+    for option in flags(settings):
+        for other in option.metadata["excludes"]:
+            if option.name in given and other in given:
+                raise ValueError(f"--{option.name} and --{other} exclude each other: leave out one")
+
+
 def flag_owners(
     registry: Mapping[str, type[Settings]],
 ) -> dict[str, list[tuple[str, dataclasses.Field]]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ Likeness = Callable[[list[list[Neuron]]], list[float]]
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchOptions:
     """How a search goes. What has an official flag is called like it."""
 
     # Where neurons are looked for: 'early' (down and middle) or 'all'.
@@ -167,27 +168,32 @@ def by_layer(neurons: list[Neuron]) -> Neurons:
 # --- initial selection ---
 
 
-def steps(how: Search) -> Iterator[tuple[float, int]]:
+def is_last(theta: float, k: int) -> bool:
+    """Whether the selection ends here, in the official code: similar or not."""
+    return theta == 1 or k >= MOST_K
+
+
+def steps(options: SearchOptions) -> Iterator[tuple[float, int]]:
     """(theta, k) of every try.
 
     By default (5, 0), (4.75, 1), ... (1.25, 15). A theta of 1 ends the search untried, as in the
     official code, and so does k = 1280. A smallest theta above 1 is kept while k grows.
     """
-    theta = math.inf if how.no_theta else how.initial_theta
-    k = 0 if how.no_top_k else how.initial_k
+    theta = math.inf if options.no_theta else options.initial_theta
+    k = 0 if options.no_top_k else options.initial_k
     while True:
         yield theta, k
         before = theta, k
-        if theta > how.min_theta and not how.no_theta:
-            theta -= how.theta_reduction_per_step
-        if not how.no_top_k:
+        if theta > options.min_theta and not options.no_theta:
+            theta -= options.theta_reduction_per_step
+        if not options.no_top_k:
             k += 1
-        if theta == 1 or k >= MOST_K or (theta, k) == before:
+        if is_last(theta, k) or (theta, k) == before:
             return
 
 
 def selections(
-    active: dict[str, torch.Tensor], statistics: Statistics, how: Search
+    active: dict[str, torch.Tensor], statistics: Statistics, options: SearchOptions
 ) -> Iterator[list[Neuron]]:
     """What the initial selection tries, in order.
 
@@ -197,13 +203,13 @@ def selections(
     z = {
         name: (a - statistics.mean[name]).abs() / statistics.std[name] for name, a in active.items()
     }
-    for theta, k in steps(how):
+    for theta, k in steps(options):
         chosen = []
         for name, a in active.items():
             odd = (z[name] > theta).nonzero().flatten().tolist()
             largest = a.topk(min(k, len(a))).indices.tolist()
             chosen += [(name, channel) for channel in odd + largest]
-        yield chosen if how.doubles else list(dict.fromkeys(chosen))
+        yield chosen if options.doubles else list(dict.fromkeys(chosen))
 
 
 def first_good(
@@ -309,18 +315,17 @@ class Likenesses:
     maps: Maps
     # Without blocked neurons, (seeds, 4, h, w).
     unblocked: torch.Tensor
-    # Blocked neurons -> similarity of each seed, (seeds,). The same neurons, listed once or twice,
-    # have the same.
-    known: dict[frozenset[Neuron], torch.Tensor] = field(default_factory=dict)
+    # `digest` of blocked neurons -> similarity of each seed, (seeds,).
+    known: dict[bytes, torch.Tensor] = field(default_factory=dict)
 
     def of(self, candidates: list[list[Neuron]]) -> list[torch.Tensor]:
         """Similarity of each seed, (seeds,), for each candidate."""
-        new = {frozenset(neurons): neurons for neurons in candidates}
-        new = {key: neurons for key, neurons in new.items() if key not in self.known}
+        keys = [digest(neurons) for neurons in candidates]
+        new = {key: neurons for key, neurons in zip(keys, candidates) if key not in self.known}
         if new:
             for key, made in zip(new, self.maps.of(list(new.values()))):
                 self.known[key] = ms_ssim(self.unblocked, made)
-        return [self.known[frozenset(neurons)] for neurons in candidates]
+        return [self.known[key] for key in keys]
 
     def largest(self, candidates: list[list[Neuron]]) -> list[float]:
         """The largest similarity over the seeds, for each candidate."""
@@ -337,8 +342,20 @@ class Likenesses:
         return change
 
 
-def localize(maps: Maps, statistics: Statistics, how: Search = Search()) -> PromptSearch:
+def digest(neurons: list[Neuron]) -> bytes:
+    """32 bytes in the place of a list of thousands: the same in any order, and for a neuron that is
+    listed once or twice.
+    """
+    return hashlib.sha256(repr(sorted(set(neurons))).encode()).digest()
+
+
+def localize(
+    maps: Maps, statistics: Statistics, options: SearchOptions = SearchOptions()
+) -> PromptSearch:
     """The neurons of one prompt; none when no seed looks memorized.
+
+    The refinement gets the similarity that was reached for its threshold when the selection failed,
+    and also when it began where it ends (`is_last`), as in the official code.
 
     Differs from the official code: a neuron that is chosen twice is one neuron (but for `doubles`),
     and each map takes one UNet evaluation instead of two.
@@ -352,23 +369,23 @@ def localize(maps: Maps, statistics: Statistics, how: Search = Search()) -> Prom
     likenesses = Likenesses(maps, unblocked[memorized.to(unblocked.device)])
 
     every = activations(maps.model, maps.prompt.tokens)
-    active = {name: every[name][0].cpu() for name in names_in(maps.model, how.blocks)}
-    enough = given(how.ssim_threshold_initial_selection, statistics.threshold)
+    active = {name: every[name][0].cpu() for name in names_in(maps.model, options.blocks)}
+    initial_threshold = given(options.ssim_threshold_initial_selection, statistics.threshold)
     initial, reached = first_good(
-        selections(active, statistics, how),
+        selections(active, statistics, options),
         likenesses.largest,
-        threshold=enough,
-        at_once=how.at_once,
+        threshold=initial_threshold,
+        at_once=options.at_once,
     )
-    threshold = given(how.ssim_threshold_refinement, statistics.threshold)
-    if reached > enough:
+    threshold = given(options.ssim_threshold_refinement, statistics.threshold)
+    if reached > initial_threshold or is_last(*next(steps(options))):
         threshold = reached
     likeness = likenesses.largest
-    if how.rel_threshold_refinement is not None:
-        threshold = how.rel_threshold_refinement
+    if options.rel_threshold_refinement is not None:
+        threshold = options.rel_threshold_refinement
         likeness = likenesses.largest_change(initial)
     order = list(reversed(active))
-    blocked = refined(initial, order, likeness, threshold=threshold, at_once=how.at_once)
+    blocked = refined(initial, order, likeness, threshold=threshold, at_once=options.at_once)
     return PromptSearch(
         neurons=by_layer(blocked),
         seeds=int(memorized.sum()),

@@ -17,7 +17,7 @@ from memorization_suite.commands.neurons import (
 )
 from memorization_suite.mitigation.nemo.controls import CHOICES, at_random
 from memorization_suite.mitigation.nemo.search import (
-    Search,
+    SearchOptions,
     Statistics,
     by_layer,
     localize,
@@ -114,19 +114,19 @@ def test_what_the_selection_tries(flags, plain, count, doubles):
         doubles=doubles,
         **plain,
     )
-    how = SearchSettings(**FILES, statistics="s", **flags, official="doubles" * doubles).how
-    ours = [by_layer(neurons) for neurons in selections(active, statistics, how)]
+    options = SearchSettings(**FILES, statistics="s", **flags, official="doubles" * doubles).options
+    ours = [by_layer(neurons) for neurons in selections(active, statistics, options)]
     assert len(ours) == len(tried) == count
     assert ours == [{name: part for name, part in one.items() if part} for one in tried]
     twice = any(len(set(part)) < len(part) for one in ours for part in one.values())
-    assert twice == (doubles and how.no_theta is how.no_top_k)
+    assert twice == (doubles and options.no_theta is options.no_top_k)
 
 
 def test_a_smallest_theta_that_is_never_one_ends_the_tries():
     """Without k nothing changes any more; the official loop would go on for ever."""
     active, statistics = fake_statistics(12)
-    how = Search(no_top_k=True, theta_reduction_per_step=0.75, min_theta=1.5)
-    assert len(list(selections(active, statistics, how))) == 6
+    options = SearchOptions(no_top_k=True, theta_reduction_per_step=0.75, min_theta=1.5)
+    assert len(list(selections(active, statistics, options))) == 6
 
 
 # --- lists with doubles ---
@@ -164,21 +164,21 @@ def test_refinement_takes_one_copy(at_once):
 
 
 @pytest.mark.parametrize(
-    ("how", "plain"),
+    ("options", "plain"),
     [
-        (Search(doubles=True), {"selection": {"doubles": True}}),
+        (SearchOptions(doubles=True), {"selection": {"doubles": True}}),
         (
-            Search(ssim_threshold_initial_selection=0.4, ssim_threshold_refinement=0.5),
+            SearchOptions(ssim_threshold_initial_selection=0.4, ssim_threshold_refinement=0.5),
             {"initial_threshold": 0.4, "refinement_threshold": 0.5},
         ),
-        (Search(rel_threshold_refinement=0.4), {"relative_threshold": 0.4}),
+        (SearchOptions(rel_threshold_refinement=0.4), {"relative_threshold": 0.4}),
         (
-            Search(initial_theta=4.0, theta_reduction_per_step=0.5, initial_k=2),
+            SearchOptions(initial_theta=4.0, theta_reduction_per_step=0.5, initial_k=2),
             {"selection": {"theta": 4.0, "theta_step": 0.5, "k": 2}},
         ),
     ],
 )
-def test_searches_equal_the_loops(tiny, statistics, how, plain):
+def test_searches_equal_the_loops(tiny, statistics, options, plain):
     """Of a memorized prompt of the embedded model, with official noises: the same neurons."""
     maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3, rng="official"))
     lists = {
@@ -196,7 +196,7 @@ def test_searches_equal_the_loops(tiny, statistics, how, plain):
         **plain,
         **WINDOW,
     )
-    found = localize(maps, statistics, replace(how, blocks="all"))
+    found = localize(maps, statistics, replace(options, blocks="all"))
     assert found.neurons == expected and 0 < found.count < found.initial
 
 

@@ -17,7 +17,7 @@ from memorization_suite.mitigation.nemo.measures import (
     scaled_maps,
 )
 from memorization_suite.mitigation.nemo.search import (
-    Search,
+    SearchOptions,
     Statistics,
     by_layer,
     drop,
@@ -151,7 +151,7 @@ def test_the_tries_of_the_initial_selection():
         lambda chosen: tried.append(chosen) or 1.0,
         0.4,
     )
-    ours = list(selections(active, statistics, Search()))
+    ours = list(selections(active, statistics, SearchOptions()))
     assert len(ours) == len(tried) == 16
     for neurons, expected in zip(ours, tried):
         assert len(set(neurons)) == len(neurons)
@@ -222,7 +222,7 @@ def test_the_whole_search_equals_the_loops(tiny, statistics, at_once):
         kernel=3,
         sigma=4.5 / 11,
     )
-    found = localize(maps, statistics, Search(blocks="all", at_once=at_once))
+    found = localize(maps, statistics, SearchOptions(blocks="all", at_once=at_once))
     assert found.neurons == expected and 0 < sum(map(len, expected.values())) < found.initial
     assert found.similarity < found.threshold == statistics.threshold and found.seeds == 3
     assert found.unet_rows == maps.unet_rows > 0

@@ -46,7 +46,9 @@ def mean_and_std(samples: list[list[float]]) -> tuple[list[float], list[float]]:
 
 
 class Blocked:
-    """Multiplies the neurons of each layer by a factor inside the block."""
+    """Multiplies the neurons of each layer by a factor inside the block, those that are listed
+    twice once: the official assignment to a list of columns does so.
+    """
 
     def __init__(self, unet, neurons: dict, factor: float):
         self.unet = unet
@@ -56,8 +58,9 @@ class Blocked:
 
     def __enter__(self):
         for name, channels in self.neurons.items():
+            once = tuple(dict.fromkeys(channels))
 
-            def scale(module, args, output, channels=tuple(channels)):
+            def scale(module, args, output, channels=once):
                 for channel in channels:
                     output[:, :, channel] = output[:, :, channel] * self.factor
                 return output
@@ -197,8 +200,9 @@ def initial_selection(
     no_top_k: bool = False,
     doubles: bool = False,
 ) -> tuple[dict, float, bool]:
-    """(neurons, similarity, whether it failed). active: name -> activations; statistics: name ->
-    (means, stds).
+    """(neurons, similarity, whether theta or k is at its end). There the similarity, low or high,
+    is the threshold of the refinement. active: name -> activations; statistics: name -> (means,
+    stds).
     """
     if no_theta:
         theta = math.inf
@@ -214,14 +218,14 @@ def initial_selection(
                     neurons.append(j)
             chosen[name] = neurons
         value = likeness(chosen)
-        if value <= threshold:
-            return chosen, value, False
-        if theta > least_theta and not no_theta:
-            theta -= theta_step
-        if not no_top_k:
-            k += 1
-        if theta == 1 or k >= 1280:
-            return chosen, value, True
+        if value > threshold:
+            if theta > least_theta and not no_theta:
+                theta -= theta_step
+            if not no_top_k:
+                k += 1
+        ended = theta == 1 or k >= 1280
+        if ended or value <= threshold:
+            return chosen, value, ended
 
 
 def refinement(chosen: dict, likeness, threshold: float) -> dict:
@@ -275,10 +279,10 @@ def find(
         return max(similarities(neurons))
 
     active = {name: activation(to_v, embedding[0]) for name, to_v in layers_of(unet, up=up).items()}
-    chosen, reached, failed = initial_selection(
+    chosen, reached, ended = initial_selection(
         active, statistics, likeness, initial_threshold, **(selection or {})
     )
-    if failed:
+    if ended:
         refinement_threshold = reached
     if relative_threshold is None:
         kept = refinement(chosen, likeness, refinement_threshold)
