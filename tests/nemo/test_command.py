@@ -3,6 +3,7 @@ two seeds.
 """
 
 import json
+import shlex
 
 import pytest
 from safetensors import safe_open
@@ -365,6 +366,93 @@ def test_statistics_without_a_threshold(folder, localize, monkeypatch, tmp_path,
     assert "give one with --threshold" in capsys.readouterr().err
 
 
+def control(*argv) -> int:
+    """The exit code of a subcommand control."""
+    return main(["control", *map(str, argv)])
+
+
+def test_an_input_is_not_overwritten(whole, folder, no_model, localize, tmp_path, capsys):
+    """--out may be no file that is read, by whatever name; --overwrite or not."""
+    path = tmp_path / "neurons.json"
+    path.write_text(whole)
+    other = tmp_path / "other.json"
+    other.symlink_to(path)
+    statistics = folder / "statistics.safetensors"
+    captions = folder / "memorized.txt"
+    before = [file.read_bytes() for file in (path, statistics, captions)]
+    assert control("--neurons", path, "--out", path) == 2
+    told = ["--neurons"]
+    assert control("--neurons", path, "--out", other) == 2
+    told.append("--neurons")
+    assert control("--neurons", path, "--out", captions, "--prompts", captions) == 2
+    told.append("--prompts")
+    random = ("--random", "--statistics", statistics)
+    assert control("--neurons", path, "--out", statistics, *random) == 2
+    told.append("--statistics")
+    assert localize(captions, "--overwrite") == 2
+    told.append("--prompts")
+    assert localize(statistics, "--overwrite") == 2
+    told.append("--statistics")
+    assert main(["statistics", *FEW, "--prompts", str(captions), "--out", str(captions)]) == 2
+    told.append("--prompts")
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == len(told)
+    for error, name in zip(errors, told):
+        assert error.endswith(f"--out is the file of {name}: give another")
+    assert [file.read_bytes() for file in (path, statistics, captions)] == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ("--ssim_threshold_refinement", "0.4", "--rel_threshold_refinement", "0.1"),
+            "--rel_threshold_refinement and --ssim_threshold_refinement exclude each other",
+        ),
+        (("--no_theta", "--initial_theta", "5"), "--no_theta and --initial_theta exclude"),
+        (("--no_theta", "--min_theta", "2"), "--no_theta and --min_theta exclude"),
+        (
+            ("--theta_reduction_per_step", "0.5", "--no_theta"),
+            "--no_theta and --theta_reduction_per_step exclude",
+        ),
+        (("--no_top_k", "--initial_k", "0"), "--no_top_k and --initial_k exclude each other"),
+    ],
+)
+def test_flags_that_a_search_would_ignore(localize, no_model, tmp_path, capsys, flags, told):
+    """One line, also where the value is the default."""
+    assert localize(tmp_path / "neurons.json", *flags) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "other"),
+    [
+        (("--seed", "0"), "--random"),
+        (("--statistics", "s.safetensors"), "--random"),
+        (("--caption_column", "Caption"), "--prompts"),
+    ],
+)
+def test_flags_that_a_control_would_ignore(whole, tmp_path, capsys, flags, other):
+    """One line; nothing is written."""
+    (tmp_path / "neurons.json").write_text(whole)
+    out = tmp_path / "top.json"
+    assert control("--neurons", tmp_path / "neurons.json", "--out", out, *flags) == 2
+    error = capsys.readouterr().err
+    assert f"{flags[0]} does nothing without {other}: type both or none\n" in error
+    assert error.count("\n") == 1 and not out.exists()
+
+
+def test_a_threshold_that_is_not_asked_for(folder, no_model, tmp_path, capsys):
+    """--official changes it alone."""
+    typed = ["statistics", *FEW, "--prompts", str(folder / "ordinary.txt"), "--out"]
+    typed += [str(tmp_path / "s.safetensors"), "--threshold_prompts", "0"]
+    assert main([*typed, "--official", "swapped_guidance"]) == 2
+    error = capsys.readouterr().err
+    assert "--official swapped_guidance changes the threshold alone" in error
+    assert error.count("\n") == 1
+
+
 NEEDED = {
     "statistics": ("--prompts", "p.txt", "--out", "s.safetensors"),
     "localize": ("--prompts", "p.txt", "--out", "n.json", "--statistics", "s.safetensors"),
@@ -497,3 +585,37 @@ def test_what_is_next(tmp_path):
     images = generate_images.build_parser(argv).typed(argv)
     assert images["method"] == "nemo" and images["neurons"] == "neurons.json"
     assert (images["end"], images["scheduler"]) == (2, "keep")
+
+
+def test_what_is_next_after_a_control(whole, tmp_path, capsys):
+    """Images of the model of the neurons, which generate_images.py takes."""
+    (tmp_path / "neurons.json").write_text(whole)
+    out = tmp_path / "top.json"
+    assert control("--neurons", tmp_path / "neurons.json", "--out", out) == 0
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and line.startswith("next: python ")
+    argv = shlex.split(line)[3:]
+    images = generate_images.build_parser(argv).typed(argv)
+    assert images == {"model_id": "tiny", "method": "nemo", "neurons": str(out)}
+    assert plan(**images).settings.model_id == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("stored", "model_id"),
+    [
+        ("CompVis/stable-diffusion-v1-4@133a221b8aa7", "CompVis/stable-diffusion-v1-4"),
+        ("some/model", "some/model"),
+        ("sha256 0123", ""),
+        ("folder a/b, sha256 0123", ""),
+        (None, ""),
+    ],
+)
+def test_what_a_model_is_called(tmp_path, stored, model_id):
+    """By a hub id; a folder elsewhere is not known by its content, and nothing is next."""
+    path = tmp_path / "neurons.json"
+    path.write_text(json.dumps({"model": stored, "prompts": {}}))
+    following = neurons.after_control({"neurons": path, "out": "top.json"})
+    assert [word for word in following if word.startswith("--model_id")] == (
+        [f"--model_id={model_id}"] if model_id else []
+    )
+    assert bool(following) == bool(model_id)

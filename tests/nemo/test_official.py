@@ -17,12 +17,15 @@ from memorization_suite.commands.neurons import (
 )
 from memorization_suite.mitigation.nemo.controls import CHOICES, at_random
 from memorization_suite.mitigation.nemo.search import (
+    PromptSearch,
     SearchOptions,
     Statistics,
     by_layer,
+    is_last,
     localize,
     refined,
     selections,
+    steps,
 )
 from memorization_suite.tiny import MODELS
 from tests.nemo.conftest import MEMORIZED, ORDINARY, load
@@ -129,7 +132,31 @@ def test_a_smallest_theta_that_is_never_one_ends_the_tries():
     assert len(list(selections(active, statistics, options))) == 6
 
 
+@pytest.mark.parametrize(
+    ("theta", "k", "last"), [(5.0, 0, 0), (1.0, 0, 1), (1.25, 0, 0), (5.0, 1279, 0), (5.0, 1280, 1)]
+)
+def test_a_good_try_at_the_end(theta, k, last):
+    """The loops tell it from another good one, and so do we."""
+    chosen = reference.initial_selection({}, {}, lambda chosen: 0.1, 0.4, theta=theta, k=k)
+    assert chosen == ({}, 0.1, last)
+    assert is_last(*next(steps(SearchOptions(initial_theta=theta, initial_k=k)))) == last
+
+
 # --- lists with doubles ---
+
+
+def test_a_double_is_scaled_once(tiny):
+    """Half the values, not a quarter, 1e-4, in the loops and in the suite."""
+    maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3), 0.5)
+    layers = {name: list(range(16)) for name in reference.layers_of(tiny.unet, up=True)}
+    once = [(name, channel) for name, channels in layers.items() for channel in channels]
+    single, double = maps.of([once, once + once])
+    doubled = {name: channels * 2 for name, channels in layers.items()}
+    inputs = (tiny.unet, tiny.encode([MEMORIZED]).tokens, maps.x, int(maps.t))
+    expected = reference.noise_maps(*inputs, doubled, 0.5)
+    np.testing.assert_allclose(double.numpy(), expected, rtol=0, atol=1e-4)
+    assert torch.equal(single, double)
+    assert np.abs(reference.noise_maps(*inputs, layers, 0.25) - expected).max() > 1e-2
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
@@ -163,10 +190,34 @@ def test_refinement_takes_one_copy(at_once):
 # --- whole searches ---
 
 
+def find(tiny, statistics, **plain) -> dict:
+    """What the loops find for a memorized prompt of the embedded model, with official noises."""
+    lists = {
+        name: (mean.tolist(), statistics.std[name].tolist())
+        for name, mean in statistics.mean.items()
+    }
+    return reference.find(
+        tiny.unet,
+        tiny.encode([MEMORIZED]).tokens,
+        reference.official_noises(1, (3, 4, 16, 16)),
+        981,
+        lists,
+        statistics.threshold,
+        up=True,
+        **plain,
+        **WINDOW,
+    )
+
+
+def search(tiny, statistics, options) -> PromptSearch:
+    """What the suite finds for it."""
+    maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3, rng="official"))
+    return localize(maps, statistics, replace(options, blocks="all"))
+
+
 @pytest.mark.parametrize(
     ("options", "plain"),
     [
-        (SearchOptions(doubles=True), {"selection": {"doubles": True}}),
         (
             SearchOptions(ssim_threshold_initial_selection=0.4, ssim_threshold_refinement=0.5),
             {"initial_threshold": 0.4, "refinement_threshold": 0.5},
@@ -179,25 +230,31 @@ def test_refinement_takes_one_copy(at_once):
     ],
 )
 def test_searches_equal_the_loops(tiny, statistics, options, plain):
-    """Of a memorized prompt of the embedded model, with official noises: the same neurons."""
-    maps = make_maps(tiny, MEMORIZED, NoiseMaps(seeds=3, rng="official"))
-    lists = {
-        name: (mean.tolist(), statistics.std[name].tolist())
-        for name, mean in statistics.mean.items()
-    }
-    expected = reference.find(
-        tiny.unet,
-        tiny.encode([MEMORIZED]).tokens,
-        reference.official_noises(1, (3, 4, 16, 16)),
-        981,
-        lists,
-        statistics.threshold,
-        up=True,
-        **plain,
-        **WINDOW,
-    )
-    found = localize(maps, statistics, replace(options, blocks="all"))
+    """The same neurons."""
+    found = search(tiny, statistics, options)
+    assert found.neurons == find(tiny, statistics, **plain) and 0 < found.count < found.initial
+
+
+def test_doubles_find_other_neurons(tiny, statistics):
+    """With four neurons of each layer at first: those of the loops, and not those of sets."""
+    options = SearchOptions(doubles=True, initial_k=4)
+    found = search(tiny, statistics, options)
+    assert found.neurons == find(tiny, statistics, selection={"doubles": True, "k": 4})
+    assert found.neurons != search(tiny, statistics, replace(options, doubles=False)).neurons
+
+
+def test_a_search_that_begins_at_its_end(tiny, statistics):
+    """Its selection suffices, and what that reached is the refinement's threshold all the same.
+
+    Deviations are four times as large, so that a theta of 1 is one of 4 and selects few neurons.
+    """
+    large = {name: 4 * std for name, std in statistics.std.items()}
+    statistics = replace(statistics, std=large)
+    options = SearchOptions(initial_theta=1.0, ssim_threshold_initial_selection=1.0)
+    found = search(tiny, statistics, options)
+    expected = find(tiny, statistics, initial_threshold=1.0, selection={"theta": 1.0})
     assert found.neurons == expected and 0 < found.count < found.initial
+    assert statistics.threshold != found.threshold == found.initial_similarity < 1.0
 
 
 # --- controls ---
