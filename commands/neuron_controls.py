@@ -114,7 +114,7 @@ def model_id_of(path: Path) -> str:
     for name, folder in tiny.MODELS.items():
         if folder.is_dir() and same(stored, fingerprint(name)):
             return name
-    hub_id = re.match(r"[\w.-]+/[\w.-]+(?=@|$)", stored or "")
+    hub_id = re.match(r"[\w.-]+/[\w.-]+(?=@|$)", str(stored))
     return hub_id[0] if hub_id else ""
 
 

@@ -155,7 +155,7 @@ class OrdinarySettings(NoiseMaps):
     )
 
 
-# Fields of Search that are flags, all but two.
+# Fields of SearchOptions that are flags, all but two.
 SEARCH_FLAGS = tuple(
     option.name
     for option in dataclasses.fields(SearchOptions)

@@ -380,7 +380,7 @@ def localize(
     threshold = given(options.ssim_threshold_refinement, statistics.threshold)
     if reached > initial_threshold or is_last(*next(steps(options))):
         threshold = reached
-    likeness = likenesses.largest
+    likeness: Likeness = likenesses.largest
     if options.rel_threshold_refinement is not None:
         threshold = options.rel_threshold_refinement
         likeness = likenesses.largest_change(initial)
