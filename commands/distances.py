@@ -15,8 +15,9 @@ from typing import Any
 from memorization_suite.metrics.base import Scoring
 from memorization_suite.metrics.checkpoints import Checkpoint, check_required
 from memorization_suite.metrics.fid import ClipImages, Inception, OfflineFeatures, frechet, kernel
+from memorization_suite.metrics.listing import ending_of, images_of
+from memorization_suite.metrics.listing import formats as known_formats
 from memorization_suite.metrics.pictures import Embedder, Picture
-from memorization_suite.metrics.references import images_of
 from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
@@ -132,7 +133,7 @@ def both_sets(settings: Distances) -> Sets:
     """The images to compare. Raises ValueError for folders that cannot be used."""
     folder = settings.gen_folder.resolve()
     generated, notes = generated_images(folder, settings)
-    real = images_of(settings.real_folder)
+    real = listed("--real_folder", settings.real_folder)
     check("--gen_folder", folder, generated, notes)
     check("--real_folder", settings.real_folder, real)
     hashes = {path.name: sha256 for path, sha256 in content_hashes(real).items()}
@@ -182,7 +183,7 @@ def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], lis
             raise ValueError(
                 f"--num_samples and --incomplete are for run folders; {folder} has no manifest.json"
             )
-        return images_of(folder), []
+        return listed("--gen_folder", folder), []
     images = store.images()
     rows = store.costs()
     if not settings.incomplete:
@@ -195,9 +196,17 @@ def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], lis
     return [path for key, path in images.items() if key not in broken], notes
 
 
+def listed(flag: str, folder: Path) -> list[Path]:
+    """Pictures of a folder. Raises ValueError for one that cannot be listed."""
+    try:
+        return images_of(folder)
+    except OSError as error:
+        raise ValueError(f"{flag} {folder} cannot be listed ({error.strerror})") from error
+
+
 def formats(paths: list[Path]) -> set[str]:
-    """Endings of the files."""
-    return {path.suffix.lower() for path in paths}
+    """Those of the files, by their endings."""
+    return {known_formats().get(ending_of(path), "") for path in paths}
 
 
 def check(flag: str, folder: Path, images: list[Path], notes: Sequence[str] = ()) -> None:

@@ -15,6 +15,7 @@ from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_ag
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.comparison import settings_apart, unsure_of
 from memorization_suite.metrics.intervals import by_prompt
+from memorization_suite.metrics.listing import masks_of
 from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, contents_of
 from memorization_suite.metrics.references import References
@@ -341,7 +342,7 @@ def pieces_of(
         "flags": dict(job.typed),
         "checkpoints": [each.hashes() for each in loaded],
         "references": contents_of(compared),
-        "masks": contents_of(sorted(job.masks.glob("*.png"))) if job.masks else [],
+        "masks": contents_of(sorted(masks_of(job.masks).values())) if job.masks else [],
     }
     return Pieces.of(run.folder, run.prompts, scores=sorted(set(map(kind, scores))), state=state)
 

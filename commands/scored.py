@@ -15,6 +15,7 @@ from typing import Any
 from memorization_suite.commands.detect_plan import look_at
 from memorization_suite.detection import DETECTORS, build_detector
 from memorization_suite.detection.evaluation.score_files import PromptScore
+from memorization_suite.runs.nobodys import is_nobodys
 from memorization_suite.runs.settings import flag_names
 from memorization_suite.runs.store import Store
 
@@ -59,9 +60,14 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path} is not there")
         inside = [path]
         if path.is_dir():
-            for folder in (path, *(file.parent for file in path.glob("*/manifest.json"))):
+            below = [folder for folder in path.glob("*") if not is_nobodys(folder.name)]
+            stores = (folder for folder in below if (folder / "manifest.json").is_file())
+            for folder in (path, *stores):
                 look_at(folder)
-            inside = sorted(path.glob("scores.csv")) or sorted(path.glob("*/scores.csv"))
+            inside = [file for file in [path / "scores.csv"] if file.is_file()]
+            inside = inside or sorted(
+                file for folder in below for file in folder.glob("scores.csv")
+            )
         if not inside:
             print(f"{path} holds no scores.csv: left out", file=sys.stderr)
         files |= {file.resolve(): file for file in inside}

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from memorization_suite.download.assets import RECORD, Asset
 from memorization_suite.runs.files import sha256_of, write_json
+from memorization_suite.runs.nobodys import is_nobodys
 from memorization_suite.runs.parse import json_of
 
 Hashes = dict[str, str]  # file -> sha256; the file "" is the asset itself
@@ -71,7 +72,13 @@ def files_of(asset: Asset, content: Path) -> Hashes:
     names = list(known(asset))
     if asset.kind == "archive":
         names = [path.relative_to(content).as_posix() for path in sorted(content.rglob("*"))]
+        names = [name for name in names if is_of_asset(name)]
     return {name: sha256_of(content / name) for name in names if (content / name).is_file()}
+
+
+def is_of_asset(name: str) -> bool:
+    """Whether a file of an archive, by its path in it, is somebody's."""
+    return not any(map(is_nobodys, PurePosixPath(name).parts))
 
 
 def problem(asset: Asset, there: Hashes, hashes: Hashes) -> str:
@@ -80,6 +87,8 @@ def problem(asset: Asset, there: Hashes, hashes: Hashes) -> str:
     hashes: as they should be.
     """
     for file, sha256 in hashes.items():
+        if not is_of_asset(file):  # an earlier version recorded it
+            continue
         name = file or PurePosixPath(asset.path).name
         if file not in there:
             return f"there is no file {name}"

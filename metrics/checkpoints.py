@@ -10,6 +10,7 @@ from memorization_suite.download import assets
 from memorization_suite.download.assets import Asset, hint, named, path_of
 from memorization_suite.download.check import expected, read_record
 from memorization_suite.runs.hashes import content_hashes, hash_of_all
+from memorization_suite.runs.nobodys import is_nobodys
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.settings import Settings
 
@@ -84,7 +85,8 @@ class Checkpoint:
 
 def is_read(path: Path) -> bool:
     """Whether a file of a folder is part of a checkpoint: no document, nothing hidden."""
-    return path.is_file() and not path.name.startswith(".") and path.suffix != ".md"
+    is_beside = path.name.startswith(".") or path.suffix == ".md" or is_nobodys(path.name)
+    return path.is_file() and not is_beside
 
 
 def sums_of(asset: Asset) -> dict[str, str]:

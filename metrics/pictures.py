@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from memorization_suite.runs import decoding
 from memorization_suite.runs.lazy import F, Image, Lazy, np, torch
 from memorization_suite.runs.library_warnings import reading
 from memorization_suite.runs.pointers import pointer_fault
@@ -55,27 +56,25 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def in_rgb(picture: Image.Image, path: Path) -> Image.Image:
-    """A file's picture in RGB, itself if it is."""
-    if picture.mode == "RGB":
-        return picture
-    with reading(path):
-        return picture.convert("RGB")
+    """A file's picture in RGB, itself if it is. Raises Unreadable."""
+    with unreadable(path):
+        return decoding.in_rgb(picture, path)
 
 
 def read_stored(path: Path) -> Image.Image:
-    """The file as a picture in its own mode. Raises Unreadable."""
+    """The file as a picture in its own mode, with at most 8 bits a channel. Raises Unreadable."""
+    with unreadable(path):
+        return decoding.decoded(path)
+
+
+@contextlib.contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Raises Unreadable, with what to do, for a file that is no picture."""
     try:
-        with reading(path), Image.open(path) as file:
-            is_deep = file.mode.startswith("I")
-            picture = file if is_deep else file.copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        yield
+    except decoding.Undecodable as error:
         fault = pointer_fault(path)
-        raise Unreadable(
-            fault or f"{path} is no whole picture ({error}): {remedy(path)}"
-        ) from error
-    if is_deep:
-        raise Unreadable(f"{path} has more than 8 bits a channel: convert it first")
-    return picture
+        raise Unreadable(fault or f"{error}: {error.mend or remedy(path)}") from error
 
 
 def remedy(path: Path) -> str:

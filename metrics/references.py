@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from memorization_suite.metrics.listing import images_of, place_of
 from memorization_suite.metrics.pictures import Picture, Unreadable
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.hashes import content_hash
+from memorization_suite.runs.nobodys import owned
+from memorization_suite.runs.text import first_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-# What may become part of a path: letters, digits, and between them spaces and dots.
-INDEX = re.compile(r"[\w-](?:[\w. -]*[\w.-])?")
+# What no name of a folder has: it would lead elsewhere.
+NO_NAME = frozenset("/\\:")
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Coverage:
         }
 
 
-def images_of(folder: Path) -> list[Path]:
-    """Image files of a folder, by name; none where there is no folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+def is_folder_name(index: str) -> bool:
+    """Whether an index may become part of a path; it comes from a file of strangers."""
+    is_text = index.isprintable() and index == index.strip()
+    return bool(index) and is_text and index[0] != "." and NO_NAME.isdisjoint(index)
 
 
 class References:
@@ -61,6 +63,8 @@ class References:
         self.pictures: dict[str, Picture] = {}
         # Index -> its files, so that a folder is listed once.
         self.listed: dict[str, list[Path]] = {}
+        # Index -> why its folder cannot be listed.
+        self.faults: dict[str, str] = {}
         self.coverage: dict[int, Coverage] = {}
 
     def of(self, prompt: Prompt, mask: Path | None = None) -> list[Picture]:
@@ -88,17 +92,37 @@ class References:
 
     def nothing_in(self, index: str) -> str:
         """Why there is no image of an index."""
-        if INDEX.fullmatch(index):
-            return f"no image in {self.folder / index}: it takes {' '.join(SUFFIXES)}"
-        return "its Index is no name of a folder: it takes letters, digits, spaces and . _ -"
+        if not is_folder_name(index):
+            return (
+                f"its Index {index!r} is no name of a folder: it may not begin with a dot, or have "
+                "/ \\ : in it"
+            )
+        folder = place_of(self.folder, index)
+        if index in self.faults:
+            return f"{folder} cannot be listed ({self.faults[index]})"
+        if not folder.is_dir():
+            return f"no image in {folder}: there is no such folder"
+        names = owned(sorted(path.name for path in folder.glob("*")))
+        if not names:
+            return f"no image in {folder}: it is empty"
+        return (
+            f"no image in {folder} that Pillow reads: it holds {first_of(names)}; PNG, JPEG and "
+            "the like are read"
+        )
 
     def files(self, index: str) -> list[Path]:
         """Image files of an index, by name.
 
-        An index that is no plain folder name has none: it comes from a file of strangers.
+        An index that is no plain folder name has none. Where a folder cannot be listed, `faults`
+        has the reason.
         """
         if index not in self.listed:
-            self.listed[index] = images_of(self.folder / index) if INDEX.fullmatch(index) else []
+            self.listed[index] = []
+            if is_folder_name(index):
+                try:
+                    self.listed[index] = images_of(place_of(self.folder, index))
+                except OSError as error:
+                    self.faults[index] = str(error.strerror)
         return self.listed[index]
 
     def picture(self, path: Path) -> tuple[str, Picture]:

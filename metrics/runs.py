@@ -10,8 +10,9 @@ from typing import Any
 
 from memorization_suite import tiny
 from memorization_suite.download.assets import path_of
+from memorization_suite.metrics.listing import composed, masks_of
 from memorization_suite.metrics.pictures import Picture
-from memorization_suite.metrics.references import INDEX, References
+from memorization_suite.metrics.references import References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs import Key, RunFolder
@@ -116,10 +117,11 @@ class Run:
         unmitigated: a run that has every image of this one. shard: only its chunks. Raises
         Unreadable for a generated image that is not whole.
         """
+        of_names = masks_of(masks) if masks else {}
         for number, chunk in enumerate(self.chunks()):
             if not shard.has(number):
                 continue
-            groups = [self.group(keys, references, masks, unmitigated) for keys in chunk]
+            groups = [self.group(keys, references, of_names, unmitigated) for keys in chunk]
             decode([picture for group in groups for picture in group.pictures])
             yield number, groups
             for group in groups:
@@ -136,13 +138,16 @@ class Run:
         return [prompts[first : first + size] for first in range(0, len(prompts), size)]
 
     def group(
-        self, keys: list[Key], references: References, masks: Path | None, unmitigated: Run | None
+        self,
+        keys: list[Key],
+        references: References,
+        masks: Mapping[str, Path],
+        unmitigated: Run | None,
     ) -> Group:
-        """One prompt, not decoded yet."""
+        """One prompt, not decoded yet. masks: Index -> file."""
         prompt = self.prompts[keys[0].prompt]
         keys = [key for key in keys if key not in self.not_finite]
-        mask = masks / f"{prompt.index}.png" if masks and INDEX.fullmatch(prompt.index) else None
-        mask = mask if mask and mask.exists() else None
+        mask = masks.get(composed(prompt.index)) if prompt.index else None
         return Group(
             prompt,
             samples=[key.sample for key in keys],

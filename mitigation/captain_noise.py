@@ -6,8 +6,8 @@ Zhang, Hinojosa, Ghanem 2025 (CAPTAIN).
 from __future__ import annotations
 
 from memorization_suite.mitigation.base import Adjustment, Mitigation, flag, register
+from memorization_suite.runs.decoding import Undecodable, decoded, in_rgb
 from memorization_suite.runs.lazy import Image, ImageOps, np, torch
-from memorization_suite.runs.library_warnings import reading
 from memorization_suite.sampling import Batch, Denoiser, NoisePredictor
 from memorization_suite.sampling.noise_predictor import row_norm, stretch
 
@@ -111,10 +111,9 @@ class CaptainNoise(Mitigation):
     def picture(self) -> Image.Image:
         """The reference, RGB. Raises ValueError for a file that is no whole image."""
         try:
-            with reading(self.reference), Image.open(self.reference) as opened:
-                return opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return in_rgb(decoded(self.reference), self.reference)
+        except Undecodable as error:
             raise ValueError(
-                f"--reference: {self.reference} cannot be read as an image ({error}): give a whole "
-                "one"
+                f"--reference: {self.reference} cannot be read as an image (it {error.fault}): "
+                f"{error.mend or 'give a whole one'}"
             ) from error

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from memorization_suite.runs.nobodys import is_nobodys, owned
+
 # What lies beside a model for people, and weights that only other libraries read.
 BESIDE = (".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg", ".pdf", ".lock", ".part")
 OTHER_FORMATS = (".msgpack", ".h5", ".ckpt", ".onnx", ".onnx_data", ".pb", ".tflite", ".gguf")
@@ -50,7 +52,8 @@ def walk(folder: Path) -> Iterator[Path]:
     entered = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(parent)
-        folders[:] = [name for name in folders if not name.startswith(".") and here not in entered]
+        visible = [name for name in owned(folders) if not name.startswith(".")]
+        folders[:] = visible if here not in entered else []
         if here not in entered:
             yield from (Path(parent) / name for name in names)
         entered.add(here)
@@ -58,7 +61,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def is_beside(path: Path) -> bool:
     """Whether a file is none of the model's."""
-    is_foreign = path.suffix.lower() in BESIDE
+    is_foreign = path.suffix.lower() in BESIDE or is_nobodys(path.name)
     return is_foreign or bool(NAMES_BESIDE.fullmatch(path.name)) or not path.is_file()
 
 

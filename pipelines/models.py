@@ -16,6 +16,7 @@ from memorization_suite.pipelines.kinds import KNOWN, Kind, NotHere, Unknown, re
 from memorization_suite.pipelines.model_files import files_of_part, files_of_parts
 from memorization_suite.pipelines.part_files import fault_of_part, first_pointer
 from memorization_suite.pipelines.single_files import read_single_file
+from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of, toml_of
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import first_of, reason_of
@@ -70,7 +71,7 @@ def read_index(folder: Path) -> dict:
     try:
         return dict(json_of((folder / INDEX).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        files = [path.name for path in sorted(folder.glob("*.safetensors"))]
+        files = owned(path.name for path in sorted(folder.glob("*.safetensors")))
         instead = f". It has {first_of(files)}: give one file" if files else ""
         raise ValueError(f"{folder} is no diffusers model: it has no {INDEX}{instead}") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -43,6 +43,8 @@ PASSED_OVER = (
     "An error occurred while trying to fetch",
     # The hub, to diffusers.
     "The `local_dir_use_symlinks` argument is deprecated",
+    # Pillow, of a picture that is read: twice as large ones are refused (`decoding.decoded`).
+    "Image size (",
     # matplotlib; a character of a caption that the font lacks is drawn as a box.
     "Glyph ",
 )

@@ -22,6 +22,7 @@ from types import ModuleType
 
 from memorization_suite.runs.hashes import content_hash, hash_of_all
 from memorization_suite.runs.identity import Content
+from memorization_suite.runs.nobodys import is_nobodys
 
 SUITE = "memorization_suite"
 GROUP = f"{SUITE}.plugins"
@@ -226,7 +227,7 @@ def data_files(module: ModuleType) -> dict[str, str]:
 
 def is_no_data(path: Path) -> bool:
     """Whether a file of a package is code, is hidden, or is written while it works."""
-    is_hidden = any(part.startswith(".") for part in path.parts)
+    is_hidden = any(part.startswith(".") or is_nobodys(part) for part in path.parts)
     return is_hidden or path.suffix in NO_DATA
 
 

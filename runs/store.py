@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
@@ -31,6 +31,7 @@ from memorization_suite.runs.files import table_rows, write_csv, write_json
 from memorization_suite.runs.growth import grown
 from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
+from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
 
 SCHEMA = 1
@@ -263,7 +264,7 @@ class Store:
             manifest = self.manifest()
             if manifest is not None:
                 return not differing(manifest["identity"], identity, self.readable_config())
-            return not os.listdir(self.path)
+            return not owned(os.listdir(self.path))
         except FileNotFoundError:
             return True
         except (OSError, ValueError):
@@ -289,9 +290,9 @@ class Store:
     def check_no_foreign_files(self) -> None:
         """Raises ValueError when something lies in the folder that no run writes."""
         foreign = sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if not any(entry.match(pattern) for pattern in self.own)
+            name
+            for name in owned(os.listdir(self.path))
+            if not any(PurePath(name).match(pattern) for pattern in self.own)
         )
         if foreign:
             raise ValueError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.lazy import Image, np
+from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.text import counted, first_of
 
@@ -44,9 +45,11 @@ class There:
 
 
 def names_in(folder: Path) -> set[str]:
-    """Names of what lies in a folder, by one listing; none where there is no folder."""
+    """Names of what lies in a folder, by one listing, but what is nobody's; none where there is no
+    folder.
+    """
     try:
-        return set(os.listdir(folder))
+        return set(owned(os.listdir(folder)))
     except FileNotFoundError:
         return set()
 

@@ -20,6 +20,7 @@ from memorization_suite.metrics.runs import Run, open_run, unlike
 from memorization_suite.metrics.summary import ALL, Line, counted, summarize
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.marks import Marks
+from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
@@ -90,8 +91,9 @@ class Listings:
         """Names of the files, and the folders; a link to a folder is neither."""
         if folder not in self.known:
             _, folders, files = next(os.walk(folder), ("", [], []))
-            below = [folder / name for name in folders if not (folder / name).is_symlink()]
-            self.known[folder] = (files, below)
+            places = [folder / name for name in owned(folders)]
+            below = [place for place in places if not place.is_symlink()]
+            self.known[folder] = (owned(files), below)
         return self.known[folder]
 
     def manifests(self, folder: Path) -> Iterator[Path]:

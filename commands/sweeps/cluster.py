@@ -31,6 +31,7 @@ from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.lazy import submitit
 from memorization_suite.runs.library_warnings import heard
+from memorization_suite.runs.nobodys import is_nobodys
 from memorization_suite.runs.parse import json_of
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol")
@@ -214,7 +215,8 @@ def note_submitted(folder: Path, jobs: dict[str, str]) -> None:
 def submitted_jobs(folder: Path) -> dict[str, list[str]]:
     """Task name -> its jobs, the last one last. folder: of the tasks."""
     jobs: dict[str, list[str]] = {}
-    for file in sorted((folder / "submitted").glob("*.json"), key=lambda file: int(file.stem)):
+    files = (file for file in (folder / "submitted").glob("*.json") if not is_nobodys(file.name))
+    for file in sorted(files, key=lambda file: int(file.stem)):
         for task, job in json_of(file.read_text(encoding="utf-8")).items():
             jobs.setdefault(task, []).append(job)
     return jobs

@@ -3,10 +3,8 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from memorization_suite.metrics import runs
 from memorization_suite.metrics.pictures import Picture, read_mask
@@ -120,7 +118,10 @@ def test_many_problems_are_summed_up(gt):
     assert len(references.report()) == 22 and "10 more" in references.report()[-1]
 
 
-@pytest.mark.parametrize("index", ["../gt/100", "100/../100", "/etc", "..", ".", "a b", "100\n"])
+INDICES_OF_NOTHING = ["../gt/100", "100/../100", "/etc", "..", ".", "a b", "100\n"]
+
+
+@pytest.mark.parametrize("index", [*INDICES_OF_NOTHING, "..\\100", "C:x", ".git", "a\0"])
 def test_an_index_is_never_a_path(gt, index):
     references = References(gt)
     assert references.of(Prompt(0, "a", index)) == [] and references.coverage[0].problem
@@ -132,19 +133,23 @@ def test_a_prompt_without_an_index_has_no_reference_and_no_problem(gt):
     assert references.coverage[0].row()["type"] == "VM" and not references.coverage[0].problem
 
 
-def test_references_that_only_a_careful_reader_refuses(run, gt):
-    bomb = PngInfo()
-    bomb.add_text("a", "x" * 3_000_000, zip=True)
-    picture(902, (60, 50)).save(gt / "102" / "0.png", pnginfo=bomb)
-    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(
-        gt / "102" / "1.png"
-    )
+def test_what_is_no_picture_is_told_apart_from_none(run, gt):
+    """*No image* is said only where there is none."""
     references = References(gt)
-    assert references.of(Prompt(2, "a", "102")) == []
-    assert (
-        "0.png is no whole picture" in references.coverage[2].problem
-        and "1.png has more than 8 bits" in references.coverage[2].problem
-    )
+    for path in (gt / "102").iterdir():
+        path.unlink()
+    told = []
+    for names in ([], [".DS_Store", "._0.png", "Thumbs.db"], ["0.heic", "notes.txt"], ["0.png"]):
+        for name in names:
+            (gt / "102" / name).write_bytes(b"")
+        references = References(gt)
+        references.of(Prompt(2, "a", "102"))
+        told.append(references.coverage[2].problem)
+    assert told[0] == told[1] == f"no image in {gt / '102'}: it is empty"
+    assert "that Pillow reads: it holds 0.heic, notes.txt;" in told[2]
+    assert "0.png is no whole picture (it is empty)" in told[3] and "no image in" not in told[3]
+    references.of(Prompt(3, "a", "103"))
+    assert references.coverage[3].problem.endswith("there is no such folder")
 
 
 def test_two_broken_files_of_equal_content_are_told_apart(gt):
