@@ -22,6 +22,7 @@ from memorization_suite.metrics.runs import check_complete
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.environment import choose_device, set_tf32
+from memorization_suite.runs.foreign import holds_images, method_of, title_of
 from memorization_suite.runs.hashes import content_hashes, hash_of_all
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks, is_flat, said
@@ -29,6 +30,7 @@ from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import Settings, again, flag, frozen_settings
 from memorization_suite.runs.table import Result, add_results, read_results
 from memorization_suite.runs.text import counted, first_of
+from memorization_suite.runs.whole import names_in
 
 SCRIPT = "compute_fid.py"
 DESCRIPTION = "FID, KID and CLIP-FID of a folder of images against real ones."
@@ -124,7 +126,7 @@ def distances(say: Callable[[str], None], **typed: Any) -> list[Result]:
         if not math.isfinite(row.value):
             say(f"{row.quantity} ({row.variant}) is {NOT_FINITE} and left out")
     results = [row for row in results if math.isfinite(row.value)]
-    if (sets.folder / "manifest.json").exists():
+    if is_of_run(sets.folder):
         add_results(sets.folder, results)
     return results
 
@@ -161,7 +163,7 @@ def compute(
             results.append(
                 Result(
                     run=sets.folder.name,
-                    method=sets.folder.parent.name,
+                    method=method_of(sets.folder),
                     prompt_index=None,
                     sample_index=None,
                     quantity=quantity,
@@ -178,7 +180,8 @@ def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], lis
     Raises ValueError for a run that cannot be scored.
     """
     store = RunFolder(folder)
-    if store.manifest() is None:
+    is_foreign = store.manifest() is None
+    if is_foreign and not (is_of_run(folder) and settings.num_samples):
         if settings.num_samples or settings.incomplete:
             raise ValueError(
                 f"--num_samples and --incomplete are for run folders; {folder} has no manifest.json"
@@ -186,14 +189,18 @@ def generated_images(folder: Path, settings: Distances) -> tuple[list[Path], lis
         return listed("--gen_folder", folder), []
     images = store.images()
     rows = store.costs()
-    if not settings.incomplete:
+    if not (settings.incomplete or is_foreign):
         check_complete(store, images, rows, num_samples=settings.num_samples)
     if settings.num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < settings.num_samples}
     broken = Marks.of(rows, images).not_finite
-    name = f"{folder.parent.name}/{folder.name}"
-    notes = said(broken, len(images), name, f"{NOT_FINITE} and left out")
+    notes = said(broken, len(images), title_of(folder), f"{NOT_FINITE} and left out")
     return [path for key, path in images.items() if key not in broken], notes
+
+
+def is_of_run(folder: Path) -> bool:
+    """Whether scores belong beside the images: of a run, and of images that are named as its."""
+    return (folder / "manifest.json").exists() or holds_images(names_in(folder))
 
 
 def listed(flag: str, folder: Path) -> list[Path]:
@@ -269,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in distances(lambda line: print(line, file=sys.stderr), **typed):
             print(f"{row.quantity} ({row.variant}): {row.value:.6g}")
         run = typed["gen_folder"]
-        if (run / "manifest.json").exists():
+        if is_of_run(run):
             next_step(["python", "metrics/summarize.py", str(run)], typed.get("quiet", False))
 
     return command(SCRIPT, work)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
-from memorization_suite.metrics.comparison import settings_apart, unsure_of
+from memorization_suite.metrics.comparison import settings_apart, unsure_of, unsure_seeds
 from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.listing import masks_of
 from memorization_suite.metrics.outdated import drop_outdated
@@ -206,6 +206,9 @@ def captions_cut(job: Job, scores: Sequence[Score]) -> list[str]:
 
 def say_otherwise(run: Run, unmitigated: Run, say: Say) -> None:
     """Says what differs beside the method from the run to compare with."""
+    unsure_of_seeds = unsure_seeds(run.folder, unmitigated.folder)
+    if unsure_of_seeds:
+        say(f"--unmitigated: {unsure_of_seeds}")
     differing = settings_apart(run.folder, unmitigated.folder)
     unsure = unsure_of(run.folder, unmitigated.folder)
     if unsure and differing == unsure:

@@ -10,6 +10,7 @@ from memorization_suite.metrics.base import METRICS, Scoring
 from memorization_suite.metrics.comparison import closest
 from memorization_suite.metrics.scripts import Script
 from memorization_suite.runs.cli import Parser, add_flag, add_flags, command, examples
+from memorization_suite.runs.foreign import UNMITIGATED, above, is_foreign, is_named_alone
 from memorization_suite.runs.progress import next_step
 from memorization_suite.runs.settings import flag_owners, flags
 
@@ -95,13 +96,14 @@ def run_script(script: Script, argv: list[str] | None = None) -> int:
 
 def following(settings: Scoring) -> list[str]:
     """What one would type next: a page of the run, after the unmitigated one that goes with it."""
-    run = settings.gen_folder
-    scored = [
-        file.parent for file in run.resolve().parent.parent.glob("no_mitigation/*/results.csv")
-    ]
+    run = settings.gen_folder.resolve()
+    pattern = f"{UNMITIGATED}*" if is_named_alone(run) else f"{UNMITIGATED}/*"
+    scored = [file.parent for file in above(run).glob(f"{pattern}/results.csv")]
     plain = closest(run, sorted(scored))
-    runs = dict.fromkeys([*filter(None, [plain]), run.resolve()])
+    runs = dict.fromkeys([*filter(None, [plain]), run])
     typed = ["--gt_folder", str(settings.gt_folder)] if settings.gt_folder else []
+    if settings.prompts and is_foreign(run):
+        typed += ["--prompts", str(settings.prompts)]
     return ["python", "make_report.py", *map(str, runs), *typed]
 
 

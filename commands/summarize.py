@@ -11,7 +11,6 @@ from memorization_suite.metrics.comparison import (
     problem_of,
     references_of,
     remark_on,
-    title_of,
     titles_of,
 )
 from memorization_suite.metrics.intervals import mean_over_prompts
@@ -22,6 +21,7 @@ from memorization_suite.metrics.summary import (
     text_of,
 )
 from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.foreign import method_of, title_of
 from memorization_suite.runs.progress import from_here, next_step
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.text import table_text
@@ -101,7 +101,9 @@ def lines_of(run: Seen, title: str, quantities: Collection[str]) -> list[Line]:
     lines = [line for line in run.lines() if wanted(line.quantity, quantities)]
     if title == title_of(run.folder):
         return lines
-    return [replace(line, run=title.partition("/")[2]) for line in lines]
+    method = method_of(run.folder)
+    name = title.removeprefix(method).strip(" /") or title
+    return [replace(line, method=method, run=name) for line in lines]
 
 
 def check_scored(runs: Sequence[Path]) -> None:

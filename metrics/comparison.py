@@ -14,9 +14,15 @@ from typing import Any
 
 from memorization_suite.metrics.runs import made_otherwise, unlike
 from memorization_suite.runs import RunFolder
+from memorization_suite.runs.foreign import (
+    UNMITIGATED,
+    above,
+    is_called_unmitigated,
+    is_foreign,
+    title_of,
+)
 from memorization_suite.runs.progress import from_here
 
-UNMITIGATED = "no_mitigation"
 # What a run knows of itself -> what people call it. What else changes images.
 SAID = {"guidance_scale": "guidance_scale", "dtype": "dtype"}
 # What is known by its content, by newer versions.
@@ -30,7 +36,8 @@ def is_unmitigated(run: Path) -> bool:
 
     Raises ValueError for a broken manifest, as all functions here.
     """
-    return identity_of(run).get("method", run.resolve().parent.name) == UNMITIGATED
+    method = identity_of(run).get("method")
+    return method == UNMITIGATED if method else is_called_unmitigated(run.resolve())
 
 
 def problem_of(run: Path, reference: Path, *, named: bool) -> str:
@@ -50,11 +57,24 @@ def problem_of(run: Path, reference: Path, *, named: bool) -> str:
 def remark_on(run: Path, reference: Path) -> str:
     """What is to be said of a comparison, in a line; empty for nothing."""
     differing = differences_of(run, reference)
-    if not differing:
+    lines = [unsure_seeds(run, reference)]
+    if differing:
+        lines.append(
+            f"{from_here(run)} differs from {from_here(reference)} beside the method "
+            f"({', '.join(differing)})"
+        )
+    return "; ".join(filter(None, lines))
+
+
+def unsure_seeds(run: Path, reference: Path) -> str:
+    """That it is not known whether the images of two runs are of equal seeds; empty where it is."""
+    foreign = [one for one in (reference, run) if is_foreign(one)]
+    if not foreign:
         return ""
     return (
-        f"{from_here(run)} differs from {from_here(reference)} beside the method "
-        f"({', '.join(differing)})"
+        f"{from_here(foreign[0])} has no manifest.json: whether its images and those of "
+        f"{from_here(run if foreign[0] == reference else reference)} are of equal seeds is not "
+        "known"
     )
 
 
@@ -152,17 +172,12 @@ def references_of(runs: Sequence[Path], named: Path | None = None) -> dict[Path,
 # --- names
 
 
-def title_of(run: Path) -> str:
-    """A run's method and settings, as its folder is called."""
-    return f"{run.parent.name}/{run.name}"
-
-
 def titles_of(runs: Sequence[Path]) -> dict[Path, str]:
-    """The same, with the folder above where two runs would be called alike."""
-    above = Path(os.path.commonpath([run.parent.parent for run in runs]))
+    """`foreign.title_of`, with the folder above where two runs would be called alike."""
+    root = Path(os.path.commonpath([above(run) for run in runs]))
     every = [title_of(run) for run in runs]
     titles = {}
     for run, title in zip(runs, every):
-        where = f" in {run.parent.parent.relative_to(above)}" if every.count(title) > 1 else ""
+        where = f" in {above(run).relative_to(root)}" if every.count(title) > 1 else ""
         titles[run] = title + where
     return titles

@@ -16,8 +16,10 @@ from memorization_suite.metrics.references import References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.foreign import above, method_of, title_of, unknown
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
+from memorization_suite.runs.notices import say
 from memorization_suite.runs.shards import WHOLE, Shard
 from memorization_suite.runs.store import Row
 from memorization_suite.runs.text import counted
@@ -75,12 +77,12 @@ class Run:
 
     @property
     def method(self) -> str:
-        return self.folder.parent.name
+        return method_of(self.folder)
 
     @property
     def title(self) -> str:
         """Its method and settings, as its folder is called."""
-        return f"{self.method}/{self.name}"
+        return title_of(self.folder)
 
     @property
     def prompts_scored(self) -> set[int]:
@@ -196,7 +198,7 @@ def open_run(
     of_images = [key.prompt for key in images]
     rows = store.costs()
     if prompts is not None:
-        file = prompt_file(str(prompts), store.path.parent.parent, column)
+        file = prompt_file(str(prompts), above(store.path), column)
     else:
         file = named_prompts(store.path, config)
     of_run = str(config.get("caption_column", ""))
@@ -212,6 +214,8 @@ def open_run(
         )
     if not incomplete:
         check_complete(store, images, rows, num_samples=num_samples)
+    if store.is_foreign():
+        say(f"{store.path}: {unknown(config)}")
     if num_samples is not None:
         images = {key: path for key, path in images.items() if key.sample < num_samples}
     return Run(

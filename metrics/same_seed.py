@@ -28,7 +28,7 @@ class SameSeed(FeatureScore):
         """run: the one that is scored. Where the other is of another model or other steps, the
         variant tells.
         """
-        variant = f"{embedder.name}_to_{unmitigated.method}_{unmitigated.name}"
+        variant = f"{embedder.name}_to_{unmitigated.title.replace('/', '_')}"
         otherwise = made_otherwise(run.folder, unmitigated.folder)
         if otherwise:
             variant += f"@{hash_of_all({k: str(v) for k, v in otherwise.items()})[:8]}"

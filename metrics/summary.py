@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memorization_suite.metrics.base import quantity_named
@@ -21,6 +21,7 @@ from memorization_suite.metrics.intervals import (
 )
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.foreign import is_named_alone, method_of, unknown
 from memorization_suite.runs.lazy import Lazy, np
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.table import Result, read_results
@@ -144,6 +145,9 @@ class Seen:
     def notes(self, title: str) -> list[str]:
         """What a reader of its numbers must know. title: what the run is called."""
         notes = self.marks.lines(title)
+        store = RunFolder(self.folder)
+        if store.is_foreign():
+            notes.append(f"{title}: {unknown(store.config())}")
         without = self.marks.not_finite
         if without and any(key_of(row) in without for row in read_results(self.folder)):
             notes.append(
@@ -182,6 +186,8 @@ def summarize(
         rows = counted([first, *others], not_finite)
         splits = [ALL] if first.prompt_index is None else prompts.splits()
         lines += [line(first, rows, split, prompts) for split in splits]
+    if is_named_alone(folder):  # older rows have the name of the folder above
+        lines = [replace(each, method=method_of(folder)) for each in lines]
     return lines
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from memorization_suite.metrics.base import quantities_of, quantity_named
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs import RunFolder
+from memorization_suite.runs.foreign import method_of
 from memorization_suite.runs.lazy import Lazy
 
 matplotlib = Lazy("matplotlib")
@@ -93,10 +94,10 @@ def row(x: Line, y: Line, series: str) -> dict:
 def series_of(runs: Sequence[Path]) -> dict[Path, str]:
     """What a run's line is of: its method, and general settings in which the runs differ."""
     settings = {run: settings_of(run) for run in runs}
-    files = {settings[run]["prompts"]: prompts_of(run) for run in reversed(runs)}
-    series = {run: [run.parent.name] for run in runs}
+    files = {settings[run].get("prompts", ""): prompts_of(run) for run in reversed(runs)}
+    series = {run: [method_of(run)] for run in runs}
     for name in GENERAL:
-        values = {run: settings[run][name] for run in runs}
+        values = {run: settings[run][name] for run in runs if name in settings[run]}
         different = set(values.values())
         if len(different) < 2:
             continue
@@ -111,14 +112,17 @@ def series_of(runs: Sequence[Path]) -> dict[Path, str]:
 
 
 def settings_of(run: Path) -> dict[str, str]:
-    """The general settings. Rows, and the prompts by their hash, are as the manifest has them: the
-    same however they were typed.
+    """The general settings; without a manifest those that are known.
+
+    Rows, and the prompts by their hash, are as the manifest has them: the same however they were
+    typed.
     """
     store = RunFolder(run)
     manifest = store.manifest() or {}
     asked = manifest.get("asked", {})
     settings = store.config() | {name: asked[name] for name in ("start", "end") if name in asked}
-    texts = {name: text_of(settings.get(name)) for name in GENERAL}
+    names = [name for name in GENERAL if name in settings] if store.is_foreign() else GENERAL
+    texts = {name: text_of(settings.get(name)) for name in names}
     sha256 = manifest.get("identity", {}).get("prompts_sha256")
     return texts | ({"prompts": sha256} if sha256 else {})
 

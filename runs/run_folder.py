@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.runs.files import write_bytes
+from memorization_suite.runs.nobodys import owned
+from memorization_suite.runs.notices import say
 from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.text import first_of
 from memorization_suite.runs.whole import (
     There,
     ends_fault,
@@ -21,6 +24,8 @@ from memorization_suite.runs.whole import (
 )
 
 NAME = re.compile(r"img_(\d+)_(\d+)\.(png|jpg)")
+# The same of another program, of which there is no manifest.
+NAMED = re.compile(r"img_(\d+)_(\d+)\.(?i:png|jpe?g|webp)")
 
 
 @dataclass(frozen=True)
@@ -217,31 +222,62 @@ class RunFolder(Store):
             return {}
         return {Key.of(row): row for row in self.rows("images")}
 
+    def config(self) -> dict:
+        """As of every store; of another program's folder, another program's is nothing."""
+        try:
+            return super().config()
+        except ValueError:
+            if self.is_foreign():
+                return {}
+            raise
+
+    def command_again(self) -> str:
+        """As of every store; another program's command is not ours to give."""
+        return "" if self.is_foreign() else super().command_again()
+
+    def is_foreign(self) -> bool:
+        """Whether there is no manifest, as in folders that other programs made."""
+        return not (self.path / "manifest.json").exists()
+
     def images(self, names: Collection[str] | None = None) -> dict[Key, Path]:
         """Image files by key. names: in the folder, where they were listed already.
 
-        Raises ValueError when there are none, or one that is of no run.
+        Where there is no manifest, pictures of other names are left out, which is said. Raises
+        ValueError when there are none, and in a run for one that is of no run.
         """
+        names = owned(sorted(names_in(self.path) if names is None else names))
+        pictures = [name for name in names if name.endswith((".png", ".jpg"))]
+        of_run = [name for name in pictures if NAME.fullmatch(name)]
+        others = [name for name in pictures if not NAME.fullmatch(name)]
+        if others and not self.is_foreign():
+            raise ValueError(
+                f"{self.path / others[0]} is no image of a run, whose names are img_PPPP_SS.png: "
+                "move it elsewhere"
+            )
         found: dict[Key, Path] = {}
-        names = names_in(self.path) if names is None else names
-        for name in sorted(name for name in names if name.endswith((".png", ".jpg"))):
+        for name in of_run:
+            key = key_named(name)
             path = self.path / name
-            match = NAME.fullmatch(name)
-            if not match:
-                raise ValueError(
-                    f"{path} is no image of a run, whose names are img_PPPP_SS.png: "
-                    "move it elsewhere"
-                )
-            key = Key(int(match[1]), int(match[2]))
             if key in found:
                 raise ValueError(
                     f"{path} and {found[key].name} are both image {key}: move one elsewhere"
                 )
             found[key] = path
+        if self.is_foreign():
+            for name in filter(NAMED.fullmatch, names):
+                found.setdefault(key_named(name), self.path / name)
         if not found:
+            held = f" (it holds {first_of(others, 2)})" if others else ""
             raise ValueError(
-                f"{self.path} has no images img_PPPP_SS.png. "
-                "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>)?"
+                f"{self.path} has no images img_PPPP_SS.png{held}. "
+                "Is it a run folder (<output_path>/<method>/<settings>_seed<seed>), or one that "
+                "the official script made?"
+            )
+        if others:
+            pictures_are = "1 picture is" if len(others) == 1 else f"{len(others)} pictures are"
+            say(
+                f"{self.path}: {pictures_are} left out, whose names are not img_PPPP_SS.png "
+                f"({first_of(others, 2)})"
             )
         return found
 
@@ -252,6 +288,12 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
+
+
+def key_named(name: str) -> Key:
+    """The image that a file is, by its name as of NAMED."""
+    _, prompt, sample = name.partition(".")[0].split("_")
+    return Key(int(prompt), int(sample))
 
 
 def key_of(path: Path) -> Key:

@@ -98,7 +98,9 @@ def report(
     if settings.prompts and not is_hub(str(settings.prompts)):
         existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
-    found = reference_first(find_runs(map(Path, folders)), settings.reference)
+    foreign = settings.prompts is not None
+    found = find_runs(map(Path, folders), foreign=foreign)
+    found = reference_first(found, settings.reference, foreign=foreign)
     runs = gather(
         found,
         settings.prompts,

@@ -19,8 +19,15 @@ from memorization_suite.metrics.comparison import (
 from memorization_suite.metrics.runs import Run, open_run, unlike
 from memorization_suite.metrics.summary import ALL, Line, counted, summarize
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.foreign import (
+    holds_images,
+    is_called_unmitigated,
+    method_of,
+    unknown,
+)
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.nobodys import owned
+from memorization_suite.runs.notices import say
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.table import Result, read_results
@@ -67,10 +74,12 @@ class Reported:
     rows: list[int]
     # Which images are not finite, or of one color.
     marks: Marks = Marks()
+    # What is not known, of a folder without a manifest; empty of a run.
+    unknown: str = ""
 
     @property
     def title(self) -> str:
-        return f"{self.method} {self.settings}"
+        return f"{self.method} {self.settings}".strip()
 
     def line(self, quantity: str, variant: str, split: str) -> Line | None:
         """The summary of a score in a split, if it has values."""
@@ -96,22 +105,24 @@ class Listings:
             self.known[folder] = (owned(files), below)
         return self.known[folder]
 
-    def manifests(self, folder: Path) -> Iterator[Path]:
-        """Every manifest.json in the folder and below it."""
+    def stores(self, folder: Path) -> Iterator[Path]:
+        """The folder and every one below it that has a manifest.json, or images without one."""
         files, folders = self.of(folder)
-        is_store = "manifest.json" in files
-        if is_store:
-            yield folder / "manifest.json"
+        has_manifest = "manifest.json" in files
+        if has_manifest or holds_images(files):
+            yield folder
         for below in folders:
-            if not (is_store and below.name in WITHIN):
-                yield from self.manifests(below)
+            if not (has_manifest and below.name in WITHIN):
+                yield from self.stores(below)
 
 
-def find_runs(folders: Iterable[Path]) -> dict[Path, list[str]]:
-    """Run folders of generate_images.py: each given one, or all below it, unmitigated first. Names
-    of their files go with them.
+def find_runs(folders: Iterable[Path], *, foreign: bool = False) -> dict[Path, list[str]]:
+    """Folders of images: each given one, or all below it, unmitigated first. Names of their files
+    go with them.
 
-    Raises ValueError for a folder without any.
+    foreign: whether those without a manifest count in any case, since their prompts are known. Else
+    they do where there is no run, and beside runs they are left out, which is said. Raises
+    ValueError for a folder without any.
     """
     listings = Listings()
     runs: dict[Path, list[str]] = {}
@@ -119,32 +130,42 @@ def find_runs(folders: Iterable[Path]) -> dict[Path, list[str]]:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder")
         own = folder.resolve()
-        found = {}
-        for manifest in listings.manifests(own):
-            names, _ = listings.of(manifest.parent)
-            if is_run(manifest, names):
-                found[manifest.parent] = names
+        made = []
+        others = []
+        for place in listings.stores(own):
+            names, _ = listings.of(place)
+            if "manifest.json" not in names:
+                others.append(place)
+            elif is_run(place / "manifest.json", names):
+                made.append(place)
+        if others and made and not foreign:
+            say(
+                f"{first_of(list(map(str, others)), 2)}: images without a manifest.json, left out; "
+                "--prompts FILE shows them, too"
+            )
+            others = []
+        found = [*made, *others]
         if not found:
             raise ValueError(
-                f"{folder} is no run folder, and there is none below it: nothing has a "
-                "manifest.json and images img_PPPP_SS.png"
+                f"{folder} is no run folder, and there is none below it: nothing has images "
+                "img_PPPP_SS.png"
             )
         for path in sorted(found, key=lambda path: (path != own, order(path / "manifest.json"))):
-            runs.setdefault(path, found[path])
+            runs.setdefault(path, listings.of(path)[0])
     return runs
 
 
 def reference_first(
-    runs: Mapping[Path, list[str]], named: Path | None = None
+    runs: Mapping[Path, list[str]], named: Path | None = None, *, foreign: bool = False
 ) -> dict[Path, list[str]]:
     """The runs, with the one first that the others are shown beside: the named one, else the first
-    without a mitigation. Raises ValueError for a name that is no run.
+    without a mitigation. foreign: as of `find_runs`. Raises ValueError for a name that is no run.
     """
     if named is None:
         first = next(filter(is_unmitigated, runs), next(iter(runs)))
         return {first: runs[first], **runs}
     own = named.resolve()
-    found = find_runs([named])
+    found = find_runs([named], foreign=foreign)
     if list(found) != [own]:
         raise ValueError(f"--reference {named} is a folder of runs: name one of them")
     return {**found, **runs}
@@ -152,9 +173,10 @@ def reference_first(
 
 def order(manifest: Path) -> tuple:
     """Unmitigated runs first, then by name, numbers by their size."""
-    words = re.split(r"(\d+)", str(manifest.parent))
+    folder = manifest.parent
+    words = re.split(r"(\d+)", str(folder))
     name = [int(word) if i % 2 else word for i, word in enumerate(words)]
-    return manifest.parents[1].name != "no_mitigation", name
+    return not is_called_unmitigated(folder), name
 
 
 def is_run(manifest: Path, names: Iterable[str]) -> bool:
@@ -189,7 +211,8 @@ def gather(
     quiet = quiet or total < MANY
     with Progress(f"a page of {total} runs", total, unit="run", quiet=quiet) as progress:
         for folder, names in folders.items():
-            method, _, settings = titles[folder].partition("/")
+            method = method_of(folder)
+            settings = titles[folder].removeprefix(method).strip(" /")
             run = open_run(
                 folder,
                 prompts,
@@ -232,6 +255,7 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
         scores=shown_scores(results, shown),
         rows=sorted({key.prompt for key in shown}),
         marks=marks,
+        unknown=unknown(store.config()) if store.is_foreign() else "",
     )
 
 

@@ -85,6 +85,8 @@ def render(
         gallery=Gallery(equal, references, limits).content(),
         marks=[line for reported in runs for line in reported.marks.lines(reported.title)],
         notes=notes,
+        unknown=[f"{each.title}: {each.unknown}" for each in runs if each.unknown],
+        is_sure=not any(each.unknown for each in equal) or len(equal) == 1,
         remarks=differences_told(equal, reference),
     )
 
@@ -158,8 +160,9 @@ def score_table(runs: list[Reported], split: str) -> dict:
 
 def name_cell(reported: Reported) -> dict:
     """Method, and below it what else names the run."""
-    unfinished = "" if reported.finished else " (not finished)"
-    return {"value": reported.method, "interval": reported.settings + unfinished}
+    state = "" if reported.finished else "(not finished)"
+    state = "(no manifest)" if reported.unknown else state
+    return {"value": reported.method, "interval": f"{reported.settings} {state}".strip()}
 
 
 def mean(line: Line | None) -> dict:

@@ -181,8 +181,8 @@ def test_models_that_may_be_the_same_are_said(make, capsys, there):
 
 def test_the_title_of_a_run_below_the_root():
     assert titles_of([Path("/run0"), Path("/run1")]) == {
-        Path("/run0"): "/run0",
-        Path("/run1"): "/run1",
+        Path("/run0"): "run0",
+        Path("/run1"): "run1",
     }
 
 
