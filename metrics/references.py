@@ -1,4 +1,4 @@
-"""Training images of prompts, `<gt_folder>/<Index>/*.png`; which are missing or broken."""
+"""Training images of prompts, `<gt_folder>/<Index>/`; which are missing or broken."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from memorization_suite.pipelines.part_files import (
     variants_of,
 )
 from memorization_suite.runs.lazy import Lazy, torch
+from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.notices import say
 from memorization_suite.runs.text import reason_of
 from memorization_suite.runs.weights import Incomplete, Report, quiet_reports
@@ -116,7 +118,7 @@ def load_network(
     ours = issubclass(kind, diffusers.ModelMixin)
     passed = PASSED if ours else PASSED[:1]
     given = {name: options[name] for name in passed if name in options}
-    if variant and any(f".{variant}" in file.name for file in folder.iterdir()):
+    if variant and any(f".{variant}" in name for name in owned(os.listdir(folder))):
         given["variant"] = variant
     given["torch_dtype" if ours else "dtype"] = dtype
     return checked(kind, f"its {part}", folder, not_needed=NOT_NEEDED.get(part, ()), **given)

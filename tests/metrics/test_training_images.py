@@ -163,6 +163,15 @@ def test_a_turned_picture_is_read_as_it_is_stored(tmp_path, capsys, ending):
     assert line.startswith(f"{path} is stored turned (EXIF orientation 6)") and "upright" in line
 
 
+def test_pillow_turns_a_tiff_by_itself(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain(RED, (6, 4)).save(tmp_path / "a.tif", exif=exif)
+    with heard():
+        assert read_picture(tmp_path / "a.tif").size == (4, 6)
+    assert capsys.readouterr().err == ""
+
+
 def test_colors_that_are_not_turned_into_rgb(tmp_path):
     """A mode that no file here has, but Pillow knows."""
     with pytest.raises(Undecodable, match=r"a.tif has colors \(La\) that Pillow does not turn"):
