@@ -115,6 +115,15 @@ def test_what_is_no_reference_is_refused(pipe, noise, tmp_path):
             damaged.check(50)
 
 
+def test_a_reference_of_any_format(tmp_path):
+    """The first picture of several; the upper 8 of 16 bits."""
+    red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
+    red.save(tmp_path / "a.gif", save_all=True, append_images=[blue])
+    assert method(reference=str(tmp_path / "a.gif")).picture().tobytes() == red.tobytes()
+    Image.new("I;16", (4, 4), 0x1234).save(tmp_path / "a.png")
+    assert set(method(reference=str(tmp_path / "a.png")).picture().tobytes()) == {0x12}
+
+
 def test_a_latent_that_is_not_finite_is_refused(pipe, noise):
     parameter = next(pipe.vae.encoder.parameters())
     kept = parameter.data.clone()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from memorization_suite.commands.distances import main as distances
 from memorization_suite.commands.report.gather import find_runs
 from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.commands.summarize import main as summarize
@@ -236,6 +237,15 @@ def test_compared_with_one_that_is_called_unmitigated(official, prompts, tmp_pat
         "efficientnet_lite0_192_to_no_mitigation_g7"
     }
     assert f"make_report.py {other} --prompts {prompts}" in error
+
+
+def test_distances_to_real_images_stay_beside_them(official, tmp_path, capsys):
+    folder = official("theirs")
+    argv = ["--gen_folder", str(folder), "--real_folder", str(folder), "--num_samples", "1"]
+    assert distances([*argv, "--quiet"]) == 0
+    rows = {row.quantity: row for row in read_results(folder)}
+    assert rows["frechet_features"].method == "theirs"
+    assert "_n4_n8@" in rows["frechet_features"].variant
 
 
 def test_names_of_folders(tmp_path):
