@@ -48,7 +48,7 @@ WITH_WEIGHTS = pytest.mark.skipif(
 # Files that another command of the document makes.
 MADE = (".py", ".csv", ".txt", ".json", ".jsonl")
 # Of other programs: Ren et al.'s script.
-FOREIGN_FLAGS = {"--c1"}
+FOREIGN_FLAGS = {"--c1", "--hvp_sampling_num"}
 
 
 # --- what is typed ---
