@@ -47,8 +47,8 @@ WITH_WEIGHTS = pytest.mark.skipif(
 )
 # Files that another command of the document makes.
 MADE = (".py", ".csv", ".txt", ".json", ".jsonl")
-# Of other programs: Ren et al.'s script.
-FOREIGN_FLAGS = {"--c1", "--hvp_sampling_num"}
+# Of other programs: the scripts of Ren et al. and of Asthana and Belagiannis.
+FOREIGN_FLAGS = {"--c1", "--hvp_sampling_num", "--mode"}
 
 
 # --- what is typed ---
