@@ -28,6 +28,7 @@ from memorization_suite.commands.settings import (
     sized,
 )
 from memorization_suite.commands.study import asked
+from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.detection.stability import (
     NORMS,
     NormRecorder,
@@ -43,13 +44,14 @@ from memorization_suite.prompts.flags import FORMATS, HUB_SET
 from memorization_suite.prompts.sets import other_column, prompt_file
 from memorization_suite.runs.cli import values_after
 from memorization_suite.runs.digits import exact_text, just_above
-from memorization_suite.runs.files import read_csv, write_bytes
+from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Store
+from memorization_suite.runs.tables import Fault, cell, in_line, number, numbered_rows, shown
 from memorization_suite.runs.text import counted
 from memorization_suite.sampling.batch import Batch
 from memorization_suite.sampling.sample import noise_of, sample
@@ -283,11 +285,8 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
     if path.is_dir():
         look_at(path)
         path = path / "scores.csv"
-    rows = read_csv(path)
-    if not rows or not {"set", "score"} <= set(rows[0]):
-        raise ValueError(f"{path} is no scores.csv of a detector: detect_memorization.py makes one")
-    ordinary = [float(row["score"]) for row in rows if row["set"] == "nonmem"]
-    memorized = [float(row["score"]) for row in rows if row["set"] == "mem"]
+    scores_of = scores_in(path)
+    ordinary, memorized = scores_of["nonmem"], scores_of["mem"]
     if not ordinary:
         raise ValueError(
             f"{path} has no scores of ordinary prompts: give detect_memorization.py "
@@ -308,6 +307,25 @@ def threshold(scores: Path | str, *, fpr: float = 0.01) -> Threshold:
             "memorized": len(memorized) - len(kept["memorized"]),
         },
     )
+
+
+def scores_in(path: Path) -> dict[str, list[float]]:
+    """Set (mem, nonmem) -> scores of its images, of a scores.csv. Raises ValueError."""
+    found: dict[str, list[float]] = {name: [] for name in SETS}
+    try:
+        for line, row in numbered_rows(path):
+            with in_line(line):
+                name = cell(row, "set")
+                if name not in SETS:
+                    raise Fault(f"the set {shown(name)} is neither {' nor '.join(SETS)}")
+                found[name].append(number(cell(row, "score"), "score"))
+        if not any(found.values()):
+            raise Fault("it has no rows" if path.exists() else "it is not there")
+    except Fault as fault:
+        raise ValueError(
+            f"{path} is no scores.csv of a detector ({fault}): detect_memorization.py makes one"
+        ) from fault
+    return found
 
 
 def numbers(scores: list[float]) -> list[float]:

@@ -57,6 +57,7 @@ from memorization_suite.runs.settings import (
 )
 from memorization_suite.runs.shards import InPieces
 from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.tables import Fault, cell, shown, whole
 from memorization_suite.runs.whole import Check, There, array_fault, ends_fault, faults_of
 
 SCRIPT = "detect_memorization.py"
@@ -124,9 +125,10 @@ class Request(Detection):
 
 def prompt_of(row: Row) -> tuple[str, int]:
     """The set and the row of the prompt that a row is about; `mem` sorts before `nonmem`."""
-    if row["set"] not in SETS:
-        raise ValueError(f"the set {row['set']!r} is neither {' nor '.join(SETS)}")
-    return row["set"], int(row["prompt_index"])
+    name = cell(row, "set")
+    if name not in SETS:
+        raise Fault(f"the set {shown(name)} is neither {' nor '.join(SETS)}")
+    return name, whole(row, "prompt_index")
 
 
 class ScoreFolder(Store):
@@ -137,6 +139,10 @@ class ScoreFolder(Store):
 
     files = ("masks", "overlays")
     tables = {"cost": prompt_of, "scores": prompt_of}
+    numbers = {
+        "cost": ("unet_rows", "pass_unet_rows", "pass_seconds"),
+        "scores": ("sample_index", "score"),
+    }
 
     def is_whole(self, asked: dict[str, int]) -> bool:
         """Whether every prompt of every set has its scores."""

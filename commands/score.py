@@ -18,7 +18,7 @@ from memorization_suite.metrics.intervals import by_prompt
 from memorization_suite.metrics.listing import masks_of
 from memorization_suite.metrics.outdated import drop_outdated
 from memorization_suite.metrics.pieces import Found, Pieces, contents_of
-from memorization_suite.metrics.references import References
+from memorization_suite.metrics.references import References, stored_rows
 from memorization_suite.metrics.remarks import check_finite, flat_in, images_left_out, remarks
 from memorization_suite.metrics.runs import (
     Group,
@@ -244,7 +244,8 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
     )
     run = opened(settings.gen_folder, settings.prompts)
     check_finite(run)
-    read_results(run.folder)  # a broken table is found before the work
+    read_results(run.folder)  # broken tables are found before the work
+    stored_rows(run.folder)
     gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
     masks = existing(settings.masks, "--masks", folder=True) or run.masks
     unmitigated = None

@@ -31,6 +31,7 @@ from memorization_suite.runs.settings import (
     unknown_name,
 )
 from memorization_suite.runs.shards import parse_shard
+from memorization_suite.runs.tables import Damaged
 from memorization_suite.sampling.denoiser import Denoiser, Unusable
 
 SCHEDULERS = ("ddim", "euler", "keep")
@@ -334,11 +335,17 @@ def prompt_sets(model_id: str, prompts: str, nonmem_prompts: str = "") -> tuple[
 def at_work() -> Iterator[None]:
     """Past all checks a ValueError is a bug, and keeps its traceback.
 
-    But for a model that lacks what the method needs.
+    But for a model that lacks what the method needs, and a file of the run that was damaged
+    meanwhile, which is an OSError then.
     """
     try:
         yield
     except Unusable:
         raise
+    except Damaged as error:
+        raised = OSError(str(error))
+        for note in getattr(error, "__notes__", []):
+            raised.add_note(note)
+        raise raised from error
     except ValueError as error:
         raise RuntimeError(f"a fault of the suite or of a method: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.lazy import no_grad
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 from memorization_suite.runs.store import Row
+from memorization_suite.runs.tables import Fault, cell, shown, whole
 from memorization_suite.runs.text import counted
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor
 from memorization_suite.sampling.loop import steps
@@ -103,12 +104,20 @@ Key = tuple[int, int, int, int, int]
 def spectrum_of_row(row: Row) -> Key:
     """The spectrum that a row of a table is about; also the order of the rows."""
     return (
-        int(row["prompt_index"]),
-        int(row["sample_index"]),
-        int(row["step"]),
-        KINDS.index(row["kind"]),
-        OPERATORS.index(row["operator"]),
+        whole(row, "prompt_index"),
+        whole(row, "sample_index"),
+        whole(row, "step"),
+        place_in(KINDS, row, "kind"),
+        place_in(OPERATORS, row, "operator"),
     )
+
+
+def place_in(names: Sequence[str], row: Row, column: str) -> int:
+    """Which of some names a cell is. Raises Fault."""
+    text = cell(row, column)
+    if text not in names:
+        raise Fault(f"{column} is {shown(text)}, and none of {', '.join(names)}")
+    return names.index(text)
 
 
 class Spectra(Study):
@@ -117,6 +126,10 @@ class Spectra(Study):
     kind = SpectrumSettings
     files = ("histogram_*.png", "counts.png")
     tables = {"spectrum": spectrum_of_row, "summary": spectrum_of_row}
+    numbers = {
+        "spectrum": ("index", "eigenvalue"),
+        "summary": ("iterations", "nonnegative", "nonnegative_estimate"),
+    }
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *means(self.rows("summary"), self.types)])
@@ -157,8 +170,8 @@ class Spectra(Study):
         for row in self.rows("spectrum"):
             if int(row["prompt_index"]) == prompt.row:
                 rows.setdefault(int(row["step"]), []).append(row)
-        for step, shown in rows.items():
-            self.save_figure(histogram_name(prompt, step), histogram(shown, prompt.caption))
+        for step, of_step in rows.items():
+            self.save_figure(histogram_name(prompt, step), histogram(of_step, prompt.caption))
 
     def look(self, prompt: Prompt) -> dict[str, list[dict]]:
         """Rows of one prompt for both tables."""

@@ -15,6 +15,7 @@ from memorization_suite.detection.evaluation.figures import empty_figure, one_li
 from memorization_suite.detection.tokens import token_significance
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.settings import again, flag, frozen_settings, quirks
+from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import counted, first_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Tokens(Study):
 
     kind = TokenSettings
     files = ("tokens_*.png",)
-    tables = {"tokens": lambda row: int(row["prompt_index"])}
+    tables = {"tokens": lambda row: whole(row, "prompt_index")}
+    numbers = {"tokens": ("token_index", "score")}
 
     def __str__(self) -> str:
         broken = [row for row in self.rows("tokens") if not math.isfinite(float(row["score"]))]

@@ -18,6 +18,7 @@ from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.settings import flag
+from memorization_suite.runs.text import said_by
 from memorization_suite.sampling import Denoiser, Prediction, Step
 from memorization_suite.sampling.noise_predictor import row_norm
 
@@ -183,7 +184,7 @@ def read_statistics(path: Path) -> Statistics:
         return Statistics(mean, sd, dict(stored["made_with"]), dict(stored["made_from"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} has no statistics of a trajectory's norms ({error}): "
+            f"{path} has no statistics of a trajectory's norms ({said_by(error)}): "
             "python detect_memorization.py calibrate stability makes such a file"
         ) from error
 

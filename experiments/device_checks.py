@@ -34,7 +34,7 @@ from memorization_suite.mitigation import METHODS
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.runs.environment import set_tf32
-from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.tables import read_csv
 from memorization_suite.sampling import Denoiser
 
 DTYPES = ("fp32", "bf16", "fp16")

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from memorization_suite.metrics.base import is_against
-from memorization_suite.metrics.references import Coverage
+from memorization_suite.metrics.references import Coverage, stored_rows
 from memorization_suite.runs.claims import Claim
-from memorization_suite.runs.files import read_csv, write_csv
+from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.table import Result, read_results
 
 Kind = tuple[str, str]  # quantity, variant
@@ -20,8 +20,8 @@ def changed_prompts(folder: Path, coverage: Mapping[int, Coverage]) -> tuple[set
     """
     images: set[int] = set()
     masks: set[int] = set()
-    for row in read_csv(folder / "references.csv"):
-        now = coverage.get(int(row["prompt_index"]))
+    for prompt, row in stored_rows(folder).items():
+        now = coverage.get(prompt)
         if now is None:
             continue
         if set(row["sha256"].split()) != set(now.sha256):

@@ -148,8 +148,14 @@ def loading(path: Path, what: str) -> Iterator[None]:
         report = Report.of_error(error)
         if report is not None:
             raise Incomplete(f"{path} is no whole {what}: it {report.fault()}") from error
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        reason = first_sentence(error)
         raise ValueError(f"{path} cannot be loaded as {what}: {reason}") from error
+
+
+def first_sentence(error: BaseException) -> str:
+    """What a library says first; one that says nothing is named by its kind."""
+    first = (str(error).strip().splitlines() or [""])[0].split(". ")[0]
+    return first or type(error).__name__
 
 
 def read_mask(path: Path) -> torch.Tensor:

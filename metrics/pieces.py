@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from memorization_suite.metrics.references import Coverage
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.shards import Shard
 from memorization_suite.runs.table import Result, index
+from memorization_suite.runs.tables import Damaged, numbered_rows, whole
+from memorization_suite.runs.text import said_by
 
 
 @dataclass
@@ -87,13 +89,23 @@ class Pieces:
         """All pieces, of which none is missing, as one process would find them."""
         found = Found()
         for each in shard.siblings():
-            for row in read_csv(self.file("references", each)):
-                entry = self.covered(row)
-                found.coverage.setdefault(int(row["chunk"]), []).append(entry)
-            for row in read_csv(self.file("scores", each)):
-                result = result_of(row)
-                found.results.setdefault(int(row["chunk"]), []).append(result)
+            for row, entry in self.rows("references", each, self.covered):
+                found.coverage.setdefault(whole(row, "chunk"), []).append(entry)
+            for row, result in self.rows("scores", each, result_of):
+                found.results.setdefault(whole(row, "chunk"), []).append(result)
         return found
+
+    def rows(self, what: str, shard: Shard, read: Callable[[dict[str, str]], Any]) -> list[tuple]:
+        """(row, what it says) of a part. Raises Damaged."""
+        file = self.file(what, shard)
+        try:
+            rows = [row for _, row in numbered_rows(file)]
+            return [(row, read(row)) for row in rows if whole(row, "chunk") >= 0]
+        except (ValueError, KeyError, IndexError) as error:
+            raise Damaged(
+                f"{file} is no part of a scoring ({said_by(error)}): remove it, and score piece "
+                f"{shard} again"
+            ) from error
 
     def covered(self, row: dict[str, str]) -> Coverage:
         """What a row of a part says of a prompt's training images."""

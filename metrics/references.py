@@ -10,6 +10,7 @@ from memorization_suite.metrics.pictures import Picture, Unreadable
 from memorization_suite.prompts.files import Prompt
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.nobodys import owned
+from memorization_suite.runs.tables import Damaged, Fault, cell, in_line, numbered_rows, whole
 from memorization_suite.runs.text import first_of
 
 # What no name of a folder has: it would lead elsewhere.
@@ -46,6 +47,25 @@ def is_folder_name(index: str) -> bool:
     """Whether an index may become part of a path; it comes from a file of strangers."""
     is_text = index.isprintable() and index == index.strip()
     return bool(index) and is_text and index[0] != "." and NO_NAME.isdisjoint(index)
+
+
+def stored_rows(folder: Path) -> dict[int, dict[str, str]]:
+    """Row of a prompt -> what references.csv of a run folder says of it, which an earlier scoring
+    wrote; nothing without one. Raises Damaged.
+    """
+    file = folder / "references.csv"
+    found = {}
+    try:
+        for line, row in numbered_rows(file):
+            with in_line(line):
+                cell(row, "sha256")
+                found[whole(row, "prompt_index")] = row
+    except Fault as fault:
+        raise Damaged(
+            f"{file} is no table of training images ({fault}): mend it or move it away; "
+            "scoring writes it anew"
+        ) from fault
+    return found
 
 
 class References:

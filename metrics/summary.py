@@ -19,8 +19,8 @@ from memorization_suite.metrics.intervals import (
     prompt_means,
     share_of_copies,
 )
+from memorization_suite.metrics.references import stored_rows
 from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.foreign import is_named_alone, method_of, unknown
 from memorization_suite.runs.lazy import Lazy, np
 from memorization_suite.runs.marks import Marks
@@ -80,8 +80,7 @@ class Prompts:
         images = Counter(of_images)
         types: dict[int | None, str] = dict.fromkeys(images, "")
         hashes = {}
-        for row in read_csv(folder / "references.csv"):
-            prompt = int(row["prompt_index"])
+        for prompt, row in stored_rows(folder).items():
             hashes[prompt] = set(row["sha256"].split())
             if prompt in types:
                 types[prompt] = row.get("type", "")

@@ -276,7 +276,7 @@ class Claims:
         """What a claim's file says; None when it was released meanwhile."""
         try:
             silent = clock - file.stat().st_mtime
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
         about = parsed(text)
@@ -332,7 +332,7 @@ def parsed(text: str) -> dict[str, Any]:
 def read_or_nothing(file: Path) -> str:
     """A file's text; empty when it is gone."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
 

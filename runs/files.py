@@ -9,9 +9,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from memorization_suite.runs.parts import part_of
 from memorization_suite.runs.pointers import pointer_fault
@@ -99,40 +99,6 @@ def unmarked(text: str) -> str:
     return text[1:] if MARKED.match(text) else text
 
 
-def table_lines(file: TextIO) -> Iterator[list[str]]:
-    """Cells of a table of ours, line by line, the names of the columns first, without their marks.
-
-    file: opened with newline="". Raises csv.Error.
-    """
-    for cells in csv.reader(file):
-        yield [unmarked(cell) for cell in cells]
-
-
-def table_rows(file: TextIO) -> list[dict[str, Any]]:
-    """Rows by the names of the columns; what a short row lacks is None, and what a long one has
-    more is a list under None. Raises csv.Error.
-    """
-    lines = (cells for cells in table_lines(file) if cells)
-    names = next(lines, [])
-    rows: list[dict[Any, Any]] = []
-    for cells in lines:
-        row: dict[Any, Any] = dict.fromkeys(names)
-        row.update(zip(names, cells))
-        if len(cells) > len(names):
-            row[None] = cells[len(names) :]
-        rows.append(row)
-    return rows
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows as written by `write_csv`; none if the file is not there."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return table_rows(file)
-    except FileNotFoundError:
-        return []
-
-
 # --- files of others ---
 
 
@@ -143,19 +109,28 @@ def check_regular(path: Path, kind: str) -> None:
     kind: what messages call it. What is not there is left to who opens it.
     """
     try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
+        what = kind_of_place(path)
     except ValueError as error:  # a NUL in its name
         raise ValueError(f"cannot read the {kind} {str(path)!r}: {error}") from error
+    if what:
+        raise ValueError(f"cannot read the {kind} {path}: it is {what}, and no file")
+    fault = pointer_fault(path)
+    if fault:
+        raise ValueError(f"cannot read the {kind}: {fault}")
+
+
+def kind_of_place(path: Path) -> str:
+    """What there is in the place of a file: `a folder`, `a pipe`; empty for a file, and for what is
+    not there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
     if stat.S_ISREG(mode):
-        fault = pointer_fault(path)
-        if fault:
-            raise ValueError(f"cannot read the {kind}: {fault}")
-        return
-    what = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
-    what = "a socket" if stat.S_ISSOCK(mode) else what
-    raise ValueError(f"cannot read the {kind} {path}: it is {what}, and no file")
+        return ""
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
 
 
 def read_text(path: Path, kind: str) -> str:

@@ -13,6 +13,7 @@ from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.notices import say
 from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import first_of
 from memorization_suite.runs.whole import (
     There,
@@ -60,8 +61,8 @@ class Key:
 
     @classmethod
     def of(cls, row: Mapping[str, str]) -> Key:
-        """The image that a row of a table is about. Raises ValueError or KeyError."""
-        return cls(int(row["prompt_index"]), int(row["sample_index"]))
+        """The image that a row of a table is about. Raises ValueError."""
+        return cls(whole(row, "prompt_index"), whole(row, "sample_index"))
 
     @property
     def columns(self) -> dict:
@@ -78,6 +79,10 @@ class RunFolder(Store):
 
     files = ("img_*.png", "latents", "results.csv", "references.csv")
     tables = {"trace": Key.of, "images": Key.of}
+    numbers = {
+        "trace": ("step", "timestep", "magnitude", "guidance_scale"),
+        "images": ("seed", "unet_evals", "seconds", "finite", "flat", "file_bytes"),
+    }
     levels = 2
 
     def image_path(self, key: Key) -> Path:

@@ -11,8 +11,6 @@ anew, the manifest and the tables, only one process changes at a time (`changing
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shlex
 import shutil
@@ -27,12 +25,14 @@ from typing import Any
 from memorization_suite.runs.claims import FOLDER, Claim, alone, clock_of
 from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.environment import environment, now
-from memorization_suite.runs.files import table_rows, write_csv, write_json
+from memorization_suite.runs.files import kind_of_place, write_csv, write_json
 from memorization_suite.runs.growth import grown
 from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
+from memorization_suite.runs.tables import Damaged, Fault, check_numbers, in_line, numbered_rows
+from memorization_suite.runs.text import said_by
 
 SCHEMA = 1
 CLAIMS = FOLDER.format("*")
@@ -50,6 +50,7 @@ class Store:
 
     files: tuple[str, ...] = ()  # patterns of what is written besides FILES and the tables
     tables: Mapping[str, Callable[[Row], Any]] = {}
+    numbers: Mapping[str, tuple[str, ...]] = {}  # table -> columns that hold numbers
     what = "run"  # what a message calls it
     levels = 1  # of folders below --output_path
 
@@ -194,9 +195,10 @@ class Store:
                 raise ValueError(f"no run of schema {SCHEMA}")
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{file} is no manifest of a run ({error}): "
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            fault = kind_of_place(file) or said_by(error)
+            raise Damaged(
+                f"{file} is no manifest of a run ({fault}): "
                 "move the folder away, or make the run again with --overwrite"
             ) from error
         return manifest
@@ -208,9 +210,10 @@ class Store:
             return {}
         try:
             return dict(json_of(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file} is no configuration of a {self.what} ({error}): give the command of the "
+        except (OSError, ValueError, TypeError) as error:
+            fault = kind_of_place(file) or said_by(error)
+            raise Damaged(
+                f"{file} is no configuration of a {self.what} ({fault}): give the command of the "
                 f"{self.what} again, which writes it anew"
             ) from error
 
@@ -383,36 +386,24 @@ class Store:
         return found, parts
 
     def by_key(self, table: str, file: Path) -> dict[Any, list[Row]]:
-        """Rows of a file by key; none where there is no file. Raises ValueError."""
+        """Rows of a file by key; none where there is no file. A last one that was cut, in the
+        middle of a value or before it, is none. Raises Damaged.
+        """
         about = self.tables[table]
+        numbers = self.numbers.get(table, ())
         found: dict[Any, list[Row]] = {}
         try:
-            for row in whole_rows(file):
-                found.setdefault(about(row), []).append(row)
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise ValueError(
-                f"{file} is no table {table} of a {self.what} ({type(error).__name__}: {error}): "
-                "mend it, or move it away; what it lacks is made again"
-            ) from error
+            for line, row in numbered_rows(file, cut=True):
+                with in_line(line):
+                    check_numbers(row, numbers)
+                    key = about(row)
+                found.setdefault(key, []).append(row)
+        except Fault as fault:
+            raise Damaged(
+                f"{file} is no table {table} of a {self.what} ({fault}): mend it, or move it "
+                "away; what it lacks is made again"
+            ) from fault
         return found
-
-
-def whole_rows(file: Path) -> list[Row]:
-    """Rows of a table; none where there is no file. A last one that was cut, in the middle of a
-    value or before it, is none.
-    """
-    try:
-        with open(file, "rb") as opened:
-            text = io.TextIOWrapper(opened, encoding="utf-8", newline="")
-            rows = table_rows(text)
-            size = opened.seek(0, os.SEEK_END)
-            opened.seek(max(0, size - 1))
-            ends_a_line = opened.read() == b"\n"
-    except FileNotFoundError:
-        return []
-    if rows and (None in rows[-1].values() or not ends_a_line):
-        rows.pop()
-    return rows
 
 
 def in_order(found: dict[Any, list[Row]]) -> list[Row]:

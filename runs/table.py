@@ -4,7 +4,6 @@ never stored instead of it.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,9 @@ from sys import intern
 from typing import NamedTuple
 
 from memorization_suite.runs.claims import Claim, TakenAway, alone
-from memorization_suite.runs.files import table_lines, write_csv
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.tables import Damaged, Fault, lines_of, number, shown, whole
+from memorization_suite.runs.text import counted, first_of
 
 # What one holds who changes a run's scores: `alone(folder, RESULTS)`.
 RESULTS = "results"
@@ -60,8 +61,13 @@ class Result(NamedTuple):
 
 
 def index(text: str) -> int | None:
-    """A number, or None for an empty field."""
-    return int(text) if text else None
+    """A number from 0 on, or None for an empty field. Raises ValueError."""
+    if not text:
+        return None
+    number = int(text)
+    if number < 0:
+        raise ValueError(f"{number} is below 0")
+    return number
 
 
 def add_results(
@@ -98,23 +104,40 @@ def put_results(
 def read_results(folder: Path) -> list[Result]:
     """All rows of a run folder's `results.csv`. Raises ValueError when it is not one."""
     file = folder / "results.csv"
-    if not file.exists():
-        return []
     try:
         return list(rows_of(file))
-    except (ValueError, csv.Error) as error:
-        raise ValueError(
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise Damaged(
             f"{file} is no table of results ({error}): mend it or move it away"
         ) from error
 
 
 def rows_of(file: Path) -> Iterator[Result]:
     """Rows of a table, one by one. Raises ValueError for a file that is none."""
-    with open(file, newline="", encoding="utf-8") as opened:
-        lines = table_lines(opened)
-        columns = next(lines, [])
-        if columns and columns != list(Result._fields):
-            raise ValueError(f"its columns are {', '.join(columns)}")
-        for texts in lines:
-            if texts:
-                yield Result.of(texts)
+    lines = lines_of(file)
+    _, columns = next(lines, (1, []))
+    if columns and columns != list(Result._fields):
+        raise Fault(f"its columns are {first_of([shown(name) for name in columns], len(columns))}")
+    for line, texts in lines:
+        try:
+            result = Result.of(texts)
+        except ValueError as error:
+            raise Fault(f"line {line}: {fault_of(texts) or error}") from error
+        yield result
+
+
+def fault_of(texts: list[str]) -> str:
+    """What is wrong with the cells of a row; empty where nothing is known."""
+    if len(texts) != len(Result._fields):
+        return f"it has {counted(len(texts), 'field')} in the place of {len(Result._fields)}"
+    row = dict(zip(Result._fields, texts))
+    try:
+        for column in ("prompt_index", "sample_index"):
+            if row[column]:
+                whole(row, column)
+        number(row["value"], "value")
+    except Fault as fault:
+        return str(fault)
+    return ""

@@ -57,6 +57,11 @@ def first_of(texts: Sequence[str], most: int = NAMED, between: str = ", ") -> st
     return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def said_by(error: BaseException) -> str:
+    """What an error says, in one line; one that says nothing is named by its kind."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line with its kind: `OSError: no file named ...`."""
     text = " ".join(str(error).split()).rstrip(".")

@@ -17,7 +17,7 @@ from typing import Any
 from memorization_suite.runs.lazy import Image, np
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
-from memorization_suite.runs.text import counted, first_of
+from memorization_suite.runs.text import counted, first_of, said_by
 
 # The first and the last bytes of a PNG.
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -98,7 +98,7 @@ def picture_fault(path: Path) -> str:
         with Image.open(path) as picture:
             picture.load()
     except (OSError, ValueError, SyntaxError) as error:
-        return f"cannot be decoded ({error})"
+        return f"cannot be decoded ({said_by(error)})"
     return ""
 
 

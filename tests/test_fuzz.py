@@ -25,9 +25,10 @@ from memorization_suite.mitigation.nemo.method import read_neurons
 from memorization_suite.pipelines.kinds import Unknown
 from memorization_suite.pipelines.models import kind_of, load_preset, resolve_model
 from memorization_suite.prompts.files import read_prompts
-from memorization_suite.runs.files import marked, read_csv, unmarked, write_csv
+from memorization_suite.runs.files import marked, unmarked, write_csv
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.table import read_results
+from memorization_suite.runs.tables import read_csv
 
 # Examples of each reader and kind of content. The same ones every time; nothing is kept of them.
 quick = settings(

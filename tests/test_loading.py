@@ -254,7 +254,7 @@ def test_odd_captions_survive_a_run_and_its_resume(random_sd_folder, tmp_path):
     (tmp_path / "odd.jsonl").write_text(json.dumps({"caption": caption}) + "\n")
     argv[3] = str(tmp_path / "odd.jsonl")
     assert main(argv) == 0 and main(argv) == 0
-    from memorization_suite.runs.files import read_csv
+    from memorization_suite.runs.tables import read_csv
 
     assert [row["prompt"] for row in read_csv(next((tmp_path / "out").rglob("images.csv")))] == [
         caption

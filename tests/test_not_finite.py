@@ -31,9 +31,10 @@ from memorization_suite.mitigation.nemo.measures import scaled_maps
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.runs import Key
-from memorization_suite.runs.files import read_csv, write_csv
+from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.marks import Marks, names_of
 from memorization_suite.runs.table import read_results
+from memorization_suite.runs.tables import read_csv
 from memorization_suite.sampling.sample import to_pictures
 
 SHORT = {

@@ -24,7 +24,7 @@ from memorization_suite.detection.trajectory import detect
 from memorization_suite.mitigation import METHODS, build_mitigation
 from memorization_suite.mitigation.base import Adjustment, Mitigation
 from memorization_suite.pipelines import loading
-from memorization_suite.runs.files import read_csv
+from memorization_suite.runs.tables import read_csv
 from memorization_suite.sampling import Batch
 from memorization_suite.sampling.noise import initial_noise, stream
 from memorization_suite.sampling.sample import predictor_of

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from memorization_suite.runs.claims import FOLDER
-from memorization_suite.runs.files import read_csv, write_bytes, write_csv, write_json
+from memorization_suite.runs.files import write_bytes, write_csv, write_json
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.store import Store
+from memorization_suite.runs.tables import read_csv
 
 IDENTITY = {"seed": 2, "gamma": 0.7, "settings": {"M": 2}}
 KEYS = [Key(prompt, sample) for prompt in range(2) for sample in range(2)]

@@ -11,8 +11,9 @@ from memorization_suite.experiments.scale_steps import STEPS, Place
 from memorization_suite.metrics import image_features
 from memorization_suite.metrics.summary import summarize
 from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import read_csv, write_csv
+from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.table import Result, add_results
+from memorization_suite.runs.tables import read_csv
 
 weights = pytest.mark.skipif(
     not (ROOT / "tiny" / "weights" / "tiny" / "unet").is_dir(), reason="no embedded model"

@@ -10,11 +10,12 @@ import pytest
 
 from memorization_suite.detection.evaluation.score_files import read_scores
 from memorization_suite.runs.claims import SILENT
-from memorization_suite.runs.files import read_csv, write_bytes, write_csv
+from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.leftovers import remove_leftovers
 from memorization_suite.runs.parts import machine_tag, part_of, writer_lives
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results, read_results
+from memorization_suite.runs.tables import read_csv
 
 # A text -> how it stands in our tables.
 MARKED = {

@@ -14,12 +14,13 @@ from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.pipelines.models import MODELS
 from memorization_suite.prompts.sets import is_hub
-from memorization_suite.runs.files import write_json
+from memorization_suite.runs.files import kind_of_place, write_json
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.plugins import PLUGINS
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.settings import flag_owners
 from memorization_suite.runs.shards import Shard
+from memorization_suite.runs.text import said_by
 
 # Below the folder of the sweep.
 FOLDER = "jobs"
@@ -95,8 +96,9 @@ def read_record(out: Path) -> Record | None:
         return Record(runs=runs, **content)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} is no record of a sweep ({error}): move it away") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        fault = kind_of_place(file) or said_by(error)
+        raise ValueError(f"{file} is no record of a sweep ({fault}): move it away") from error
 
 
 def member_of(name: str, plan: Plan, out: Path, pieces: int) -> Member:

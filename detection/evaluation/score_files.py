@@ -14,6 +14,7 @@ from pathlib import Path
 from memorization_suite.runs.files import read_text, unmarked
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
+from memorization_suite.runs.tables import delimiter_of
 
 SETS = {"mem": "memorized", "nonmem": "ordinary"}
 COLUMNS = ("set", "prompt_index", "prompt", "sample_index", "score")
@@ -83,7 +84,9 @@ def read_csv(path: Path) -> dict[str, list[PromptScore]]:
 
 def read_images(path: Path) -> dict[tuple[str, int, str], dict[int, float]]:
     """(set, prompt row, prompt) -> sample -> score. Raises ValueError."""
-    reader = csv.DictReader(io.StringIO(read_text(path, "score file"), newline=""), strict=True)
+    text = read_text(path, "score file")
+    between = delimiter_of(text.split("\n", 1)[0])
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     images: dict[tuple[str, int, str], dict[int, float]] = {}
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]

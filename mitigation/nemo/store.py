@@ -18,6 +18,7 @@ from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.tables import whole
 
 SCHEMA = 2  # 1: thresholds of another similarity
 # Identity of a search, and caption -> what it found.
@@ -81,7 +82,7 @@ def of_json(values: dict[str, Any]) -> PromptSearch:
 
 def position(row: Row) -> int:
     """Which of the prompts a row is about."""
-    return int(row["position"])
+    return whole(row, "position")
 
 
 class SearchFolder(Store):

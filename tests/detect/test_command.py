@@ -21,7 +21,8 @@ from memorization_suite.detection import DETECTORS
 from memorization_suite.pipelines.fingerprints import fingerprint
 from memorization_suite.pipelines.stable_diffusion.denoiser import StableDiffusionDenoiser
 from memorization_suite.prompts import files as prompt_files
-from memorization_suite.runs.files import read_csv, write_json
+from memorization_suite.runs.files import write_json
+from memorization_suite.runs.tables import read_csv
 from tests.cli.helpers import change_byte
 
 MEM = ["the great wave", "two cats, in the style of an old master", "a green ring"]

@@ -22,9 +22,9 @@ from memorization_suite.metrics.base import (
 from memorization_suite.metrics.intervals import share_of_copies
 from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.metrics.summary import summarize as lines_of
-from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.plugins import load_plugin
 from memorization_suite.runs.table import Result, add_results, read_results
+from memorization_suite.runs.tables import read_csv
 from tests.metrics.conftest import make_run
 from tests.metrics.test_scripts import common, generated, gt_of, prompts_of, values
 

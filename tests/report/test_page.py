@@ -17,8 +17,8 @@ from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.make_report import main
 from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.runs import Key, RunFolder
-from memorization_suite.runs.files import read_csv
 from memorization_suite.runs.table import Result, add_results
+from memorization_suite.runs.tables import read_csv
 from tests.metrics.conftest import make_run, picture
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)>"
