@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from memorization_suite.commands.captions import cut_of_sets
 from memorization_suite.commands.detect_plan import SCRIPT, DetectionPlan, Request, ScoreFolder
@@ -17,6 +18,7 @@ from memorization_suite.commands.machine import (
     say_derivatives,
     use_machine,
 )
+from memorization_suite.commands.room import bytes_in, bytes_of_scores, check_room
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 from memorization_suite.runs.library_warnings import hearing
@@ -72,6 +74,22 @@ class Detections:
         return "\n".join(lines)
 
 
+def check_before(plan: DetectionPlan, folders: Mapping[str, ScoreFolder]) -> None:
+    """Raises ValueError for damaged tables, and for a disk that has no room."""
+    settings = plan.settings
+    wanted = {(name, prompt.row) for name, prompts in plan.batches() for prompt in prompts}
+    missing = {}
+    for name, folder in folders.items():
+        there: set[tuple[str, int]] = set()
+        if not settings.overwrite:
+            folder.check_tables()
+            there = folder.scored()
+        missing[name] = wanted - there
+    size = bytes_of_scores(plan, missing)
+    freed = sum(bytes_in(folder.path) for folder in folders.values()) if settings.overwrite else 0
+    check_room(Path(settings.output_path), size, "the scores and masks", freed=freed)
+
+
 @hearing
 def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     """Makes the scores that are missing in the detectors' folders.
@@ -85,6 +103,7 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     folders = {detector.name: plan.folder(detector) for detector in plan.detectors}
     for detector in plan.detectors:
         folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
+    check_before(plan, folders)
     say_preset(f"detector {settings.detector}", plan.preset, settings)
     say_derivatives(plan.detectors, settings.dtype)
     model = load_model(settings, load, dtype=settings.dtype)

@@ -43,6 +43,7 @@ from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.growth import Growing
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.places import check_names
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.settings import (
     again,
@@ -192,8 +193,8 @@ class ScoreFolder(Store):
         for kind in self.files:
             (self.path / kind).mkdir(exist_ok=True)
         (array, _), (picture, _) = self.mask_files(name, row, k)
-        write_bytes(array, data.getvalue())
-        write_bytes(picture, overlay(image, mask))
+        write_bytes(array, data.getvalue(), self.check_begun)
+        write_bytes(picture, overlay(image, mask), self.check_begun)
 
 
 @dataclass(frozen=True)
@@ -325,6 +326,8 @@ def plan_detection(**typed: Any) -> DetectionPlan:
     if ordinary:
         sets["nonmem"] = read_local("nonmem_prompts", ordinary, column, needed=False)
     settings = on_device(sized(settings))
+    for detector in usable:
+        check_names(Path(settings.output_path) / detector.name, "--output_path")
     return DetectionPlan(
         settings, usable, left_out, read_files(settings, sets), preset=source, typed=typed
     )

@@ -15,6 +15,7 @@ from memorization_suite.runs.growth import parts_of
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.marks import NOT_FINITE
 from memorization_suite.runs.progress import Progress
+from memorization_suite.runs.store import publishing
 from memorization_suite.runs.text import counted, first_of
 from memorization_suite.runs.whole import There, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
@@ -85,11 +86,9 @@ class Job:
         for name, there in self.there.items():
             say_damaged(there.damaged, self.folders[name].path)
         try:
-            with self.progress() as progress:
+            with publishing(self.folders.values()), self.progress() as progress:
                 self.make_all(progress)
         finally:
-            for folder in self.folders.values():
-                folder.publish()
             self.say_not_finite()
         for folder in self.folders.values():
             if self.plan.shard:

@@ -43,6 +43,7 @@ from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.flags import caption_column
 from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.places import check_writable
 from memorization_suite.runs.progress import to_open
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.spread import RULE
@@ -317,3 +318,4 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be used as a folder: {error.strerror}") from error
+    check_writable(folder, "--out")

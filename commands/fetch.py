@@ -15,9 +15,10 @@ from memorization_suite.download.check import Record, checksum, examine, read_re
 from memorization_suite.download.place import arrived, get, work_folder
 from memorization_suite.download.transfer import TransferError, size_text
 from memorization_suite.runs.cli import Parser, add_flags, command
+from memorization_suite.runs.places import check_writable
 from memorization_suite.runs.progress import next_step
 from memorization_suite.runs.settings import Settings, frozen_settings, unkeyed
-from memorization_suite.runs.text import table_text
+from memorization_suite.runs.text import fault_text, said_by, table_text
 
 SCRIPT = "download/fetch.py"
 RESUMES = ("", ". Rerun the command to resume.")
@@ -135,12 +136,26 @@ def check(assets: Sequence[Asset], root: Path) -> int:
     return 1 if faults else 0
 
 
+def check_room(assets: Sequence[Asset], root: Path, *, overwrite: bool) -> None:
+    """Raises ValueError when what is to come has no room on the disk, as far as sizes are known."""
+    wanted = [asset for asset in assets if overwrite or not (root / asset.path).exists()]
+    size = sum(max(0, asset.size - arrived(work_folder(asset, root))) for asset in wanted)
+    free = shutil.disk_usage(root).free
+    if size > free:
+        raise ValueError(
+            f"no room on the disk of {root}: {size_text(size)} are to come, and {size_text(free)} "
+            "are free. Make room there, or give another --root"
+        )
+
+
 def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) -> int:
     """Gets one after the other; a fault of one does not keep the others.
 
     Returns 1 when there was a fault, else 0. Raises ValueError, and OSError when another fetch is
     running.
     """
+    check_room(assets, root, overwrite=overwrite)
+    check_writable(root, "--root")
     lock = (root / RECORD).with_name(".fetch.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     code = 0
@@ -151,7 +166,8 @@ def fetch(assets: Sequence[Asset], root: Path, *, overwrite: bool, quiet: bool) 
                     done = get(asset, root, overwrite=overwrite, quiet=quiet)
                     print(f"{asset.name}: {done}", flush=True)
                 except (TransferError, OSError) as error:
-                    print(f"{SCRIPT}: {asset.name}:", *str(error).split(), file=sys.stderr)
+                    told = fault_text(error) if isinstance(error, OSError) else said_by(error)
+                    print(f"{SCRIPT}: {asset.name}: {told}", file=sys.stderr)
                     code = 1
     except Timeout as error:
         raise OSError(f"another fetch into {root} is running") from error

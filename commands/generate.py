@@ -20,6 +20,7 @@ from memorization_suite.commands.machine import (
     say_hints,
     use_machine,
 )
+from memorization_suite.commands.room import check_room_of_images
 from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.library_warnings import hearing
@@ -108,6 +109,8 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
             write_json(run.path / "config.json", planned.config)  # files may have moved
             run.closed = run.folder.is_finished() or close(planned, run.folder)
     else:
+        if run.is_main:
+            check_room_of_images(planned, len(missing))
         job = begin(run, state, load, missing)
         with at_work():
             job.go()

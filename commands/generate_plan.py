@@ -40,6 +40,7 @@ from memorization_suite.prompts.sets import is_hub, other_column, prompt_file, r
 from memorization_suite.runs.growth import Growing
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content
+from memorization_suite.runs.places import check_names
 from memorization_suite.runs.plugins import plugins_of
 from memorization_suite.runs.run_folder import Asked, Key, RunFolder
 from memorization_suite.runs.settings import (
@@ -278,6 +279,7 @@ def plan(**typed: Any) -> Plan:
         )
     settings = on_device(sized(replace(settings, prompts=prompts_file)))
     made = Plan(settings, mitigation, prompts, source, screen, typed)
+    check_names(made.folder, "--output_path", made=RunFolder.levels)
     mitigation.check_run(made.identity)
     return made
 

@@ -55,6 +55,7 @@ from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.identity import Content, same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.places import check_names
 from memorization_suite.runs.progress import Progress, next_step
 from memorization_suite.runs.settings import (
     again,
@@ -381,6 +382,7 @@ def search(**typed: Any) -> str:
     options = settings.options
     check_excluded(SearchSettings, typed)
     check_out(settings.out, prompts=settings.prompts, statistics=settings.statistics)
+    check_names(NeuronFile.work_of(settings.out), "--out")
     _, prompts = prompts_of(settings)
     end = check_range(settings.start, settings.end, len(prompts), settings.prompts)
     captions = list(dict.fromkeys(prompt.caption for prompt in prompts[settings.start : end]))

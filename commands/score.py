@@ -36,6 +36,7 @@ from memorization_suite.runs.claims import Claim, TakenAway, alone
 from memorization_suite.runs.files import write_csv
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.places import check_writable
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.shards import WHOLE, Shard, parse_shard
@@ -246,6 +247,7 @@ def begin(names: Sequence[str], settings: Scoring, typed: Mapping[str, Any]) -> 
     check_finite(run)
     read_results(run.folder)  # broken tables are found before the work
     stored_rows(run.folder)
+    check_writable(run.folder, "--gen_folder", "the run folder, where scores are kept,")
     gt_folder = existing(settings.gt_folder, "--gt_folder", folder=True) or run.gt_folder
     masks = existing(settings.masks, "--masks", folder=True) or run.masks
     unmitigated = None

@@ -20,6 +20,7 @@ from memorization_suite.pipelines.models import check_tokenizer, kind_of, resolv
 from memorization_suite.prompts.flags import HUB_SET, caption_column
 from memorization_suite.prompts.sets import prompt_sources
 from memorization_suite.runs.environment import choose_device, set_tf32
+from memorization_suite.runs.places import check_file
 from memorization_suite.runs.plugins import plugin_flags
 from memorization_suite.runs.settings import (
     Settings,
@@ -134,6 +135,7 @@ def check_out(path: Path, **inputs: Path | None) -> None:
     for name, file in inputs.items():
         if file is not None and file.exists() and path.exists() and file.samefile(path):
             raise ValueError(f"--out is the file of --{name}: give another")
+    check_file(path, "--out")
 
 
 def fill(settings: type[Settings], typed: Mapping[str, Any], preset: Mapping[str, Any]) -> Any:

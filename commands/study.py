@@ -43,7 +43,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
-from memorization_suite.runs.store import Store
+from memorization_suite.runs.store import Store, publishing
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import ends_fault, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
@@ -136,6 +136,8 @@ class Study(Store):
             "prompts": Content(captions_hash(self.prompts), settings.prompts, flag="prompts"),
         }
         self.prepare(identity, overwrite=settings.overwrite)
+        if not settings.overwrite:
+            self.check_tables()
         say_preset(f"study {settings.study}", self.preset, settings)
         self.model = load_model(settings, load, dtype="fp32")
         going_on = [] if settings.overwrite else [self]
@@ -153,14 +155,11 @@ class Study(Store):
     def make_all(self) -> None:
         """Makes what is missing. The tables are written also when it is interrupted."""
         missing = self.missing()
-        try:
-            with self.progress(len(self.wanted) - len(missing)) as progress:
-                for prompt in missing:
-                    self.make(prompt)
-                    self.made += 1
-                    progress.update(1)
-        finally:
-            self.publish()
+        with publishing([self]), self.progress(len(self.wanted) - len(missing)) as progress:
+            for prompt in missing:
+                self.make(prompt)
+                self.made += 1
+                progress.update(1)
         self.finish()
 
     def missing(self) -> list[Prompt]:
@@ -228,7 +227,7 @@ class Study(Store):
         """A PNG, whole or not at all. Characters that the font lacks are drawn as boxes."""
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=120)
-        write_bytes(self.path / name, data.getvalue())
+        write_bytes(self.path / name, data.getvalue(), self.check_begun)
 
 
 def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> tuple[Any, str]:

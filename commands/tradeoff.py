@@ -13,6 +13,7 @@ from memorization_suite.metrics.summary import Seen
 from memorization_suite.metrics.tradeoff import draw, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
+from memorization_suite.runs.places import check_file
 from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 
@@ -54,6 +55,8 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
     check_scored(runs)
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    table = out.with_name(f"{out.stem}_points.csv")
+    check_file(out, "--out", table.name)
     lines = {}
     for run, title in titles_of(runs).items():
         seen = Seen.of(run)
@@ -62,7 +65,7 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
         lines[run] = seen.lines()
     drawn = points(lines, settings.x, settings.y)
     write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
-    write_csv(out.with_name(f"{out.stem}_points.csv"), drawn.rows)
+    write_csv(table, drawn.rows)
     return f"{out}: {drawn.y} against {drawn.x} of {len(drawn.rows)} runs"
 
 

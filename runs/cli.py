@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import itertools
+import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.library_warnings import heard
+from memorization_suite.runs.parts import NAME_MAX
 from memorization_suite.runs.plugins import load_installed, load_plugin
 from memorization_suite.runs.progress import RESUME
 from memorization_suite.runs.settings import (
@@ -23,6 +27,7 @@ from memorization_suite.runs.settings import (
     takes_many,
     value_type,
 )
+from memorization_suite.runs.text import fault_text
 
 # After a fault that carries no note of what is kept: (what is said of an error, what is
 # said of Ctrl-C).
@@ -127,7 +132,11 @@ def command(
     except ValueError as error:
         message, code = str(error), 2
     except OSError as error:
-        message, code = f"{error}{note_of(error, '. ') or after[0]}", 1
+        message, code = fault_text(error), 1
+        if error.errno == errno.ENAMETOOLONG:
+            message, code = too_long(str(error.filename)), 2
+        else:
+            message += note_of(error, ". ") or after[0]
     except KeyboardInterrupt as error:
         message, code = f"interrupted{note_of(error, ': ') or after[1]}", 1
     except RuntimeError as error:
@@ -137,6 +146,16 @@ def command(
         message, code = f"{what} Use a smaller {smaller}.{note_of(error, ' ')}", 1
     print(f"{prog}: {message}", file=sys.stderr)
     return code
+
+
+def too_long(path: str) -> str:
+    """What is said of a path that no file can have."""
+    longest = max(Path(path).parts, key=lambda name: len(os.fsencode(name)), default="")
+    size = len(os.fsencode(longest))
+    return (
+        f"the name {longest[:60]!r}... is too long for a file or a folder: it has {size} bytes, "
+        f"and {NAME_MAX} are possible. Type a shorter one"
+    )
 
 
 def note_of(error: BaseException, before: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)
 
 
 def write_bytes(path: Path, data: bytes, check: Callable[[], None] | None = None) -> None:
-    """Writes to a temporary name in the same folder, then renames. Raises OSError, e.g. on a full
-    disk.
+    """Writes to a temporary name in the same folder, then renames. Raises OSError that names the
+    path, e.g. on a full disk.
 
     check: called just before the renaming, which it stops by raising.
     """
@@ -39,8 +40,11 @@ def write_bytes(path: Path, data: bytes, check: Callable[[], None] | None = None
         if check is not None:
             check()
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from memorization_suite.runs.processes import began, this_machine
 
+# Bytes of a name that every file system takes; the path's own name may have as many.
+NAME_MAX = 255
 # The machine that `this_machine` means, and the process.
 NAME = re.compile(r"\..+\.([0-9a-f]{8})\.(\d+)\.part")
 
@@ -20,7 +22,10 @@ NAME = re.compile(r"\..+\.([0-9a-f]{8})\.(\d+)\.part")
 def part_of(path: Path) -> Path:
     """Where a process writes what will be at `path`, in the same folder."""
     name = path.name.removeprefix(".")
-    return path.with_name(f".{name}.{socket.gethostname()}.{machine_tag()}.{os.getpid()}.part")
+    whose = f"{socket.gethostname()}.{machine_tag()}.{os.getpid()}.part"
+    if len(os.fsencode(f".{name}.{whose}")) > NAME_MAX:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f".{name}.{whose}")
 
 
 @cache

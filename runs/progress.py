@@ -107,7 +107,8 @@ class Progress:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        if error is not None and self.place is not None and self.done:
+        told = hasattr(error, "__notes__")  # it says itself what is kept
+        if error is not None and self.place is not None and self.done and not told:
             kept = f"{self.done} of {self.total} {self.unit}s are kept in {self.place}."
             error.add_note(f"{kept} {self.then}")
 

@@ -94,10 +94,10 @@ class RunFolder(Store):
         return self.path / "latents" / f"img_{key}.safetensors"
 
     def save_image(self, key: Key, image) -> int:
-        """Returns the bytes of the file. image: a PIL image."""
+        """Returns the bytes of the file. image: a PIL image. Raises OSError."""
         data = io.BytesIO()
         image.save(data, format="PNG")
-        write_bytes(self.image_path(key), data.getvalue())
+        write_bytes(self.image_path(key), data.getvalue(), self.check_begun)
         return len(data.getvalue())
 
     def save_latents(self, key: Key, tensors: dict) -> None:
@@ -106,7 +106,7 @@ class RunFolder(Store):
 
         self.latents_path(key).parent.mkdir(exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        write_bytes(self.latents_path(key), save(tensors))
+        write_bytes(self.latents_path(key), save(tensors), self.check_begun)
 
     def complete(self, *, latents: bool, trace: bool) -> set[Key]:
         """Keys of the images that are whole: picture, row, and what else was asked for."""

@@ -15,9 +15,8 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any
@@ -31,6 +30,7 @@ from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
+from memorization_suite.runs.places import check_writable
 from memorization_suite.runs.tables import Damaged, Fault, check_numbers, in_line, numbered_rows
 from memorization_suite.runs.text import said_by
 
@@ -75,13 +75,12 @@ class Store:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
         except OSError as error:
             raise ValueError(
                 f"cannot write to the run folder {self.path}: {error.strerror}. "
                 "Give another --output_path."
             ) from error
+        check_writable(self.path, "--output_path", "the run folder")
         if not (self.path / "manifest.json").exists():
             self.check_no_foreign_files()
         elif not overwrite:
@@ -156,10 +155,12 @@ class Store:
     def check_begun(self) -> None:
         """Raises OSError when another command has started the run over meanwhile."""
         if self.begun and (self.manifest() or {}).get("started") != self.begun:
-            raise OSError(
+            error = OSError(
                 f"{self.path} was started over by another command meanwhile; nothing more is "
                 "written there"
             )
+            error.add_note("What that command makes is kept. Give another --output_path for this.")
+            raise error
 
     def close(self, asked: dict[str, Any]) -> None:
         """Notes the end of work of which everything that was asked for is made."""
@@ -350,6 +351,11 @@ class Store:
         """What the rows so far are about."""
         return set(self.merged(table)[0])
 
+    def check_tables(self) -> None:
+        """Raises ValueError for a file that is no table of this store."""
+        for table in self.tables:
+            self.merged(table)
+
     def publish(self) -> None:
         """Writes the tables from all batches so far, and drops the parts that are in them now."""
         with self.changing() as claim:
@@ -404,6 +410,22 @@ class Store:
                 "away; what it lacks is made again"
             ) from fault
         return found
+
+
+@contextmanager
+def publishing(stores: Collection[Store]) -> Iterator[None]:
+    """Writes the tables after the block, also when it is left by an error; that is then the one
+    that is told, whatever the writing does.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, ValueError):
+            for store in stores:
+                store.publish()
+        raise
+    for store in stores:
+        store.publish()
 
 
 def in_order(found: dict[Any, list[Row]]) -> list[Row]:

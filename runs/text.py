@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 # How many things a message names one by one.
@@ -9,6 +10,11 @@ NAMED = 5
 # Columns of a Markdown table that are wider in its source are not aligned there.
 WIDEST = 60
 WIDEST_LAST = 24
+# What is said of a disk that takes no more.
+FULL = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "your quota of the disk is used up",
+}
 # Characters of what a library says.
 LONGEST_REASON = 400
 
@@ -60,6 +66,19 @@ def first_of(texts: Sequence[str], most: int = NAMED, between: str = ", ") -> st
 def said_by(error: BaseException) -> str:
     """What an error says, in one line; one that says nothing is named by its kind."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def fault_text(error: OSError) -> str:
+    """What an error of the system says, in one line; of a full disk what to do."""
+    if error.errno not in FULL:
+        return said_by(error)
+    lost = f": {error.filename} is not written" if error.filename else ""
+    return f"{FULL[error.errno]}{lost}. What was there before is kept; make room first"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def reason_of(error: BaseException) -> str:

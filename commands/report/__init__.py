@@ -21,6 +21,7 @@ from memorization_suite.prompts.flags import caption_column
 from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.marks import FLAT, NOT_FINITE
+from memorization_suite.runs.places import check_file
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
 from memorization_suite.runs.text import counted
 
@@ -117,7 +118,7 @@ def report(
         reference=settings.reference,
     ).encode()
     rows = [row for reported in runs for row in score_rows(reported)]
-    write_csv(out.with_name(f"{out.stem}_scores.csv"), rows)
+    write_csv(scores_beside(out), rows)
     write_bytes(out, page)
     return Page(
         out,
@@ -134,3 +135,9 @@ def check_page(out: Path) -> None:
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {out} is no name of a page: it ends in .html")
+    check_file(out, "--out", scores_beside(out).name)
+
+
+def scores_beside(out: Path) -> Path:
+    """The table of a page's scores."""
+    return out.with_name(f"{out.stem}_scores.csv")

@@ -9,28 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from memorization_suite.commands.sweeps.measured import Known, kind_or_none
+from memorization_suite.commands.room import beside_picture
+from memorization_suite.commands.sweeps.measured import Known
 from memorization_suite.commands.sweeps.nfe import evaluations
 from memorization_suite.commands.sweeps.sweep import Entry
 from memorization_suite.download.transfer import size_text
-from memorization_suite.pipelines.kinds import SD1
 from memorization_suite.runs.progress import duration_text
 from memorization_suite.runs.text import table_text
 
 # Up to so many runs have a line each; more have one a method.
 FEW = 8
-# Bytes, as counted of runs: a row of images.csv with the image's rows of results.csv, a step of
-# trace.csv, and what a file of latents has beside its numbers.
-TABLE_ROW = 700
-TRACE_ROW = 35
-LATENTS_HEAD = 224
-# Bytes of a number of the latents.
-NUMBER = 4
-# What a file of latents holds: initial, adjusted, final; and the channels of each.
-LATENTS = 3
-CHANNELS = 4
 HOUR = 3600
 
 
@@ -55,18 +44,6 @@ class RunCost:
     def hours(self) -> float | None:
         """On one device, from the first image on."""
         return None if self.seconds is None else self.images * self.seconds / HOUR
-
-
-def beside_picture(settings: Any) -> float:
-    """Bytes that are kept of an image beside its picture: rows, latents, trace."""
-    kept = float(TABLE_ROW)
-    if settings.save_latents:
-        kind = kind_or_none(settings) or SD1
-        side = settings.image_length // kind.downsampling
-        kept += LATENTS_HEAD + LATENTS * CHANNELS * side**2 * NUMBER
-    if settings.trace:
-        kept += TRACE_ROW * settings.num_inference_steps
-    return kept
 
 
 def costs_of(entries: Sequence[Entry]) -> list[RunCost]:

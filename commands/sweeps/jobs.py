@@ -13,6 +13,7 @@ from memorization_suite.commands.report import report
 from memorization_suite.commands.score import score
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.run_folder import RunFolder
+from memorization_suite.runs.text import fault_text, said_by
 
 # Flags that help when the memory does not suffice.
 SMALLER = "--batch_size or --n_samples_per_prompt"
@@ -69,9 +70,9 @@ def works(device: str) -> bool:
 
 def message_of(error: Exception) -> str:
     """An error in a line."""
-    text = " ".join(str(error).split())
+    text = fault_text(error) if isinstance(error, OSError) else said_by(error)
     if not isinstance(error, (ValueError, OSError)):
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".removesuffix(": ")
         if "out of memory" in str(error):
             text += f" Use a smaller {SMALLER}."
     return " ".join([text, *getattr(error, "__notes__", [])])

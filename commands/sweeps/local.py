@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from memorization_suite.commands.sweeps.cluster import python_path
 from memorization_suite.commands.sweeps.jobs import DeviceLost
 from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Task, Tasks, TaskState
 from memorization_suite.commands.sweeps.watch import Watch, images_there
-from memorization_suite.commands.sweeps.worker import LOST
+from memorization_suite.commands.sweeps.worker import FULL, LOST
 from memorization_suite.runs.environment import device_count
 
 # Seconds that a process may take to end when it is asked to.
@@ -170,19 +171,23 @@ def run_workers(tasks: Tasks, workers: Iterable[Worker], watch: Watch) -> None:
         for worker in left:
             worker.end()
     is_left = any(not state.is_over for state in watch.states.values())
+    if is_left and any(worker.process and worker.process.returncode == FULL for worker in lost):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tasks.out))
     if lost and is_left and len(lost) == len(list(workers)):
         raise OSError(f"{NO_DEVICE}: see {', '.join(str(worker.log) for worker in lost)}")
 
 
 def goes_on(worker: Worker, tasks: Tasks, states: dict[Task, TaskState]) -> bool:
     """Whether a worker that ended was started again. It is when its process died, and not when its
-    device is broken, or when it dies again and again.
+    device is broken, the disk is full, or it dies again and again.
     """
     code = worker.process.returncode if worker.process else 0
     if code == 0:
         return False
     if code == LOST:
         print(f"{worker.name} failed, and its work is given back ({worker.log})", file=sys.stderr)
+        return False
+    if code == FULL:
         return False
     print(f"{worker.name} ended with code {code} ({worker.log})", file=sys.stderr, flush=True)
     return restart(worker, tasks, states)

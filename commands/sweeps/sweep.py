@@ -14,6 +14,7 @@ from typing import Any
 
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Generation, Plan, Request, plan
+from memorization_suite.commands.room import bytes_of_images, check_room
 from memorization_suite.commands.settings import command_line
 from memorization_suite.commands.sweeps.cluster import Cluster
 from memorization_suite.commands.sweeps.driver import DRIVER, drive
@@ -31,9 +32,11 @@ from memorization_suite.commands.sweeps.record import (
 )
 from memorization_suite.commands.sweeps.status import Status, queued_tasks, status_of
 from memorization_suite.commands.sweeps.tasks import Tasks
+from memorization_suite.runs.places import check_writable, nearest
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
+from memorization_suite.runs.text import counted, fault_text
 
 # General flags that may vary without a folder of their own: the run folder's name tells them, or
 # they change no image.
@@ -192,7 +195,7 @@ def error_of(what: str) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     except OSError as error:
-        named = OSError(f"{what}: {error}")
+        named = OSError(f"{what}: {fault_text(error)}")
         for note in getattr(error, "__notes__", []):
             named.add_note(note)
         raise named from error
@@ -293,8 +296,22 @@ def begin(
     tasks.plans = plans
     tasks.shard = launch.piece
     check_others(tasks)
+    check_room_of_runs(tasks)
     tasks.record.write(out)
     return tasks
+
+
+def check_room_of_runs(tasks: Tasks) -> None:
+    """Raises ValueError when the images that are missing have no room, or none can be written."""
+    sizes = []
+    images = 0
+    for task, state in tasks.states().items():
+        if task.kind == "images" and task.run in tasks.plans and tasks.is_mine(task):
+            missing = state.wanted - state.there
+            sizes.append(bytes_of_images(tasks.plans[task.run], missing))
+            images += missing
+    check_room(tasks.out, sum(sizes), counted(images, "image"))
+    check_writable(nearest(tasks.out), "--output_path")
 
 
 def check_others(tasks: Tasks) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.plugins import load_plugin
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.shards import WHOLE, Shard
+from memorization_suite.runs.text import is_full
 
 # A task is given up when so many processes in a row ended in it without a new image.
 MOST_STARTS = 3
@@ -223,6 +225,10 @@ class Tasks:
             if self.is_ending or not isinstance(error, Exception):  # its time is over, or Ctrl-C
                 on_purpose = isinstance(error, KeyboardInterrupt) and not self.is_ending
                 self.note(claim, outcome="interrupted" if on_purpose else "stopped")
+                raise
+            if is_full(error):  # so it is for all other tasks
+                with suppress(OSError):
+                    self.note(claim, outcome="interrupted")
                 raise
             if isinstance(error, (ValueError, OSError)):
                 return self.note_failure(task, claim, error)

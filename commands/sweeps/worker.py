@@ -19,9 +19,12 @@ from memorization_suite.commands.sweeps.work import work
 from memorization_suite.runs import notices
 from memorization_suite.runs.library_warnings import heard
 from memorization_suite.runs.shards import parse_shard
+from memorization_suite.runs.text import fault_text, is_full
 
 # Exit code when the device is broken.
 LOST = 3
+# And when the disk takes no more.
+FULL = 4
 # Seconds that an interrupted process may take to end.
 PATIENCE = 20.0
 
@@ -46,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     except DeviceLost as error:
         print(error, file=sys.stderr)
         return LOST
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(fault_text(error), file=sys.stderr)
+        return FULL
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1

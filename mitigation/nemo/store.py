@@ -13,12 +13,13 @@ from typing import Any
 
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
 from memorization_suite.runs.elsewhere import free_place, suffix_of
-from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.files import kind_of_place, write_bytes, write_json
 from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.store import Row, Store
 from memorization_suite.runs.tables import whole
+from memorization_suite.runs.text import said_by
 
 SCHEMA = 2  # 1: thresholds of another similarity
 # Identity of a search, and caption -> what it found.
@@ -122,8 +123,13 @@ class NeuronFile:
         self.settings = settings
         # Caption -> search, of all prompts so far.
         self.searches: dict[str, PromptSearch] = {}
-        self.folder = SearchFolder(path.with_name(f".{path.name}.work"))
+        self.folder = SearchFolder(self.work_of(path))
         self.goes_on = False
+
+    @staticmethod
+    def work_of(path: Path) -> Path:
+        """The folder of a running search beside its file."""
+        return path.with_name(f".{path.name}.work")
 
     @property
     def identity(self) -> dict:
@@ -148,9 +154,11 @@ class NeuronFile:
         try:
             identity, searches = reader()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            fault = kind_of_place(path) if path == self.path else ""
+            fault = fault or said_by(error)
             raise ValueError(
-                f"{path} is no neuron file of localize_neurons.py. Give another --out, or "
-                "--overwrite."
+                f"{path} is no neuron file of localize_neurons.py ({fault}). Give another --out, "
+                "or --overwrite."
             ) from error
         config = self.folder.readable_config()
         changed = differing(identity, self.identity, config)
