@@ -110,7 +110,7 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
             run.closed = run.folder.is_finished() or close(planned, run.folder)
     else:
         if run.is_main:
-            check_room_of_images(planned, len(missing))
+            check_room_of_images(planned, missing)
         job = begin(run, state, load, missing)
         with at_work():
             job.go()

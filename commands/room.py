@@ -7,7 +7,7 @@ PNG of a photograph has 1.3 to 1.8.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from memorization_suite.commands.sweeps.measured import kind_or_none
 from memorization_suite.download.transfer import size_text
 from memorization_suite.pipelines.kinds import SD1
 from memorization_suite.runs.places import nearest
+from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import counted
+from memorization_suite.runs.whole import names_in
 
 # Bytes, as counted of runs: a row of images.csv with the image's rows of results.csv, a step of
 # trace.csv, and what a file of latents has beside its numbers.
@@ -70,9 +72,11 @@ def bytes_of_scores(plan: DetectionPlan, missing: Mapping[str, Iterable[tuple[st
         image = 0
         if settings.save_masks and detector.spatial:
             image = PIXEL * settings.image_length**2
-        for prompt in missing[detector.name]:
-            row = SCORE_ROW + captions[prompt]
-            total += settings.n_samples_per_prompt * (row + image)
+        there = names_in(Path(settings.output_path) / detector.name / "overlays")
+        for name, row in missing[detector.name]:
+            text = SCORE_ROW + captions[name, row]
+            for k in range(settings.n_samples_per_prompt):
+                total += text + (0 if f"{name}_{row:04d}_{k:02d}.png" in there else image)
     return total
 
 
@@ -83,16 +87,23 @@ def check_room(folder: Path, size: float, what: str, *, freed: int = 0) -> None:
     if size > free:
         raise ValueError(
             f"no room on the disk of {place}: {what} take {size_text(round(size))} or more "
-            f"({HOW}), and {size_text(free)} are free. Make room there, or give another "
+            f"({HOW}), and {free_text(free)} are free. Make room there, or give another "
             "--output_path"
         )
 
 
-def check_room_of_images(plan: Plan, images: int) -> None:
-    """The same of images of a run that are to be made."""
+def check_room_of_images(plan: Plan, missing: Collection[Key]) -> None:
+    """The same of images of a run that are to be made. Files that are replaced take no more."""
+    place = Path(plan.settings.output_path)
     freed = bytes_in(plan.folder) if plan.settings.overwrite else 0
-    what = counted(images, "image")
-    check_room(plan.folder, bytes_of_images(plan, images), what, freed=freed)
+    there = set() if plan.settings.overwrite else names_in(plan.folder)
+    new = sum(f"img_{key}.png" not in there for key in missing)
+    check_room(place, bytes_of_images(plan, new), counted(new, "image"), freed=freed)
+
+
+def free_text(size: int) -> str:
+    """Bytes that are free."""
+    return size_text(size) if size else "0 bytes"
 
 
 def bytes_in(folder: Path) -> int:

@@ -148,7 +148,8 @@ def loading(path: Path, what: str) -> Iterator[None]:
         report = Report.of_error(error)
         if report is not None:
             raise Incomplete(f"{path} is no whole {what}: it {report.fault()}") from error
-        reason = first_sentence(error)
+        is_empty = path.is_file() and not path.stat().st_size
+        reason = "it is empty" if is_empty else first_sentence(error)
         raise ValueError(f"{path} cannot be loaded as {what}: {reason}") from error
 
 

@@ -373,8 +373,10 @@ class Claim:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-        except BaseException:
+        except BaseException as error:
             self.withdraw()
+            if isinstance(error, OSError) and error.errno:  # a full disk
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             raise
         threading.Thread(target=self.beat, daemon=True).start()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from contextlib import suppress
@@ -69,6 +70,22 @@ def check_writable(folder: Path, flag: str, what: str = "the folder") -> None:
         raise ValueError(
             f"cannot write to {what} {folder}: {error.strerror}. Give another {flag}."
         ) from error
+
+
+def check_place(path: Path, flag: str) -> None:
+    """Raises ValueError when a folder cannot be made there, or nothing can be written into it."""
+    check_names(path, flag)
+    place = nearest(path)
+    if not place.is_dir():
+        raise ValueError(
+            f"cannot write to the folder {path}: {place} is a file. Give another {flag}."
+        )
+    check_writable(place, flag)
+
+
+def is_of_path(error: Exception) -> bool:
+    """Whether an error is of a path that no file can have, and not of a file."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def check_file(path: Path, flag: str, *beside: str) -> None:

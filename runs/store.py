@@ -30,7 +30,7 @@ from memorization_suite.runs.identity import differences, differing, renewed
 from memorization_suite.runs.leftovers import remove_leftovers
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.parse import json_of
-from memorization_suite.runs.places import check_writable
+from memorization_suite.runs.places import check_writable, is_of_path
 from memorization_suite.runs.tables import Damaged, Fault, check_numbers, in_line, numbered_rows
 from memorization_suite.runs.text import said_by
 
@@ -197,6 +197,8 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
+            if is_of_path(error):
+                raise
             fault = kind_of_place(file) or said_by(error)
             raise Damaged(
                 f"{file} is no manifest of a run ({fault}): "

@@ -73,7 +73,7 @@ def fault_text(error: OSError) -> str:
     if error.errno not in FULL:
         return said_by(error)
     lost = f": {error.filename} is not written" if error.filename else ""
-    return f"{FULL[error.errno]}{lost}. What was there before is kept; make room first"
+    return f"{FULL[error.errno]}{lost}, and what is written already stays. Make room first"
 
 
 def is_full(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from memorization_suite.pipelines.models import MODELS
 from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import kind_of_place, write_json
 from memorization_suite.runs.parse import json_of
+from memorization_suite.runs.places import is_of_path
 from memorization_suite.runs.plugins import PLUGINS
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.settings import flag_owners
@@ -97,6 +98,8 @@ def read_record(out: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if is_of_path(error):
+            raise
         fault = kind_of_place(file) or said_by(error)
         raise ValueError(f"{file} is no record of a sweep ({fault}): move it away") from error
 

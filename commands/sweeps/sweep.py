@@ -32,11 +32,12 @@ from memorization_suite.commands.sweeps.record import (
 )
 from memorization_suite.commands.sweeps.status import Status, queued_tasks, status_of
 from memorization_suite.commands.sweeps.tasks import Tasks
-from memorization_suite.runs.places import check_writable, nearest
+from memorization_suite.runs.places import check_place
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.settings import flag_names
 from memorization_suite.runs.text import counted, fault_text
+from memorization_suite.runs.whole import sizes_in
 
 # General flags that may vary without a folder of their own: the run folder's name tells them, or
 # they change no image.
@@ -242,6 +243,7 @@ def sweep(
     out = Path(out)
     cluster = Cluster(out, launch.slurm, launch.jobs) if launch.is_slurm else None
     entries = planned_of(runs)
+    check_place(out, "--output_path")
     check_folders(runs, out, elsewhere=launch.is_slurm)
     tasks = begin(runs, out, title or f"Sweep {out.name}", scores=scores, launch=launch)
     tasks.ask_again(rescore=again)
@@ -302,16 +304,19 @@ def begin(
 
 
 def check_room_of_runs(tasks: Tasks) -> None:
-    """Raises ValueError when the images that are missing have no room, or none can be written."""
-    sizes = []
-    images = 0
+    """Raises ValueError when the images that are missing have no room."""
+    missing: Counter[int] = Counter()
     for task, state in tasks.states().items():
         if task.kind == "images" and task.run in tasks.plans and tasks.is_mine(task):
-            missing = state.wanted - state.there
-            sizes.append(bytes_of_images(tasks.plans[task.run], missing))
-            images += missing
-    check_room(tasks.out, sum(sizes), counted(images, "image"))
-    check_writable(nearest(tasks.out), "--output_path")
+            missing[task.run] += state.wanted - state.there
+    size = 0.0
+    for place, images in missing.items():
+        # Pictures without their rows are replaced, and need no more room.
+        pictures = sizes_in(tasks.plans[place].folder, ".png") if images else {}
+        whole = tasks.folder_of(place).done("images") if pictures else set()
+        missing[place] = max(0, images - max(0, len(pictures) - len(whole)))
+        size += bytes_of_images(tasks.plans[place], missing[place])
+    check_room(tasks.out, size, counted(missing.total(), "image"))
 
 
 def check_others(tasks: Tasks) -> None:
