@@ -7,7 +7,6 @@ download/assets.toml.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import shutil
@@ -29,6 +28,7 @@ from memorization_suite.metrics.runs import GROUND_TRUTH, Run
 from memorization_suite.pipelines.models import resolve_model
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.library_warnings import FOR_PROGRAMMERS, show
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.pointers import is_pointer
 from memorization_suite.runs.settings import flags
 
@@ -244,7 +244,7 @@ def is_whole(path: Path) -> bool:
     content = path.read_bytes()
     try:
         (length,) = struct.unpack("<Q", content[:8])
-        head = json.loads(content[8 : 8 + length])
+        head = json_of(content[8 : 8 + length])
         head.pop("__metadata__", None)
         ends = [tensor["data_offsets"][1] for tensor in head.values()]
     except (struct.error, ValueError, TypeError, KeyError):

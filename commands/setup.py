@@ -240,7 +240,7 @@ def read_stamp(venv: Path) -> dict[str, str]:
     """Name -> digest of the steps that are done; nothing where none are."""
     try:
         stamp = json.loads((venv / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
 

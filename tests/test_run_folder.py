@@ -527,3 +527,27 @@ def test_a_broken_config_is_told(tmp_path, content):
         ValueError, match="config.json is no configuration of a run .* give the command"
     ):
         folder.config()
+
+
+def test_a_run_that_was_started_over_meanwhile_keeps_the_other_ones_images(tmp_path):
+    """No image is written into a run of other settings."""
+    first = opened(tmp_path)
+    first.save_image(KEYS[0], picture(1))
+    other = RunFolder(tmp_path)
+    other.prepare({"seed": 3}, overwrite=True)
+    other.start({"seed": 3}, config={}, overwrite=True)
+    other.begun = "another time"  # the clock has whole seconds
+    write_json(tmp_path / "manifest.json", other.manifest() | {"started": other.begun})
+    other.save_image(KEYS[0], picture(2))
+    made = other.image_path(KEYS[0]).read_bytes()
+    writes = (
+        lambda: first.save_image(KEYS[0], picture(1)),
+        lambda: first.save_latents(KEYS[0], {"final": torch.zeros(4, 1, 1)}),
+        lambda: add(first, "images", [row(KEYS[0])]),
+    )
+    for write in writes:
+        with pytest.raises(OSError, match="was started over by another command meanwhile") as told:
+            write()
+        assert "Give another --output_path" in told.value.__notes__[0]
+    assert other.image_path(KEYS[0]).read_bytes() == made
+    assert not list(tmp_path.glob(".*.part"))
