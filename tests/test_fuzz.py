@@ -20,7 +20,7 @@ from memorization_suite.detection.stability import read_statistics
 from memorization_suite.download.assets import read_table
 from memorization_suite.download.check import read_record
 from memorization_suite.metrics.embedded import subjects_of
-from memorization_suite.metrics.references import References
+from memorization_suite.metrics.references import References, stored_rows
 from memorization_suite.mitigation.nemo.method import read_neurons
 from memorization_suite.pipelines.kinds import Unknown
 from memorization_suite.pipelines.models import kind_of, load_preset, resolve_model
@@ -121,6 +121,7 @@ TABLE = (
 RESULTS = (
     b"run,method,prompt_index,sample_index,quantity,variant,value\nr,m,0,0,q,v,0.5\nr,m,,,q,v,1\n"
 )
+REFERENCES = b"prompt_index,caption,sha256\n0,a,ab cd\n1,b,\n"
 SCORES = b"set,prompt_index,sample_index,prompt,score\nmem,0,0,a,0.5\nnonmem,0,0,b,0.25\n"
 MANIFEST = b'{"schema": 1, "identity": {"seed": 2}, "environments": [], "finished": null}'
 ASSET = b'[a]\nwhat = "w"\ngroup = "g"\nkind = "file"\npath = "a"\nused_by = "u"\nlicence = "l"\n'
@@ -169,6 +170,8 @@ READERS = {  # name -> ((the file, what reads it), a good one, how a tree is wri
         json.dumps,
     ),
     "results": (in_folder("results.csv", read_results), RESULTS, json.dumps),
+    "references": (in_folder("references.csv", stored_rows), REFERENCES, json.dumps),
+    "any table": (("a.csv", read_csv), TABLE, json.dumps),
     "scores": (("scores.csv", read_scores), SCORES, json.dumps),
     "wen": (("a.jsonl", read_scores), b'{"text_noise_norm": [[1, 2]]}\n', json.dumps),
     "threshold": (("scores.csv", threshold), SCORES, json.dumps),
