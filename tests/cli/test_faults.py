@@ -33,7 +33,7 @@ def test_a_full_disk(generate, whole, tmp_path, monkeypatch, capsys, name):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace_or_fail)
         folder = generate(tmp_path, "--save_latents", code=1)
-    assert "No space left on device" in said(capsys)
+    assert "no space is left on the disk" in said(capsys)
     assert not list(folder.rglob(name)) and not leftovers(folder)
     assert json.loads(generate(tmp_path, "--save_latents").joinpath("manifest.json").read_text())[
         "finished"
@@ -48,7 +48,7 @@ def test_a_disk_that_was_full_before(generate, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         folder = generate(tmp_path, code=1)
-    assert "No space left on device" in said(capsys) and not list(folder.iterdir())
+    assert "no space is left on the disk" in said(capsys) and not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -125,7 +125,7 @@ def test_a_file_that_the_hub_has_not(hub, sd, fetch, root):
 
 def test_a_full_disk_is_not_called_a_fault_of_the_hub(hub, sd, fetch):
     hub.error = OSError(errno.ENOSPC, "No space left on device")
-    assert "No space left" in fetch("sd").err
+    assert "no space is left" in fetch("sd").err
 
 
 def test_all_checksums_known_need_no_record(hub, sd, fetch, root):

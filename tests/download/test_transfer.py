@@ -169,7 +169,7 @@ def test_a_full_disk(server, thing, fetch, root, monkeypatch):
     assert (
         said.code == 1
         and said.err.count("\n") == 1
-        and "No space left" in said.err
+        and "no space is left" in said.err
         and not (root / HERE).exists()
     )
     assert (
