@@ -182,7 +182,7 @@ def test_a_full_disk(server, thing, fetch, root, monkeypatch):
 def test_what_has_no_room_is_not_begun(server, thing, fetch):
     thing(size=10**18)
     said = fetch("thing")
-    assert said.code == 1 and "no space: 1e+09 GB" in said.err and not server.requests
+    assert said.code == 2 and "1e+09 GB are to come" in said.err and not server.requests
 
 
 def test_the_first_checksum_seen_is_recorded_and_said_to_be_that(server, thing, fetch, root):
