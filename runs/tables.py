@@ -159,8 +159,8 @@ def cell(row: dict[str, str], column: str) -> str:
 
 
 def whole(row: dict[str, str], column: str) -> int:
-    """A cell that is a whole number, at least 0. Raises Fault."""
-    text = cell(row, column)
+    """A cell that is a whole number, at least 0, also of a row that was just made. Raises Fault."""
+    text = str(cell(row, column))
     if text.isascii() and text.isdigit() and len(text) < SHOWN:
         return int(text)
     raise Fault(f"{column} is {shown(text)}, and no number from 0 on")

@@ -16,9 +16,10 @@ from memorization_suite.commands.generate_plan import plan
 from memorization_suite.pipelines.loading import load_pipeline
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.prompts.sets import captions_hash
-from memorization_suite.runs.files import read_csv, write_json
+from memorization_suite.runs.files import write_json
 from memorization_suite.runs.growth import Growing, grown, parts_of
 from memorization_suite.runs.identity import differing
+from memorization_suite.runs.tables import read_csv
 
 N = "n_samples_per_prompt"
 
