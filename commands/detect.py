@@ -83,7 +83,7 @@ def check_before(plan: DetectionPlan, folders: Mapping[str, ScoreFolder]) -> Non
         there: set[tuple[str, int]] = set()
         if not settings.overwrite:
             folder.check_tables()
-            there = folder.scored()
+            there = folder.scored(settings.n_samples_per_prompt)
         missing[name] = wanted - there
     size = bytes_of_scores(plan, missing)
     freed = sum(bytes_in(folder.path) for folder in folders.values()) if settings.overwrite else 0
