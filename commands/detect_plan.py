@@ -389,7 +389,7 @@ def check_owners(names: str, chosen: Collection[str], typed: Mapping[str, Any]) 
 
 def is_hash_of_first(prompts: list[Prompt], there: object, named: str) -> bool:
     """Whether it is the hash of the first prompts alone. named: not used, see `Was`."""
-    return there in hashes_of_first(prompts)
+    return any(there == first for first in hashes_of_first(prompts))
 
 
 def read_files(

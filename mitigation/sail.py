@@ -436,13 +436,13 @@ class Sail(Mitigation):
         seed; with --rng official of the run's.
         """
         state = SailState(x)
-        as_official = batch.official_seed is not None
         for group in batch.groups():
             # To whom the candidates' evaluations are counted.
             owners = group[torch.arange(self.budget) % len(group)]
             own = predictor.select(owners)
-            pool = SailPool(self, own, len(group), t, as_official=as_official)
-            seed = batch.official_seed if as_official else batch.prompt_seeds[int(group[0])]
+            official = batch.official_seed
+            pool = SailPool(self, own, len(group), t, as_official=official is not None)
+            seed = batch.prompt_seeds[int(group[0])] if official is None else official
             candidates = pool.fill(seed, x)
             for image, candidate in zip(group.tolist(), candidates):
                 state.take(image, candidate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def in_line(number: int) -> Iterator[None]:
 # --- cells ---
 
 
-def cell(row: dict[str, str], column: str) -> str:
+def cell(row: Mapping[str, Any], column: str) -> str:
     """A cell that must be there. Raises Fault."""
     if column not in row:
         names = first_of([shown(name) for name in row])
@@ -158,7 +158,7 @@ def cell(row: dict[str, str], column: str) -> str:
     return row[column]
 
 
-def whole(row: dict[str, str], column: str) -> int:
+def whole(row: Mapping[str, Any], column: str) -> int:
     """A cell that is a whole number, at least 0, also of a row that was just made. Raises Fault."""
     text = str(cell(row, column))
     if text.isascii() and text.isdigit() and len(text) < SHOWN:
@@ -166,7 +166,7 @@ def whole(row: dict[str, str], column: str) -> int:
     raise Fault(f"{column} is {shown(text)}, and no number from 0 on")
 
 
-def check_numbers(row: dict[str, str], columns: Iterable[str]) -> None:
+def check_numbers(row: Mapping[str, Any], columns: Iterable[str]) -> None:
     """Raises Fault for a cell of these columns, where they are there, that is no number. An empty
     one is none by intent.
     """
