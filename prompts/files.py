@@ -233,8 +233,9 @@ def read_txt(path: Path, column: str) -> list[Prompt]:
 
 
 def read_jsonl(path: Path, column: str) -> list[Prompt]:
-    """A JSON object a line, with a text field caption."""
+    """A JSON object a line, with a text field caption: that of the first line in all of them."""
     prompts: list[Prompt] = []
+    chosen = column
     for number, line in lines_of(read_text(path, "prompt file")):
         where = f"{path}, line {number}"
         try:
@@ -242,11 +243,14 @@ def read_jsonl(path: Path, column: str) -> list[Prompt]:
         except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{where}: no text field {column or 'caption'!r}")
-        known = "caption" if "caption" in entry and not column else column
+            raise ValueError(f"{where}: no text field {chosen or 'caption'!r}")
+        known = "caption" if "caption" in entry and not chosen else chosen
         columns = columns_of(list(entry), known, index="index")
         if columns is None:
-            raise no_column(where, list(entry), column, "text field")
+            raise no_column(where, list(entry), chosen, "text field")
+        if not prompts:
+            say_choice(path, list(entry), columns.caption, column)
+            chosen = columns.caption
         if not isinstance(entry[columns.caption], str):
             raise ValueError(f"{where}: no text field {columns.caption!r}")
         prompts.append(columns.prompt(where, len(prompts), entry))

@@ -12,6 +12,7 @@ from memorization_suite import tiny
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.runs.files import csv_text, write_bytes
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.notices import trial
 
 # Folder of data sets by name, beside the runs that read them.
 FOLDER = "prompt_sets"
@@ -101,8 +102,11 @@ def other_column(file: Path, column: str, prompts: Sequence[Prompt]) -> str:
     """The column of the captions as it belongs to the identity of a run: empty where the file gives
     the same prompts without its name. prompts: of that column.
     """
+    if not column:
+        return ""
     try:
-        return column if column and read_again(file) != list(prompts) else ""
+        with trial():
+            return column if read_again(file) != list(prompts) else ""
     except ValueError:
         return column
 

@@ -32,6 +32,8 @@ class Notices:
         self.said: set[str] = set()
         # Where the lines are kept, too: whoever watches this process reads them there.
         self.file: Path | None = None
+        # Whether what is said now is not for the user.
+        self.is_trial = False
 
 
 JOB = Notices()
@@ -54,11 +56,22 @@ def listening(file: Path | None = None) -> Iterator[None]:
                 JOB.file = None
 
 
+@contextmanager
+def trial() -> Iterator[None]:
+    """A block that only tries something: nothing is said in it."""
+    before = JOB.is_trial
+    JOB.is_trial = True
+    try:
+        yield
+    finally:
+        JOB.is_trial = before
+
+
 def say(line: str, *, alike: str = "") -> None:
     """The line, on stderr; not again in this job, and by one of the processes that were launched
     together. alike: what tells two lines apart, in the place of all of it.
     """
-    if not is_first():
+    if JOB.is_trial or not is_first():
         return
     kind = alike or line
     with JOB.lock:

@@ -369,3 +369,20 @@ def test_long_captions(tmp_path):
     """Longer than a field of the module csv may be by default."""
     caption = "word " * 40_000
     assert captions(tmp_path, "a.csv", f"Caption\n{caption}\n") == [caption]
+
+
+def test_one_field_of_a_file_of_json_lines_holds_the_captions(tmp_path, capsys):
+    """That of the first line, which is said where another one may be meant."""
+    text = '{"prompt": "a", "text": "ocr 1"}\n{"prompt": "b"}\n'
+    file = write(tmp_path, "a.jsonl", text)
+    assert [prompt.caption for prompt in read_prompts(file)] == ["a", "b"]
+    assert "its captions are read from the column 'prompt'" in capsys.readouterr().err
+    file = write(tmp_path, "b.jsonl", '{"caption": "a"}\n{"text": "ocr 2"}\n')
+    with pytest.raises(ValueError, match="line 2 has no text field 'caption'"):
+        read_prompts(file)
+
+
+def test_the_column_that_was_typed_is_not_said_to_be_another(tmp_path, capsys):
+    file = write(tmp_path, "a.csv", "prompt,text\na,b\n")
+    assert other_column(file, "text", read_prompts(file, "text")) == "text"
+    assert capsys.readouterr().err == ""
