@@ -22,6 +22,7 @@ from memorization_suite.commands.room import bytes_in, bytes_of_scores, check_ro
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.text import counted
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Detections:
             )
         for folder in self.folders.values():
             table = folder.path / "scores.csv"
-            lines.append(f"{table}: {report_line(table)}")
+            more = len(folder.scored()) - sum(self.plan.asked.values())
+            beyond = f" (with {counted(more, 'prompt')} beyond --end)" if more > 0 else ""
+            lines.append(f"{table}: {report_line(table)}{beyond}")
             if "nonmem" not in self.plan.sets:
                 lines += highest(table)
         return "\n".join(lines)

@@ -111,11 +111,15 @@ def test_images_that_depend_on_their_number_are_not_mixed(tmp_path, load, more):
 # --- detection ---
 
 
+def asked(place, **more):
+    """Flags of a small detection."""
+    typed = {"model_id": "tiny", "num_inference_steps": 4, "quiet": True, "batch_size": 2}
+    return {**typed, "nonmem_prompts": "", "preset": "none", "output_path": str(place), **more}
+
+
 def scores(place, load, **more):
     """Rows of scores.csv of each detector."""
-    typed = {"model_id": "tiny", "num_inference_steps": 4, "quiet": True, "batch_size": 2}
-    typed |= {"nonmem_prompts": "", "preset": "none", "output_path": str(place), **more}
-    done = detect(plan_detection(**typed), load=load)
+    done = detect(plan_detection(**asked(place, **more)), load=load)
     return {name: read_csv(folder.path / "scores.csv") for name, folder in done.folders.items()}
 
 
@@ -124,6 +128,8 @@ def test_a_detection_gets_more_prompts(tmp_path, load):
     more = scores(tmp_path, load, end=4, n_samples_per_prompt=1)
     assert more == scores(tmp_path / "at_once", load, end=4, n_samples_per_prompt=1)
     assert len(part["noise_norm"]) == 4 and len(more["noise_norm"]) == 8
+    fewer = detect(plan_detection(**asked(tmp_path, end=1, n_samples_per_prompt=1)), load=load)
+    assert fewer.summary.endswith("(with 6 prompts beyond --end)")
     assert all(row in more["noise_norm"] for row in part["noise_norm"])
 
 
