@@ -187,5 +187,6 @@ def test_parts_of_stable_diffusion_are_known_in_pipelines_alone(path):
 
 
 def is_own(node: ast.Attribute) -> bool:
-    """Whether it is an object's own attribute: metrics have tokenizers too."""
-    return isinstance(node.value, ast.Name) and node.value.id == "self"
+    """Whether it is an object's own attribute, since metrics have tokenizers too, or a flag."""
+    owner = getattr(node.value, "attr", getattr(node.value, "id", ""))
+    return owner in ("self", "settings", "asked")

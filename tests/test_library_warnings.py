@@ -94,8 +94,8 @@ def test_warnings_of_python_are_told_whose_they_are(said):
 
 def test_the_file_that_is_read_is_named(said):
     with heard(), reading("gt/0/00.png"):
-        warn("Image size (99 pixels) exceeds the limit")
-    assert said() == ["PIL: Image size (99 pixels) exceeds the limit (gt/0/00.png)"]
+        warn("Palette images with Transparency expressed in bytes")
+    assert said() == ["PIL: Palette images with Transparency expressed in bytes (gt/0/00.png)"]
 
 
 def test_a_long_one_is_shortened(said):
