@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_is_listed_twice(listed, place):
     (plain / "img_0001_01.png").unlink()
     counts = listed(generate_images.main, generation(copied, "no_mitigation"))
     assert (plain / "img_0001_01.png").exists()
-    assert counts[plain] == 2 and max(counts.values()) == 2
+    assert counts[plain] == 2 and set(often(counts).values()) == {2}
 
 
 @pytest.mark.parametrize(
