@@ -87,8 +87,8 @@ def test_a_finished_run_is_listed_once(listed, place):
     assert counts[plain] == counts[plain / "latents"] == 1 and not often(counts)
 
 
-def test_a_run_that_goes_on_is_listed_twice(listed, place):
-    """For what is there, and for what killed processes left."""
+def test_a_run_that_goes_on_is_listed_thrice(listed, place):
+    """For what is there, for the room that it takes, and for what killed processes left."""
     copied = place / "copied"
     shutil.copytree(place / "runs", copied / "runs")
     shutil.copy(place / "prompts.csv", copied)
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_is_listed_twice(listed, place):
     (plain / "img_0001_01.png").unlink()
     counts = listed(generate_images.main, generation(copied, "no_mitigation"))
     assert (plain / "img_0001_01.png").exists()
-    assert counts[plain] == 2 and set(often(counts).values()) == {2}
+    assert counts[plain] == 3 and max(often(counts).values()) == 3
 
 
 @pytest.mark.parametrize(
