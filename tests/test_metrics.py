@@ -252,7 +252,7 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
         ]
         assert all(is_copy(result.value, THRESHOLD) == (name == "copies") for result in scores)
         assert {(result.run, result.method, result.variant) for result in scores} == {
-            (name, "some_method", CopyScore(masked=True).variant)
+            (name, name, CopyScore(masked=True).variant)
         }
         shown = {result.value for result in results if result.quantity == "subject_shown"}
         assert shown and shown <= {0.0, 1.0}

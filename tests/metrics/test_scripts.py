@@ -429,7 +429,7 @@ def test_a_folder_that_cannot_be_scored(run, tmp_path, capsys):
     run.image_path(Key(0, 0)).write_bytes(b"x")
     assert (
         sscd_clip(run) == 2
-        and "is no whole picture" in capsys.readouterr().err
+        and "img_0000_00.png is no PNG" in capsys.readouterr().err
         and not (run.path / "results.csv").exists()
     )
     assert run_script(COPIES, ["--gen_folder", str(tmp_path / "nowhere")]) == 2
