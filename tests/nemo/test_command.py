@@ -565,10 +565,9 @@ def test_wrong_arguments(tmp_path, capsys, no_model, tiny, argv, told):
 def test_a_foreign_file_is_not_overwritten(localize, no_model, tmp_path, capsys, content):
     (tmp_path / "neurons.json").write_text(content)
     assert localize(tmp_path / "neurons.json") == 2
-    assert (
-        "is no neuron file of localize_neurons.py. Give another --out, or --overwrite"
-        in capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert "is no neuron file of localize_neurons.py (" in told
+    assert ". Give another --out, or --overwrite" in told
     assert (tmp_path / "neurons.json").read_text() == content
 
 
