@@ -55,7 +55,7 @@ def local_means(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
 
 
 def data_range(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """From the least to the largest value, of the stack where that is more."""
+    """From the least to the largest value of a stack, the larger of both."""
     return torch.maximum(a.max() - a.min(), b.max() - b.min())
 
 
