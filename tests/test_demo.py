@@ -1,13 +1,16 @@
 """examples/demo.py: which captions it shows, what it says of them, and quick beside full."""
 
 import csv
+import re
 from collections import Counter
 
 import pytest
 
 from memorization_suite import tiny
 from memorization_suite.examples import demo
+from memorization_suite.metrics.copy_score import THRESHOLD
 from memorization_suite.metrics.embedded import read_captions
+from memorization_suite.metrics.intervals import is_copy
 
 shipped = pytest.mark.skipif(
     not tiny.MODELS["tiny"].is_dir(), reason="the weights of tiny are not in this checkout"
@@ -51,6 +54,19 @@ def test_what_is_said_of_the_captions():
     assert demo.told(captions, settings) == "all 64 test captions"
 
 
+def check_page(page: str, printed: str) -> None:
+    """It shows each image with its score, and says what it is."""
+    scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
+    assert len(scores) == 6
+    assert page.count("<figure") == 2 * (1 + 3)
+    copies = page.count('class="copy"')
+    assert copies == sum(is_copy(score, THRESHOLD) for score in scores)
+    assert page.count('class="free"') == 6 - copies
+    assert "not Stable Diffusion" in printed and "They are not Stable Diffusion's" in page
+    assert all(title in printed for title in demo.METHODS)
+    assert all(name in page for name in ("no_mitigation", "batch_wise", "per_sample"))
+
+
 @shipped
 def test_quick_and_full_share_a_folder(tmp_path, capsys, monkeypatch):
     """Each has its own runs, and goes on with them; the page is of the last."""
@@ -60,6 +76,8 @@ def test_quick_and_full_share_a_folder(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "\n2 of the 64 test captions; make demo FULL=1 makes all, 1 images each" in said.out
     page = (tmp_path / "report.html").read_text()
+    check_page(page, said.out)
+    assert (tmp_path / "picture.png").stat().st_size > 1000
     assert "2 of the 64 test captions; make demo FULL=1 makes all" in page
     assert said.err.splitlines()[-1].startswith("next: python -m webbrowser file://")
     runs = {path.parent for path in tmp_path.rglob("manifest.json")}

@@ -2,13 +2,11 @@
 out, the paper's methods help.
 """
 
-import re
 
 import pytest
 import torch
 
 from memorization_suite import tiny
-from memorization_suite.examples import demo
 from memorization_suite.experiments.evaluate_tiny import STARTS, first_escape, magnitudes
 from memorization_suite.experiments.tune_presets import choose, toml
 from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
@@ -99,24 +97,6 @@ def test_the_models_are_what_they_stand_for(model):
     }
     assert (pipe.scheduler.config.prediction_type, type(pipe.scheduler).__name__) == kinds[name]
     assert sum(file.stat().st_size for file in tiny.MODELS[name].rglob("*.safetensors")) < 12e6
-
-
-@shipped
-def test_demo_writes_a_page_that_says_what_it_is(tmp_path, capsys):
-    demo.main(["--prompts", "2", "--samples", "1", "--batch", "2", "--out", str(tmp_path)])
-    page, printed = (tmp_path / "report.html").read_text(), capsys.readouterr().out
-    scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
-    assert (
-        page.count("<figure") == 2 * (1 + 3)
-        and page.count('class="copy"') == sum(is_copy(score, THRESHOLD) for score in scores)
-        and len(scores) == 6
-    )
-    assert page.count('class="free"') == 6 - page.count('class="copy"')
-    assert "not Stable Diffusion" in printed and "They are not Stable Diffusion's" in page
-    assert all(title in printed for title in demo.METHODS) and all(
-        name in page for name in ("no_mitigation", "batch_wise", "per_sample")
-    )
-    assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
 def test_first_escape_is_for_good():

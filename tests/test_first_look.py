@@ -50,7 +50,7 @@ def test_numbers_and_a_picture(tmp_path, monkeypatch, capsys):
 
 
 @shipped
-def test_the_images_are_those_of_a_run(tmp_path, monkeypatch):
+def test_the_images_are_those_of_a_run(tmp_path, monkeypatch, few):
     """Up to rounding, pixel by pixel."""
     monkeypatch.chdir(tmp_path)
     drawn = []

@@ -105,8 +105,16 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(command, tmp_path, m
     assert again.returncode == 0 and again.stdout.count("(nothing to make)") == 3
 
 
+@pytest.fixture
+def interruptible():
+    """Children take SIGINT, which a shell switches off for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_their_driver(command, tmp_path, one, sent):
+def test_workers_end_with_their_driver(command, tmp_path, one, sent, interruptible):
     once = tmp_path / "once.txt"
     once.write_text("time.sleep(600)")
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
