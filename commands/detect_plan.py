@@ -141,7 +141,7 @@ class ScoreFolder(Store):
     files = ("masks", "overlays")
     tables = {"cost": prompt_of, "scores": prompt_of}
     numbers = {
-        "cost": ("unet_rows", "pass_unet_rows", "pass_seconds"),
+        "cost": ("images", "unet_rows", "pass_unet_rows", "pass_seconds"),
         "scores": ("sample_index", "score"),
     }
 

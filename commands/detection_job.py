@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
@@ -16,6 +17,7 @@ from memorization_suite.runs.lazy import np
 from memorization_suite.runs.marks import NOT_FINITE
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.store import publishing
+from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import counted, first_of
 from memorization_suite.runs.whole import There, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
 
 # Rows by prompt, as of `prompt_of`.
 Rows = dict[tuple[str, int], list[dict]]
-# Columns of cost.csv that add up over a prompt's images, as `pass_seconds` does. Of the rows in a
-# pass the least counts.
+# Columns of cost.csv that add up over a prompt's images, as `pass_seconds` does.
 COUNTS = ("unet_rows", "pass_unet_rows")
+# Columns with the rows in a pass that memory did not suffice for.
+PASSES = ("forward_rows", "grad_rows")
 
 
 def by_prompt(rows: list[dict]) -> Rows:
@@ -44,14 +47,27 @@ def by_prompt(rows: list[dict]) -> Rows:
 
 
 def added(before: dict, now: dict) -> dict:
-    """A prompt's row of cost.csv with what more images of it took."""
+    """A prompt's row of cost.csv with what more images of it took.
+
+    `images` is that of now. Of the rows in a pass, where both have them, the least counts.
+    """
     row = {**before, **now}
     for column in COUNTS:
         row[column] = int(before[column]) + int(now[column])
     row["pass_seconds"] = f"{float(before['pass_seconds']) + float(now['pass_seconds']):.4g}"
-    for kind in row.keys() & before.keys() & now.keys() - {"set", *COUNTS, "pass_seconds"}:
-        row[kind] = min(int(before[kind]), int(now[kind]))
+    for kind in PASSES:
+        least = [int(each[kind]) for each in (before, now) if each.get(kind)]
+        if least:
+            row[kind] = min(least)
     return row
+
+
+def images_of(cost: dict, there: int) -> int:
+    """How many of a prompt's images, from the first, a row of cost.csv counts.
+
+    there: images that have scores; a row of an earlier version, which does not say it, counts them.
+    """
+    return whole(cost, "images") if cost.get("images") else there
 
 
 class Job:
@@ -142,7 +158,8 @@ class Job:
         """
         settings = self.plan.settings
         rows = self.rows[detector.name]
-        there = len(rows["scores"].get((name, row), []))
+        numbers = {int(score["sample_index"]) for score in rows["scores"].get((name, row), [])}
+        there = next(k for k in itertools.count() if k not in numbers)
         if not self.there[detector.name].complete.isdisjoint({(name, row)}):
             return there
         if there >= settings.n_samples_per_prompt or (name, row) not in rows["cost"]:
@@ -184,7 +201,7 @@ class Job:
             keys = [(prompt, k) for prompt in prompts for k in samples]
             if settings.save_masks and result.masks is not None:
                 self.save_masks(folder, name, keys, result.masks, made.images)
-            cost = self.cost_rows(name, prompts, result.rows, predictor, seconds)
+            cost = self.cost_rows(name, prompts, samples, result.rows, predictor, seconds)
             scores = self.score_rows(name, keys, result)
             cost, scores = self.beside_others(detector, samples, cost, scores)
             rows = f"{prompts[0].row:06d}-{prompts[-1].row:06d}"
@@ -208,21 +225,23 @@ class Job:
     ) -> tuple[list[dict], list[dict]]:
         """The rows of a batch with those of its prompts' other images: the cost of all, the scores.
 
-        samples: numbers of the images that were made now, some of them perhaps again.
+        samples: numbers of the images that were made now, some of them perhaps again. A cost that
+        counts them already, because the process ended before their scores were kept, stays.
         """
         rows = self.rows[detector.name]
         costs = []
-        kept = []
+        every = list(scores)
         for row in cost:
             there = rows["scores"].get(prompt_of(row), [])
-            others = [score for score in there if int(score["sample_index"]) not in samples]
             before = rows["cost"].get(prompt_of(row))
-            if others and before:
-                is_new = len(others) == len(there)
-                row = added(before[0], row) if is_new else before[0]
-                kept += others
+            so_far = images_of(before[0], len(there)) if before else 0
+            if so_far >= samples.stop:
+                row = before[0]
+            elif so_far:
+                row = added(before[0], row)
             costs.append(row)
-        every = [*kept, *scores]
+            if before:
+                every += [score for score in there if int(score["sample_index"]) not in samples]
         return costs, sorted(every, key=lambda row: (prompt_of(row), int(row["sample_index"])))
 
     def score_rows(
@@ -244,12 +263,14 @@ class Job:
         self,
         name: str,
         prompts: list[Prompt],
+        samples: range,
         alone: torch.Tensor,
         predictor: NoisePredictor,
         seconds: float,
     ) -> list[dict]:
         """Rows of cost.csv for a batch.
 
+        samples: numbers of its prompts' images; `images` is how many have been made with them.
         alone: NFE of each image (n,), of the detector by itself. predictor: of the trajectory of
         all. seconds: of a prompt. A prompt whose images memory did not suffice for has the least
         rows in a pass of them.
@@ -260,6 +281,7 @@ class Job:
             {
                 "set": name,
                 "prompt_index": prompt.row,
+                "images": samples.stop,
                 "unet_rows": own[i],
                 "pass_unet_rows": shared[i],
                 "pass_seconds": f"{seconds:.4g}",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from memorization_suite import tiny
 from memorization_suite.commands.detect import detect
-from memorization_suite.commands.detect_plan import plan_detection
+from memorization_suite.commands.detect_plan import ScoreFolder, plan_detection
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.pipelines.loading import load_pipeline
@@ -181,6 +181,43 @@ def test_prompts_and_images_grow_in_turns(tmp_path, load):
     ]
     costs = read_csv(tmp_path / "noise_norm" / "cost.csv")
     assert {row["unet_rows"] for row in costs} == {"6"} and len(costs) == 8
+
+
+@pytest.mark.parametrize("last", ["cost", "scores"])
+def test_a_kill_while_a_detection_grows_counts_no_image_twice(tmp_path, load, monkeypatch, last):
+    """last: the table whose part is the last that is written; the costs lie before the scores."""
+    typed = {"detector": "noise_norm", "end": 1}
+    scores(tmp_path, load, n_samples_per_prompt=1, **typed)
+    add_part = ScoreFolder.add_part
+
+    def dying(folder, name, rows):
+        add_part(folder, name, rows)
+        if name.startswith(last):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScoreFolder, "add_part", dying)
+    with pytest.raises(KeyboardInterrupt):
+        scores(tmp_path, load, n_samples_per_prompt=3, **typed)
+    monkeypatch.setattr(ScoreFolder, "add_part", add_part)
+    table = scores(tmp_path, load, n_samples_per_prompt=4, **typed)["noise_norm"]
+    assert [row["sample_index"] for row in table] == ["0", "1", "2", "3"] * 2
+    costs = read_csv(tmp_path / "noise_norm" / "cost.csv")
+    assert [(row["images"], row["unet_rows"], row["pass_unet_rows"]) for row in costs] == [
+        ("4", "8", "8")
+    ] * 2
+
+
+def test_a_row_that_is_lost_between_others_is_made_again(tmp_path, load):
+    """Of a detection that grew; the cost stays."""
+    typed = {"detector": "noise_norm", "end": 1}
+    scores(tmp_path, load, n_samples_per_prompt=2, **typed)
+    before = scores(tmp_path, load, n_samples_per_prompt=4, **typed)
+    tables = {name: tmp_path / "noise_norm" / f"{name}.csv" for name in ("scores", "cost")}
+    lines = tables["scores"].read_text().splitlines(keepends=True)
+    tables["scores"].write_text("".join([*lines[:2], *lines[3:]]))
+    costs = tables["cost"].read_text()
+    assert scores(tmp_path, load, n_samples_per_prompt=4, **typed) == before
+    assert tables["cost"].read_text() == costs
 
 
 def test_scores_among_a_prompts_images_are_not_mixed(tmp_path, load):
