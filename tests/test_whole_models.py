@@ -271,6 +271,24 @@ def test_a_tokenizer_of_another_model(tmp_path, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("lost", ["", "embeddings.token_embedding.weight"])
+def test_a_text_encoder_of_zeros(model, lost):
+    """All of it, or the vectors of its entries alone: every caption would be the empty one."""
+
+    def zeros(state):
+        return {
+            name: torch.zeros_like(tensor) if lost in name else tensor
+            for name, tensor in state.items()
+        }
+
+    changed(model, "text_encoder", zeros)
+    told = refusal(model)
+    assert "its text encoder gives every caption the same embedding" in told
+    assert "\n" not in told
+    with pytest.raises(Incomplete, match="the same embedding"):
+        MemorizationPipeline.from_pretrained(model)
+
+
 @pytest.mark.parametrize("rows", [1167, 1184])
 def test_a_text_encoder_that_grew_with_its_tokenizer_stays_good(model, rows, capsys):
     """As textual inversion leaves it, and with rows for whole blocks."""

@@ -1,10 +1,11 @@
-"""Whether a tokenizer tells captions apart and belongs to its text encoder."""
+"""Whether a tokenizer and a text encoder tell captions apart and belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from memorization_suite.runs.lazy import no_grad, torch
 from memorization_suite.runs.notices import say
 from memorization_suite.runs.weights import Incomplete
 
@@ -20,6 +21,8 @@ LAST = 20
 # The least share that must give other tokens than the rest: a tokenizer may know small letters
 # alone, or hold parts of characters.
 DIFFERENT = 0.1
+# How many entries a text encoder is asked for.
+ASKED = 8
 # How many words of a vocabulary are enough to judge it by.
 ENOUGH = 50
 # The least share of them that must come back as they are; of CLIP's own vocabulary all do.
@@ -45,6 +48,11 @@ def fit_tokenizer(pipe: MemorizationPipeline) -> None:
     fault = fault_of_size(tokenizer, rows) or fault_of_tokens(tokenizer)
     if fault:
         raise Incomplete(f"its tokenizer {fault}")
+    if gives_one_embedding(tokenizer, encoder):
+        raise Incomplete(
+            "its text encoder gives every caption the same embedding, as weights do that are all "
+            "zero: get its files again"
+        )
     doubt = doubt_of(tokenizer, encoder.config, rows)
     if doubt:
         say(f"its tokenizer {doubt}: are they of one model?")
@@ -79,8 +87,7 @@ def fault_of_size(tokenizer: Any, rows: int) -> str:
 
 def fault_of_tokens(tokenizer: Any) -> str:
     """Why captions are not what the text encoder would read; empty if they are."""
-    special = set(tokenizer.all_special_ids)
-    own = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+    own = own_entries(tokenizer)
     if len(own) < 2:
         return f"has no vocabulary: {len(tokenizer)} entries, none of them a word"
     # Entries that are a part of a character read alike.
@@ -96,6 +103,24 @@ def fault_of_tokens(tokenizer: Any) -> str:
     if len(different) < max(2, DIFFERENT * len(tried)):
         return f"does not tell captions apart: {len(tried)} texts give {len(different)} different"
     return fault_of_words(tokenizer)
+
+
+def own_entries(tokenizer: Any) -> list[int]:
+    """The entries of its vocabulary, without those around a caption."""
+    special = set(tokenizer.all_special_ids)
+    return [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+
+
+@no_grad
+def gives_one_embedding(tokenizer: Any, encoder: Any) -> bool:
+    """Whether a text encoder answers alike to all entries of a vocabulary, each alone."""
+    entries = spread(own_entries(tokenizer), ASKED)
+    ids = torch.tensor(entries, device=encoder.device)[:, None]
+    try:
+        first, *others = encoder(ids)[0].float()
+    except Exception:  # whatever a layer raises: captions are encoded later, and it is told then
+        return False
+    return all(torch.allclose(first, other, rtol=1e-3, atol=1e-6) for other in others)
 
 
 def fault_of_ends(tokenizer: Any) -> str:
