@@ -54,6 +54,7 @@ class ControlSettings(Settings):
     statistics: Path | None = unkeyed(
         None, "file of the subcommand statistics, for --random", metavar="FILE"
     )
+    overwrite: bool = unkeyed(False, "replace a file of other neurons")
     quiet: bool = unkeyed(False, QUIET)
 
 
@@ -89,9 +90,29 @@ def control(**typed: Any) -> str:
         "settings": {"neurons_sha256": content_hash(settings.neurons), **made_with},
         "prompts": dict.fromkeys(captions, chosen),
     }
+    if not settings.overwrite:
+        check_same(settings.out, whole)
     write_json(settings.out, whole)
     count = sum(map(len, chosen.values()))
     return f"{settings.out}: {counted(len(captions), 'prompt')}, the same {count} neurons for each"
+
+
+def check_same(path: Path, whole: Mapping[str, Any]) -> None:
+    """Raises ValueError for a file with other contents than these, which are about to be written.
+
+    A search takes hours, and its file is not made again in passing.
+    """
+    if not path.exists():
+        return
+    try:
+        there = json_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        there = {}
+    if there == whole:
+        return
+    is_search = isinstance(there, dict) and "figures" in there
+    held = "the neurons of a search" if is_search else "something else"
+    raise ValueError(f"{path} holds {held}. Give another --out, or --overwrite to replace it.")
 
 
 def check_needs(settings: ControlSettings, typed: Mapping[str, Any]) -> None:

@@ -68,6 +68,17 @@ def said_by(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def unreadable(error: BaseException) -> str:
+    """What is wrong with a file, from the error of reading it; the file is named beside it."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return said_by(error)
+
+
 def fault_text(error: OSError) -> str:
     """What an error of the system says, in one line; of a full disk what to do."""
     if error.errno not in FULL:

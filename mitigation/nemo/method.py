@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memorization_suite.mitigation.base import Mitigation, flag, register
+from memorization_suite.runs.files import kind_of_place
 from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
+from memorization_suite.runs.text import unreadable
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.denoiser import Denoiser
 
@@ -84,13 +86,18 @@ def read_neurons(path: Path) -> dict[str, Neurons]:
     The file: {"model": ..., "settings": ..., "prompts": {caption: {layer: [channels]}}}.
     """
     try:
-        prompts = json_of(path.read_text(encoding="utf-8"))["prompts"]
+        whole = json_of(path.read_text(encoding="utf-8"))
+        if not isinstance(whole, dict) or not isinstance(whole["prompts"], dict):
+            raise ValueError("it lists no prompts by their captions")
+        prompts = whole["prompts"]
         for layers in prompts.values():
-            if not all(map(are_channels, layers.values())):
-                raise ValueError("neurons are whole numbers of at least 0")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if not isinstance(layers, dict) or not all(map(are_channels, layers.values())):
+                raise ValueError("neurons are whole numbers of at least 0, listed by layer")
+    except (OSError, ValueError, KeyError) as error:
+        fault = kind_of_place(path) or unreadable(error)
         raise ValueError(
-            f"{path} is no neuron file of localize_neurons.py ({type(error).__name__}: {error})"
+            f"{path} is no neuron file of localize_neurons.py ({fault}): "
+            "python mitigation/nemo/localize_neurons.py localize makes such a file"
         ) from error
     return prompts
 

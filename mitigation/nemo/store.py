@@ -19,9 +19,15 @@ from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.store import Row, Store
 from memorization_suite.runs.tables import whole
-from memorization_suite.runs.text import said_by
+from memorization_suite.runs.text import unreadable
 
-SCHEMA = 2  # 1: thresholds of another similarity
+SCHEMA = 2  # of statistics
+# Those of files that were made before, with thresholds of another similarity.
+FORMER = (1,)
+MAKE_STATISTICS = (
+    "Make one: python mitigation/nemo/localize_neurons.py statistics --model_id MODEL "
+    "--prompts ORDINARY --out FILE"
+)
 # Identity of a search, and caption -> what it found.
 Stored = tuple[dict, dict[str, PromptSearch]]
 
@@ -46,18 +52,48 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
     tensors: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     try:
         with safe_open(path, "pt") as file:
-            settings = json_of(file.metadata()["settings"])
+            settings = settings_in(file.metadata() or {})
+            check_schema(path, settings)
             for name in list(file.keys()):
                 kind, _, layer = name.partition(".")
                 tensors[kind][layer] = file.get_tensor(name)
-        if settings.pop("schema") != SCHEMA:
-            raise ValueError(f"not of schema {SCHEMA}: make it anew")
         threshold = float(settings.pop("threshold"))
+    except OtherVersion:
+        raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        fault = kind_of_place(path) or unreadable(error)
         raise ValueError(
-            f"{path} is no statistics file of localize_neurons.py ({type(error).__name__}: {error})"
+            f"{path} is no statistics file of localize_neurons.py ({fault}). {MAKE_STATISTICS}"
         ) from error
     return Statistics(tensors["mean"], tensors["std"], threshold), settings
+
+
+class OtherVersion(ValueError):
+    """A whole file that another version made; the message is for people."""
+
+
+def settings_in(metadata: dict[str, str]) -> dict:
+    """What a file of statistics was made with. Raises ValueError, KeyError."""
+    settings = json_of(metadata["settings"])
+    if not isinstance(settings, dict):
+        raise ValueError("its settings are no table")
+    return settings
+
+
+def check_schema(path: Path, settings: dict) -> None:
+    """Takes the schema out of the settings. Raises OtherVersion, KeyError."""
+    schema = settings.pop("schema")
+    if schema == SCHEMA:
+        return
+    if schema in FORMER:
+        raise OtherVersion(
+            f"{path} was made by an older version, whose threshold is of another similarity. "
+            f"{MAKE_STATISTICS}"
+        )
+    raise OtherVersion(
+        f"{path} was made by another version (schema {schema}; this one reads {SCHEMA}). "
+        f"{MAKE_STATISTICS}"
+    )
 
 
 # --- neurons ---
@@ -155,7 +191,7 @@ class NeuronFile:
             identity, searches = reader()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             fault = kind_of_place(path) if path == self.path else ""
-            fault = fault or said_by(error)
+            fault = fault or unreadable(error)
             raise ValueError(
                 f"{path} is no neuron file of localize_neurons.py ({fault}). Give another --out, "
                 "or --overwrite."

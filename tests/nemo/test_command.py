@@ -276,9 +276,9 @@ def test_statistics_of_another_kind_are_refused(localize, folder, no_model, tmp_
     for flags, told in (
         (("--statistics", "other.safetensors"), "is of another model: another there"),
         (("--t_index", "1"), "--t_index 0: use that"),
-        (("--statistics", "plain.safetensors"), "is no statistics file"),
+        (("--statistics", "plain.safetensors"), "localize_neurons.py (it has no 'settings'). Make"),
         (("--statistics", "text.safetensors"), "is no statistics"),
-        (("--statistics", "missing.safetensors"), "is no statistics file"),
+        (("--statistics", "missing.safetensors"), "localize_neurons.py (there is no such file)."),
     ):
         flags = [str(tmp_path / flag) if flag.endswith(".safetensors") else flag for flag in flags]
         assert localize(tmp_path / "neurons.json", *flags) == 2
@@ -314,7 +314,9 @@ def test_thresholds_of_the_former_similarity_are_refused(localize, folder, tmp_p
     save_file(tensors, tmp_path / "former.safetensors", former)
     flags = ("--statistics", str(tmp_path / "former.safetensors"))
     assert localize(tmp_path / "neurons.json", *flags) == 2
-    assert "not of schema 2: make it anew" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "former.safetensors was made by an older version" in error and error.count("\n") == 1
+    assert "Make one: python mitigation/nemo/localize_neurons.py statistics" in error
 
 
 def test_one_set_for_all_prompts(whole, folder, tmp_path, capsys):
@@ -341,6 +343,23 @@ def test_one_set_for_all_prompts(whole, folder, tmp_path, capsys):
     assert {name: len(part) for name, part in drawn[SECOND].items()} == {
         name: len(part) for name, part in top[ORDINARY[0]].items()
     }
+
+
+def test_a_control_replaces_no_other_file(whole, tmp_path, capsys):
+    """--overwrite does; the same control again is no other file."""
+    (tmp_path / "neurons.json").write_text(whole)
+    out = tmp_path / "search.json"
+    out.write_text(whole)
+    typed = ("--neurons", tmp_path / "neurons.json", "--out", out)
+    assert control(*typed) == 2
+    error = capsys.readouterr().err
+    assert f"{out} holds the neurons of a search. Give another --out, or --overwrite" in error
+    assert error.count("\n") == 1 and out.read_text() == whole
+    assert control(*typed, "--overwrite") == 0
+    made = out.read_text()
+    assert control(*typed) == 0 and out.read_text() == made != whole
+    assert control(*typed, "--k", "1") == 2
+    assert f"{out} holds something else" in capsys.readouterr().err
 
 
 def test_statistics_without_a_threshold(folder, localize, monkeypatch, tmp_path, capsys):
