@@ -29,6 +29,9 @@ CAPTION_COLUMNS = (
     "sentence",
     "description",
 )
+# What stands between the fields of a table with one column: a separator that no text has.
+NOTHING = "\x1f"
+OPEN_QUOTE = "a caption that begins with a quote must end with one, and have those inside it twice"
 # Columns of other captions.
 ALTERNATIVE = re.compile(r"caption[0-9]{1,4}")
 
@@ -155,7 +158,7 @@ def no_column(where: object, names: Collection[str], asked: str, what: str = "co
 
 
 def read_csv(path: Path, column: str) -> list[Prompt]:
-    """Rows of a table with `;`, `,` or tabs between the fields."""
+    """Rows of a table with `;`, `,` or tabs between the fields; of one column, its lines."""
     text = read_text(path, "prompt file")
     delimiter, columns = layout_of(path, text, column)
     prompts: list[Prompt] = []
@@ -176,7 +179,8 @@ def read_csv(path: Path, column: str) -> list[Prompt]:
                 check_index(where, row.get(columns.index) or "")
             prompts.append(columns.prompt(where, len(prompts), row))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {begins}: {error}") from error
+        fault = OPEN_QUOTE if delimiter == NOTHING else error
+        raise ValueError(f"{path}, line {begins}: {fault}") from error
     return prompts
 
 
@@ -188,6 +192,8 @@ def layout_of(path: Path, text: str, column: str) -> tuple[str, Columns]:
     if path.suffix.lower() == ".tsv":
         order = dict.fromkeys(("\t", *order))
     headers = {delimiter: names_in(text, delimiter) for delimiter in order}
+    if path.suffix.lower() == ".csv" and all(len(names) == 1 for names in headers.values()):
+        headers = {NOTHING: headers[common]}
     for delimiter, names in headers.items():
         columns = columns_of(names, column)
         if columns is not None:

@@ -73,6 +73,17 @@ def test_words_that_look_like_values_stay_text(tmp_path, caption, name, text):
     assert captions(tmp_path, name, text.format(caption)) == [caption]
 
 
+@pytest.mark.parametrize("row", ["a; b", "a, b", "a\tb", "a; b, c\td", ' said "so"; twice', ";"])
+def test_a_csv_file_of_one_column_is_read_by_its_lines(tmp_path, row):
+    text = f'Caption\n{row}\n"two ""quoted""\nlines; one caption"\nlast\n'
+    assert captions(tmp_path, "a.csv", text) == [row, 'two "quoted"\nlines; one caption', "last"]
+
+
+def test_a_quote_that_is_open_in_a_file_of_one_column(tmp_path):
+    with pytest.raises(ValueError, match="a.csv, line 2: a caption that begins with a quote must"):
+        captions(tmp_path, "a.csv", 'Caption\n"Night" by somebody\n')
+
+
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
