@@ -22,7 +22,9 @@ from memorization_suite.commands.room import bytes_in, bytes_of_scores, check_ro
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.store import beginning
 from memorization_suite.runs.text import counted
+from memorization_suite.sampling.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,20 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
     """
     for name, reason in plan.left_out.items():
         print(f"left out of all: {name} {reason}", file=sys.stderr)
-    settings = plan.settings
     folders = {detector.name: plan.folder(detector) for detector in plan.detectors}
+    with beginning(folders.values()):
+        model = begin(plan, folders, load)
+    job = Job(plan, folders, model)
+    with at_work():
+        job.go()
+    return Detections(plan, folders)
+
+
+def begin(
+    plan: DetectionPlan, folders: Mapping[str, ScoreFolder], load: Callable | None
+) -> Denoiser:
+    """The model, then the folders, which are changed last. Raises ValueError."""
+    settings = plan.settings
     for detector in plan.detectors:
         folders[detector.name].prepare(plan.identity(detector), overwrite=settings.overwrite)
     check_before(plan, folders)
@@ -125,7 +139,4 @@ def detect(plan: DetectionPlan, *, load: Callable | None = None) -> Detections:
         )
     for folder in folders.values():  # another piece may have begun first
         model.limits = limits_of((folder.manifest() or {})["memory"])
-    job = Job(plan, folders, model)
-    with at_work():
-        job.go()
-    return Detections(plan, folders)
+    return model

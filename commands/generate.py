@@ -27,6 +27,7 @@ from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.marks import Marks, number_of
 from memorization_suite.runs.processes import of_main, processes
 from memorization_suite.runs.run_folder import Key, RunFolder
+from memorization_suite.runs.store import beginning
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import say_changed, say_damaged
 from memorization_suite.sampling.denoiser import Denoiser
@@ -100,18 +101,13 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     """
     state = processes(cpu=planned.settings.device == "cpu")
     run = Run(planned, RunFolder(planned.folder), is_main=state.is_main_process)
-    if run.is_main:
-        run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
-        describe(planned)
-    missing = of_main(state, missing_of(run) if run.is_main else None)
-    if not missing:
+    with beginning([run.folder]):
+        job = job_of(run, state, load)
+    if job is None:
         if run.is_main:
             write_json(run.path / "config.json", planned.config)  # files may have moved
             run.closed = run.folder.is_finished() or close(planned, run.folder)
     else:
-        if run.is_main:
-            check_room_of_images(planned, missing)
-        job = begin(run, state, load, missing)
         with at_work():
             job.go()
         run.made = job.made
@@ -125,6 +121,20 @@ def generate(planned: Plan, *, load: Callable | None = None) -> Run:
     if state.num_processes > 1:
         state.destroy_process_group()
     return run
+
+
+def job_of(run: Run, state, load: Callable | None) -> Job | None:
+    """What the run lacks, with its model; None where it is whole. Raises ValueError."""
+    planned = run.plan
+    if run.is_main:
+        run.folder.prepare(planned.identity, overwrite=planned.settings.overwrite)
+        describe(planned)
+    missing = of_main(state, missing_of(run) if run.is_main else None)
+    if not missing:
+        return None
+    if run.is_main:
+        check_room_of_images(planned, missing)
+    return begin(run, state, load, missing)
 
 
 def missing_of(run: Run) -> set[Key]:

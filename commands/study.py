@@ -43,7 +43,7 @@ from memorization_suite.runs.settings import (
     plain_values,
     unkeyed,
 )
-from memorization_suite.runs.store import Store, publishing
+from memorization_suite.runs.store import Store, beginning, publishing
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import ends_fault, faults_of, say_damaged
 from memorization_suite.sampling.batch import Batch
@@ -135,6 +135,17 @@ class Study(Store):
             **({"rng": settings.rng} if settings.rng != "per_image" else {}),
             "prompts": Content(captions_hash(self.prompts), settings.prompts, flag="prompts"),
         }
+        with beginning([self]):
+            self.begin(identity, load)
+        # What an earlier run left in parts must not be overwritten by other rows of these prompts.
+        self.publish()
+        with at_work():
+            self.make_all()
+        return self
+
+    def begin(self, identity: dict, load: Callable | None) -> None:
+        """The model, then the folder, which is changed last. Raises ValueError."""
+        settings = self.settings
         self.prepare(identity, overwrite=settings.overwrite)
         if not settings.overwrite:
             self.check_tables()
@@ -146,11 +157,6 @@ class Study(Store):
         config = {"command": self.command, **plain_values(settings)}
         cut = cut_of_sets(self.model, {"prompts": self.wanted})
         self.start(identity, overwrite=settings.overwrite, config=config, memory=memory, **cut)
-        # What an earlier run left in parts must not be overwritten by other rows of these prompts.
-        self.publish()
-        with at_work():
-            self.make_all()
-        return self
 
     def make_all(self) -> None:
         """Makes what is missing. The tables are written also when it is interrupted."""

@@ -58,6 +58,8 @@ class Store:
         self.path = path
         # When the run began that this process adds to, as its manifest says; empty: to none yet.
         self.begun = ""
+        # Folders that `prepare` made, the innermost first.
+        self.new_folders: list[Path] = []
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -73,8 +75,10 @@ class Store:
         identity: everything that decides the results. Raises ValueError when the folder cannot be
         used, or holds another run or other files.
         """
+        lacking = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.new_folders = lacking
         except OSError as error:
             raise ValueError(
                 f"cannot write to the run folder {self.path}: {error.strerror}. "
@@ -88,6 +92,14 @@ class Store:
             self.check_identity(manifest, identity)
             if renewed(manifest["identity"], identity)[1]:
                 self.renew(identity)
+
+    def remove_if_empty(self) -> None:
+        """Removes the folders that `prepare` made and that nothing was written into."""
+        for folder in self.new_folders:
+            try:
+                folder.rmdir()
+            except OSError:  # it is not empty, or it is gone
+                return
 
     def changing(self, *, closing: bool = False) -> AbstractContextManager[Claim]:
         """A block in which no other process changes the manifest or the tables. closing: see
@@ -111,6 +123,7 @@ class Store:
         people. facts: for the manifest beside the identity. once: the same, but what is noted there
         stays.
         """
+        self.path.mkdir(parents=True, exist_ok=True)  # another that was refused may have removed it
         remove_leftovers(self.path, [".parts", *(name for name in self.files if "*" not in name)])
         with self.changing() as claim:
             clock_of(self.path)  # a client of NFS looks at the folder again
@@ -412,6 +425,19 @@ class Store:
                 "away; what it lacks is made again"
             ) from fault
         return found
+
+
+@contextmanager
+def beginning(stores: Collection[Store]) -> Iterator[None]:
+    """A block that prepares stores and starts them. One that is left by an error before that leaves
+    no empty folder behind.
+    """
+    try:
+        yield
+    except BaseException:
+        for store in stores:
+            store.remove_if_empty()
+        raise
 
 
 @contextmanager

@@ -7,9 +7,13 @@ from collections import namedtuple
 import pytest
 
 from memorization_suite.commands import fetch, room
+from memorization_suite.commands.detect import detect
+from memorization_suite.commands.detect_plan import plan_detection
+from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import plan
 from memorization_suite.commands.room import check_room
 from memorization_suite.commands.settings import check_out
+from memorization_suite.commands.spectrum import spectrum
 from memorization_suite.commands.sweeps.sweep import plan_sweep, sweep
 from memorization_suite.download.assets import read_assets
 from memorization_suite.runs.cli import command
@@ -166,6 +170,37 @@ def test_a_sweep_that_has_no_room_writes_nothing(tmp_path, little_room):
     with pytest.raises(ValueError, match="no room on the disk of .* 10 images take"):
         sweep(plan_sweep(file, tmp_path / "out"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_room_leaves_no_empty_folder(tmp_path, little_room):
+    """Of a run or a detection; folders that were there stay, and so does what lies in them."""
+    out = tmp_path / "out"
+    little_room(100)
+    with pytest.raises(ValueError, match="no room on the disk"):
+        generate(planned(out, end=1))
+    with pytest.raises(ValueError, match="no room on the disk"):
+        detect(plan_detection(model_id="tiny", device="cpu", output_path=str(out), end=1))
+    assert not out.exists()
+    made = planned(out, end=1)
+    (out / "no_mitigation").mkdir(parents=True)
+    (out / "note.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no room on the disk"):
+        generate(made)
+    assert {path.name for path in out.rglob("*")} == {"no_mitigation", "note.txt"}
+
+
+@pytest.mark.parametrize("start", ["a run", "a study"])
+def test_a_model_that_is_refused_leaves_no_empty_folder(tmp_path, start):
+    def load(*args, **more):
+        raise ValueError("no such model")
+
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="no such model"):
+        if start == "a run":
+            generate(planned(out, end=1), load=load)
+        else:
+            spectrum(model_id="tiny", device="cpu", output_path=str(out), end=1, load=load)
+    assert not out.exists()
 
 
 def test_downloads_are_added_up_before_the_first(tmp_path, little_room, capsys):
