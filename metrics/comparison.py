@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from memorization_suite.metrics.manifests import told_by
 from memorization_suite.metrics.runs import made_otherwise, unlike
-from memorization_suite.runs import RunFolder
 from memorization_suite.runs.foreign import (
     UNMITIGATED,
     above,
@@ -36,7 +35,7 @@ def is_unmitigated(run: Path) -> bool:
 
     Raises ValueError for a broken manifest, as all functions here.
     """
-    method = identity_of(run).get("method")
+    method = told_by(run).identity.get("method")
     return method == UNMITIGATED if method else is_called_unmitigated(run.resolve())
 
 
@@ -85,24 +84,23 @@ def differences_of(run: Path, reference: Path) -> list[str]:
 
 def settings_apart(run: Path, reference: Path) -> list[str]:
     """The same of what changes images."""
-    ours, theirs = map(identity_of, (run, reference))
+    ours, theirs = (told_by(folder).identity for folder in (run, reference))
     return [*otherwise_of(run, reference), *unsure_of(run, reference), *apart(ours, theirs, SAID)]
 
 
 def images_apart(run: Path, reference: Path) -> list[str]:
     """The same of which images there are."""
-    ours, theirs = ((RunFolder(one).manifest() or {}).get("asked", {}) for one in (run, reference))
+    ours, theirs = (told_by(folder).asked for folder in (run, reference))
     return apart(ours, theirs, RANGE)
 
 
 def otherwise_of(run: Path, reference: Path) -> list[str]:
     """The same of model and sampler."""
-    configs = [RunFolder(folder).config() for folder in (run, reference)]
-    identities = [identity_of(folder) for folder in (run, reference)]
+    both = [told_by(folder) for folder in (run, reference)]
     texts = []
     for name in made_otherwise(run, reference):
-        typed = [config.get(name) for config in configs]
-        stored = [identity[name] for identity in identities]
+        typed = [told.config.get(name) for told in both]
+        stored = [told.identity[name] for told in both]
         values = typed if typed[0] != typed[1] else stored
         texts.append(f"{name} {values[0]} and {values[1]}")
     return texts
@@ -112,8 +110,9 @@ def unsure_of(run: Path, reference: Path) -> list[str]:
     """The same of models that were typed otherwise, and whose identities do not tell whether they
     are one: a hash, and what was written without one.
     """
-    ours, theirs = (RunFolder(folder).config() for folder in (run, reference))
-    stored = [identity_of(folder) for folder in (run, reference)]
+    both = [told_by(folder) for folder in (run, reference)]
+    ours, theirs = (told.config for told in both)
+    stored = [told.identity for told in both]
     otherwise = made_otherwise(run, reference)
     names = {}
     for name in MODELS:
@@ -131,11 +130,6 @@ def apart(ours: Mapping, theirs: Mapping, names: Mapping[str, str]) -> list[str]
         for name in both
         if ours[name] != theirs[name]
     ]
-
-
-def identity_of(run: Path) -> dict[str, Any]:
-    """Everything that decides its images; nothing of images of another program."""
-    return (RunFolder(run).manifest() or {}).get("identity", {})
 
 
 # --- choosing

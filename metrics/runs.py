@@ -11,6 +11,7 @@ from typing import Any
 from memorization_suite import tiny
 from memorization_suite.download.assets import path_of
 from memorization_suite.metrics.listing import composed, masks_of
+from memorization_suite.metrics.manifests import told_by
 from memorization_suite.metrics.pictures import Picture
 from memorization_suite.metrics.references import References
 from memorization_suite.prompts.files import Prompt, read_prompts
@@ -268,15 +269,15 @@ def unlike(first: Path, second: Path) -> str:
 
     They cannot with another seed, prompt file, size or way of drawing noise.
     """
-    stores = [RunFolder(folder) for folder in (first, second)]
-    a, b = ((store.manifest() or {}).get("identity", {}) for store in stores)
+    runs = [told_by(folder) for folder in (first, second)]
+    a, b = (run.identity for run in runs)
     names = ["seed", "rng", "prompts_sha256", "image_length"]
     if a.get("rng") == "official":
         names += OF_ONE_STREAM
     differing = []
     for name in names:
         if name in a and name in b and a[name] != b[name]:
-            typed = [store.config().get("prompts") for store in stores]
+            typed = [run.config.get("prompts") for run in runs]
             if name == "prompts_sha256" and typed[0] != typed[1]:
                 differing.append(f"prompts {typed[0]} and {typed[1]}")
             else:
@@ -291,7 +292,7 @@ def made_otherwise(first: Path, second: Path) -> dict[str, Any]:
 
     What only one of them tells is not compared, nor a hash with what was written without one.
     """
-    a, b = ((RunFolder(folder).manifest() or {}).get("identity", {}) for folder in (first, second))
+    a, b = (told_by(folder).identity for folder in (first, second))
     both = [name for name in OF_MODEL if name in a and name in b]
     return {name: b[name] for name in both if not may_be_same(a[name], b[name])}
 

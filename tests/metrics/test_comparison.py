@@ -1,14 +1,16 @@
 """Which runs are compared with which: the reference is named, and what else differs is said."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands import summarize, tradeoff
 from memorization_suite.make_report import main as make_report
-from memorization_suite.metrics.comparison import references_of, titles_of
+from memorization_suite.metrics.comparison import is_unmitigated, references_of, titles_of
 from memorization_suite.metrics.tradeoff import series_of as tradeoff_lines
+from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.table import Result, add_results
 from tests.metrics.conftest import make_run
@@ -264,3 +266,27 @@ def test_settings_that_were_typed_otherwise_are_one_line(make):
 def test_zero_is_not_the_default(make):
     runs = [make("sail", above=str(seed), typed={"seed": seed}) for seed in (None, 0)]
     assert list(tradeoff_lines(runs).values()) == ["sail, seed default", "sail, seed 0"]
+
+
+def test_the_files_of_each_run_are_read_once(make, monkeypatch):
+    """Of many pairs; a file that is written anew is read anew."""
+    runs = [make("no_mitigation", above=name, scheduler=name) for name in ("ddim", "euler")]
+    runs += [make(f"method_{k}", scheduler="euler") for k in range(4)]
+    reads = Counter()
+    for kind in ("manifest", "config"):
+        monkeypatch.setattr(RunFolder, kind, counting(reads, kind, getattr(RunFolder, kind)))
+    chosen = references_of(runs)
+    assert {chosen[run] for run in runs[2:]} == {runs[1]}
+    assert all(reads[run, "manifest"] == 1 for run in runs) and set(reads.values()) == {1}
+    manifest = json.loads((runs[2] / "manifest.json").read_text())
+    manifest["identity"]["method"] = "no_mitigation"
+    write_json(runs[2] / "manifest.json", manifest)
+    assert is_unmitigated(runs[2])
+
+
+def counting(reads, kind, read):
+    def counted(store):
+        reads[store.path, kind] += 1
+        return read(store)
+
+    return counted
