@@ -190,6 +190,7 @@ def begin(run: Run, state, load: Callable | None, missing: set[Key]) -> Job:
             overwrite=settings.overwrite,
             config=plan.config,
             asked=asdict(plan.asked),
+            scheduler=scheduler_of(model, settings.scheduler),
             **memory_facts(settings, memory),
         )
         say_captions(plan, model)
@@ -200,6 +201,11 @@ def begin(run: Run, state, load: Callable | None, missing: set[Key]) -> Job:
     else:
         use_machine(model, settings, noted, prompts)
     return Job(plan, run.folder, model, state, missing)
+
+
+def scheduler_of(model: Denoiser, typed: str) -> str:
+    """The --scheduler that names a run's sampler: some models keep one that has a name."""
+    return model.scheduler_choice if typed == "keep" else typed
 
 
 def warnings(rows: list[dict[str, str]]) -> str:

@@ -35,6 +35,16 @@ class Told:
         return self.manifest.get("identity", {})
 
     @property
+    def knows_sampler(self) -> bool:
+        """Whether it says which sampler ran; earlier versions tell what was typed."""
+        return "scheduler" in self.manifest
+
+    @property
+    def scheduler(self) -> str | None:
+        """The --scheduler that names its sampler: `ddim`, too, of a model that keeps DDIM."""
+        return self.manifest.get("scheduler", self.identity.get("scheduler"))
+
+    @property
     def asked(self) -> dict[str, Any]:
         """Which images there are to be."""
         return self.manifest.get("asked", {})

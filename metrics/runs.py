@@ -292,9 +292,13 @@ def made_otherwise(first: Path, second: Path) -> dict[str, Any]:
 
     What only one of them tells is not compared, nor a hash with what was written without one.
     """
-    a, b = (told_by(folder).identity for folder in (first, second))
+    runs = [told_by(folder) for folder in (first, second)]
+    a, b = (run.identity for run in runs)
     both = [name for name in OF_MODEL if name in a and name in b]
-    return {name: b[name] for name in both if not may_be_same(a[name], b[name])}
+    otherwise = {name: b[name] for name in both if not may_be_same(a[name], b[name])}
+    if runs[0].scheduler == runs[1].scheduler:  # one was typed, and the other is the model's own
+        otherwise.pop("scheduler", None)
+    return otherwise
 
 
 def may_be_same(first: object, second: object) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.metrics.base import quantities_of, quantity_named
+from memorization_suite.metrics.manifests import told_by
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.foreign import method_of
@@ -94,6 +95,9 @@ def row(x: Line, y: Line, series: str) -> dict:
 def series_of(runs: Sequence[Path]) -> dict[Path, str]:
     """What a run's line is of: its method, and general settings in which the runs differ."""
     settings = {run: settings_of(run) for run in runs}
+    if all(told_by(run).knows_sampler for run in runs):
+        for run in runs:
+            settings[run]["scheduler"] = text_of(told_by(run).scheduler)
     files = {settings[run].get("prompts", ""): prompts_of(run) for run in reversed(runs)}
     series = {run: [method_of(run)] for run in runs}
     for name in GENERAL:

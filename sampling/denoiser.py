@@ -167,6 +167,11 @@ class Denoiser:
         """The sampler's name, as files remember it."""
         return type(self).__name__
 
+    @property
+    def scheduler_choice(self) -> str:
+        """The --scheduler that gives this sampler; `keep` where it is the model's alone."""
+        return "keep"
+
     # --- the network ---
 
     def predict(self, x: torch.Tensor, t, conditioning: Conditioning) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
+from memorization_suite import tiny
 from memorization_suite.commands.image_job import Job
 from memorization_suite.generate_images import main
 from memorization_suite.mitigation import build_mitigation
@@ -22,6 +23,7 @@ from memorization_suite.pipelines.models import (
     load_preset,
     preset_of,
 )
+from tests.tiny_folders import configured
 
 GRID = [981, 961, 941, 921, 901]
 
@@ -270,3 +272,24 @@ def test_a_preset_names_files_beside_it(tmp_path):
         "stability_regions": {"statistics": str(tmp_path / "a.json"), "gamma_sd": 2.0},
         "nemo": {"neurons": "/b.json"},
     }
+
+
+@pytest.mark.parametrize(
+    ("own", "choice"),
+    [
+        ({}, "ddim"),
+        ({"timestep_spacing": "trailing"}, "keep"),
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, "keep"),
+    ],
+)
+def test_a_sampler_that_is_kept_knows_its_name(tmp_path, own, choice):
+    """The embedded models' own sampler is what --scheduler ddim makes."""
+    model = Path(shutil.copytree(tiny.MODELS["tiny"], tmp_path / "model"))
+    configured(model, "scheduler/scheduler_config.json", **own)
+    if "_class_name" in own:
+        index = json.loads((model / "model_index.json").read_text())
+        configured(model, "model_index.json", scheduler=[index["scheduler"][0], own["_class_name"]])
+    assert load_pipeline(str(model), scheduler="keep").scheduler_choice == choice
+    if not own:
+        for name in ("ddim", "euler"):
+            assert load_pipeline(str(model), scheduler=name).scheduler_choice == name

@@ -23,6 +23,7 @@ from memorization_suite.pipelines.stable_diffusion.parts import (
     only_variant,
     say_variant,
 )
+from memorization_suite.pipelines.stable_diffusion.schedulers import SCHEDULERS, scheduler_named
 from memorization_suite.runs.lazy import Lazy, torch
 
 if TYPE_CHECKING:
@@ -30,21 +31,6 @@ if TYPE_CHECKING:
 
 diffusers = Lazy("diffusers")
 transformers = Lazy("transformers")
-
-# --scheduler -> class, and what its grid and steps must be whatever the model's config says or
-# omits.
-SCHEDULERS = {
-    "ddim": (
-        "DDIMScheduler",
-        {
-            "clip_sample": False,
-            "set_alpha_to_one": False,
-            "steps_offset": 1,
-            "timestep_spacing": "leading",
-        },
-    ),
-    "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
-}
 
 # Parts that are never loaded: whether they are there, or whole, does not matter.
 NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -122,8 +108,7 @@ class StableDiffusion(Family):
         if file and file.open_fault():
             ask_what_it_predicts(pipe.to(device), file)
         if scheduler != "keep":
-            name, settings = SCHEDULERS[scheduler]
-            pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
+            pipe.scheduler = scheduler_named(scheduler, pipe.scheduler)
         fit.check_parts(pipe)
         torch.backends.cudnn.deterministic = True  # a resumed run repeats its images
         pipe.unet.requires_grad_(False)

@@ -11,6 +11,7 @@ from typing import Any
 from memorization_suite.pipelines.kinds import side_of
 from memorization_suite.pipelines.stable_diffusion import attention
 from memorization_suite.pipelines.stable_diffusion.compiled import Compiled
+from memorization_suite.pipelines.stable_diffusion.schedulers import name_of
 from memorization_suite.runs.lazy import no_grad, np, torch
 from memorization_suite.sampling.checkpointing import Again, checkpointed
 from memorization_suite.sampling.denoiser import (
@@ -149,6 +150,10 @@ class StableDiffusionDenoiser(Denoiser):
     @property
     def sampler(self) -> str:
         return type(self.scheduler).__name__
+
+    @property
+    def scheduler_choice(self) -> str:
+        return name_of(self.scheduler)
 
     # --- the network ---
 

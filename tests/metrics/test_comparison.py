@@ -8,7 +8,13 @@ import pytest
 
 from memorization_suite.commands import summarize, tradeoff
 from memorization_suite.make_report import main as make_report
-from memorization_suite.metrics.comparison import is_unmitigated, references_of, titles_of
+from memorization_suite.metrics.comparison import (
+    is_unmitigated,
+    problem_of,
+    references_of,
+    titles_of,
+)
+from memorization_suite.metrics.runs import made_otherwise
 from memorization_suite.metrics.tradeoff import series_of as tradeoff_lines
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.files import write_json
@@ -266,6 +272,22 @@ def test_settings_that_were_typed_otherwise_are_one_line(make):
 def test_zero_is_not_the_default(make):
     runs = [make("sail", above=str(seed), typed={"seed": seed}) for seed in (None, 0)]
     assert list(tradeoff_lines(runs).values()) == ["sail, seed default", "sail, seed 0"]
+
+
+def test_a_kept_sampler_that_is_ddim_is_ddim(make):
+    """Also beside a run of an earlier version, which says what was typed; another kept one not."""
+    runs = [make("no_mitigation"), make("sail", scheduler="keep")]
+    assert made_otherwise(*runs) == {"scheduler": "keep"}
+    manifest = json.loads((runs[1] / "manifest.json").read_text())
+    for name, otherwise in (("ddim", {}), ("keep", {"scheduler": "keep"})):
+        write_json(runs[1] / "manifest.json", {**manifest, "scheduler": name})
+        assert made_otherwise(*runs) == otherwise
+        assert bool(problem_of(runs[1], runs[0], named=False)) == bool(otherwise)
+    first = json.loads((runs[0] / "manifest.json").read_text())
+    write_json(runs[0] / "manifest.json", {**first, "scheduler": "ddim"})
+    for name, told in (("ddim", ""), ("keep", ", scheduler keep")):
+        write_json(runs[1] / "manifest.json", {**manifest, "scheduler": name})
+        assert tradeoff_lines(runs)[runs[1]] == f"sail{told}"
 
 
 def test_the_files_of_each_run_are_read_once(make, monkeypatch):
