@@ -51,6 +51,10 @@ class Family(Settings):
         """
         return every_file(folder)
 
+    def former_files(self, folder: Path) -> list[Path]:
+        """The files that `files` gave in an earlier version, whose runs go on."""
+        return self.files(folder)
+
     def load(
         self, source: str, *, unet_id: str | None, dtype: str, device: str, scheduler: str
     ) -> Denoiser:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from memorization_suite.pipelines.family import Family
 from memorization_suite.pipelines.hub import revision_of
 from memorization_suite.pipelines.kinds import UNET_FILES, reader
-from memorization_suite.pipelines.model_files import files_of_part
+from memorization_suite.pipelines.model_files import files_of_part, former_files_of_part
 from memorization_suite.pipelines.models import INDEX, family_of, read_index, resolve_model
 from memorization_suite.runs.hashes import content_hash, content_hashes, hash_of_all
 from memorization_suite.runs.identity import Content
@@ -30,18 +30,23 @@ def fingerprint(model_id: str, tokenizer: str = "") -> Content:
     folder = Path(source)
     if folder.is_file():
         told = f"sha256 {content_hash(folder)[:32]}"
-        if tokenizer:
-            told += f", tokenizer {hash_of(Path(tokenizer), files_of_part(Path(tokenizer)))}"
-        return Content(told, model_id, flag="model_id")
+        if not tokenizer:
+            return Content(told, model_id, flag="model_id")
+        words = Path(tokenizer)
+        now, before = (
+            f"{told}, tokenizer {hash_of(words, files(words))}"
+            for files in (files_of_part, former_files_of_part)
+        )
+        return content(now, model_id, "model_id", lambda: [before])
     if folder.is_dir():
         family = family_of(read_index(folder))
         told = hash_of(folder, family.files(folder)) + plugin_of(family)
-        return content(told, model_id, "model_id", lambda: former_fingerprint(folder))
+        return content(told, model_id, "model_id", lambda: former_fingerprints(folder, family))
     commit = revision_of(source, INDEX)
     if commit is None:
         return unknown_revision(source, "model_id")
     told = f"{source}@{commit}" + plugin_of(family_of(reader(source)(INDEX)))
-    return content(told, model_id, "model_id", lambda: source)
+    return content(told, model_id, "model_id", lambda: [source])
 
 
 def unet_fingerprint(unet_id: str | None) -> Content | None:
@@ -52,12 +57,13 @@ def unet_fingerprint(unet_id: str | None) -> Content | None:
     if folder.is_dir():
         itself = (folder / "config.json").is_file()
         part = folder if itself else folder / "unet"
-        return content(hash_of(part, files_of_part(part)), unet_id, "unet_id", lambda: unet_id)
+        told = hash_of(part, files_of_part(part))
+        return content(told, unet_id, "unet_id", lambda: former_unet_fingerprints(unet_id, part))
     itself_or_below = UNET_FILES[::-1]
     commit = revision_of(unet_id, *itself_or_below)
     if commit is None:
         return unknown_revision(unet_id, "unet_id")
-    return content(f"{unet_id}@{commit}", unet_id, "unet_id", lambda: unet_id)
+    return content(f"{unet_id}@{commit}", unet_id, "unet_id", lambda: [unet_id])
 
 
 def hash_of(folder: Path, files: Iterable[Path]) -> str:
@@ -84,13 +90,13 @@ def former_plugin_of(family: Family) -> str:
 # --- what earlier versions wrote ---
 
 
-def content(told: str, label: str, flag: str, former: Callable[[], str]) -> Content:
-    """A fingerprint. former: what earlier versions wrote, which did not see all of the content. A
+def content(told: str, label: str, flag: str, former: Callable[[], Collection[str]]) -> Content:
+    """A fingerprint. former: what earlier versions wrote, each of which saw other files of it. A
     model that lay elsewhere then, and is still there, is compared by what it is now.
     """
 
     def was(there: object, named: str) -> bool:
-        if there != former():
+        if there not in former():
             return False
         elsewhere = bool(named) and Path(named).is_dir() and named != label
         return not elsewhere or again(flag, named) in (told, "")
@@ -113,6 +119,17 @@ def unknown_revision(repo: str, flag: str) -> Content:
         return isinstance(there, str) and there.startswith(f"{repo}@")
 
     return Content(repo, repo, flag=flag, was=was, known=False)
+
+
+def former_fingerprints(folder: Path, family: Family) -> list[str]:
+    """What earlier versions wrote of a folder; the second also saw files that are not read."""
+    counted = hash_of(folder, family.former_files(folder)) + plugin_of(family)
+    return [former_fingerprint(folder), counted]
+
+
+def former_unet_fingerprints(unet_id: str, part: Path) -> list[str]:
+    """The same of another UNet."""
+    return [unet_id, hash_of(part, former_files_of_part(part))]
 
 
 def former_fingerprint(folder: Path) -> str:

@@ -301,8 +301,9 @@ class Store:
                 write_json(self.path / "manifest.json", noted, claim.check)
         if names:
             print(
-                f"{self.path} is of an earlier version, which did not look at all of "
-                f"{', '.join(names)}: what it looked at is the same, and from now on all must be",
+                f"{self.path} is of an earlier version, which looked at other files or other parts "
+                f"of {', '.join(names)}: they are the same, and from now on what decides the "
+                "results must be",
                 file=sys.stderr,
             )
 

@@ -8,7 +8,8 @@ import pytest
 
 from memorization_suite import generate_images
 from memorization_suite.pipelines import hub
-from memorization_suite.pipelines.fingerprints import fingerprint, unet_fingerprint
+from memorization_suite.pipelines.fingerprints import fingerprint, hash_of, unet_fingerprint
+from memorization_suite.pipelines.model_files import every_file, files_of_parts
 from memorization_suite.runs.identity import Content, differences, differing, renewed, same
 from memorization_suite.runs.run_folder import RunFolder
 from tests.cli.helpers import change_byte
@@ -51,6 +52,31 @@ def asked(tmp_path, monkeypatch):
 
 def identity(folder: Path) -> dict:
     return (RunFolder(next(folder.glob("*/*"))).manifest() or {})["identity"]
+
+
+def test_what_a_training_left_beside_weights_does_not_count(random_sd_folder, tmp_path):
+    """A run that was begun when it counted goes on, but not with other weights."""
+    model = Path(shutil.copytree(random_sd_folder, tmp_path / "model"))
+    plain = fingerprint(str(model)), unet_fingerprint(str(model))
+    for name in ("notes.txt", "optimizer.bin"):
+        (model / "unet" / name).write_text("x")
+    (model / "unet" / "checkpoint-5").mkdir()
+    (model / "unet" / "checkpoint-5" / "config.json").write_text("{}")
+    assert (fingerprint(str(model)), unet_fingerprint(str(model))) == plain
+    listed = json.loads((model / "model_index.json").read_text())
+    parts = [name for name, value in listed.items() if isinstance(value, list)]
+    files = [model / "model_index.json", *files_of_parts(model, parts, every_file)]
+    before = {"model_id": hash_of(model, files)}
+    before["unet_id"] = hash_of(model / "unet", every_file(model / "unet"))
+
+    def now():
+        return {"model_id": fingerprint(str(model)), "unet_id": unet_fingerprint(str(model))}
+
+    assert before["model_id"] != plain[0] and before["unet_id"] != plain[1]
+    assert not differing(before, now())
+    assert renewed(before, now()) == ({"model_id": plain[0], "unet_id": plain[1]}, [*before])
+    change_byte(model / "unet" / "diffusion_pytorch_model.safetensors", -1)
+    assert list(differing(before, now())) == ["model_id", "unet_id"]
 
 
 def test_a_hub_id_is_known_by_its_commit(put, random_sd_folder):

@@ -33,6 +33,23 @@ LAYOUTS = {
     ),
     "nothing but a variant": ([f"{UNET}.fp16.safetensors"], []),
     "a name that nobody knows": (["model.safetensors", "adapter_model.safetensors"], []),
+    "what a training left": (
+        [f"{UNET}.safetensors", "adapter_model.bin", "generation_config.json", "own_layers.py"],
+        [
+            "notes.txt",
+            "optimizer.bin",
+            "optimizer.pt",
+            "random_states_0.pkl",
+            "training_args.bin",
+            "trainer_state.json",
+            "train.log",
+            "ema.safetensors",
+        ],
+    ),
+    "a tokenizer beside weights": (
+        ["model.safetensors", "vocab.json", "merges.txt", "vocab.txt"],
+        ["readme.txt"],
+    ),
     "a tokenizer": (
         [
             "vocab.json",
@@ -55,6 +72,19 @@ def test_what_is_loaded_counts(tmp_path, layout):
     for name in ["config.json", *read, *beside]:
         (tmp_path / name).touch()
     assert {path.name for path in files_of_part(tmp_path)} == {"config.json", *read}
+
+
+def test_folders_beside_weights_do_not_count(tmp_path):
+    """Nor do the better ones there hide those that are read."""
+    for name in (
+        "config.json",
+        f"{UNET}.bin",
+        f"checkpoint-5/{UNET}.safetensors",
+        "old/config.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert {path.name for path in files_of_part(tmp_path)} == {"config.json", f"{UNET}.bin"}
 
 
 def test_links_are_followed_and_circles_end(tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from memorization_suite.pipelines.family import Family, can_load, register
 from memorization_suite.pipelines.hub import is_reachable, revision_of
 from memorization_suite.pipelines.kinds import UNET_FILES, Kind, Read, reader, side_of
-from memorization_suite.pipelines.model_files import files_of_parts
+from memorization_suite.pipelines.model_files import files_of_parts, former_files_of_part
 from memorization_suite.pipelines.models import INDEX, read_index
 from memorization_suite.pipelines.single_files import read_single_file
 from memorization_suite.pipelines.stable_diffusion import fit
@@ -69,10 +69,11 @@ class StableDiffusion(Family):
         )
 
     def files(self, folder: Path) -> list[Path]:
-        listed = read_index(folder).items()
-        loaded = [name for name, value in listed if isinstance(value, list) and any(value)]
-        parts = [name for name in loaded if name not in UNREAD]
-        return [folder / INDEX, *files_of_parts(folder, parts)]
+        return [folder / INDEX, *files_of_parts(folder, parts_read(folder))]
+
+    def former_files(self, folder: Path) -> list[Path]:
+        files = files_of_parts(folder, parts_read(folder), former_files_of_part)
+        return [folder / INDEX, *files]
 
     def load(
         self,
@@ -116,6 +117,13 @@ class StableDiffusion(Family):
         pipe.to(device)
         fit.check_prediction(pipe, reader(source), unet_id)
         return pipe
+
+
+def parts_read(folder: Path) -> list[str]:
+    """The parts that a folder's index names, and that belong to the identity of a run."""
+    listed = read_index(folder).items()
+    loaded = [name for name, value in listed if isinstance(value, list) and any(value)]
+    return [name for name in loaded if name not in UNREAD]
 
 
 def latent_side(unet: dict) -> int:

@@ -150,7 +150,10 @@ def test_a_finished_run_is_finished(base, whole, random_sd_folder, tmp_path, cap
     assert main(words) == 0
     out, error = capsys.readouterr()
     assert out == f"8 images in {folder} (nothing to make)\n"
-    assert f"{folder} is of an earlier version, which did not look at all of model_id" in error
+    assert (
+        f"{folder} is of an earlier version, which looked at other files or other parts of model_id"
+        in error
+    )
     changed = {path.name for path in before if path.read_bytes() != before[path]}
     assert changed == {"config.json", "manifest.json"}
     after = json.loads((folder / "manifest.json").read_text())
