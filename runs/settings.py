@@ -256,6 +256,8 @@ def checked_one(option: dataclasses.Field, value: Any) -> Any:
         check_bounds(option, value)
     elif kind is str and found != option.default and option.metadata["choices"]:
         check_choice(option, found)
+        if option.metadata["several"]:
+            found = in_order_of_choices(option, found)
     elif option.metadata["file"] and found and not Path(found).is_file():
         raise ValueError(f"--{option.name}: there is no file {found}")
     return found
@@ -328,11 +330,22 @@ def range_text(option: dataclasses.Field) -> str:
 def check_choice(option: dataclasses.Field, value: str) -> None:
     """Raises ValueError for a text that is none of the flag's choices."""
     several = option.metadata["several"]
-    parts = [part for part in value.split(",") if part] if several else [value]
+    parts = parts_of(value) if several else [value]
     unknown = [part for part in parts if part not in option.metadata["choices"]]
     if unknown or len(set(parts)) < len(parts):
         choices = ", ".join(option.metadata["choices"])
         raise ValueError(f"--{option.name} {value!r} is not possible; there are {choices}")
+
+
+def parts_of(value: str) -> list[str]:
+    """The choices in a text of several."""
+    return [part for part in value.split(",") if part]
+
+
+def in_order_of_choices(option: dataclasses.Field, value: str) -> str:
+    """A text of several choices, however they were typed: as the flag lists them."""
+    typed = parts_of(value)
+    return ",".join(choice for choice in option.metadata["choices"] if choice in typed)
 
 
 # --- names ---

@@ -5,6 +5,7 @@ what is not. float32 unless said.
 import pytest
 import torch
 
+from memorization_suite.commands.generate_plan import plan
 from memorization_suite.mitigation import build_mitigation
 from memorization_suite.sampling import Batch
 from memorization_suite.sampling.sample import denoise
@@ -339,3 +340,17 @@ def test_defaults_and_folder_name():
         "oi": 10,
         "official": "joint_norm,last_iterate",
     }
+
+
+def test_quirks_are_a_set_however_they_are_typed(tmp_path):
+    """One folder and one identity."""
+    orders = ("joint_norm,last_iterate", "last_iterate,joint_norm", ",last_iterate,,joint_norm")
+    plans = [
+        plan(model_id="tiny", method=NAME, official=order, output_path=str(tmp_path))
+        for order in orders
+    ]
+    assert len({planned.folder for planned in plans}) == 1
+    assert all(planned.identity == plans[0].identity for planned in plans)
+    assert {build_mitigation(NAME, official=order).official for order in orders} == {orders[0]}
+    with pytest.raises(ValueError, match="--official 'joint_norm,joint_norm' is not possible"):
+        build_mitigation(NAME, official="joint_norm,joint_norm")
