@@ -9,7 +9,7 @@ import sys
 
 from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import SCRIPT, Request, plan
-from memorization_suite.commands.settings import HEADINGS
+from memorization_suite.commands.settings import HEADINGS, SMALLER
 from memorization_suite.mitigation.registry import METHODS
 from memorization_suite.runs.cli import (
     RESUMES,
@@ -29,7 +29,6 @@ EPILOG = examples(
     f"{SCRIPT} --model_id tiny --prompts my_prompts.txt --end 10 -n 4 -b 8",
     more="--list_methods shows the methods, --method NAME --help the flags of one.",
 )
-SMALLER = "--batch_size or --n_samples_per_prompt"
 
 
 def build_parser(argv: list[str]) -> Parser:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.generate_plan import Request
-from memorization_suite.commands.settings import HEADINGS, QUIET
+from memorization_suite.commands.settings import HEADINGS, QUIET, SMALLER
 from memorization_suite.commands.sweeps.cost import cost_lines
 from memorization_suite.commands.sweeps.file import OF_THE_SWEEP, read_sweep
 from memorization_suite.commands.sweeps.launch import Launch
@@ -24,7 +24,7 @@ from memorization_suite.commands.sweeps.sweep import (
     plan_sweep,
     sweep,
 )
-from memorization_suite.generate_images import SMALLER, add_method_flags
+from memorization_suite.generate_images import add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.settings import flag_names

@@ -103,7 +103,7 @@ def printable(text: object) -> str:
 def config_beside(file: Path) -> dict[str, Any]:
     """The detector's config.json beside its scores; nothing where there is none."""
     if file.name == "scores.csv":
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ValueError):
             return Store(file.parent).config()
     return {}
 
@@ -112,7 +112,7 @@ def model_beside(file: Path) -> str:
     """The hash of the model in the manifest beside the scores; empty where there is none."""
     model = ""
     if file.name == "scores.csv":
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ValueError):
             identity = (Store(file.parent).manifest() or {}).get("identity", {})
             model = str(identity.get("model_id", ""))
     return model if model.startswith("sha256 ") else ""

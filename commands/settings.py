@@ -38,6 +38,8 @@ from memorization_suite.sampling.denoiser import Denoiser, Unusable
 SCHEDULERS = ("ddim", "euler", "keep")
 DTYPES = ("fp32", "bf16", "fp16")
 SHARD = "only batches I, I+N, I+2N, ...: a piece of the run"
+# Flags that help where the memory does not suffice.
+SMALLER = "--batch_size or --n_samples_per_prompt"
 QUIET = "no progress, and no line on what comes next"
 ON_MACHINE = ("dtype", "device", "tf32", "memory_budget", "compile")
 # Of --help -> flags of generation and detection below it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from memorization_suite.pipelines.hub import hub_file, is_reachable
 from memorization_suite.pipelines.single_files import read_single_file
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import reason_of
 
@@ -114,10 +114,10 @@ def read_unet(unet_id: str) -> dict:
 def read_json(path: Path, fault: str) -> dict:
     """A file's content. Raises Unknown with this message."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json_of(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise Unknown(fault) from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         why = pointer_fault(path) or reason_of(error)
         raise Unknown(f"{fault} ({why})") from error
 

@@ -74,7 +74,7 @@ def read_index(folder: Path) -> dict:
         files = owned(path.name for path in sorted(folder.glob("*.safetensors")))
         instead = f". It has {first_of(files)}: give one file" if files else ""
         raise ValueError(f"{folder} is no diffusers model: it has no {INDEX}{instead}") from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         why = pointer_fault(folder / INDEX) or reason_of(error)
         raise ValueError(
             f"{folder} is no diffusers model: it has no readable {INDEX} ({why})"

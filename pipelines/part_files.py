@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from memorization_suite.pipelines.model_files import WEIGHTS, is_beside, is_variant
+from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import first_of
 from memorization_suite.runs.whole import tensors_fault
@@ -71,10 +71,10 @@ def faults(folder: Path, files: list[Path]) -> Iterator[str]:
 def fault_of_json(folder: Path, path: Path) -> str:
     """Of a JSON file, and of the pieces that it lists."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(path.read_text(encoding="utf-8"))
     except OSError as error:
         return f"{path} cannot be read ({error.strerror})"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"{path} is no JSON: {error}"
     pieces = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(pieces, dict):

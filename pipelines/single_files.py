@@ -6,7 +6,6 @@ A file holds no configurations: `layouts.toml` has those of the models that are 
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from memorization_suite import ROOT
 from memorization_suite.runs.pointers import pointer_fault
 from memorization_suite.runs.text import first_of
-from memorization_suite.runs.whole import PREFIX, tensors_fault
+from memorization_suite.runs.whole import tensors_fault, tensors_header
 
 LAYOUTS = ROOT / "pipelines" / "layouts.toml"
 INDEX = {"_class_name": "StableDiffusionPipeline"}
@@ -113,7 +112,7 @@ def read_single_file(path: Path) -> SingleFile:
     fault = pointer_fault(path) or fault_of_format(path)
     if fault:
         raise ValueError(fault)
-    header = read_header(path)
+    header, _ = tensors_header(path)
     told = header.pop("__metadata__", None) or {}
     try:
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
@@ -126,13 +125,6 @@ def read_single_file(path: Path) -> SingleFile:
     if layout is None:
         raise ValueError(f"{path} is {fault}. {TAKES}")
     return SingleFile(path, shapes, layout, prediction(told, shapes, layout))
-
-
-def read_header(path: Path) -> dict:
-    """The entries of a safetensors file, which was found to be whole."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(PREFIX), "little")
-        return dict(json.loads(file.read(length)))
 
 
 def averaged_name(name: str) -> str:

@@ -60,8 +60,8 @@ def read_prompts(path: Path, column: str = "", *, needed: bool = True) -> list[P
     what is wrong with it.
     """
     readers = {
-        ".csv": read_csv,
-        ".tsv": read_csv,
+        ".csv": read_table,
+        ".tsv": read_table,
         ".txt": read_txt,
         ".jsonl": read_jsonl,
         ".parquet": read_parquet,
@@ -157,7 +157,7 @@ def no_column(where: object, names: Collection[str], asked: str, what: str = "co
 # --- formats ---
 
 
-def read_csv(path: Path, column: str) -> list[Prompt]:
+def read_table(path: Path, column: str) -> list[Prompt]:
     """Rows of a table with `;`, `,` or tabs between the fields; of one column, its lines."""
     text = read_text(path, "prompt file")
     delimiter, columns = layout_of(path, text, column)

@@ -102,19 +102,32 @@ def picture_fault(path: Path) -> str:
     return ""
 
 
+def tensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """(what a safetensors file says of its tensors by name, where they begin, in bytes).
+
+    Raises OSError, ValueError for another file.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(PREFIX), "little")
+        header = json_of(file.read(min(length, size)))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    return header, PREFIX + length
+
+
 def tensors_fault(path: Path) -> str:
     """Of a safetensors file: its header against its size."""
+    size = 0
     try:
         size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(PREFIX), "little")
-            header = json_of(file.read(min(length, size)))
+        header, start = tensors_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
     except OSError as error:
         return unread(error)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return "is no safetensors file" if size else "is empty"
-    wanted = PREFIX + length + max(ends, default=0)
+    wanted = start + max(ends, default=0)
     return "" if size == wanted else f"has {size} of {wanted} bytes"
 
 

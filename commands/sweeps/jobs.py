@@ -11,12 +11,10 @@ from memorization_suite.commands.generate import generate
 from memorization_suite.commands.generate_plan import Plan
 from memorization_suite.commands.report import report
 from memorization_suite.commands.score import score
+from memorization_suite.commands.settings import SMALLER
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.run_folder import RunFolder
 from memorization_suite.runs.text import fault_text, said_by
-
-# Flags that help when the memory does not suffice.
-SMALLER = "--batch_size or --n_samples_per_prompt"
 
 
 class DeviceLost(Exception):

@@ -111,17 +111,17 @@ def of_method(method: Mitigation, ahead: Ahead, *, trace: bool) -> Evaluations:
             notes.append(f"{named[1]}: {number:.4g} an image assumed")
         elif named and number:
             notes.append(f"{named[1]}: at most {number:.4g} an image")
-    return counted(method, fixed | assumed, tuple(notes))
+    return evaluations_of(method, fixed | assumed, tuple(notes))
 
 
 def of_detector(detector: Detector, ahead: Ahead) -> Evaluations:
     """Of the detector that screens an image."""
     known = {"N": len(ahead.timesteps), **letters_in(detector)}
     note = f"every image is taken to be flagged by {detector.name}"
-    return counted(detector, known, (note,))
+    return evaluations_of(detector, known, (note,))
 
 
-def counted(
+def evaluations_of(
     part: Mitigation | Detector, known: Mapping[str, float], notes: tuple[str, ...]
 ) -> Evaluations:
     """By the text of its cost; plain guidance's, with a note, where that is no sum of these."""

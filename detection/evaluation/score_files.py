@@ -52,7 +52,7 @@ def read_scores(
                 f"{path}: --steps is for files that hold a value per step (.jsonl, .pt); give the "
                 "detector its --num_steps instead"
             )
-        sets = read_csv(path)
+        sets = read_scores_csv(path)
     elif kind == ".jsonl":
         sets = {"": read_jsonl(path, steps, field)}
     elif kind == ".pt":
@@ -68,7 +68,7 @@ def read_scores(
 # --- scores.csv ---
 
 
-def read_csv(path: Path) -> dict[str, list[PromptScore]]:
+def read_scores_csv(path: Path) -> dict[str, list[PromptScore]]:
     """Our format: a row an image, with the columns COLUMNS. A prompt's score is the mean over its
     images.
     """
