@@ -93,9 +93,10 @@ class SingleFile:
 
     def config(self, part: str, predicts: str | None) -> dict:
         """The configuration of a part of a model that predicts this, if that is known."""
-        own = self.layout["predicts"].get(predicts, {}).get(part, {})
-        ends = part == "scheduler" and "ztsnr" in self.shapes
-        return {**self.layout[part], **own, **({"rescale_betas_zero_snr": True} if ends else {})}
+        config = config_of(self.layout, part, predicts)
+        if part == "scheduler" and "ztsnr" in self.shapes:
+            config["rescale_betas_zero_snr"] = True
+        return config
 
     def open_fault(self) -> str:
         """What cannot be told without its network; empty if all can."""
@@ -204,6 +205,11 @@ def fault_of_parts(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def layouts() -> dict[str, dict[str, Any]]:
     """What layouts.toml has."""
     return tomllib.loads(LAYOUTS.read_text(encoding="utf-8"))
+
+
+def config_of(layout: Mapping[str, Any], part: str, predicts: str | None) -> dict[str, Any]:
+    """The configuration of a part, of a layout whose network predicts this, if that is known."""
+    return {**layout[part], **layout["predicts"].get(predicts, {}).get(part, {})}
 
 
 def layout_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any] | None, str]:
