@@ -5,12 +5,8 @@ locks are not reliable there). Its holder touches it now and then. The last numb
 finds it ended, or its holder dead, makes the next number, so that of several one wins again. The
 last file stays, so that numbers are not used twice, until all work in the folder is at its end.
 
-What is concluded of a holder, in `State.is_dead`:
-- on this machine, of the same user: its process decides;
-- of a Slurm job of the same user that is not at work by the queue: dead (one folder belongs to one
-  cluster);
-- else: dead when it was not heard of for SILENT seconds, by the clock of the file system, since the
-  clocks of two machines differ.
+Whether a holder lives is known of some (`runs/holders.py`). Another is dead when it was not heard
+of for SILENT seconds, by the clock of the file system, since the clocks of two machines differ.
 
 A machine that slept may wake and find its claim taken. It ends before it changes a table
 (`Claim.check`). Images are files that are replaced whole, and both write the same.
@@ -22,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -32,119 +27,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from memorization_suite.runs import slurm
 from memorization_suite.runs.environment import now
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.holders import Holder, my_user
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.parts import part_of
-from memorization_suite.runs.processes import began, this_machine
+from memorization_suite.runs.processes import this_machine
 
 BEAT = 30.0  # seconds between two touches
 SILENT = 600.0  # seconds without one, after which a holder is dead
 FOLDER = ".claims_{}"  # of claims that are held for a moment, by their name
 PATIENCE = 5.0  # seconds of waiting after which it is said
-QUEUE_PAUSE = 5.0  # seconds between two questions to Slurm
-# Slurm's states of jobs whose process has ended; empty: the queue does not have it. One that waits
-# was put back.
-NOT_AT_WORK = ("", "PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 NAME = re.compile(r"(.+)\.(\d+)(\.over)?")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process that holds a claim."""
-
-    host: str
-    # What tells machines, and containers on one, apart.
-    machine: str
-    user: int
-    pid: int
-    # When the process began, by its machine: ids are used again.
-    born: float
-    # Its Slurm job, and how often that began before; empty and 0 outside of one.
-    job: str = ""
-    restarts: int = 0
-
-    @classmethod
-    def me(cls) -> Holder:
-        """This process."""
-        return cls(
-            host=socket.gethostname(),
-            machine=this_machine(),
-            user=my_user(),
-            pid=os.getpid(),
-            born=began(os.getpid()),
-            job=slurm.my_job(),
-            restarts=slurm.my_restarts(),
-        )
-
-    def __str__(self) -> str:
-        if self.job:
-            return f"job {self.job} on {self.host}"
-        return f"process {self.pid} on {self.host}"
-
-    def lives(self, seen: float) -> bool | None:
-        """Whether it is at work; None where that cannot be known.
-
-        seen: when its claim was read, by time.monotonic.
-        """
-        if self.user != my_user():
-            return None
-        if self.machine == this_machine():
-            return abs(began(self.pid) - self.born) < 1
-        if not self.job:
-            return None
-        if self.job == slurm.my_job():
-            return self.restarts == slurm.my_restarts()
-        return QUEUE.says(self, seen)
-
-
-class Queue:
-    """What Slurm's queue says of holders."""
-
-    def __init__(self) -> None:
-        # When it was asked last, and the answer: job -> state.
-        self.asked = float("-inf")
-        self.jobs: dict[str, str] | None = None
-        # Those that were found not to be at work. None comes back: a job that is put back starts
-        # as another holder.
-        self.gone: set[Holder] = set()
-
-    def says(self, holder: Holder, seen: float) -> bool | None:
-        """Whether the holder of a job is at work; None where that is not known.
-
-        seen: when its claim was read; the answer must be later.
-        """
-        if holder in self.gone:
-            return False
-        jobs = self.since(seen)
-        if jobs is None:
-            return None
-        state = jobs.get(holder.job, "")
-        if state in NOT_AT_WORK:
-            self.gone.add(holder)
-            return False
-        # The process of a job that runs may have ended.
-        return True if state == "SUSPENDED" else None
-
-    def since(self, moment: float) -> dict[str, str] | None:
-        """Job -> state, asked later than the moment; one answer serves for all that was read before
-        it. None where that is not known, such as shortly after the last answer.
-        """
-        if self.asked <= moment:
-            if time.monotonic() - self.asked < QUEUE_PAUSE:
-                return None
-            self.asked = time.monotonic()
-            self.jobs = slurm.queued_jobs()
-        return self.jobs
-
-
-QUEUE = Queue()
-
-
-def my_user() -> int:
-    """The user's number, which also one without a name has."""
-    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 @dataclass(frozen=True)

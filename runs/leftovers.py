@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from memorization_suite.runs.claims import SILENT, clock_of, my_user
+from memorization_suite.runs.claims import SILENT, clock_of
+from memorization_suite.runs.holders import my_user
 from memorization_suite.runs.parts import writer_lives
 
 

@@ -12,15 +12,16 @@ from dataclasses import replace
 import pytest
 
 from memorization_suite.runs import claims as claims_module
-from memorization_suite.runs import slurm
-from memorization_suite.runs.claims import FOLDER, SILENT, Claims, Holder, Queue, alone
+from memorization_suite.runs import holders, slurm
+from memorization_suite.runs.claims import FOLDER, SILENT, Claims, alone
+from memorization_suite.runs.holders import Holder, Queue
 
 ELSEWHERE = {"host": "other", "machine": "other", "user": os.getuid(), "pid": 1, "born": 0.0}
 
 
 @pytest.fixture
 def claims(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims_module, "QUEUE", Queue())
+    monkeypatch.setattr(holders, "QUEUE", Queue())
     return Claims(tmp_path / "claims")
 
 
@@ -171,7 +172,7 @@ def test_the_queue_decides_of_slurm_jobs(claims, monkeypatch):
             ("7_1", None, False),  # squeue does not answer
         ]
     ):
-        monkeypatch.setattr(claims_module, "QUEUE", Queue())
+        monkeypatch.setattr(holders, "QUEUE", Queue())
         monkeypatch.setattr(slurm, "queued_jobs", lambda queue=queue: queue)
         holder = {**ELSEWHERE, "job": job, "restarts": 0, "user": os.getuid()}
         left_by(claims, holder, name=f"work{number}")
@@ -186,7 +187,7 @@ def test_of_a_job_that_runs_the_process_may_have_ended(claims, monkeypatch, stat
 
 
 def test_a_job_that_began_after_the_queue_was_asked_lives(claims, monkeypatch):
-    monkeypatch.setattr(claims_module, "QUEUE_PAUSE", 0.0)
+    monkeypatch.setattr(holders, "QUEUE_PAUSE", 0.0)
     answers = iter([{}, {"7_1": "RUNNING", "7_2": "RUNNING"}])
     monkeypatch.setattr(slurm, "queued_jobs", lambda: next(answers))
     left_by(claims, {**ELSEWHERE, "job": "7_1"})

@@ -25,7 +25,7 @@ from memorization_suite.commands.sweeps.driver import drive
 from memorization_suite.commands.sweeps.record import Member, Record
 from memorization_suite.commands.sweeps.tasks import Look, Task, Tasks, TaskState
 from memorization_suite.runs import slurm
-from memorization_suite.runs.claims import Holder
+from memorization_suite.runs.holders import Holder
 
 # --- what Slurm is told
 

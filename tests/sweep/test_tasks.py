@@ -18,7 +18,8 @@ from memorization_suite.commands.sweeps.sweep import begin, plan_sweep
 from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Tasks, open_tasks
 from memorization_suite.commands.sweeps.work import work
 from memorization_suite.runs import store
-from memorization_suite.runs.claims import Claim, Holder
+from memorization_suite.runs.claims import Claim
+from memorization_suite.runs.holders import Holder
 from tests.sweep.conftest import CAPTIONS, kinds
 
 BEGUN = ["ready"] * 3 + ["waiting"] * 4
