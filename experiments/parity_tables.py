@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from memorization_suite import ROOT
-from memorization_suite.commands.neurons import OrdinarySettings, SearchSettings
+from memorization_suite.commands.neuron_settings import OrdinarySettings, SearchSettings
 from memorization_suite.commands.tokens import TokenSettings
 from memorization_suite.detection import DETECTORS
 from memorization_suite.mitigation import METHODS

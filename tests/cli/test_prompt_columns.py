@@ -5,7 +5,8 @@ import pytest
 import memorization_suite.prompts.sets
 from memorization_suite.commands.detect_plan import plan_detection
 from memorization_suite.commands.generate_plan import plan
-from memorization_suite.commands.neurons import OrdinarySettings, SearchSettings, prompts_of
+from memorization_suite.commands.neuron_settings import OrdinarySettings, SearchSettings
+from memorization_suite.commands.neurons import prompts_of
 from memorization_suite.commands.sweeps.record import typed_anywhere
 from memorization_suite.commands.sweeps.sweep import count_runs, plan_sweep
 from memorization_suite.commands.tokens import Tokens

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import memorization_suite.pipelines.loading
-from memorization_suite.commands.neurons import NoiseMaps, ordinary_statistics
+from memorization_suite.commands.neuron_settings import NoiseMaps
+from memorization_suite.commands.neurons import ordinary_statistics
 from memorization_suite.prompts.files import read_prompts
 from memorization_suite.tiny import MODELS
 

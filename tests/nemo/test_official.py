@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from memorization_suite.commands.neurons import (
-    NoiseMaps,
-    OrdinarySettings,
-    SearchSettings,
-    make_maps,
-    noises,
-    ordinary_statistics,
-)
+from memorization_suite.commands.neuron_settings import NoiseMaps, OrdinarySettings, SearchSettings
+from memorization_suite.commands.neurons import make_maps, noises, ordinary_statistics
 from memorization_suite.mitigation.nemo.controls import CHOICES, at_random
 from memorization_suite.mitigation.nemo.search import (
     PromptSearch,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from memorization_suite.commands.neurons import NoiseMaps, make_maps, ordinary_statistics
+from memorization_suite.commands.neuron_settings import NoiseMaps
+from memorization_suite.commands.neurons import make_maps, ordinary_statistics
 from memorization_suite.mitigation.nemo.measures import (
     activations,
     mean_and_std,
