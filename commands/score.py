@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from memorization_suite.commands.score_job import (
+    are_compared,
+    kind,
+    store_piece,
+    stored_results,
+    waiting,
+    were_scored,
+)
 from memorization_suite.commands.settings import check_prompts, split
 from memorization_suite.metrics.base import METRICS, Job, Metric, Scoring, is_against
 from memorization_suite.metrics.checkpoints import check_required, existing
 from memorization_suite.metrics.comparison import settings_apart, unsure_of, unsure_seeds
 from memorization_suite.metrics.intervals import by_prompt
-from memorization_suite.metrics.listing import masks_of
-from memorization_suite.metrics.outdated import drop_outdated
-from memorization_suite.metrics.pieces import Found, Pieces, contents_of
+from memorization_suite.metrics.pieces import Found
 from memorization_suite.metrics.references import References, stored_rows
-from memorization_suite.metrics.remarks import check_finite, flat_in, images_left_out, remarks
+from memorization_suite.metrics.remarks import check_finite, images_left_out, remarks
 from memorization_suite.metrics.runs import (
-    Group,
     Run,
     check_equal,
     made_otherwise,
@@ -31,20 +34,12 @@ from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.scripts import COPIES, PREFERENCE
 from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
 from memorization_suite.metrics.text_reader import cut_lines
-from memorization_suite.runs import RunFolder
-from memorization_suite.runs.claims import Claim, TakenAway, alone
-from memorization_suite.runs.files import write_csv
-from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.places import check_writable
-from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
-from memorization_suite.runs.shards import WHOLE, Shard, parse_shard
+from memorization_suite.runs.shards import Shard, parse_shard
 from memorization_suite.runs.table import (
-    RESULTS,
     Result,
-    add_results,
-    put_results,
     read_results,
 )
 
@@ -170,7 +165,9 @@ def compute(
         say(line)
     found = Found()
     if shard:
-        store_piece(found, table, job, possible, every_score, references, shard)
+        table.results, table.missing = store_piece(
+            found, job, possible, every_score, references, shard
+        )
     else:
         table.results = stored_results(found, job, every_score, references)
     for line in remarks(job, found):
@@ -265,179 +262,6 @@ def no_metric(name: str) -> ValueError:
         if any(quantity.name == name for quantity in metric.quantities):
             return ValueError(f"{name} is a number of the metric {metric.name}: name that one")
     return unknown_name("metric", name, METRICS)
-
-
-def kind(row: Result | Score) -> tuple[str, str]:
-    """What it is a value of."""
-    return row.quantity, row.variant
-
-
-def stored_results(
-    found: Found,
-    job: Job,
-    scores: list[Score],
-    references: References,
-) -> list[Result]:
-    """All values, which are put into `found` and stored in results.csv, and what there is of
-    training images.
-
-    Older values of the same scores go when all is done, and pieces of them; a fault on the way
-    keeps what is there.
-    """
-    run = job.run
-    try:
-        find(found, job, scores, references)
-    except BaseException:
-        if found.every_result():
-            add_results(run.folder, found.every_result())
-        raise
-    results = found.every_result()
-    computed = set(map(kind, scores))
-    pieces = Pieces.of(run.folder, run.prompts, scores=sorted(computed), state=None)
-    while True:  # who lost the claim meanwhile waits for another turn
-        with suppress(TakenAway), alone(run.folder, RESULTS, closing=True) as claim:
-            put_results(run.folder, results, computed, claim)
-            found.outdated = put_coverage(job, references, computed, claim)
-            pieces.remove()
-            return results
-
-
-def store_piece(
-    found: Found,
-    table: Table,
-    job: Job,
-    metrics: Sequence[Metric],
-    scores: list[Score],
-    references: References,
-    shard: Shard,
-) -> None:
-    """The values of a piece, kept until all pieces are there; who brings the last one stores all.
-
-    found: gets this piece's. The table gets the values, and the pieces that are missing.
-    """
-    pieces = pieces_of(job, metrics, scores, references)  # of the images that are scored now
-    find(found, job, scores, references, shard)
-    with alone(job.run.folder, RESULTS, closing=True) as claim:
-        pieces.keep(shard, found)
-        table.missing = pieces.missing(shard)
-        whole = found
-        if not table.missing:
-            whole = pieces.read(shard)
-            references.coverage = {entry.prompt.row: entry for entry in whole.every_coverage()}
-            computed = set(map(kind, scores))
-            put_results(job.run.folder, whole.every_result(), computed, claim)
-            found.outdated = put_coverage(job, references, computed, claim)
-            pieces.remove()
-    table.results = whole.every_result()
-
-
-def pieces_of(
-    job: Job, metrics: Sequence[Metric], scores: list[Score], references: References
-) -> Pieces:
-    """The part files of this scoring. Where anything that decides it changes, names change."""
-    run = job.run
-    compared = [file for prompt in run.prompts for file in references.files(prompt.index)]
-    folders = [run.folder, *([job.unmitigated.folder] if job.unmitigated else [])]
-    loaded = [each for metric in metrics for each in metric.checkpoints(job) if not each.missing]
-    state = {
-        "images": sorted(map(str, run.files)),
-        "not_finite": sorted(map(str, run.not_finite)),
-        "prompts": content_hash(run.prompts_file),
-        "finished": [(RunFolder(folder).manifest() or {}).get("finished") for folder in folders],
-        "folders": [job.gt_folder, job.masks, *folders[1:]],
-        "flags": dict(job.typed),
-        "checkpoints": [each.hashes() for each in loaded],
-        "references": contents_of(compared),
-        "masks": contents_of(sorted(masks_of(job.masks).values())) if job.masks else [],
-    }
-    return Pieces.of(run.folder, run.prompts, scores=sorted(set(map(kind, scores))), state=state)
-
-
-def were_scored(job: Job, scores: list[Score]) -> bool:
-    """Whether results.csv has values of these scores, of an earlier scoring."""
-    return not set(map(kind, scores)).isdisjoint(map(kind, read_results(job.run.folder)))
-
-
-def waiting(shard: Shard, missing: list[Shard], before: bool) -> str:
-    """Why there is no new table yet. before: whether there is one of an earlier scoring."""
-    pieces = ", ".join(map(str, missing))
-    if before:
-        return (
-            f"piece {shard} is scored anew; results.csv keeps the earlier scores until the others "
-            f"are, too ({pieces}), or the command without --shard scores all"
-        )
-    return f"piece {shard} is scored; the table comes with the last of those missing: {pieces}"
-
-
-def find(
-    found: Found,
-    job: Job,
-    scores: list[Score],
-    references: References,
-    shard: Shard = WHOLE,
-) -> None:
-    """Fills in the finite values of every chunk of prompts, and its training images."""
-    run = job.run
-    chunks = [chunk for number, chunk in enumerate(run.chunks()) if shard.has(number)]
-    prompts = sum(map(len, chunks))
-    images = sum(len(keys) for chunk in chunks for keys in chunk)
-    found.images = images
-    quantities = dict.fromkeys(score.quantity for score in scores)
-    piece = f", piece {shard}" if shard else ""
-    progress = Progress(
-        f"{', '.join(quantities)} of {images} images of {prompts} prompts{piece}",
-        prompts,
-        unit="prompt",
-        # A piece is kept when all of it is there.
-        place=None if shard else run.folder / "results.csv",
-        then="Rerun the command for the scores of all.",
-        quiet=job.settings.quiet,
-    )
-    with progress:
-        for number, groups in run.groups(references, job.masks, job.unmitigated, shard=shard):
-            pictured = [group for group in groups if group.pictures]
-            results = results_of(run, scores, pictured)
-            found.results[number] = [row for row in results if math.isfinite(row.value)]
-            found.left_out += [row for row in results if not math.isfinite(row.value)]
-            found.flat += flat_in(pictured)
-            rows = [group.prompt.row for group in groups]
-            found.coverage[number] = [references.coverage[row] for row in rows]
-            progress.update(len(groups))
-
-
-def results_of(run: Run, scores: Sequence[Score], groups: Sequence[Group]) -> list[Result]:
-    """The values of all scores for a few prompts that have images."""
-    results = []
-    for score in scores:
-        score.prepare(groups)
-        for group in groups:
-            for sample, value in score.values(group).items():
-                about = (run.name, run.method, group.prompt.row, sample)
-                results.append(Result(*about, score.quantity, score.variant, value))
-    return results
-
-
-def are_compared(job: Job, references: References) -> bool:
-    """Whether images are compared with training images that are there."""
-    return references.decode and job.gt_folder.is_dir()
-
-
-def put_coverage(
-    job: Job, references: References, computed: Collection[tuple[str, str]], claim: Claim
-) -> str:
-    """Writes references.csv, of one who is alone; older values that were of other training images
-    go. Returns what is to be said of that. Where nothing was decoded, or no training image is
-    there, as in a wrong folder, more may be known, and all stays.
-
-    computed: quantity and variant of what is of these images.
-    """
-    file = job.run.folder / "references.csv"
-    found_any = any(entry.sha256 for entry in references.coverage.values())
-    if file.exists() and not (found_any and are_compared(job, references)):
-        return ""
-    said = drop_outdated(job.run.folder, references.coverage, computed, claim)
-    write_csv(file, (entry.row() for entry in references.coverage.values()))
-    return said
 
 
 def said_of(job: Job, references: References) -> list[str]:

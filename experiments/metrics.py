@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torchvision.models import alexnet
 
-from memorization_suite.commands.score import results_of
+from memorization_suite.commands.score_job import results_of
 from memorization_suite.experiments.common import best_of, parser, positive
 from memorization_suite.metrics.clip_score import ClipGenerated, ClipReference, ClipScore
 from memorization_suite.metrics.lpips_diversity import LpipsDiversity

@@ -11,7 +11,7 @@ from itertools import permutations
 
 import pytest
 
-from memorization_suite.commands import score as score_command
+from memorization_suite.commands import score_job
 from memorization_suite.commands.report import report
 from memorization_suite.commands.score import score
 from memorization_suite.commands.score_scripts import run_script
@@ -157,7 +157,7 @@ def test_training_images_on_two_machines_are_one_scoring(run):
 @pytest.mark.parametrize("shard", ["", "1/2"])
 def test_an_interrupted_scoring_says_what_is_kept(run, monkeypatch, shard):
     """Of a piece nothing is, until it is whole."""
-    done = score_command.results_of
+    done = score_job.results_of
     calls = []
 
     def twice(*of):
@@ -166,7 +166,7 @@ def test_an_interrupted_scoring_says_what_is_kept(run, monkeypatch, shard):
             raise OSError("the disk is gone")
         return done(*of)
 
-    monkeypatch.setattr(score_command, "results_of", twice)
+    monkeypatch.setattr(score_job, "results_of", twice)
     with pytest.raises(OSError) as error:
         score(run, ["diversity"], shard=shard, quiet=True)
     notes = getattr(error.value, "__notes__", [])
