@@ -39,6 +39,7 @@ from memorization_suite.prompts.sets import (
     read_local,
     read_sample,
 )
+from memorization_suite.runs.batches import Row
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.growth import Growing
 from memorization_suite.runs.identity import Content
@@ -57,7 +58,7 @@ from memorization_suite.runs.settings import (
     unknown_name,
 )
 from memorization_suite.runs.shards import InPieces
-from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.store import Store
 from memorization_suite.runs.tables import Fault, cell, shown, whole
 from memorization_suite.runs.whole import Check, There, array_fault, ends_fault, faults_of
 

@@ -28,9 +28,9 @@ from memorization_suite.detection.spectrum import (
 )
 from memorization_suite.detection.spectrum import spectrum as spectrum_of
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.batches import Row
 from memorization_suite.runs.lazy import no_grad
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
-from memorization_suite.runs.store import Row
 from memorization_suite.runs.tables import Fault, cell, shown, whole
 from memorization_suite.runs.text import counted
 from memorization_suite.sampling import Batch, GuidanceSchedule, NoisePredictor

@@ -25,7 +25,8 @@ import memorization_suite
 from memorization_suite import ROOT
 from memorization_suite.commands.setup import CLUSTER
 from memorization_suite.commands.sweeps.record import FOLDER
-from memorization_suite.commands.sweeps.tasks import Task, Tasks, open_tasks
+from memorization_suite.commands.sweeps.task import Task
+from memorization_suite.commands.sweeps.tasks import Tasks, open_tasks
 from memorization_suite.runs import notices, slurm
 from memorization_suite.runs.environment import calm_threads
 from memorization_suite.runs.files import write_json

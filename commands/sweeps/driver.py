@@ -20,13 +20,8 @@ from memorization_suite.commands.sweeps.cluster import (
     log_of,
     submitted_jobs,
 )
-from memorization_suite.commands.sweeps.tasks import (
-    MOST_STARTS,
-    Task,
-    Tasks,
-    TaskState,
-    starts_of,
-)
+from memorization_suite.commands.sweeps.task import Task, TaskState, starts_of
+from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Tasks
 from memorization_suite.commands.sweeps.watch import Watch
 from memorization_suite.commands.sweeps.work import pause_after, timed
 from memorization_suite.runs.claims import Claim

@@ -15,7 +15,8 @@ from pathlib import Path
 from memorization_suite.commands.sweeps import work
 from memorization_suite.commands.sweeps.cluster import python_path
 from memorization_suite.commands.sweeps.jobs import DeviceLost
-from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.task import Task, TaskState
+from memorization_suite.commands.sweeps.tasks import MOST_STARTS, Tasks
 from memorization_suite.commands.sweeps.watch import Watch, images_there
 from memorization_suite.commands.sweeps.worker import FULL, LOST
 from memorization_suite.runs.environment import device_count

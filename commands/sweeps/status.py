@@ -10,7 +10,8 @@ from pathlib import Path
 
 from memorization_suite.commands.sweeps.cluster import submitted_jobs
 from memorization_suite.commands.sweeps.record import read_record
-from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.task import Task, TaskState
+from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.commands.sweeps.watch import images_there
 from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs import slurm

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.task import Task, TaskState
+from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs import notices
 from memorization_suite.runs.progress import Progress

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from memorization_suite.commands.sweeps.tasks import Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.task import Task, TaskState
+from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.pipelines import loading
 from memorization_suite.runs.progress import Progress
 

@@ -23,7 +23,8 @@ from memorization_suite.commands.sweeps.cluster import (
 )
 from memorization_suite.commands.sweeps.driver import drive
 from memorization_suite.commands.sweeps.record import Member, Record
-from memorization_suite.commands.sweeps.tasks import Look, Task, Tasks, TaskState
+from memorization_suite.commands.sweeps.task import Task, TaskState
+from memorization_suite.commands.sweeps.tasks import Look, Tasks
 from memorization_suite.runs import slurm
 from memorization_suite.runs.holders import Holder
 
