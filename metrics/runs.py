@@ -17,12 +17,12 @@ from memorization_suite.metrics.references import References
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import prompt_file
 from memorization_suite.runs import Key, RunFolder
+from memorization_suite.runs.batches import Row
 from memorization_suite.runs.foreign import above, method_of, title_of, unknown
 from memorization_suite.runs.hashes import content_hash
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.notices import say
 from memorization_suite.runs.shards import WHOLE, Shard
-from memorization_suite.runs.store import Row
 from memorization_suite.runs.text import counted
 from memorization_suite.runs.whole import told
 

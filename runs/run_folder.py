@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from memorization_suite.runs.batches import Row
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.nobodys import owned
 from memorization_suite.runs.notices import say
-from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.store import Store
 from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import first_of
 from memorization_suite.runs.whole import (

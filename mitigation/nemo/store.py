@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.mitigation.nemo.search import PromptSearch, Statistics
+from memorization_suite.runs.batches import Row
 from memorization_suite.runs.elsewhere import free_place, suffix_of
 from memorization_suite.runs.files import kind_of_place, write_bytes, write_json
 from memorization_suite.runs.identity import differences, differing
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
-from memorization_suite.runs.store import Row, Store
+from memorization_suite.runs.store import Store
 from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import unreadable
 
