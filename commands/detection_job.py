@@ -233,7 +233,7 @@ class Job:
         every = list(scores)
         for row in cost:
             there = rows["scores"].get(prompt_of(row), [])
-            before = rows["cost"].get(prompt_of(row))
+            before = rows["cost"].get(prompt_of(row), [])
             so_far = images_of(before[0], len(there)) if before else 0
             if so_far >= samples.stop:
                 row = before[0]

@@ -11,7 +11,7 @@ diffusers = Lazy("diffusers")
 
 # --scheduler -> class, and what its grid and steps must be whatever the model's config says or
 # omits.
-SCHEDULERS = {
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": (
         "DDIMScheduler",
         {
