@@ -39,10 +39,14 @@ class Content(str):
 def same(there: object, here: object, named: str = "") -> bool:
     """Whether a stored value is of the same input as one of now. named: see `Was`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        return there.keys() == here.keys() and all(same(there[key], here[key]) for key in here)
+        if there.keys() != here.keys():
+            return False
+        return all(same(there[key], here[key]) for key in here)
     if isinstance(here, Growing):
         return isinstance(there, int) and there <= here
-    return there == here or (isinstance(here, Content) and here.was(there, named))
+    if there == here:
+        return True
+    return isinstance(here, Content) and here.was(there, named)
 
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +83,14 @@ def differences(
     texts = []
     read = plain(after)
     for name, here in differing(before, after, config).items():
-        there, now = before.get(name), read.get(name)
-        text = (
-            f"{name}: {shown(there, named_in(config, here))} there, "
-            f"{shown(now, getattr(here, 'label', ''))} now"
-        )
-        unnamed = ", which names of folders do not tell apart" if alike(there, now) else ""
-        texts.append(text + unnamed)
+        there = before.get(name)
+        now = read.get(name)
+        was = shown(there, named_in(config, here))
+        is_now = shown(now, getattr(here, "label", ""))
+        text = f"{name}: {was} there, {is_now} now"
+        if alike(there, now):
+            text += ", which names of folders do not tell apart"
+        texts.append(text)
     return texts
 
 
@@ -93,7 +98,8 @@ def alike(there: object, now: object) -> bool:
     """Whether two numbers, or two in settings, have one name in a folder's: it has six digits."""
     if isinstance(there, Mapping) and isinstance(now, Mapping):
         shared = there.keys() & now.keys()
-        return any(alike(there[key], now[key]) for key in shared if there[key] != now[key])
+        changed = [key for key in shared if there[key] != now[key]]
+        return any(alike(there[key], now[key]) for key in changed)
     return isinstance(there, float) and isinstance(now, float) and f"{there:g}" == f"{now:g}"
 
 
@@ -112,7 +118,8 @@ def renewed(
     read = plain(after)
     names = []
     for name, here in after.items():
-        known = here.known if isinstance(here, Content) else not isinstance(here, Growing)
-        if known and before.get(name) != read[name]:
+        if isinstance(here, Growing) or (isinstance(here, Content) and not here.known):
+            continue
+        if before.get(name) != read[name]:
             names.append(name)
     return {**before, **{name: read[name] for name in names}}, names

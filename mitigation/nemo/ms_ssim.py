@@ -32,7 +32,9 @@ def kernel_size(side: int) -> int:
             f"the noise maps are {side} x {side}, too small for three scales; the least is "
             f"{SMALLEST} x {SMALLEST}"
         )
-    return min(KERNEL, (side // 4 - 1) // 2 * 2 + 1)
+    fits = side // 4
+    odd = fits if fits % 2 else fits - 1
+    return min(KERNEL, odd)
 
 
 def gaussian_window(kernel: int) -> torch.Tensor:
@@ -49,7 +51,10 @@ def local_means(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     images: (..., h, w) -> (..., h - kernel + 1, w - kernel + 1). Sums, not a convolution, which
     CUDA may round to ten bits: variances are small differences.
     """
-    height, width = (side - len(window) + 1 for side in images.shape[-2:])
+    border = len(window) - 1
+    height = images.shape[-2] - border
+    width = images.shape[-1] - border
+
     rows = sum(weight * images[..., k : k + height, :] for k, weight in enumerate(window))
     return sum(weight * rows[..., k : k + width] for k, weight in enumerate(window))
 
@@ -70,15 +75,17 @@ def ssim(
     size = data_range(a, b)
     c1 = (K1 * size) ** 2
     c2 = (K2 * size) ** 2
-    mean_a, mean_b, square_a, square_b, product = local_means(
-        torch.stack([a, b, a * a, b * b, a * b]), window
-    )
+
+    moments = torch.stack([a, b, a * a, b * b, a * b])
+    mean_a, mean_b, square_a, square_b, product = local_means(moments, window)
     variance_a = (square_a - mean_a**2).clamp(min=0)
     variance_b = (square_b - mean_b**2).clamp(min=0)
     covariance = product - mean_a * mean_b
+
     contrast = (2 * covariance + c2) / (variance_a + variance_b + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return (luminance * contrast).mean((1, 2, 3)), contrast.mean((1, 2, 3))
+    similarity = luminance * contrast
+    return similarity.mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
 def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -93,6 +100,7 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         similarity, contrast = ssim(a, b, window)
         term = similarity if scale == len(BETAS) else contrast
         value = value * term.relu() ** beta
+
         a = F.avg_pool2d(a, 2)
         b = F.avg_pool2d(b, 2)
     return value
