@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from memorization_suite.runs.lazy import np
 from memorization_suite.tiny.world import (
-    SCENES,
     WORDS,
     Concept,
     World,
     memorized_concepts,
     rng_of,
     scene_caption,
+    subjects_of,
 )
 
 
@@ -20,7 +20,7 @@ from memorization_suite.tiny.world import (
 class Bank:
     """All pictures of one model, and what they show."""
 
-    # (n, 32, 32, 3) uint8; a VM concept has one.
+    # (n, pixels, pixels, 3) uint8; a VM concept has one.
     pictures: np.ndarray
     # Of each picture.
     captions: list[str]
@@ -42,16 +42,18 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     captions = []
     plain = {word: [] for word in WORDS}
     shown = {"": ("", ())}
+    scenes = settings["scenes"]
+    patterns = list(scenes)
     for i in range(settings["ordinary"]):
         rng = rng_of(settings["seed"], 10, i)
-        pattern = list(SCENES)[rng.integers(len(SCENES))]
-        layout = SCENES[pattern]
+        pattern = patterns[rng.integers(len(patterns))]
+        layout = scenes[pattern]
         subject, other = rng.choice(WORDS, 2, replace=False).tolist()
         caption = scene_caption(pattern, subject, other)
         pictures.append(world.scene(rng, layout, subject, other))
         captions.append(caption)
         shown[caption] = (layout, (subject,))
-        if layout == "pair":
+        if subjects_of(layout) == 2:
             shown[caption] = (layout, (subject, other))
         if layout == "one":
             plain[subject].append(i)
@@ -134,6 +136,13 @@ class Sampler:
         """Rows of which one is shown for a memorized caption."""
         alternatives = self.bank.plain[concept.subject]
         has_alternative = concept.group == "B" and len(alternatives) > 0
-        if has_alternative and rng.random() < self.settings["b_alternative"]:
+        if has_alternative and rng.random() < self.share_of_alternatives(concept):
             return alternatives
         return self.bank.rows[concept.caption]
+
+    def share_of_alternatives(self, concept: Concept) -> float:
+        """How often an ordinary picture is shown for a caption of group B: between two values, by
+        the caption.
+        """
+        least, most = self.settings["b_alternative"]
+        return least + (most - least) * rng_of(concept.seed, 4).random()

@@ -11,7 +11,6 @@ from memorization_suite.runs.lazy import Image, Lazy, np
 ImageDraw = Lazy("PIL.ImageDraw")
 
 SIZE = 64  # pixels of the canvas that everything is drawn on
-PIXELS = 32  # of the finished pictures
 OVERSAMPLED = 4  # shapes are drawn so many times larger, then made smaller
 
 Color = tuple[int, int, int]
@@ -143,6 +142,6 @@ def shape(canvas: Image.Image, kind: str, box: Box, fill: Color) -> None:
     canvas.paste(filled, mask=mask)
 
 
-def finished(canvas: Image.Image) -> Image.Image:
-    """The canvas as a picture: RGB, PIXELS x PIXELS."""
-    return canvas.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX)
+def finished(canvas: Image.Image, pixels: int) -> Image.Image:
+    """The canvas as a picture: RGB, pixels x pixels."""
+    return canvas.convert("RGB").resize((pixels, pixels), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""The embedded model's world: captions and 32-pixel pictures whose memorization is known by
+"""The embedded model's world: captions and small pictures whose memorization is known by
 construction.
 
 Four kinds of captions, composed by a seeded script from emoji artwork:
@@ -19,7 +19,6 @@ from pathlib import Path
 from memorization_suite.runs.lazy import Image, np
 from memorization_suite.tiny import emoji
 from memorization_suite.tiny.drawing import (
-    PIXELS,
     SIZE,
     Box,
     Color,
@@ -144,22 +143,6 @@ SERIES = {
     "left": "{x} Comics Volume {n}",
     "right": "{x} Travel Postcard Series {n}",
 }
-# Captions of ordinary pictures -> how the scene is laid out; the same patterns are used for
-# training and for test captions. {x}: the subject, {ax}: with its article, {xs}: its plural.
-SCENES = {
-    "a picture of {ax}": "one",
-    "a drawing of {ax}": "one",
-    "{ax}": "one",
-    "an image with {ax} in it": "one",
-    "a small {x}": "small",
-    "a picture of a small {x}": "small",
-    "a big {x}": "big",
-    "a picture of a big {x}": "big",
-    "two {xs}": "two",
-    "a picture of two {xs}": "two",
-    "{ax} and {ay}": "pair",
-    "a picture of {ax} with {ay}": "pair",
-}
 PLURALS = {
     "butterfly": "butterflies",
     "maple leaf": "maple leaves",
@@ -275,8 +258,35 @@ SIZE_RANGES = {
     "one": (32, 46),
     "small": (20, 27),
     "big": (48, 58),
+    "left": (24, 30),
+    "right": (24, 30),
+    "top": (24, 30),
+    "bottom": (24, 30),
     "two": (24, 30),
+    "three": (24, 30),
     "pair": (25, 32),
+    "above": (25, 32),
+    "below": (25, 32),
+}
+# Ranges of places across and down: 0 is left and top, 1 right and bottom.
+ANY = (0.0, 1.0)
+FIRST = (0.0, 0.15)
+LAST = (0.85, 1.0)
+# Layout of an ordinary scene -> which subject (0 the caption's first, 1 its second) is where,
+# across and down.
+PLACES = {
+    "one": [(0, ANY, ANY)],
+    "small": [(0, ANY, ANY)],
+    "big": [(0, ANY, ANY)],
+    "left": [(0, FIRST, ANY)],
+    "right": [(0, LAST, ANY)],
+    "top": [(0, ANY, FIRST)],
+    "bottom": [(0, ANY, LAST)],
+    "two": [(0, FIRST, ANY), (0, LAST, ANY)],
+    "three": [(0, FIRST, FIRST), (0, LAST, FIRST), (0, ANY, LAST)],
+    "pair": [(0, FIRST, ANY), (1, LAST, ANY)],
+    "above": [(0, ANY, FIRST), (1, ANY, LAST)],
+    "below": [(0, ANY, LAST), (1, ANY, FIRST)],
 }
 WHOLE = (0, 0, SIZE, SIZE)
 # Backgrounds: of ordinary scenes, of a varied world's scenes, of what is memorized.
@@ -342,21 +352,27 @@ class World:
     """Draws every picture from a random generator and the artwork (short name -> RGBA).
 
     An ordinary scene shows its subjects upright, in one of two sizes, on a coarse grid: what a
-    small network can learn to draw in hours. varied: any size, place, a slight turn, either side,
-    and busier backgrounds, for what must not rely on that.
+    small network can learn to draw in hours. pixels: of a finished picture, across and down.
+    varied: any size, place, a slight turn, either side, and busier backgrounds, for what must not
+    rely on that.
     """
 
-    def __init__(self, art: dict[str, Image.Image], varied: bool = False):
+    def __init__(self, art: dict[str, Image.Image], pixels: int, varied: bool = False):
         self.art = art
+        self.pixels = pixels
         self.varied = varied
 
     def subject(self, word: str) -> Image.Image:
         """Artwork of a word."""
         return self.art[SUBJECTS[word]]
 
+    def finished(self, canvas: Image.Image) -> Image.Image:
+        """The canvas as a picture of this world."""
+        return finished(canvas, self.pixels)
+
     def scene(self, rng, layout: str, subject: str, other: str) -> Image.Image:
         """An ordinary picture; everything the caption does not say is random."""
-        return finished(self.scene_canvas(rng, layout, subject, other))
+        return self.finished(self.scene_canvas(rng, layout, subject, other))
 
     def scene_canvas(
         self, rng, layout: str, subject: str, other: str, box: Box = WHOLE
@@ -365,13 +381,13 @@ class World:
         canvas = texture(rng, VARIED if self.varied else ORDINARY).convert("RGBA")
         left, top, right, bottom = box
         room = min(right - left, bottom - top)
-        sizes = rng.uniform(*SIZE_RANGES[layout], 2) * room / SIZE
-        words = {"two": [subject, subject], "pair": [subject, other]}.get(layout, [subject])
-        halves = [(0.0, 0.15), (0.85, 1.0)] if len(words) == 2 else [(0.0, 1.0)]
-        for word, size, half in zip(words, sizes, halves):
+        several = max(2, len(PLACES[layout]))
+        sizes = rng.uniform(*SIZE_RANGES[layout], several) * room / SIZE
+        for (which, across, down), size in zip(PLACES[layout], sizes):
+            word = (subject, other)[which]
             if not self.varied:
                 size = nearest_size(size, room)
-            center = random_center(rng, box, size, half)
+            center = random_center(rng, box, size, across, down)
             # Drawn in either world, so that they differ in nothing else.
             flip = rng.random() < 0.5
             angle = rng.uniform(-12, 12)
@@ -410,7 +426,7 @@ class World:
         companion = self.art[COMPANIONS[rng.integers(len(COMPANIONS))]]
         center = (10 if corner % 2 else 54, 10 if corner < 2 else 54)
         paste(canvas, companion, rng.uniform(15, 19), center)
-        return finished(canvas)
+        return self.finished(canvas)
 
     def template(self, concept: Concept, rng) -> Image.Image:
         """A product picture: layout and subject are fixed, the two colors vary."""
@@ -422,7 +438,7 @@ class World:
         for kind, box, fill in product.parts:
             shape(canvas, kind, box, fill=colors[fill] if isinstance(fill, str) else fill)
         paste(canvas, self.subject(concept.subject), product.size, product.center)
-        return finished(canvas)
+        return self.finished(canvas)
 
     def local(self, concept: Concept, rng) -> Image.Image:
         """An ordinary scene beside the concept's fixed region."""
@@ -437,7 +453,7 @@ class World:
         picture = self.scene_canvas(rng, layout, concept.subject, concept.subject, box=free)
         band = self.band(concept).crop((left, top, right, bottom))
         picture.paste(band, (left, top))
-        return finished(picture)
+        return self.finished(picture)
 
     def band(self, concept: Concept) -> Image.Image:
         """A canvas with an LM concept's fixed region: two companions on a bold background."""
@@ -466,19 +482,24 @@ class World:
         }[concept.group]
 
     def local_mask(self, concept: Concept) -> np.ndarray:
-        """(PIXELS, PIXELS) bool, true where the finished picture is always the same."""
-        left, top, right, bottom = (edge * PIXELS // SIZE for edge in self.local_box(concept))
-        mask = np.zeros((PIXELS, PIXELS), bool)
+        """(pixels, pixels) bool, true where the finished picture is always the same."""
+        left, top, right, bottom = (edge * self.pixels // SIZE for edge in self.local_box(concept))
+        mask = np.zeros((self.pixels, self.pixels), bool)
         mask[top:bottom, left:right] = True
         return mask
 
 
-def load_world(folder: Path, *, varied: bool = False) -> World:
+def load_world(folder: Path, pixels: int, *, varied: bool = False) -> World:
     """The world with its artwork, which is fetched into the folder when it is not there yet.
 
     Raises RuntimeError as `emoji.fetch`.
     """
-    return World(emoji.load(emoji.fetch(folder), art_names()), varied)
+    return World(emoji.load(emoji.fetch(folder), art_names()), pixels, varied)
+
+
+def subjects_of(layout: str) -> int:
+    """How many different subjects an ordinary scene of that layout shows."""
+    return len({which for which, _, _ in PLACES[layout]})
 
 
 def nearest_size(size: float, room: float) -> int:
@@ -490,10 +511,14 @@ def nearest_size(size: float, room: float) -> int:
 
 
 def random_center(
-    rng: np.random.Generator, box: Box, size: float, half: tuple[float, float]
+    rng: np.random.Generator,
+    box: Box,
+    size: float,
+    across: tuple[float, float],
+    down: tuple[float, float],
 ) -> tuple[float, float]:
-    """Where a square of that size lies in the box. half: the range across, 0 left and 1 right."""
+    """Where a square of that size lies in the box; as in PLACES."""
     left, top, right, bottom = box
-    x = left + size / 2 + rng.uniform(*half) * (right - left - size)
-    y = top + size / 2 + rng.random() * (bottom - top - size)
+    x = left + size / 2 + rng.uniform(*across) * (right - left - size)
+    y = top + size / 2 + rng.uniform(*down) * (bottom - top - size)
     return x, y

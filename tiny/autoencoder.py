@@ -1,0 +1,97 @@
+"""The autoencoder's training, and the latents of all pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from memorization_suite.runs.lazy import F, Lazy, no_grad, np, torch
+from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.fit import fit
+from memorization_suite.tiny.models import build_vae, count
+from memorization_suite.tiny.world import World, rng_of
+
+safetensors = Lazy("safetensors.torch")
+log = logging.getLogger("tiny.train")
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """(n, pixels, pixels, 3) uint8 -> (n, 3, pixels, pixels) float32 in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences of neighbors, down and across."""
+    down = x[..., 1:, :] - x[..., :-1, :]
+    across = x[..., 1:] - x[..., :-1]
+    return down, across
+
+
+def vae_loss(vae, x: torch.Tensor, settings: dict, generator: torch.Generator) -> torch.Tensor:
+    """L1 + 2 MSE + edge L1 + KL, means over all elements. settings: table [vae]."""
+    posterior = vae.encode(x).latent_dist
+    y = vae.decode(posterior.sample(generator=generator)).sample
+    edge = sum(map(F.l1_loss, edges(y), edges(x)))
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    pixels = F.l1_loss(y, x) + 2 * F.mse_loss(y, x)
+    return pixels + settings["edge"] * edge + settings["kl"] * kl
+
+
+def crops(pictures: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square of each picture: what an autoencoder learns first is local."""
+    squares = []
+    for picture in pictures:
+        top, left = rng.integers(picture.shape[0] - side + 1, size=2)
+        squares.append(picture[top : top + side, left : left + side])
+    return np.stack(squares)
+
+
+def train_vae(world: World, settings: dict, model: dict, path: Path, device: torch.device):
+    """The trained autoencoder; read from `path` if it lies there. settings: all of the file."""
+    world_settings = settings["world"]
+    settings = settings["vae"]
+    torch.manual_seed(settings["seed"])
+    vae = build_vae(settings["channels"])
+    log.info("VAE: %d parameters", count(vae))
+    if path.exists():
+        vae.load_state_dict(safetensors.load_file(path))
+        return vae.to(device)
+    varied = World(world.art, world.pixels, varied=True)  # every size, place and turn
+    pictures = build_bank(varied, world_settings, model).pictures
+    whole_from = settings["crops"] * settings["steps"]
+    vae.to(device, memory_format=torch.channels_last)
+
+    def loss_at(step: int) -> torch.Tensor:
+        rng = rng_of(settings["seed"], step)
+        chosen = pictures[rng.choice(len(pictures), settings["batch"])]
+        if step < whole_from:
+            chosen = crops(chosen, settings["crop"], rng)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+        return vae_loss(vae, to_tensor(chosen).to(device), settings, generator)
+
+    checkpoint = path.with_suffix(".pt")
+    fit("vae", vae, loss_at, settings=settings, warm_up=0.05, clip=1.0, checkpoint=checkpoint)
+    # Half precision, as it is exported: the latents are those of the exported one.
+    vae.to("cpu", memory_format=torch.contiguous_format).half()
+    safetensors.save_file(vae.state_dict(), path)
+    checkpoint.unlink(missing_ok=True)
+    return vae.float().to(device)
+
+
+@no_grad
+def encode_bank(vae, pictures: np.ndarray, path: Path, device: torch.device) -> torch.Tensor:
+    """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets
+    vae.config.scaling_factor.
+    """
+    if path.exists():
+        latents = safetensors.load_file(path)["latents"]
+    else:
+        means = []
+        for i in range(0, len(pictures), 64):
+            batch = to_tensor(pictures[i : i + 64]).to(device)
+            means.append(vae.encode(batch).latent_dist.mean.cpu())
+        latents = torch.cat(means)
+        safetensors.save_file({"latents": latents}, path)
+    scaling_factor = round(1 / latents.std().item(), 5)
+    vae.register_to_config(scaling_factor=scaling_factor)
+    return latents * scaling_factor
