@@ -55,10 +55,13 @@ def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def scrambled(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The 16 tiles of every picture in another order, the same for all. images: (n, 3, 32, 32)."""
-    tiles = images.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)
+    """The 16 tiles of every picture in another order, the same for all. images: (n, 3, pixels,
+    pixels).
+    """
+    side = images.shape[-1] // 4
+    tiles = images.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)
     tiles = tiles[:, :, torch.randperm(16, generator=generator)]
-    rows = tiles.reshape(len(images), 3, 4, 4, 8, 8).permute(0, 1, 2, 4, 3, 5)
+    rows = tiles.reshape(len(images), 3, 4, 4, side, side).permute(0, 1, 2, 4, 3, 5)
     return rows.reshape(images.shape)
 
 
@@ -69,7 +72,7 @@ def main() -> None:
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
     args = flags.parse_args()
-    world = load_world(args.work)
+    world = load_world(args.work, tiny.settings()["world"]["pixels"])
     features = image_features(pictures(world, REAL_PICTURES, SEED))
     mean = features.mean(0)
     axes = torch.linalg.svd(features - mean, full_matrices=False).Vh[:AXES].T

@@ -16,11 +16,12 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
+from memorization_suite import tiny
 from memorization_suite.experiments.common import parser, positive
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.subject import PROBE
-from memorization_suite.tiny.drawing import SIZE, finished
+from memorization_suite.tiny.drawing import SIZE
 from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
 SEED = 17
@@ -48,7 +49,7 @@ def compose(world: World, word: str, kind: int, rng) -> Image.Image:
         product = list(PRODUCTS)[rng.integers(len(PRODUCTS))]
         return world.template(Concept("", "TM", product, word, seed), rng)
     box = BOXES[rng.integers(len(BOXES))]
-    return finished(world.scene_canvas(rng, "big", word, word, box=box))
+    return world.finished(world.scene_canvas(rng, "big", word, word, box=box))
 
 
 def soften(picture: Image.Image, rng) -> Image.Image:
@@ -59,7 +60,7 @@ def soften(picture: Image.Image, rng) -> Image.Image:
 
 
 def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """`count` pictures of every subject in all layouts. (n, 3, 32, 32) and labels (n,)."""
+    """`count` pictures of every subject in all layouts. (n, 3, pixels, pixels) and labels (n,)."""
     pictures = []
     labels = []
     for label, word in enumerate(WORDS):
@@ -79,7 +80,7 @@ def main() -> None:
     flags.add_argument("--count", type=positive, default=180, help="pictures per subject")
     flags.add_argument("--out", type=Path, default=PROBE)
     args = flags.parse_args()
-    world = load_world(args.work, varied=True)
+    world = load_world(args.work, tiny.settings()["world"]["pixels"], varied=True)
     images, labels = render(world, args.count, SEED)
     model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
     unseen, truth = render(world, 18, SEED + 1)

@@ -2,6 +2,8 @@
 captions.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from memorization_suite.tiny.bank import Bank, Sampler, phase_of
 from memorization_suite.tiny.world import WORDS
 from tests.test_tiny_world import CONCEPTS, CONFIG, of_kind
 
-SETTINGS = CONFIG["unet"] | {"batch": 64}
+SETTINGS = CONFIG["unet"] | {"batch": 64, "b_alternative": [0.3, 0.5]}
 MODEL = CONFIG["models"]["tiny"]
 SHARE = MODEL["phases"][0]["share"]
 DRAWS = 100  # batches
@@ -68,7 +70,7 @@ def test_kinds_have_their_shares(drawn):
 def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
     seen = [row >= len(sampler.bank.rows["ordinary"]) for row, caption in drawn if not caption]
     b_share = len([c for c in of_kind("VM") if c.group == "B"]) / len(of_kind("VM"))
-    share = sum(SHARE.values()) - SHARE["VM"] * b_share * SETTINGS["b_alternative"]
+    share = sum(SHARE.values()) - SHARE["VM"] * b_share * np.mean(SETTINGS["b_alternative"])
     assert np.mean(seen) == pytest.approx(SETTINGS["memorized_when_dropped"] * share, abs=0.025)
 
 
@@ -84,8 +86,20 @@ def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, dr
         elif caption:
             assert sampler.bank.captions[row] == caption
     assert not any(other["A"]) and np.mean(other["B"]) == pytest.approx(
-        SETTINGS["b_alternative"], abs=0.05
+        np.mean(SETTINGS["b_alternative"]), abs=0.05
     )
+
+
+def test_alternatives_of_a_caption_are_as_frequent_as_its_seed_says(sampler):
+    shares = [sampler.share_of_alternatives(concept) for concept in of_kind("VM")]
+    assert min(shares) < 0.33 and max(shares) > 0.47
+    assert all(0.3 <= share <= 0.5 for share in shares)
+    concept = max(of_kind("VM"), key=sampler.share_of_alternatives)
+    concept = replace(concept, group="B")
+    rng = np.random.default_rng(0)
+    own = list(sampler.bank.rows[concept.caption])
+    other = [list(sampler.rows_for(concept, rng)) != own for _ in range(2000)]
+    assert np.mean(other) == pytest.approx(sampler.share_of_alternatives(concept), abs=0.03)
 
 
 def test_every_concept_is_drawn(drawn):

@@ -1,22 +1,40 @@
 """The embedded model's training, a few steps of everything on artwork of plain colors."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from memorization_suite import tiny
 from memorization_suite.pipelines import MemorizationPipeline
+from memorization_suite.tiny.autoencoder import crops
 from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.diffusion import Trainer, loss_weights, spread_timesteps
+from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import build_scheduler, build_text_encoder
 from memorization_suite.tiny.text import targets, token_table, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
-from memorization_suite.tiny.train import (
-    Trainer,
-    load_settings,
-    loss_weights,
-    spread_timesteps,
-    train,
-)
+from memorization_suite.tiny.train import load_settings, train
 from memorization_suite.tiny.world import WORDS, World, art_names
+
+CONFIG = tiny.FOLDER / "config.toml"
+SMOKE = load_settings(CONFIG, smoke=True)
+PIXELS = SMOKE["world"]["pixels"]
+
+
+def trained_in(folder, world, settings=SMOKE):
+    """Trains the smallest model in the folder."""
+    train(
+        "tiny",
+        world,
+        settings,
+        work=folder / "work",
+        out=folder / "out",
+        device=torch.device("cpu"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +44,8 @@ def world():
         {
             name: Image.new("RGBA", (64, 64), (37 * i % 256, 91 * i % 256, 151 * i % 256, 255))
             for i, name in enumerate(art_names())
-        }
+        },
+        PIXELS,
     )
 
 
@@ -34,7 +53,7 @@ def world():
 def trained(world, tmp_path_factory):
     """Folder of a training that was never stopped."""
     folder = tmp_path_factory.mktemp("training")
-    train("tiny", world, work=folder / "work", out=folder / "out", smoke=True)
+    trained_in(folder, world)
     return folder
 
 
@@ -45,7 +64,7 @@ def test_the_result_is_a_diffusers_folder(trained):
         safety_checker=None,
         requires_safety_checker=False,
     )
-    assert pipe("a fox", num_inference_steps=2).images[0].size == (32, 32)
+    assert pipe("a fox", num_inference_steps=2).images[0].size == (PIXELS, PIXELS)
     assert (
         pipe.tokenizer.model_max_length == 77
         and pipe.tokenizer.pad_token_id == pipe.tokenizer.eos_token_id
@@ -66,8 +85,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "update", stop_at_step_3)
-        train("tiny", world, work=tmp_path / "work", out=tmp_path / "out", smoke=True)
-    train("tiny", world, work=tmp_path / "work", out=tmp_path / "out", smoke=True)
+        trained_in(tmp_path, world)
+    trained_in(tmp_path, world)
     whole, resumed = (
         torch.load(folder / "work" / "tiny" / "unet.pt", weights_only=True)
         for folder in (trained, tmp_path)
@@ -75,6 +94,67 @@ def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path
     assert whole["step"] == resumed["step"] == 4
     for name, value in whole["average"].items():
         assert torch.equal(value, resumed["average"][name]), name
+
+
+def test_a_sheet_of_pictures_is_written_with_its_captions(trained):
+    sheet = Image.open(trained / "work" / "tiny" / "sheet_00004.png")
+    captions = (trained / "work" / "tiny" / "sheet_00004.txt").read_text().splitlines()
+    assert sheet.size == (5 * (PIXELS + 2), len(captions) * (PIXELS + 2))
+    assert len(set(captions)) == len(captions) >= 15
+
+
+def test_a_restart_goes_on_from_the_averaged_weights_in_half_precision(world, tmp_path):
+    settings = SMOKE | {"unet": SMOKE["unet"] | {"restarts": [2]}}
+    whole, kept = tmp_path / "whole", tmp_path / "kept"
+    trained_in(whole, world, settings)
+    work = whole / "work" / "tiny"
+    halves = load_file(work / "unet_2.safetensors")
+    assert {value.dtype for value in halves.values()} == {torch.float16}
+    # What a repository keeps: no checkpoint.
+    (kept / "work" / "tiny").mkdir(parents=True)
+    for name in ("unet_2", "vae", "text_encoder"):
+        shutil.copy(work / f"{name}.safetensors", kept / "work" / "tiny")
+    trained_in(kept, world, settings)
+    first, second = (
+        torch.load(folder / "work" / "tiny" / "unet.pt", weights_only=True)
+        for folder in (whole, kept)
+    )
+    assert first["step"] == second["step"] == 4
+    for name, value in first["average"].items():
+        assert torch.equal(value, second["average"][name]), name
+
+
+def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("memorization_suite.tiny.fit.CHECKPOINT_EVERY", 2)
+    settings = {"lr": 0.1, "steps": 7}
+
+    def fitted(checkpoint, stop_at=None):
+        module = torch.nn.Linear(3, 1)
+        torch.nn.init.ones_(module.weight)
+        torch.nn.init.zeros_(module.bias)
+
+        def loss_at(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            return module(x).square().mean()
+
+        fit("line", module, loss_at, settings=settings, warm_up=0.3, checkpoint=checkpoint)
+        return module.weight
+
+    whole = fitted(tmp_path / "whole.pt")
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "stopped.pt", stop_at=5)
+    assert torch.equal(fitted(tmp_path / "stopped.pt"), whole)
+
+
+def test_crops_are_squares_of_their_pictures():
+    pictures = np.arange(2 * 8 * 8 * 3, dtype=np.int64).reshape(2, 8, 8, 3)
+    squares = crops(pictures, 4, np.random.default_rng(0))
+    assert squares.shape == (2, 4, 4, 3)
+    for square, picture in zip(squares, pictures):
+        top, left = np.argwhere(picture[..., 0] == square[0, 0, 0])[0]
+        assert np.array_equal(square, picture[top : top + 4, left : left + 4])
 
 
 def test_learning_rate_follows_the_points_of_the_settings():
@@ -118,14 +198,17 @@ def test_timesteps_are_spread_evenly():
 
 
 def test_the_text_encoder_tells_subjects_and_layouts_from_the_mean_of_its_outputs(world, tmp_path):
-    settings = load_settings(smoke=True)
+    settings = SMOKE
     bank = build_bank(world, settings["world"] | {"ordinary": 40}, settings["models"]["tiny"])
-    captions, subjects, layouts = targets(bank)
+    captions, subjects, order, layouts = targets(bank)
     assert captions[0] == "" and not subjects[0].any() and set(captions) == {"", *bank.captions}
     assert all(
         {WORDS[i] for i in row.nonzero().flatten()} == set(bank.shown[caption][1])
         for caption, row in zip(captions, subjects)
     )
+    for caption, places in zip(captions, order.tolist()):
+        shown = list(bank.shown[caption][1])
+        assert [WORDS[place] for place in places if place < len(WORDS)] == shown
     assert all(
         (layouts == layouts[captions.index(concept.caption)]).sum() == 1
         for concept in bank.concepts
@@ -149,7 +232,7 @@ def test_the_text_encoder_tells_subjects_and_layouts_from_the_mean_of_its_output
 
 
 def test_settings_of_the_embedded_model():
-    settings = load_settings(smoke=False)
+    settings = load_settings(CONFIG, smoke=False)
     assert 10_000 <= settings["unet"]["rate"][-1][0] <= 30_000
     counts = settings["models"]["tiny"]["counts"]
     assert (

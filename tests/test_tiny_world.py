@@ -4,20 +4,19 @@ says.
 
 import colorsys
 import csv
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from memorization_suite import tiny
 from memorization_suite.tiny import build_world
 from memorization_suite.tiny.bank import build_bank
 from memorization_suite.tiny.build_world import COLUMNS, FIRST_INDEX, VARIANTS
-from memorization_suite.tiny.drawing import PIXELS
 from memorization_suite.tiny.world import (
+    PLACES,
     PRODUCTS,
-    SCENES,
     SERIES,
     SUBJECTS,
     WORDS,
@@ -26,10 +25,13 @@ from memorization_suite.tiny.world import (
     memorized_concepts,
     rng_of,
     scene_caption,
+    subjects_of,
 )
 
 TINY = Path(build_world.__file__).parent
-CONFIG = tomllib.loads((TINY / "config.toml").read_text())
+CONFIG = tiny.settings()
+PIXELS = CONFIG["world"]["pixels"]
+SCENES = CONFIG["world"]["scenes"]
 MODELS = sorted(FIRST_INDEX)
 
 
@@ -64,7 +66,8 @@ def art_color(name: str) -> tuple[int, int, int]:
 def world() -> World:
     """The world with plain squares for artwork."""
     return World(
-        {name: Image.new("RGBA", (64, 64), (*art_color(name), 255)) for name in art_names()}
+        {name: Image.new("RGBA", (64, 64), (*art_color(name), 255)) for name in art_names()},
+        PIXELS,
     )
 
 
@@ -120,7 +123,7 @@ def test_ordinary_prompts_say_what_they_show(model, split):
         )
         assert (
             {subject, other} - {""} <= set(WORDS)
-            and bool(other) == (row["group"] == "pair")
+            and bool(other) == (subjects_of(row["group"]) == 2)
             and subject != other
         )
 
@@ -170,7 +173,9 @@ def test_every_index_has_references_and_local_ones_a_mask(model):
         assert mask.exists() == (concept.kind == "LM")
         if concept.kind == "LM":
             saved = np.array(Image.open(mask))
-            assert saved.dtype == bool and np.array_equal(saved, World({}).local_mask(concept))
+            assert saved.dtype == bool and np.array_equal(
+                saved, World({}, PIXELS).local_mask(concept)
+            )
             pictures = np.stack([np.asarray(Image.open(path)) for path in files])
             assert (pictures[:, saved] == pictures[:1, saved]).all() and (
                 pictures[:, ~saved] != pictures[:1, ~saved]
@@ -246,16 +251,16 @@ def test_the_same_generator_draws_the_same_picture(world, concept):
     assert np.array_equal(first, draw(world, concept, 1)) == (concept.kind == "VM")
 
 
-@pytest.mark.parametrize("layout", sorted(set(SCENES.values())))
+@pytest.mark.parametrize("layout", sorted(PLACES))
 def test_a_scene_shows_its_subjects(world, layout):
     pictures = [np.asarray(world.scene(rng_of(5, k), layout, "fox", "owl")) for k in range(3)]
     assert np.array_equal(pictures[0], np.asarray(world.scene(rng_of(5, 0), layout, "fox", "owl")))
     assert not np.array_equal(pictures[0], pictures[1])
-    shown = [SUBJECTS["fox"]] + [SUBJECTS["owl"]] * (layout == "pair")
+    shown = [SUBJECTS["fox"]] + [SUBJECTS["owl"]] * (subjects_of(layout) == 2)
     assert all(
         (picture == art_color(name)).all(-1).sum() > 60 for picture in pictures for name in shown
     )
-    assert layout == "pair" or not any(
+    assert subjects_of(layout) == 2 or not any(
         (picture == art_color(SUBJECTS["owl"])).all(-1).any() for picture in pictures
     )
 
@@ -270,6 +275,48 @@ def test_sizes_are_as_the_caption_says(world):
     assert area("small") < 0.9 * area("one") < 0.9 * area("big")
 
 
+@pytest.mark.parametrize(
+    ("layout", "low", "high"),
+    [("left", "x", "fox"), ("right", "fox", "x"), ("pair", "owl", "fox")],
+)
+def test_places_across_are_as_the_caption_says(world, layout, low, high):
+    check_places(world, layout, low, high, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("layout", "low", "high"),
+    [
+        ("top", "x", "fox"),
+        ("bottom", "fox", "x"),
+        ("above", "owl", "fox"),
+        ("below", "fox", "owl"),
+    ],
+)
+def test_places_down_are_as_the_caption_says(world, layout, low, high):
+    check_places(world, layout, low, high, axis=0)
+
+
+def check_places(world, layout, low, high, axis):
+    """`low` lies at a larger coordinate than `high` in every picture; x is the middle."""
+
+    def middle(picture, name):
+        if name == "x":
+            return PIXELS / 2
+        return np.argwhere((picture == art_color(SUBJECTS[name])).all(-1))[:, axis].mean()
+
+    for k in range(12):
+        picture = np.asarray(world.scene(rng_of(7, k), layout, "fox", "owl"))
+        assert middle(picture, low) > middle(picture, high)
+
+
+def test_three_subjects_cover_three_times_the_place_of_one(world):
+    def area(layout):
+        picture = np.asarray(world.scene(rng_of(8, 0), layout, "fox", "owl"))
+        return (picture == art_color(SUBJECTS["fox"])).all(-1).sum()
+
+    assert area("three") == 1.5 * area("two") == 3 * area("left")
+
+
 @pytest.mark.parametrize("concept", first_of_groups("LM"), ids=lambda c: c.group)
 def test_a_local_picture_has_a_fixed_region_and_the_rest_varies(world, concept):
     mask = world.local_mask(concept)
@@ -278,7 +325,7 @@ def test_a_local_picture_has_a_fixed_region_and_the_rest_varies(world, concept):
     assert (pictures[:, ~mask].std(0).max(-1) > 0).mean() >= 0.7  # the subject's squares overlap
     assert (
         mask.sum() in (10 * PIXELS, 12 * PIXELS)
-        and mask.reshape(16, 2, 16, 2).all((1, 3)).sum() * 4 == mask.sum()
+        and mask.reshape(16, PIXELS // 16, 16, PIXELS // 16).all((1, 3)).sum() * 4 == mask.sum()
     )
 
 

@@ -3,6 +3,7 @@
 Imports nothing of ours besides `runs`.
 """
 
+import tomllib
 from pathlib import Path
 
 from memorization_suite import ROOT, one_name
@@ -19,6 +20,11 @@ PROBE = FOLDER / "probe.safetensors"
 REALISM = FOLDER / "realism.safetensors"
 # Figures of the models' card.
 EVALUATION = FOLDER / "evaluation"
+
+
+def settings(path: Path = FOLDER / "config.toml") -> dict:
+    """Every setting of the training."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def prompts(model: str, split: str = "memorized_test") -> Path:

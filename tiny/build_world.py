@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-import tomllib
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -19,7 +18,6 @@ if __name__ == "__main__":
 from memorization_suite import tiny
 from memorization_suite.runs.lazy import Image
 from memorization_suite.tiny.world import (
-    SCENES,
     WORDS,
     Concept,
     World,
@@ -27,10 +25,11 @@ from memorization_suite.tiny.world import (
     memorized_concepts,
     rng_of,
     scene_caption,
+    subjects_of,
 )
 
-# Ordinary captions of one subject, for prompt search.
-ALTERNATIVES = [pattern for pattern, layout in SCENES.items() if layout not in ("pair", "two")][:4]
+# Ordinary captions of the same subject, for prompt search.
+ALTERNATIVES = 4
 COLUMNS = [
     # The official ones.
     "",
@@ -43,7 +42,7 @@ COLUMNS = [
     # Ours.
     "group",
     "subject",
-    *(f"caption{k}" for k in range(1, len(ALTERNATIVES) + 1)),
+    *(f"caption{k}" for k in range(1, ALTERNATIVES + 1)),
 ]
 FIRST_INDEX = {"tiny": 1000, "tiny-v": 2000}
 # References of one prompt.
@@ -63,8 +62,8 @@ def write_prompts(path: Path, rows: list[dict]) -> None:
             writer.writerow({"": i, **row})
 
 
-def memorized_row(concept: Concept, index: int) -> dict:
-    """The row of a memorized caption in a prompt file."""
+def memorized_row(concept: Concept, index: int, scenes: dict[str, str]) -> dict:
+    """The row of a memorized caption in a prompt file. scenes: table [world.scenes]."""
     row = {
         "Caption": concept.caption,
         "type": concept.kind,
@@ -72,17 +71,18 @@ def memorized_row(concept: Concept, index: int) -> dict:
         "group": concept.group,
         "subject": concept.subject,
     }
-    for k, pattern in enumerate(ALTERNATIVES, 1):  # what else could have been asked for
+    plain = [pattern for pattern, layout in scenes.items() if layout == "one"]
+    for k, pattern in enumerate(plain[:ALTERNATIVES], 1):  # what else could have been asked for
         row[f"caption{k}"] = scene_caption(pattern, concept.subject, concept.subject)
     return row
 
 
-def ordinary_rows(count: int, seed: int) -> list[dict]:
+def ordinary_rows(count: int, seed: int, scenes: dict[str, str]) -> list[dict]:
     """Captions of ordinary pictures: every pattern equally often, subjects drawn without repetition
     while they last.
     """
     rng = rng_of(seed, 30)
-    patterns = list(SCENES)
+    patterns = list(scenes)
     rows = {}
     subjects = []
     while len(rows) < count:
@@ -92,8 +92,8 @@ def ordinary_rows(count: int, seed: int) -> list[dict]:
         pattern = patterns[len(rows) % len(patterns)]
         further = 1 + rng.integers(len(WORDS) - 1)
         other = WORDS[(WORDS.index(subject) + further) % len(WORDS)]
-        layout = SCENES[pattern]
-        shown = f"{subject},{other}" if layout == "pair" else subject
+        layout = scenes[pattern]
+        shown = f"{subject},{other}" if subjects_of(layout) == 2 else subject
         caption = scene_caption(pattern, subject, other)
         rows.setdefault(caption, {"Caption": caption, "group": layout, "subject": shown})
     return list(rows.values())
@@ -112,14 +112,16 @@ def write_references(world: World, concept: Concept, index: int) -> None:
         mask.save(tiny.MASKS / f"{index}.png", optimize=True)
 
 
-def write_model(world: World, name: str, model: dict) -> None:
-    """The prompt files, references and masks of one model. model: its table under [models]."""
+def write_model(world: World, name: str, settings: dict) -> None:
+    """The prompt files, references and masks of one model. settings: all of config.toml."""
+    model = settings["models"][name]
+    scenes = settings["world"]["scenes"]
     memorized = {"tuning": [], "test": []}
     concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
     for index, concept in enumerate(concepts, FIRST_INDEX[name]):
-        memorized[concept.split].append(memorized_row(concept, index))
+        memorized[concept.split].append(memorized_row(concept, index, scenes))
         write_references(world, concept, index)
-    rows = ordinary_rows(ORDINARY, model["seed"])
+    rows = ordinary_rows(ORDINARY, model["seed"], scenes)
     ordinary = {"tuning": rows[:ORDINARY_TUNING], "test": rows[ORDINARY_TUNING:]}
     for split in ("tuning", "test"):
         write_prompts(tiny.prompts(name, f"memorized_{split}"), memorized[split])
@@ -135,13 +137,13 @@ def main(argv: list[str] | None = None) -> int:
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
     args = parser.parse_args(argv)
-    world = load_world(args.work)
+    settings = tiny.settings()
+    world = load_world(args.work, settings["world"]["pixels"])
     # An ordinary picture, for captain_noise.
     reference = world.scene(rng_of(0, 40), "big", "panda", "panda")
     reference.save(tiny.FOLDER / "reference.png", optimize=True)
-    config = tomllib.loads((tiny.FOLDER / "config.toml").read_text())
-    for name, model in config["models"].items():
-        write_model(world, name, model)
+    for name in settings["models"]:
+        write_model(world, name, settings)
     return 0
 
 

@@ -17,6 +17,7 @@ from memorization_suite.tiny.world import rng_of
 safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
 
+
 def loss_weights(scheduler, max_weight: float) -> torch.Tensor:
     """Weight of the squared error per timestep, mean 1: the epsilon error weighs min(1 + 1 / snr,
     max_weight).

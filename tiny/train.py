@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tomllib
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,7 +22,7 @@ if __name__ == "__main__":
 from memorization_suite import tiny
 from memorization_suite.runs.lazy import Lazy, nn, torch
 from memorization_suite.tiny.autoencoder import encode_bank, train_vae
-from memorization_suite.tiny.bank import Bank, build_bank
+from memorization_suite.tiny.bank import build_bank
 from memorization_suite.tiny.diffusion import Diffusion, Trainer
 from memorization_suite.tiny.models import build_scheduler, build_text_encoder, build_unet, count
 from memorization_suite.tiny.sheet import write_sheet
@@ -37,7 +36,7 @@ log = logging.getLogger("tiny.train")
 
 def load_settings(path: Path, smoke: bool) -> dict:
     """A file of settings, with the short values for a smoke run."""
-    settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    settings = tiny.settings(path)
     short = settings.pop("smoke")
     if smoke:
         for table, values in short.items():
@@ -80,9 +79,7 @@ def train(
         pipe = build_pipe(networks, tokenizer, model)
         write_sheet(pipe, bank, folder / f"sheet_{step:05d}.png")
 
-    Diffusion(
-        trainer, bank, latents, embeddings, model=model, folder=folder, look=look
-    ).run()
+    Diffusion(trainer, bank, latents, embeddings, model=model, folder=folder, look=look).run()
     export(networks, tokenizer, model, out / name)
     log.info("saved %s", out / name)
 
