@@ -1,10 +1,10 @@
 """The text encoder's training: as Stable Diffusion's it is taught first, on its own, and then stays
 as it is.
 
-CLIP's learns to agree with pictures. This one learns what the world's pictures show. Linear heads on
-the mean of its 77 outputs tell the subjects, the first and the second of them, and the layout (every
-memorized caption is a layout of its own). So all outputs, the padding too, carry what the UNet's
-attention needs from the first step on.
+CLIP's learns to agree with pictures. This one learns what the world's pictures show. Linear heads
+on the mean of its 77 outputs tell the subjects, the first and the second of them, and the layout
+(every memorized caption is a layout of its own). So all outputs, the padding too, carry what the
+UNet's attention needs from the first step on.
 """
 
 from __future__ import annotations
