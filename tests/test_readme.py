@@ -36,6 +36,7 @@ from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.experiments import cost, gpu_check
 from memorization_suite.metrics.base import METRICS
 from memorization_suite.metrics.scripts import CHANGE, COPIES, PREFERENCE
+from memorization_suite.tiny import train
 from tests.documents import ROOT, Block, documents, read_document
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -248,7 +249,7 @@ def known_flags() -> set[str]:
         parser, _ = parser_of(argv)
         for each in [parser, *subparsers(parser)]:
             flags.update(each._option_string_actions)
-    for parser in (cost.flags(), gpu_check.build_parser()):
+    for parser in (cost.flags(), gpu_check.build_parser(), train.build_parser()):
         flags.update(parser._option_string_actions)
     for name in DOCUMENTS:
         for block in blocks_in(name, "python"):

@@ -105,8 +105,8 @@ def export(networks: dict[str, nn.Module], tokenizer, model: dict, folder: Path)
     build_pipe(networks, tokenizer, model).save_pretrained(folder)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -127,7 +127,12 @@ def main(argv: list[str] | None = None) -> int:
         "--config", type=Path, default=tiny.FOLDER / "config.toml", help="the settings"
     )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = load_settings(args.config, args.smoke)
     world = load_world(args.work, settings["world"]["pixels"])
