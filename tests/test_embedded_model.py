@@ -2,7 +2,6 @@
 out, the paper's methods help.
 """
 
-
 import pytest
 import torch
 
