@@ -58,11 +58,30 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
         return vae.to(device)
     varied = World(world.art, world.pixels, varied=True)  # every size, place and turn
     pictures = build_bank(varied, world_settings, model).pictures
+    for number, steps in enumerate(settings["cycles"]):
+        made = path.with_name(f"vae_{number}.safetensors")
+        if made.exists():
+            vae.load_state_dict(safetensors.load_file(made))
+            continue
+        train_cycle(vae, pictures, settings | {"steps": steps, "number": number}, made, device)
+    safetensors.save_file(vae.half().state_dict(), path)
+    return vae.float().to(device)
+
+
+def train_cycle(
+    vae, pictures: np.ndarray, settings: dict, path: Path, device: torch.device
+) -> None:
+    """One cycle of the learning rate; then the weights are rounded to half precision, as they are
+    exported and kept.
+
+    settings: table [vae], with the cycle's `steps` and its `number`.
+    """
     whole_from = settings["crops"] * settings["steps"]
+    first = 1_000_000 * settings["number"]  # of its draws
     vae.to(device, memory_format=torch.channels_last)
 
     def loss_at(step: int) -> torch.Tensor:
-        rng = rng_of(settings["seed"], step)
+        rng = rng_of(settings["seed"], first + step)
         chosen = pictures[rng.choice(len(pictures), settings["batch"])]
         if step < whole_from:
             chosen = crops(chosen, settings["crop"], rng)
@@ -71,11 +90,10 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
 
     checkpoint = path.with_suffix(".pt")
     fit("vae", vae, loss_at, settings=settings, warm_up=0.05, clip=1.0, checkpoint=checkpoint)
-    # Half precision, as it is exported: the latents are those of the exported one.
     vae.to("cpu", memory_format=torch.contiguous_format).half()
     safetensors.save_file(vae.state_dict(), path)
     checkpoint.unlink(missing_ok=True)
-    return vae.float().to(device)
+    vae.float()
 
 
 @no_grad
