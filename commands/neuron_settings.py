@@ -12,6 +12,7 @@ from memorization_suite.mitigation.base import quirks
 from memorization_suite.mitigation.nemo.search import SearchOptions
 from memorization_suite.mitigation.spikes import BLOCKS
 from memorization_suite.prompts.flags import FORMATS, HUB_SET, caption_column
+from memorization_suite.runs.identity import in_any_order
 from memorization_suite.runs.settings import again, flag, frozen_settings, unkeyed
 
 RAW_V = "on a v model the maps are of v less the noise, not of the predicted noise less it"
@@ -54,8 +55,10 @@ class NoiseMaps(Model):
     def identity(self) -> dict[str, Any]:
         """What decides the maps, in the order of the files."""
         names = ("seed", "seeds", "t_index", "scheduler", "dtype")
-        chosen = ("tf32", "rng", "official")
-        return {name: getattr(self, name) for name in names} | self.changed(chosen)
+        found = {name: getattr(self, name) for name in names} | self.changed(("tf32", "rng"))
+        if self.official:
+            found["official"] = in_any_order(self.official)
+        return found
 
     def changed(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the flags that do not have their default."""

@@ -53,7 +53,7 @@ def suffix_of(changed: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def part_of(name: str, value: Any, there: str) -> str:
     """What a value is called in a folder's name; empty for one that is none."""
     if isinstance(value, Content):
-        return as_name(told_apart(value.label, there))
+        return as_name(told_apart(value.label or value, there))
     if isinstance(value, str):
         return as_name(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):

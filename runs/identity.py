@@ -36,6 +36,15 @@ class Content(str):
         return made
 
 
+def in_any_order(choices: str) -> Content:
+    """Choices of a flag, comma-separated. Earlier versions wrote them as they were typed."""
+
+    def was(there: object, named: str) -> bool:
+        return isinstance(there, str) and set(there.split(",")) - {""} == set(choices.split(","))
+
+    return Content(choices, was=was)
+
+
 def same(there: object, here: object, named: str = "") -> bool:
     """Whether a stored value is of the same input as one of now. named: see `Was`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):

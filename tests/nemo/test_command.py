@@ -305,6 +305,26 @@ def test_official_settings_are_remembered(localize, folder, tmp_path, capsys):
         assert told in error and error.count("\n") == 1
 
 
+def test_a_search_of_quirks_in_another_order_goes_on(localize, tmp_path, capsys):
+    """As an earlier version wrote them; other quirks are another search."""
+    out = tmp_path / "neurons.json"
+    flags = ("--threshold", "0.9", "--initial_theta", "4", "--end")
+    assert localize(out, "--official", "raw_v,doubles", *flags, "1") == 0
+    found = json.loads(out.read_text())
+    assert found["settings"]["official"] == "doubles,raw_v"
+    found["settings"]["official"] = "raw_v,doubles"
+    out.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert localize(out, "--official", "raw_v", *flags, "2") == 2
+    told = "official: 'raw_v,doubles' there, 'raw_v' now"
+    error = capsys.readouterr().err
+    assert told in error and "neurons_raw_v.json" in error
+    assert localize(out, "--official", "raw_v,doubles", *flags, "2") == 0
+    more = json.loads(out.read_text())
+    assert more["settings"]["official"] == "doubles,raw_v" and len(more["prompts"]) == 2
+    assert more["figures"].items() > found["figures"].items()
+
+
 def test_thresholds_of_the_former_similarity_are_refused(localize, folder, tmp_path, capsys):
     """A file of statistics of schema 1 is to be made anew."""
     with safe_open(folder / "statistics.safetensors", "pt") as file:
