@@ -68,10 +68,14 @@ def said_by(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def unreadable(error: BaseException) -> str:
+def fault_of_reading(error: BaseException) -> str:
     """What is wrong with a file, from the error of reading it; the file is named beside it."""
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, (TypeError, AttributeError)):
+        return "it is built in another way"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, OSError) and error.strerror:

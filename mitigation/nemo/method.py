@@ -14,7 +14,7 @@ from memorization_suite.runs.files import kind_of_place
 from memorization_suite.runs.identity import same
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
-from memorization_suite.runs.text import unreadable
+from memorization_suite.runs.text import fault_of_reading
 from memorization_suite.sampling import Batch, NoisePredictor
 from memorization_suite.sampling.denoiser import Denoiser
 
@@ -94,7 +94,7 @@ def read_neurons(path: Path) -> dict[str, Neurons]:
             if not isinstance(layers, dict) or not all(map(are_channels, layers.values())):
                 raise ValueError("neurons are whole numbers of at least 0, listed by layer")
     except (OSError, ValueError, KeyError) as error:
-        fault = kind_of_place(path) or unreadable(error)
+        fault = kind_of_place(path) or fault_of_reading(error)
         raise ValueError(
             f"{path} is no neuron file of localize_neurons.py ({fault}): "
             "python mitigation/nemo/localize_neurons.py localize makes such a file"

@@ -20,7 +20,7 @@ from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.parse import json_of
 from memorization_suite.runs.store import Store
 from memorization_suite.runs.tables import whole
-from memorization_suite.runs.text import unreadable
+from memorization_suite.runs.text import fault_of_reading
 
 SCHEMA = 2  # of statistics
 # Those of files that were made before, with thresholds of another similarity.
@@ -62,7 +62,7 @@ def read_statistics(path: Path) -> tuple[Statistics, dict]:
     except OtherVersion:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        fault = kind_of_place(path) or unreadable(error)
+        fault = kind_of_place(path) or fault_of_reading(error)
         raise ValueError(
             f"{path} is no statistics file of localize_neurons.py ({fault}). {MAKE_STATISTICS}"
         ) from error
@@ -192,7 +192,7 @@ class NeuronFile:
             identity, searches = reader()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             fault = kind_of_place(path) if path == self.path else ""
-            fault = fault or unreadable(error)
+            fault = fault or fault_of_reading(error)
             raise ValueError(
                 f"{path} is no neuron file of localize_neurons.py ({fault}). Give another --out, "
                 "or --overwrite."

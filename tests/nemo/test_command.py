@@ -599,15 +599,24 @@ def test_wrong_arguments(tmp_path, capsys, no_model, tiny, argv, told):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"model": "m", "settings": {}, "prompts": {"a": {}}}']
+    ("content", "fault"),
+    [
+        ("", "Expecting value"),
+        ("[]", "it is built in another way)"),
+        ('{"prompts": [1]}', "it is built in another way)"),
+        ("{}", "it has no 'prompts')"),
+        ('{"model": "m", "settings": {}, "prompts": {"a": {}}}', "it has no 'figures')"),
+        ("\udcff", "it is not UTF-8 text)"),
+    ],
 )
-def test_a_foreign_file_is_not_overwritten(localize, no_model, tmp_path, capsys, content):
-    (tmp_path / "neurons.json").write_text(content)
+def test_a_foreign_file_is_not_overwritten(localize, no_model, tmp_path, capsys, content, fault):
+    """What is wrong with it is said in words, not in Python's."""
+    (tmp_path / "neurons.json").write_text(content, errors="surrogateescape")
     assert localize(tmp_path / "neurons.json") == 2
     told = capsys.readouterr().err
-    assert "is no neuron file of localize_neurons.py (" in told
+    assert f"is no neuron file of localize_neurons.py ({fault}" in told
     assert ". Give another --out, or --overwrite" in told
-    assert (tmp_path / "neurons.json").read_text() == content
+    assert (tmp_path / "neurons.json").read_bytes() == content.encode(errors="surrogateescape")
 
 
 def test_what_is_next(tmp_path):
