@@ -13,7 +13,7 @@ from memorization_suite.metrics.comparison import (
     remark_on,
     titles_of,
 )
-from memorization_suite.metrics.intervals import mean_over_prompts
+from memorization_suite.metrics.paired import change, pairs_of
 from memorization_suite.metrics.summary import (
     Line,
     Seen,
@@ -120,22 +120,16 @@ def differences(first: Seen, other: Seen) -> list[dict[str, str]]:
 
     Its mean over prompts, and the mean's interval.
     """
-    before = {row.measurement: row.value for row in first.results()}
-    groups: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
-    for row in other.results():
-        if row.measurement in before and row.prompt_index is not None:
-            value = row.value - before[row.measurement]
-            groups.setdefault((row.quantity, row.variant), []).append((row.prompt_index, value))
     rows = []
-    for (quantity, variant), changes in groups.items():
-        change = mean_over_prompts(changes)
+    for (quantity, variant), pairs in pairs_of(first.results(), other.results()).items():
+        mean = change(pairs)
         rows.append(
             {
                 "quantity": quantity,
                 "variant": variant,
-                "difference": f"{change.mean:+.4f}",
-                "95 % interval": interval_text(change.low, change.high, "+"),
-                "pairs": str(len(changes)),
+                "difference": f"{mean.mean:+.4f}",
+                "95 % interval": interval_text(mean.low, mean.high, "+"),
+                "pairs": str(len(pairs)),
             }
         )
     return rows

@@ -1,0 +1,50 @@
+"""How scores change from one run to another, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from memorization_suite.metrics.intervals import Mean, is_copy, mean_over_prompts
+from memorization_suite.runs.table import Result
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A score of an image, or of a whole prompt, in two runs."""
+
+    prompt: int
+    before: float
+    after: float
+
+
+def pairs_of(first: Iterable[Result], other: Iterable[Result]) -> dict[tuple[str, str], list[Pair]]:
+    """(quantity, variant) -> what both runs have a value of; of whole runs nothing.
+
+    first, other: the values that count, see `summary.counted`.
+    """
+    before = {row.measurement: row.value for row in first}
+    pairs: dict[tuple[str, str], list[Pair]] = {}
+    for row in other:
+        if row.measurement in before and row.prompt_index is not None:
+            pair = Pair(row.prompt_index, before[row.measurement], row.value)
+            pairs.setdefault((row.quantity, row.variant), []).append(pair)
+    return pairs
+
+
+def change(pairs: Iterable[Pair]) -> Mean:
+    """Mean of after - before over prompts, with its interval."""
+    return mean_over_prompts((pair.prompt, pair.after - pair.before) for pair in pairs)
+
+
+def change_of_copies(pairs: Iterable[Pair], threshold: float) -> Mean:
+    """The same of the share of copies: after - before, in [-1, 1]."""
+    return mean_over_prompts(
+        (pair.prompt, is_copy(pair.after, threshold) - is_copy(pair.before, threshold))
+        for pair in pairs
+    )
+
+
+def is_sure(mean: Mean) -> bool:
+    """Whether the interval of a change leaves out zero; without an interval it is not."""
+    return mean.low > 0 or mean.high < 0
