@@ -41,7 +41,7 @@ PART = "a part of"
 PROGRAMS = {
     "make": "the targets of the Makefile; python -m memorization_suite works without",
     "git": "config.json of a run names the commit",
-    "chromium": "one test opens the page in it",
+    "chromium": "tests of the page open it there",
 }
 
 

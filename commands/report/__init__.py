@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from memorization_suite.commands.report.gather import (
     reference_first,
     score_rows,
 )
-from memorization_suite.commands.report.page import render
-from memorization_suite.commands.settings import split
+from memorization_suite.commands.report.page import Contents, render
+from memorization_suite.commands.report.pictures import MOST, folder_of
+from memorization_suite.commands.settings import command_words, split
 from memorization_suite.metrics.checkpoints import existing
 from memorization_suite.prompts.flags import caption_column
 from memorization_suite.prompts.sets import is_hub
@@ -49,9 +51,16 @@ class Reporting(Settings):
         "first)",
         metavar="DIR",
     )
-    max_prompts: int = flag(48, "prompts in the gallery", at_least=1, metavar="N")
-    max_runs: int = flag(12, "runs in the gallery", at_least=1, metavar="N")
-    samples: int = flag(2, "images of each prompt and run in the gallery", at_least=1, metavar="N")
+    max_prompts: int | None = flag(
+        None, "prompts in the gallery (default: all)", at_least=1, metavar="N"
+    )
+    max_runs: int | None = flag(None, "runs in the gallery (default: all)", at_least=1, metavar="N")
+    samples: int | None = flag(
+        None, "images of each prompt and run there (default: all)", at_least=1, metavar="N"
+    )
+    self_contained: bool = flag(
+        False, f"one file, also of more than {MOST:,} pictures, which else lie in NAME_files/"
+    )
     quiet: bool = flag(False, "no line on what comes next")
 
 
@@ -64,6 +73,8 @@ class Page:
     runs: list[Path]
     # Bytes of the page.
     size: int
+    # Of the pictures beside it.
+    beside: int = 0
     # How many images have no scores since they are not finite, and how many are of one color.
     not_finite: int = 0
     flat: int = 0
@@ -72,6 +83,8 @@ class Page:
     def summary(self) -> str:
         """Where it is and what is on it, in a line."""
         text = f"{self.path}: {counted(len(self.runs), 'run')}, {self.size / 1e6:.1f} MB"
+        if self.beside:
+            text += f"; its pictures are in {folder_of(self.path)}, {self.beside / 1e6:.1f} MB"
         for count, what in ((self.not_finite, NOT_FINITE), (self.flat, FLAT)):
             if count:
                 text += f"; {counted(count, 'image')} {'is' if count == 1 else 'are'} {what}"
@@ -94,13 +107,14 @@ def report(
     split(typed, Reporting)
     settings = Reporting(**typed)
     out = Path(out)
+    folders = list(map(Path, folders))
     check_page(out)
     existing(settings.gt_folder, "--gt_folder", folder=True)
     if settings.prompts and not is_hub(str(settings.prompts)):
         existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
     foreign = settings.prompts is not None
-    found = find_runs(map(Path, folders), foreign=foreign)
+    found = find_runs(folders, foreign=foreign)
     found = reference_first(found, settings.reference, foreign=foreign)
     runs = gather(
         found,
@@ -109,14 +123,19 @@ def report(
         limits=limits,
         quiet=settings.quiet,
     )
-    page = render(
+    contents = Contents(
+        settings.title,
         runs,
-        title=settings.title,
+        reference=settings.reference,
         gt_folder=settings.gt_folder,
         limits=limits,
         failed=failed,
-        reference=settings.reference,
-    ).encode()
+        command=command_of(folders, out, typed),
+    )
+    text, beside = render(
+        contents, out, self_contained=settings.self_contained, quiet=settings.quiet
+    )
+    page = text.encode()
     rows = [row for reported in runs for row in score_rows(reported)]
     write_csv(scores_beside(out), rows)
     write_bytes(out, page)
@@ -124,9 +143,17 @@ def report(
         out,
         [reported.run.folder for reported in runs],
         len(page),
+        beside,
         not_finite=sum(len(reported.marks.not_finite) for reported in runs),
         flat=sum(len(reported.marks.flat) for reported in runs),
     )
+
+
+def command_of(folders: Sequence[Path], out: Path, typed: Mapping[str, Any]) -> str:
+    """What one would type for the same page."""
+    words = ["python", "make_report.py", *map(str, folders), "--out", str(out)]
+    given = {name: value for name, value in typed.items() if name != "quiet"}
+    return shlex.join([*words, *command_words("", given, Reporting)[1:]])
 
 
 def check_page(out: Path) -> None:

@@ -6,10 +6,11 @@ import os
 import re
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from memorization_suite.metrics.base import Quantity
+from memorization_suite.commands.report.details import Details, Origin
+from memorization_suite.metrics.base import Quantity, quantities_of
 from memorization_suite.metrics.comparison import (
     differences_of,
     is_unmitigated,
@@ -36,6 +37,8 @@ from memorization_suite.runs.text import first_of
 MANY = 10  # runs that take a while to read
 # Columns of images.csv that a page has the means of.
 COSTS = ("unet_evals", "seconds")
+# Roles of the quantities by which runs are compared image by image.
+COMPARED = ("copy", "alignment", "quality")
 # Folders of a store in which no other one lies.
 WITHIN = (".parts", ".claims", "latents")
 
@@ -44,10 +47,11 @@ WITHIN = (".parts", ".claims", "latents")
 class Limits:
     """Of the gallery."""
 
-    prompts: int = 48
-    runs: int = 12
+    # None: all.
+    prompts: int | None = None
+    runs: int | None = None
     # Images of each prompt and run.
-    samples: int = 2
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Reported:
     marks: Marks = Marks()
     # What is not known, of a folder without a manifest; empty of a run.
     unknown: str = ""
+    # Of the images of the gallery.
+    details: Details = Details()
+    origin: Origin = Origin()
+    # Values of images that say how well it did: those that `COMPARED` are roles of.
+    results: list[Result] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -229,8 +238,10 @@ def gather(
 
 def in_gallery(first: Run, limits: Limits) -> set[Key]:
     """The images that are shown of each run, if it has them: of the first run's first prompts."""
-    rows = sorted(first.prompts_scored)[: limits.prompts]
-    return {Key(row, sample) for row in rows for sample in range(limits.samples)}
+    rows = set(sorted(first.prompts_scored)[: limits.prompts])
+    every = max(key.sample for key in first.files) + 1
+    samples = range(every if limits.samples is None else limits.samples)
+    return {Key(row, sample) for row in rows for sample in samples}
 
 
 def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
@@ -240,13 +251,15 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
     marks = Marks.of(rows, run.files)
     results = counted(read_results(run.folder), marks.not_finite)
     files = {key: path for key, path in run.files.items() if key in shown}
+    config = store.config()
+    names = {quantity.name for role in COMPARED for quantity in quantities_of(role)}
     return Reported(
         method=method,
         settings=settings,
         run=replace(run, files=files, of_images=[]),
         prompts=len(run.prompts_scored),
         images=len(run.files),
-        config=store.config(),
+        config=config,
         finished=store.is_finished(),
         costs=mean_costs(rows.values()),
         lines=summarize(
@@ -255,7 +268,10 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
         scores=shown_scores(results, shown),
         rows=sorted({key.prompt for key in shown}),
         marks=marks,
-        unknown=unknown(store.config()) if store.is_foreign() else "",
+        unknown=unknown(config) if store.is_foreign() else "",
+        details=Details.of(store, rows, files.keys()),
+        origin=Origin.of(store, config, run.files),
+        results=[row for row in results if row.quantity in names],
     )
 
 

@@ -2,70 +2,21 @@
 stay texts.
 """
 
-import csv
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands.report import report as write_page
 from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
-from memorization_suite.commands.score_scripts import run_script
 from memorization_suite.make_report import main
-from memorization_suite.metrics.scripts import COPIES
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results
 from memorization_suite.runs.tables import read_csv
-from tests.metrics.conftest import make_run, picture
-
-HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    """Four captions, of which one is hostile; row 3 has no training image, row 2's is no
-    picture.
-    """
-    path = tmp_path / "four.csv"
-    rows = [
-        ("a red square", "VM", "100"),
-        (HOSTILE, "VM", "101"),
-        ("the great wave", "TM", "102"),
-        ("a blue circle", "TM", "103"),
-    ]
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file, delimiter=";")
-        writer.writerows(
-            [("", "Caption", "type", "Index"), *((i, *row) for i, row in enumerate(rows))]
-        )
-    for index, seed in (("100", 0), ("101", 901)):
-        (tmp_path / "gt" / index).mkdir(parents=True)
-        picture(seed, (60, 50)).save(tmp_path / "gt" / index / "0.png")
-    (tmp_path / "gt" / "102").mkdir()
-    (tmp_path / "gt" / "102" / "0.png").write_bytes(b"no picture")
-    return path
-
-
-@pytest.fixture
-def runs(tmp_path, prompts):
-    """Two finished runs of two images a prompt, with costs; the first image of the first run is a
-    copy.
-    """
-    folders = []
-    for seed, method in enumerate(("no_mitigation", "per_sample")):
-        folder = make_run(tmp_path / "runs" / method / "g7_seed2", prompts, seed=seed, samples=2)
-        manifest = json.loads((folder.path / "manifest.json").read_text())
-        manifest["identity"]["method"] = method
-        (folder.path / "manifest.json").write_text(json.dumps(manifest))
-        costs = {"unet_evals": 100 + 50 * seed, "seconds": 1}
-        keys = [Key(prompt, sample) for prompt in range(4) for sample in range(2)]
-        folder.add("all", images=[{**key.columns, **costs} for key in keys])
-        folder.publish()
-        folders.append(folder)
-    return folders
+from tests.metrics.conftest import make_run
+from tests.report.conftest import HOSTILE, scored
 
 
 def report(tmp_path, *argv) -> str:
@@ -74,17 +25,6 @@ def report(tmp_path, *argv) -> str:
         == 0
     )
     return (tmp_path / "page.html").read_text()
-
-
-def scored(tmp_path, runs) -> None:
-    for run in runs:
-        assert (
-            run_script(
-                COPIES,
-                ["--gen_folder", str(run.path), "--gt_folder", str(tmp_path / "gt"), "--quiet"],
-            )
-            == 0
-        )
 
 
 def test_a_page_of_scored_runs(tmp_path, runs):
@@ -112,10 +52,12 @@ def test_a_page_of_scored_runs(tmp_path, runs):
 def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
     page = report(tmp_path, str(tmp_path / "runs"), "--title", HOSTILE)
     assert (
-        page.count("<script") == 1 and "onerror=alert(1)>" not in page and "&lt;script&gt;" in page
+        page.count("<script") == 3 and "onerror=alert(1)>" not in page and "&lt;script&gt;" in page
     )
     assert (
-        not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page and "url(" not in page
+        not re.search(r"(src|href)=\"(?!data:|#)", page)
+        and "http" not in page
+        and "url(" not in page
     )
     assert "Not scored yet" in page and "No copy scores yet" in page
 
@@ -302,31 +244,6 @@ def test_refusals(tmp_path, runs, capsys, monkeypatch, argv, told):
     assert (
         code == 2 and told in error and error.count("\n") == 1 and not list(tmp_path.glob("*.html"))
     )
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
-def test_the_page_in_a_browser(tmp_path, runs):
-    scored(tmp_path, runs)
-    page = report(tmp_path, str(tmp_path / "runs"))
-    typed = page.replace("show();\n</script>", "find.value = 'WAVE'; show();\n</script>")
-    ticked = page.replace("show();\n</script>", "copied.checked = true; show();\n</script>")
-    for text, count in ((page, "4 of 4 shown"), (typed, "1 of 4 shown"), (ticked, "1 of 4 shown")):
-        (tmp_path / "shown.html").write_text(text)
-        made = subprocess.run(
-            [
-                "chromium",
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--dump-dom",
-                (tmp_path / "shown.html").as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert f'<span id="count">{count}</span>' in made.stdout
 
 
 def test_a_run_folder_keeps_nothing_of_the_page(tmp_path, runs):

@@ -1,0 +1,214 @@
+"""The page in a browser: it sorts, filters, opens pictures, prints whole, fits a phone, and what
+axe-core looks for is in order.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from memorization_suite import ROOT
+from memorization_suite.commands.report import report
+from memorization_suite.runs import Key
+from tests.browser import needs_browser
+from tests.report.conftest import HOSTILE, give_scores, scored
+
+pytestmark = needs_browser
+AXE = Path(os.environ.get("AXE_CORE", ROOT / "build/browser/node_modules/axe-core/axe.min.js"))
+VIOLATIONS = """axe.run(document).then((result) => ({
+  found: result.violations.map((each) => `${each.id}: ${each.nodes[0].html}`),
+  passed: result.passes.length,
+}))"""
+SHOWN = "[...document.querySelectorAll('.gallery tbody tr')].filter((row) => row.offsetParent)"
+ROWS = f"{SHOWN}.map((row) => row.dataset.row).join()"
+OPENED = "document.getElementById('viewer').open && document.getElementById('viewer-title')"
+
+
+@pytest.fixture
+def page(tmp_path, runs):
+    """Row 0 and the wave's first image are copied without a mitigation; per_sample copies one."""
+    scored(tmp_path, runs)
+    values = ([0.9, 0.8, 0.1, 0.2, 0.95, 0.3, 0.1, 0.1], [0.1, 0.1, 0.76, 0.2, 0.2, 0.3, 0.1, 0.0])
+    traces = [
+        {**Key(0, 0).columns, "step": step, "timestep": 1, "magnitude": 2 + step}
+        for step in range(5)
+    ]
+    for run, method, copies in zip(runs, ("no_mitigation", "per_sample"), values):
+        give_scores(run, method, sscd=copies, subject_probability=[0.2 + 0.1 * copies[0]] * 8)
+        run.add("trace", trace=traces)
+        run.publish()
+    options = {"gt_folder": tmp_path / "gt", "title": HOSTILE}
+    return report([tmp_path / "runs"], tmp_path / "page.html", **options).path
+
+
+def test_filters_and_the_address(browser, page):
+    browser.open(page)
+    assert browser.text("#count") == "4 of 4 shown" and browser.text("h1") == HOSTILE
+    browser.choose("#find", "WAVE")
+    assert browser.text("#count") == "1 of 4 shown" and browser.ask(ROWS) == "2"
+    browser.choose("#find", "")
+    browser.choose("#kind", "VM")
+    browser.choose("#copies", "some")
+    assert browser.ask(ROWS) == "0,1"
+    browser.choose("#copies", "first")
+    assert browser.ask(ROWS) == "0"
+    browser.point("#methods label:nth-of-type(2) input", click=True)
+    browser.choose("#copies", "some")
+    assert browser.ask(ROWS) == "0"
+    assert (
+        browser.ask("document.querySelector('.gallery thead').innerText.includes('per_sam')")
+        is False
+    )
+    address = browser.ask("location.href")
+    assert address.endswith("#kind=VM&copies=some&without=1")
+    browser.open(address)
+    assert browser.ask(ROWS) == "0" and browser.ask("document.getElementById('kind').value") == "VM"
+    browser.point("#reset", click=True)
+    assert browser.text("#count") == "4 of 4 shown" and "#" not in browser.ask("location.href")
+
+
+def test_the_worst_pictures(browser, page):
+    browser.open(page)
+    browser.choose("#view", "single")
+    browser.choose("#order", "worst")
+    captions = "[...document.querySelectorAll('#sheet figcaption')].map((e) => e.textContent)"
+    first = browser.ask(captions)[:3]
+    assert [re.match(r"(\S+): (0\.\d+)", text).groups() for text in first] == [
+        ("no_mitigation", "0.95"),
+        ("no_mitigation", "0.90"),
+        ("no_mitigation", "0.80"),
+    ]
+    browser.choose("#copies", "some")
+    assert browser.text("#count") == "4 of 16 pictures"
+    browser.choose("#view", "")
+    browser.choose("#copies", "")
+    assert browser.ask(ROWS) == "2,0,1,3"
+    browser.choose("#order", "")
+    assert browser.ask(ROWS) == "0,1,2,3"
+
+
+def test_a_picture_opens_and_the_arrows_go_on(browser, page):
+    browser.open(page)
+    browser.point('figure[data-at="0.0.0"] button', click=True)
+    title = f"{OPENED}.textContent"
+    assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 1"
+    assert browser.text("#viewer-note") == "a copy of the training image: 0.90 · 0.29"
+    facts = browser.text("#viewer-facts")
+    assert "sscd0.9" in facts and "NFE100" in facts and "img_0000_00.png" in facts
+    assert browser.ask("document.querySelectorAll('#viewer-training img').length") == 1
+    assert browser.ask("document.querySelectorAll('#viewer-curve polyline').length") == 1
+    browser.key("ArrowDown")
+    assert browser.ask(title) == "per_sample g7_seed2, row 0, image 1"
+    assert browser.ask("document.querySelectorAll('#viewer-curve polyline').length") == 2
+    browser.key("ArrowRight")
+    assert browser.ask(title) == "per_sample g7_seed2, row 0, image 2"
+    for _ in range(2):
+        browser.key("ArrowLeft")
+    assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
+    address = browser.ask("location.href")
+    browser.key("Escape")
+    assert not browser.ask("document.getElementById('viewer').open")
+    assert browser.ask("document.activeElement.closest('figure').dataset.at") == "0.0.0"
+    browser.open(address)
+    assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
+
+
+def test_the_keyboard_alone(browser, page):
+    browser.open(page)
+    browser.ask("document.querySelector('figure[data-at=\"1.1.0\"] button').focus()")
+    browser.key("Enter")
+    assert browser.ask(f"{OPENED}.textContent") == "per_sample g7_seed2, row 1, image 1"
+    assert browser.text("#viewer-caption") == HOSTILE
+    assert browser.ask("document.getElementById('viewer').contains(document.activeElement)")
+    browser.key("Escape")
+    browser.ask("document.querySelector('.point').focus()")
+    assert browser.text("#tip").startswith("no_mitigation g7_seed2\nsscd 0.431 [")
+    assert browser.ask("!document.getElementById('tip').hidden")
+    browser.key("Escape")
+    assert browser.ask("document.getElementById('tip').hidden")
+    heading = "document.querySelector('.numbers th:nth-child(2) button')"
+    browser.ask(f"{heading}.focus()")
+    browser.key(" ")
+    assert browser.ask(f"{heading}.closest('th').getAttribute('aria-sort')") == "ascending"
+
+
+def test_tables_sort(browser, page):
+    browser.open(page)
+    names = "[...document.querySelectorAll('.heat tbody th')].map((e) => e.firstChild.textContent)"
+    browser.point(".heat thead tr:nth-child(2) th button", click=True)
+    assert browser.ask(names) == ["per_sample", "no_mitigation"]
+    browser.point(".heat thead tr:nth-child(2) th button", click=True)
+    assert browser.ask(names) == ["no_mitigation", "per_sample"]
+    browser.point(".heat thead th[rowspan] button", click=True)
+    browser.point(".heat thead th[rowspan] button", click=True)
+    assert browser.ask(names) == ["per_sample", "no_mitigation"]
+
+
+def test_hovering_tells_intervals_and_settings(browser, page):
+    browser.open(page)
+    browser.point(".heat tbody td")
+    assert re.fullmatch(
+        r"no_mitigation g7_seed2\n38 \[\d+, \d+\]\n8 of 8 images", browser.text("#tip")
+    )
+    browser.point(".chart .point circle:last-of-type")
+    assert "subject_probability 0.290" in browser.text("#tip")
+    browser.point("h1")
+    assert browser.ask("document.getElementById('tip').hidden")
+
+
+def test_both_colors_and_a_phone(browser, page):
+    browser.open(page)
+    ink = "getComputedStyle(document.body).backgroundColor"
+    browser.colors("light")
+    light = browser.ask(ink)
+    browser.colors("dark")
+    assert browser.ask(ink) != light
+    for _ in range(1):
+        browser.point("#colors", click=True)
+    assert browser.text("#colors") == "Colors: light" and browser.ask(ink) == light
+    browser.resize(390, 800, phone=True)
+    assert browser.ask("document.documentElement.scrollWidth") <= 390
+    browser.point('figure[data-at="0.0.0"] button', click=True)
+    assert browser.ask("document.getElementById('viewer').getBoundingClientRect().width") <= 390
+
+
+def test_all_of_it_is_printed(browser, page):
+    browser.open(page)
+    whole = browser.pdf()
+    browser.choose("#kind", "VM")
+    browser.ask(
+        "window.printed = 0; addEventListener('beforeprint', () => { window.printed = 1; })"
+    )
+    part = browser.pdf()
+    assert browser.ask("window.printed") == 1
+    pages = len(re.findall(rb"/Type\s*/Page\b", whole))
+    assert pages >= 2 and len(part) < len(whole)
+
+
+def test_without_scripts_all_is_there(browser, page):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(page)
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert browser.ask(ROWS) == "0,1,2,3"
+    assert not browser.ask("document.getElementById('find').offsetParent")
+    assert browser.ask("getComputedStyle(document.querySelector('.heat small')).display") == "block"
+
+
+def test_nothing_is_asked_of_the_network(browser, page):
+    browser.open(page)
+    browser.point('figure[data-at="0.0.0"] button', click=True)
+    beyond = [url for url in browser.asked if not url.startswith(("data:", "about:"))]
+    assert {url.partition("#")[0] for url in beyond} == {page.resolve().as_uri()}
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not here, see .ci/run")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, page, scheme):
+    browser.open(page)
+    browser.colors(scheme)
+    browser.ask(AXE.read_text() + "; 0")
+    for opened in ("", "image=0.0.0", "view=single&order=worst"):
+        browser.ask(f"location.hash = {opened!r}; new Promise((done) => setTimeout(done, 50))")
+        result = browser.ask(VIOLATIONS)
+        assert result["found"] == [] and result["passed"] > 20

@@ -1,0 +1,154 @@
+"""The summary: which run copies least of each kind, its price, and whether a difference is sure."""
+
+import re
+
+from memorization_suite.commands.report import report
+from memorization_suite.commands.report.chart import axis
+from memorization_suite.commands.report.gather import find_runs, gather
+from memorization_suite.commands.report.names import short_names
+from memorization_suite.commands.report.overview import (
+    answers,
+    heat_table,
+    kind_title,
+    measures_of,
+)
+from memorization_suite.commands.report.tradeoff_chart import tradeoff
+from tests.metrics.conftest import make_run
+from tests.report.conftest import as_run, give_scores, scored
+
+KINDS = ["all", "TM", "VM"]
+
+
+def gathered(tmp_path, runs, prompts):
+    """Three runs; the first copies everything, the second nothing of VM, the third one image."""
+    scored(tmp_path, runs)  # so that the types of the prompts are known
+    third = make_run(tmp_path / "runs" / "sail" / "g7_seed2", prompts, seed=5, samples=2)
+    runs = [*runs, as_run(third, "sail", unet_evals=130, seconds=1)]
+    scored(tmp_path, runs[2:])
+    methods = ("no_mitigation", "per_sample", "sail")
+    values = ([0.9] * 8, [0.1] * 4 + [0.9] * 4, [0.9] + [0.1] * 7)
+    probabilities = (0.8, 0.5, 0.7)
+    for run, method, copies, high in zip(runs, methods, values, probabilities):
+        aligned = [high - 0.01 * i for i in range(8)]
+        give_scores(run, method, sscd=copies, subject_probability=aligned)
+    return gather(find_runs([tmp_path / "runs"]))
+
+
+def test_the_best_its_price_and_what_is_sure(tmp_path, runs, prompts):
+    reported = gathered(tmp_path, runs, prompts)
+    measures = measures_of(reported)
+    assert [(m.title, m.quantity.name) for m in measures] == [
+        ("share of copies", "sscd"),
+        ("alignment", "subject_probability"),
+    ]
+    every, template, verbatim = answers(reported, measures, KINDS)
+    assert (every.best, every.captions, every.kind) == ("sail g7_seed2", 4, "all captions")
+    assert every.change.text.startswith("−88 points [") and every.change.sure
+    assert every.reference == "no_mitigation g7_seed2" and every.next == "per_sample g7_seed2"
+    assert every.cost == "130 NFE an image instead of 100"
+    ((name, price),) = every.price
+    assert name == "alignment (subject_probability)" and price.text.startswith("−0.100")
+    assert (template.kind, template.best) == ("template (TM)", "sail g7_seed2")
+    assert (verbatim.best, verbatim.share[:3]) == ("per_sample g7_seed2", "0 %")
+    assert verbatim.next_change.verdict == "not sure"
+
+
+def test_equal_shares_are_told_apart_by_alignment(tmp_path, runs, prompts):
+    scored(tmp_path, runs)
+    for run, method, high in zip(runs, ("no_mitigation", "per_sample"), (0.2, 0.6)):
+        give_scores(run, method, sscd=[0.1] * 8, subject_probability=[high] * 8)
+    reported = gather(find_runs([tmp_path / "runs"]))
+    every, *_ = answers(reported, measures_of(reported), KINDS)
+    assert every.best == "per_sample g7_seed2" and every.next_change.verdict == "no difference"
+    page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
+    assert "the two are <b>equal</b> on these images" in page
+
+
+def test_nothing_is_said_where_nothing_is_better(tmp_path, runs):
+    scored(tmp_path, runs)
+    for run, method, copies in zip(runs, ("no_mitigation", "per_sample"), (0.1, 0.9)):
+        give_scores(run, method, sscd=[copies] * 8)
+    page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
+    assert "nothing copies less than <b>no_mitigation</b>" in page
+
+
+def test_the_heat_is_one_for_the_worst(tmp_path, runs, prompts):
+    reported = gathered(tmp_path, runs, prompts)
+    heat = heat_table(reported, measures_of(reported), KINDS)
+    copies = [row[:3] for row in heat.rows]
+    assert [cell.text for cell in copies[0]] == ["100", "100", "100"]
+    assert [cell.heat for cell in copies[1]] == [0.5, 1.0, 0.0]
+    aligned = [cell.heat for row in heat.rows for cell in row[3:]]
+    assert min(aligned) == 0.0 and max(aligned) == 1.0
+    # The best aligned prompts are the unmitigated run's first ones, which are VM.
+    assert heat.rows[0][5].heat == 0.0 and heat.rows[1][4].heat == 1.0
+    assert heat.rows[0][0].n == "8 of 8 images"
+
+
+def test_the_page_shows_them(tmp_path, runs, prompts):
+    gathered(tmp_path, runs, prompts)
+    page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
+    summary = page.partition('id="summary"')[2].partition("</section>")[0]
+    assert "<b>sail</b> copies least, 12 %" in summary and "130 NFE an image" in summary
+    assert len(re.findall(r"<td style=\"--heat: [01]\.\d+\"", summary)) == 3 * 2 * 3
+    drawing = page.partition('class="chart"')[2].partition("</svg>")[0]
+    for name in ("no_mitigation", "per_sample", "sail"):
+        assert f">{name}</text>" in drawing
+    assert re.search(r"sscd 0\.200 \[0\.1\d\d, 0\.\d+\], 8 of 8 images", drawing)
+    made = page.partition('id="made"')[2]
+    assert made.count("not finite: 0 images") == 3 and "commit of the suite" in made
+    assert "make_report.py" in made and "torch " in made
+
+
+def test_missing_images_are_counted(tmp_path, runs):
+    (runs[0].path / "img_0003_01.png").unlink()
+    manifest = runs[0].path / "manifest.json"
+    asked = '"asked": {"start": 0, "end": 4, "samples": 2, "of": 8}, "schema"'
+    manifest.write_text(manifest.read_text().replace('"schema"', asked, 1))
+    page = report([runs[0].path], tmp_path / "page.html").path.read_text()
+    assert "7; missing: 1 image; not finite: 0 images" in page
+
+
+def test_points_are_called_by_what_tells_them_apart():
+    class Run:
+        def __init__(self, method, settings):
+            self.method, self.settings = method, settings
+
+    runs = [
+        Run("no_mitigation", "g7_seed2"),
+        Run("batch_wise", "g7_rho5_seed2"),
+        Run("batch_wise", "g7_rho10_seed2"),
+        Run("sail", "g7_seed2"),
+        Run("sail", "g7_seed2 in b"),
+    ]
+    assert short_names(runs) == [
+        "no_mitigation",
+        "batch_wise rho5",
+        "batch_wise rho10",
+        "sail seed2",
+        "sail seed2 in b",
+    ]
+
+
+def test_labels_of_points_do_not_cover_each_other(tmp_path, runs, prompts):
+    chart, _ = tradeoff(gathered(tmp_path, runs, prompts))
+    boxes = []
+    for point in chart.points:
+        width = 6 * len(point.label)
+        left = point.label_x - (width if point.anchor == "end" else 0)
+        boxes.append((left, point.label_y - 10, left + width, point.label_y))
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            assert other[0] >= right or other[2] <= left or other[1] >= bottom or other[3] <= top
+
+
+def test_ticks_are_round_and_inside():
+    made = axis("x", [0.013, 0.87], 0, 100)
+    assert [text for _, text in made.ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
+    assert all(0 <= at <= 100 for at, _ in made.ticks)
+    alone = axis("x", [3.0], 0, 100)
+    assert alone.at(3.0) == 50 and len(alone.ticks) >= 4
+
+
+def test_kinds_have_names():
+    assert kind_title("TM") == "template (TM)" and kind_title("odd <kind>") == "odd <kind>"
