@@ -107,14 +107,14 @@ def report(
     split(typed, Reporting)
     settings = Reporting(**typed)
     out = Path(out)
-    folders = list(map(Path, folders))
+    places = list(map(Path, folders))
     check_page(out)
     existing(settings.gt_folder, "--gt_folder", folder=True)
     if settings.prompts and not is_hub(str(settings.prompts)):
         existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
     foreign = settings.prompts is not None
-    found = find_runs(folders, foreign=foreign)
+    found = find_runs(places, foreign=foreign)
     found = reference_first(found, settings.reference, foreign=foreign)
     runs = gather(
         found,
@@ -130,7 +130,7 @@ def report(
         gt_folder=settings.gt_folder,
         limits=limits,
         failed=failed,
-        command=command_of(folders, out, typed),
+        command=command_of(places, out, typed),
     )
     text, beside = render(
         contents, out, self_contained=settings.self_contained, quiet=settings.quiet

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memorization_suite.commands.report.gather import Reported, first_quantity
 from memorization_suite.metrics.base import Quantity, quantities_of
@@ -93,7 +93,7 @@ def measures_of(runs: Sequence[Reported]) -> list[Measure]:
     measures = []
     for quantities in (copies, alignments, quantities_of("quality")):
         quantity = first_quantity(quantities, every)
-        variant = quantity and variant_of(quantity.name, every)
+        variant = variant_of(quantity.name, every) if quantity else None
         if quantity and variant is not None:
             measures.append(Measure(quantity, variant, copies=quantities is copies))
     return measures
@@ -246,18 +246,8 @@ def answer(
     """Of one kind. shares: the least first, two or more."""
     copies, *others = measures
     (least, best), (second, other), *_ = shares
-    reference = reference_of(best, runs)
-    parts = {}
-    if reference is not None:
-        changes = [(name_of(each), compared(each, reference, best, kind)) for each in others]
-        parts = {
-            "reference": reference.title,
-            "change": compared(copies, reference, best, kind),
-            "price": tuple((name, each) for name, each in changes if each),
-            "cost": cost_text(best, reference),
-        }
     rows = [row for row in best.run.prompts_scored if is_of(best, row, kind)]
-    return Answer(
+    found = Answer(
         kind=kind_title(kind),
         captions=len(rows),
         best=best.title,
@@ -265,7 +255,17 @@ def answer(
         next=other.title,
         next_share=share_text(copies, second),
         next_change=compared(copies, other, best, kind),
-        **parts,
+    )
+    reference = reference_of(best, runs)
+    if reference is None:
+        return found
+    changes = [(name_of(each), compared(each, reference, best, kind)) for each in others]
+    return replace(
+        found,
+        reference=reference.title,
+        change=compared(copies, reference, best, kind),
+        price=tuple((name, each) for name, each in changes if each),
+        cost=cost_text(best, reference),
     )
 
 
