@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memorization_suite.commands.report.gather import Limits, Reported, first_quantity
@@ -126,25 +126,45 @@ class Gallery:
         return f" · {alignment:.2f}"
 
 
-def viewer_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
-    """What opens beside a picture, for the script. gallery: as of `Gallery.content`."""
-    runs = gallery["runs"]
-    images = {}
-    for line in gallery["lines"]:
-        for reported, cell in zip(runs, line["cells"]):
-            for image in cell:
-                if image["picture"].url:
-                    images[image["at"]] = details_of(reported, image["key"], image["picture"])
+def gallery_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
+    """What the script of the gallery needs. gallery: as of `Gallery.content`."""
+    copy = gallery["copy_score"].name if gallery["copy_score"] else ""
+    scores = {}
+    for reported, image in images_of(gallery):
+        score = reported.scores.get(copy, {}).get(image["key"])
+        if score is not None and not math.isnan(score):
+            scores[image["at"]] = shortened(score)
     return {
         "runs": [
             {"name": name, "title": reported.title, "settings": settings_of(reported)}
-            for reported, name in zip(runs, gallery["names"])
+            for reported, name in zip(gallery["runs"], gallery["names"])
         ],
         "captions": {line["row"]: line["whole"] for line in gallery["lines"]},
         "training": {line["row"]: others for line in gallery["lines"] if (others := larger(line))},
-        "copy": gallery["copy_score"].name if gallery["copy_score"] else "",
-        "images": images,
+        "scores": scores,
     }
+
+
+def viewer_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
+    """What opens beside each picture: much, so that it is read when the first one opens."""
+    return {
+        image["at"]: details_of(reported, image["key"], image["picture"])
+        for reported, image in images_of(gallery)
+    }
+
+
+def images_of(gallery: Mapping[str, Any]) -> Iterator[tuple[Reported, dict[str, Any]]]:
+    """Every image that there is, with its run."""
+    for line in gallery["lines"]:
+        for reported, cell in zip(gallery["runs"], line["cells"]):
+            for image in cell:
+                if image["picture"].url:
+                    yield reported, image
+
+
+def shortened(value: float) -> float:
+    """Four digits of it."""
+    return float(f"{value:.4g}")
 
 
 def larger(line: Mapping[str, Any]) -> list[str]:
@@ -160,14 +180,14 @@ def details_of(reported: Reported, key: Key, picture: Picture) -> dict[str, Any]
     scores = {}
     for quantity, values in reported.scores.items():
         if key in values and not math.isnan(values[key]):
-            scores[quantity] = float(f"{values[key]:.4g}")
+            scores[quantity] = shortened(values[key])
     details: dict[str, Any] = {"scores": scores, "file": reported.run.files[key].name}
     facts = reported.details.facts.get(key)
     curve = reported.details.curves.get(key)
     if facts:
         details["facts"] = facts
     if curve:
-        details["curve"] = curve
+        details["curve"] = " ".join(map(str, curve))
     if picture.large:
         details["large"] = picture.large
     return details

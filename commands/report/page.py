@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorization_suite.commands.report.gallery import Gallery, viewer_data
+from memorization_suite.commands.report.gallery import Gallery, gallery_data, viewer_data
 from memorization_suite.commands.report.gather import (
     Limits,
     Reported,
@@ -130,7 +130,8 @@ def of_runs(
         "tables": [score_table(runs, split) for split in kinds],
         "unscored": [reported.title for reported in runs if not reported.lines],
         "gallery": content,
-        "data": script_json(viewer_data(content)),
+        "data": script_json(gallery_data(content)),
+        "details": script_json(viewer_data(content)),
         "marks": [line for reported in runs for line in reported.marks.lines(reported.title)],
         "notes": notes,
         "unknown": [f"{each.title}: {each.unknown}" for each in runs if each.unknown],

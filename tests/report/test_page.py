@@ -52,7 +52,7 @@ def test_a_page_of_scored_runs(tmp_path, runs):
 def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
     page = report(tmp_path, str(tmp_path / "runs"), "--title", HOSTILE)
     assert (
-        page.count("<script") == 3 and "onerror=alert(1)>" not in page and "&lt;script&gt;" in page
+        page.count("<script") == 4 and "onerror=alert(1)>" not in page and "&lt;script&gt;" in page
     )
     assert (
         not re.search(r"(src|href)=\"(?!data:|#)", page)

@@ -16,7 +16,7 @@ const hideTip = () => { tip.hidden = true; };
 document.addEventListener("pointermove", (event) => {
   const told = event.target.closest?.("[data-tip]");
   if (told) showTip(told.dataset.tip, event.clientX, event.clientY);
-  else hideTip();
+  else if (!document.activeElement?.matches("[data-tip]")) hideTip();
 });
 document.addEventListener("focusin", (event) => {
   const told = event.target.closest?.("[data-tip]");

@@ -1,7 +1,7 @@
 // The pictures: which captions and runs are shown, in which order, a part of them at a time.
 
 const data = JSON.parse(byId("data")?.textContent ?? "null");
-const STEP = { captions: 30, single: 60 };
+const STEP = { captions: 30, single: 40 };
 
 /** A caption's row with its pictures, by run. */
 function readRow(row) {
@@ -18,11 +18,14 @@ function readRow(row) {
 /** A picture with what it is found by. */
 function readPicture(figure) {
   const [run, row, sample] = figure.dataset.at.split(".").map(Number);
-  const scores = data.images[figure.dataset.at]?.scores ?? {};
-  return { figure, at: figure.dataset.at, run, row, sample, state: figure.className, score: scores[data.copy] ?? -Infinity };
+  const at = figure.dataset.at;
+  const isThere = figure.firstChild.tagName === "BUTTON";
+  return { figure, at, run, row, sample, isThere, state: figure.className, score: data.scores[at] ?? -Infinity };
 }
 
 const captions = data ? [...document.querySelectorAll(".gallery tbody tr")].map(readRow) : [];
+const captionOf = new Map(captions.map((caption) => [caption.number, caption]));
+const total = captions.reduce((sum, caption) => sum + caption.pictures.filter((picture) => picture.isThere).length, 0);
 let found = { captions: [], pictures: [] };
 let limit = STEP.captions;
 
@@ -50,7 +53,7 @@ function fitsCopies(caption, runs) {
 
 /** Whether a picture is shown among single ones, if its caption is. */
 function fitsAlone(picture, runs) {
-  if (!runs.has(picture.run) || !data.images[picture.at]) return false;
+  if (!runs.has(picture.run) || !picture.isThere) return false;
   if (state.copies === "some") return isCopy(picture);
   return state.copies !== "none" || picture.state === "free";
 }
@@ -73,7 +76,7 @@ function search() {
 /** A single picture with what it is. */
 function alone(picture) {
   const figure = picture.figure.cloneNode(true);
-  const caption = captions.find((each) => each.number === picture.row);
+  const caption = captionOf.get(picture.row);
   figure.lastChild.prepend(`${data.runs[picture.run].name}: `);
   figure.append(made("small", "", `${data.captions[picture.row]} (${[caption.kind, "row " + picture.row].filter(Boolean).join(", ")})`));
   return figure;
@@ -82,7 +85,7 @@ function alone(picture) {
 /** Shows the first so many of what was found; of captions as rows of the table, else on a sheet. */
 function draw() {
   const isSingle = state.view === "single";
-  const total = isSingle ? found.pictures.length : found.captions.length;
+  const count = isSingle ? found.pictures.length : found.captions.length;
   document.querySelector(".pictures").hidden = isSingle;
   byId("sheet").hidden = !isSingle;
   if (isSingle) {
@@ -91,10 +94,10 @@ function draw() {
   } else {
     found.captions.slice(0, limit).forEach((caption) => caption.row.classList.add("on"));
   }
-  byId("more").hidden = limit >= total;
+  byId("more").hidden = limit >= count;
   byId("count").textContent = isSingle
-    ? `${total} of ${Object.keys(data.images).length} pictures`
-    : `${total} of ${captions.length} shown`;
+    ? `${count} of ${total} pictures`
+    : `${count} of ${captions.length} shown`;
 }
 
 /** Finds anew and shows the beginning. */
@@ -105,10 +108,16 @@ function renew() {
   before.forEach((caption) => caption.row.classList.remove("on"));
   byId("sheet").replaceChildren();
   const body = document.querySelector(".gallery tbody");
-  if (found.captions.some((caption, i) => caption.row !== before[i]?.row) && (state.order || body.dataset.moved)) {
+  if (state.view !== "single" && found.captions.some((caption, i) => caption.row !== before[i]?.row) && (state.order || body.dataset.moved)) {
     body.append(...found.captions.map((caption) => caption.row));
     body.dataset.moved = "1";
   }
+  draw();
+}
+
+/** Shows as many more as there are at first. */
+function showMore() {
+  limit += STEP[state.view === "single" ? "single" : "captions"];
   draw();
 }
 
@@ -138,9 +147,14 @@ function startGallery() {
     setState({ ...Object.fromEntries(Object.keys(fields).map((name) => [name, ""])), without: "" });
   });
   document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
-  byId("more").addEventListener("click", () => { limit *= 2; draw(); });
+  byId("more").addEventListener("click", showMore);
+  const pictures = document.querySelector(".pictures");
+  pictures.addEventListener("scroll", () => {
+    const below = pictures.scrollHeight - pictures.scrollTop - pictures.clientHeight;
+    if (below < 800 && !byId("more").hidden) showMore();
+  });
   new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) { limit += STEP.captions; draw(); }
+    if (state.view === "single" && entries.some((entry) => entry.isIntersecting)) showMore();
   }, { rootMargin: "600px" }).observe(byId("more"));
   let last = "";
   onState(() => {

@@ -1,6 +1,16 @@
 // A picture that is open: beside its training image, with its scores, magnitudes and settings.
 
 const viewer = byId("viewer");
+let details = null;
+
+/** What is known of a picture; all of it is read when the first one opens. */
+function detailsOf(at) {
+  details ??= JSON.parse(byId("details").textContent);
+  return details[at];
+}
+
+/** The magnitudes of a picture, if its run was traced. */
+const curveOf = (at) => detailsOf(at)?.curve?.split(" ").map(Number);
 
 /** Puts names and texts into a list of facts. */
 function fillFacts(list, facts) {
@@ -20,24 +30,23 @@ function order() {
 
 /** Opens the picture that the address names, or closes what is open. */
 function showPicture() {
-  const details = data.images[state.image];
-  if (!details) {
+  const about = state.image ? detailsOf(state.image) : null;
+  if (!about) {
     if (viewer.open) viewer.close();
     return;
   }
   const [run, row, sample] = state.image.split(".").map(Number);
   const figure = document.querySelector(`.gallery figure[data-at="${CSS.escape(state.image)}"]`);
-  const about = data.runs[run];
-  byId("viewer-title").textContent = `${about.title}, row ${row}, image ${sample + 1}`;
+  byId("viewer-title").textContent = `${data.runs[run].title}, row ${row}, image ${sample + 1}`;
   byId("viewer-caption").textContent = data.captions[row];
-  byId("viewer-image").src = details.large ?? figure.querySelector("img").src;
+  byId("viewer-image").src = about.large ?? figure.querySelector("img").src;
   byId("viewer-image").alt = figure.querySelector("img").alt;
   byId("viewer-image").parentElement.className = `side ${figure.className}`;
   const verdict = { copy: "a copy of the training image", free: "no copy" }[figure.className];
   byId("viewer-note").textContent = [verdict, figure.querySelector("figcaption").textContent].filter(Boolean).join(": ");
   showTraining(row);
-  fillFacts(byId("viewer-facts"), { ...details.scores, ...details.facts, file: details.file, ...about.settings });
-  showCurve(details, run, state.image);
+  fillFacts(byId("viewer-facts"), { ...about.scores, ...about.facts, file: about.file, ...data.runs[run].settings });
+  showCurve(run, state.image);
   if (!viewer.open) viewer.showModal();
 }
 
@@ -56,13 +65,14 @@ function showTraining(row) {
 }
 
 /** The magnitudes at each step, beside those of the first run. */
-function showCurve(details, run, at) {
+function showCurve(run, at) {
   const holder = byId("viewer-curve");
   holder.replaceChildren();
-  if (!details.curve) return;
-  const curves = [{ name: data.runs[run].name, values: details.curve, color: 1 }];
-  const first = data.images[at.replace(/^\d+/, "0")];
-  if (run !== 0 && first?.curve) curves.unshift({ name: data.runs[0].name, values: first.curve, color: 0 });
+  const values = curveOf(at);
+  if (!values) return;
+  const curves = [{ name: data.runs[run].name, values, color: 1 }];
+  const first = run === 0 ? null : curveOf(at.replace(/^\d+/, "0"));
+  if (first) curves.unshift({ name: data.runs[0].name, values: first, color: 0 });
   const names = curves.map((curve) => curve.name).join(" and ");
   holder.append(curveChart(`magnitude at each step: ${names}`, curves));
   const legend = made("ul", "legend");
@@ -85,7 +95,7 @@ function step(by) {
 /** Goes to the same prompt and seed of another run. */
 function stepRun(by) {
   const [run, ...rest] = state.image.split(".");
-  const runs = [...shownRuns()].filter((each) => data.images[[each, ...rest].join(".")]);
+  const runs = [...shownRuns()].filter((each) => detailsOf([each, ...rest].join(".")));
   const here = runs.indexOf(Number(run));
   const next = runs[here < 0 ? 0 : (here + by + runs.length) % runs.length];
   if (next !== undefined) setState({ image: [next, ...rest].join(".") });
