@@ -1,4 +1,4 @@
-"""One self-contained HTML page of run folders: tables, trade-offs, images on equal seeds.
+"""One HTML page of runs, sweeps and detections: a summary, trade-offs, images on equal seeds.
 
 python make_report.py generated_images --out report.html
 
@@ -14,8 +14,8 @@ from memorization_suite.runs.progress import next_step, to_open
 
 SCRIPT = "make_report.py"
 DESCRIPTION = (
-    "One self-contained HTML page of run folders: costs, scores with intervals, the trade-off, and "
-    "images on equal seeds beside their training images."
+    "One HTML page of runs, sweeps and detections: which method is best at what price, scores with "
+    "intervals, the trade-off, images on equal seeds beside their training images, detectors."
 )
 
 
@@ -23,7 +23,7 @@ def build_parser() -> Parser:
     """All flags."""
     epilog = examples(
         f"{SCRIPT} generated_images",
-        f"{SCRIPT} generated_images/no_mitigation/g7_seed2 other_runs --out other.html",
+        f"{SCRIPT} sweep_results/my_sweep detections --out all.html",
     )
     parser = Parser(SCRIPT, DESCRIPTION, usage=f"{SCRIPT} DIR [DIR ...] [flags]", epilog=epilog)
     parser.add_argument(
@@ -31,7 +31,7 @@ def build_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="run folder, or a folder with run folders below it; others are shown beside the one "
+        help="run, sweep or detection, or a folder with them below it; runs are shown beside the one "
         "without a mitigation (--reference)",
     )
     parser.add_argument(

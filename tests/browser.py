@@ -80,6 +80,7 @@ class Browser:
         self.session = self.call("Target.attachToTarget", **target)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.resize(width, height)
 
     def __enter__(self) -> Browser:
@@ -165,6 +166,10 @@ class Browser:
         )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def rest(self, seconds: float = 0.1) -> None:
+        """Lets the page do what it has put off."""
+        self.ask(f"new Promise((done) => setTimeout(done, {1000 * seconds}))")
 
     def text(self, selector: str) -> str:
         """The text of the first element."""

@@ -1,15 +1,17 @@
-"""One self-contained HTML page of run folders."""
+"""One HTML page of runs, sweeps and detections."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from memorization_suite.commands.report.detections import find_detections, read_detections
 from memorization_suite.commands.report.gather import (
     Limits,
+    Listings,
     find_runs,
     gather,
     reference_first,
@@ -18,6 +20,7 @@ from memorization_suite.commands.report.gather import (
 from memorization_suite.commands.report.page import Contents, render
 from memorization_suite.commands.report.pictures import MOST, folder_of
 from memorization_suite.commands.settings import command_words, split
+from memorization_suite.commands.sweeps.record import read_record
 from memorization_suite.metrics.checkpoints import existing
 from memorization_suite.prompts.flags import caption_column
 from memorization_suite.prompts.sets import is_hub
@@ -75,6 +78,8 @@ class Page:
     size: int
     # Of the pictures beside it.
     beside: int = 0
+    # Folders of detectors' scores on it.
+    detections: list[Path] = field(default_factory=list)
     # How many images have no scores since they are not finite, and how many are of one color.
     not_finite: int = 0
     flat: int = 0
@@ -82,7 +87,12 @@ class Page:
     @property
     def summary(self) -> str:
         """Where it is and what is on it, in a line."""
-        text = f"{self.path}: {counted(len(self.runs), 'run')}, {self.size / 1e6:.1f} MB"
+        shown = []
+        if self.runs or not self.detections:
+            shown.append(counted(len(self.runs), "run"))
+        if self.detections:
+            shown.append(counted(len(self.detections), "detector"))
+        text = f"{self.path}: {', '.join(shown)}, {self.size / 1e6:.1f} MB"
         if self.beside:
             text += f"; its pictures are in {folder_of(self.path)}, {self.beside / 1e6:.1f} MB"
         for count, what in ((self.not_finite, NOT_FINITE), (self.flat, FLAT)):
@@ -100,9 +110,10 @@ def report(
 ) -> Page:
     """Writes the page, and its scores to NAME_scores.csv beside it.
 
-    folders: of runs, or with run folders below them; others are shown beside the reference, see
-    make_report.py --reference. failed: names of runs that failed, and why. typed: flags of
-    make_report.py by name. Raises ValueError for what the user can mend.
+    folders: of runs and of detectors' scores, or with such folders below them, such as a sweep's.
+    Runs are shown beside the reference, see make_report.py --reference. failed: names of runs that
+    failed, and why. typed: flags of make_report.py by name. Raises ValueError for what the user can
+    mend.
     """
     split(typed, Reporting)
     settings = Reporting(**typed)
@@ -114,39 +125,65 @@ def report(
         existing(settings.prompts, "--prompts", folder=False)
     limits = Limits(settings.max_prompts, settings.max_runs, settings.samples)
     foreign = settings.prompts is not None
-    found = find_runs(places, foreign=foreign)
-    found = reference_first(found, settings.reference, foreign=foreign)
-    runs = gather(
-        found,
-        settings.prompts,
-        column=settings.caption_column,
-        limits=limits,
-        quiet=settings.quiet,
-    )
+    listings = Listings()
+    scores = {place: find_detections(place, listings) for place in places}
+    others_in = [place for place, below in scores.items() if below]
+    found = find_runs(places, foreign=foreign, listings=listings, others_in=others_in)
+    detections = read_detections(list(dict.fromkeys(sum(scores.values(), []))))
+    runs = []
+    if found:
+        found = reference_first(found, settings.reference, foreign=foreign)
+        runs = gather(
+            found,
+            settings.prompts,
+            column=settings.caption_column,
+            limits=limits,
+            quiet=settings.quiet,
+        )
     contents = Contents(
         settings.title,
         runs,
         reference=settings.reference,
         gt_folder=settings.gt_folder,
         limits=limits,
-        failed=failed,
+        failed=[*failed, *not_made(places, found, failed)],
+        detections=detections,
         command=command_of(places, out, typed),
     )
     text, beside = render(
         contents, out, self_contained=settings.self_contained, quiet=settings.quiet
     )
     page = text.encode()
-    rows = [row for reported in runs for row in score_rows(reported)]
-    write_csv(scores_beside(out), rows)
+    if runs:
+        rows = [row for reported in runs for row in score_rows(reported)]
+        write_csv(scores_beside(out), rows)
     write_bytes(out, page)
     return Page(
         out,
         [reported.run.folder for reported in runs],
         len(page),
         beside,
+        [detection.folder for detection in detections],
         not_finite=sum(len(reported.marks.not_finite) for reported in runs),
         flat=sum(len(reported.marks.flat) for reported in runs),
     )
+
+
+def not_made(
+    places: Sequence[Path], found: Collection[Path], failed: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Names of runs of sweeps that have no images, and what tells more; of those that failed it is
+    known. Raises ValueError for a damaged record of a sweep.
+    """
+    told = {name for name, _ in failed}
+    lacking = []
+    for place in places:
+        record = read_record(place)
+        for member in record.runs if record else []:
+            if (place / member.folder).resolve() not in found and member.name not in told:
+                why = f"it has no images yet; sweep.py with --status tells how far {place} is"
+                lacking.append((member.name, why))
+    return lacking
 
 
 def command_of(folders: Sequence[Path], out: Path, typed: Mapping[str, Any]) -> str:

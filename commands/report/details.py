@@ -11,6 +11,7 @@ from typing import Any
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.marks import number_of
 from memorization_suite.runs.run_folder import Asked
+from memorization_suite.runs.store import Store
 
 # Columns of images.csv that say which image it is, or are said elsewhere.
 KNOWN = frozenset(
@@ -78,7 +79,7 @@ class Origin:
     missing: int | None = None
 
     @classmethod
-    def of(cls, store: RunFolder, config: Mapping[str, Any], there: Collection[Key]) -> Origin:
+    def of(cls, store: Store, config: Mapping[str, Any], there: Collection[Key]) -> Origin:
         """there: the images. A folder without a manifest has what its config says."""
         manifest = store.manifest() or {}
         identity = manifest.get("identity", {})

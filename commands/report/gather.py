@@ -125,15 +125,22 @@ class Listings:
                 yield from self.stores(below)
 
 
-def find_runs(folders: Iterable[Path], *, foreign: bool = False) -> dict[Path, list[str]]:
+def find_runs(
+    folders: Iterable[Path],
+    *,
+    foreign: bool = False,
+    listings: Listings | None = None,
+    others_in: Collection[Path] = (),
+) -> dict[Path, list[str]]:
     """Folders of images: each given one, or all below it, unmitigated first. Names of their files
     go with them.
 
-    foreign: whether those without a manifest count in any case, since their prompts are known. Else
-    they do where there is no run, and beside runs they are left out, which is said. Raises
-    ValueError for a folder without any.
+    listings: what was listed already. others_in: folders that have something else to show, and so
+    need no run. foreign: whether those without a manifest count in any case, since their prompts
+    are known. Else they do where there is no run, and beside runs they are left out, which is said.
+    Raises ValueError for a folder without any.
     """
-    listings = Listings()
+    listings = listings or Listings()
     runs: dict[Path, list[str]] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -154,10 +161,10 @@ def find_runs(folders: Iterable[Path], *, foreign: bool = False) -> dict[Path, l
             )
             others = []
         found = [*made, *others]
-        if not found:
+        if not found and folder not in others_in:
             raise ValueError(
                 f"{folder} is no run folder, and there is none below it: nothing has images "
-                "img_PPPP_SS.png"
+                "img_PPPP_SS.png, or scores of a detector"
             )
         for path in sorted(found, key=lambda path: (path != own, order(path / "manifest.json"))):
             runs.setdefault(path, listings.of(path)[0])

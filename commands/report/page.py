@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memorization_suite import tiny
+from memorization_suite.commands.report.detection_tables import of_detections
+from memorization_suite.commands.report.detections import Detection
 from memorization_suite.commands.report.gallery import Gallery, gallery_data, viewer_data
 from memorization_suite.commands.report.gather import (
     Limits,
@@ -61,6 +64,7 @@ class Contents:
     limits: Limits = Limits()
     # Names of runs that failed, and why.
     failed: Sequence[tuple[str, str]] = ()
+    detections: Sequence[Detection] = ()
     # What made the page.
     command: str = ""
 
@@ -71,22 +75,29 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
     out: where the page will lie. self_contained: all pictures in it, however many there are. Raises
     ValueError where its pictures have no place.
     """
-    gallery = None
-    pictures = Pictures(0)
-    if contents.runs:
-        gallery = gallery_of(contents)
-        pictures = Pictures(gallery.total)
-        if gallery.total > MOST and not self_contained:
-            check_folder(out)
-            pictures = PictureFiles(out)
+    gallery = gallery_of(contents) if contents.runs else None
+    total = gallery.total if gallery else 0
+    total += sum(len(detection.overlays) for detection in contents.detections)
+    if total > MOST and not self_contained:
+        check_folder(out)
+        pictures: Pictures = PictureFiles(out)
+    else:
+        pictures = Pictures(total)
+    models = {reported.run.model_id for reported in contents.runs}
+    models |= {each.origin.model for each in contents.detections}
     parts = {
         "title": contents.title,
+        "embedded": sorted(models & set(tiny.MODELS)),
+        "models": sorted(model or "unknown" for model in models),
         "failed": contents.failed,
         "command": contents.command,
         "style": (ASSETS / "style.css").read_text(encoding="utf-8"),
         "scripts": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        **(of_runs(contents, gallery, pictures, quiet=quiet) if gallery else {}),
     }
+    if gallery:
+        parts |= of_runs(contents, gallery, pictures, quiet=quiet)
+    if contents.detections:
+        parts["detection"] = of_detections(contents.detections, pictures)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -119,8 +130,6 @@ def of_runs(
     return {
         "runs": [name_cell(reported) for reported in runs],
         "names": dict(zip([reported.title for reported in runs], short_names(runs))),
-        "embedded": sorted({each.run.model_id for each in runs if each.run.embedded}),
-        "models": sorted({reported.run.model_id or "unknown" for reported in runs}),
         "costs": cost_table(runs),
         "heat": heat_table(runs, measures, kinds) if measures else None,
         "answers": answers(equal, measures, kinds),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+from memorization_suite.commands.report.details import Origin
 from memorization_suite.commands.report.gather import Reported, columns
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks
@@ -121,12 +123,18 @@ def facts(reported: Reported) -> dict[str, str]:
     origin = reported.origin
     lacking = "not known" if origin.missing is None else counted(origin.missing, "image")
     broken = counted(len(reported.marks.not_finite), "image")
+    images = f"{reported.images}; missing: {lacking}; not finite: {broken}"
+    return origin_facts(origin, images, reported.run.folder)
+
+
+def origin_facts(origin: Origin, contents: str, folder: Path) -> dict[str, str]:
+    """Name -> text. contents: what there is."""
     return {
         "model": f"{origin.model} ({origin.fingerprint})" if origin.fingerprint else origin.model,
         "started": origin.started,
         "finished": origin.finished or "not finished",
         "commit of the suite": ", ".join(filter(None, origin.commits)),
         "versions": "; ".join(origin.versions),
-        "images": f"{reported.images}; missing: {lacking}; not finite: {broken}",
-        "folder": str(reported.run.folder),
+        "contents": contents,
+        "folder": str(folder),
     }

@@ -108,6 +108,7 @@ def test_a_picture_opens_and_the_arrows_go_on(browser, page):
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
     address = browser.ask("location.href")
     browser.key("Escape")
+    browser.rest()
     assert not browser.ask("document.getElementById('viewer').open")
     assert browser.ask("document.activeElement.closest('figure').dataset.at") == "0.0.0"
     browser.open(address)
@@ -122,6 +123,7 @@ def test_the_keyboard_alone(browser, page):
     assert browser.text("#viewer-caption") == HOSTILE
     assert browser.ask("document.getElementById('viewer').contains(document.activeElement)")
     browser.key("Escape")
+    browser.rest()
     browser.ask("document.querySelector('.point').focus()")
     assert browser.text("#tip").startswith("no_mitigation g7_seed2\nsscd 0.431 [")
     assert browser.ask("!document.getElementById('tip').hidden")
@@ -209,6 +211,7 @@ def test_axe_finds_nothing(browser, page, scheme):
     browser.colors(scheme)
     browser.ask(AXE.read_text() + "; 0")
     for opened in ("", "image=0.0.0", "view=single&order=worst"):
-        browser.ask(f"location.hash = {opened!r}; new Promise((done) => setTimeout(done, 50))")
+        browser.ask(f"location.hash = {opened!r}")
+        browser.rest()
         result = browser.ask(VIOLATIONS)
         assert result["found"] == [] and result["passed"] > 20

@@ -123,5 +123,5 @@ def test_a_part_is_shown_at_a_time_and_all_is_printed(tmp_path, many, limit, bro
     browser.pdf()
     assert browser.ask("window.printed") == PROMPTS
     browser.point("#more", click=True)
-    browser.ask("new Promise((done) => setTimeout(done, 200))")
+    browser.rest()
     assert browser.ask(SHOWN) > 30

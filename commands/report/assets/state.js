@@ -53,3 +53,13 @@ function made(tag, className = "", text = "") {
   });
   show("");
 }
+
+// What is folded is printed, too.
+{
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    folded.forEach((details) => { details.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
+}

@@ -1,0 +1,99 @@
+"""ROC curves with intervals, and histograms of scores, as charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from memorization_suite.commands.report.chart import (
+    COLORS,
+    LEFT,
+    Axis,
+    Chart,
+    Line,
+    axis,
+    frame,
+    path_of,
+)
+from memorization_suite.commands.report.detections import Detection
+from memorization_suite.detection.evaluation.roc import Curves, curve, intervals
+from memorization_suite.detection.evaluation.roc_plots import bin_edges
+from memorization_suite.detection.evaluation.summary import figure_text, finite, scores_of
+from memorization_suite.runs.lazy import np
+
+# False-positive rates at which the curves have intervals.
+RATES = tuple(i / 20 for i in range(1, 20))
+# Of a small chart.
+SMALL_WIDTH, SMALL_HEIGHT = 380, 240
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of each set's prompts in bins of the score."""
+
+    name: str
+    x: Axis
+    y: Axis
+    # (x, y, width, height, color, what is told)
+    bars: list[tuple[float, float, float, float, int, str]]
+    # Pixels of the threshold.
+    threshold: float | None
+    width: int = SMALL_WIDTH
+    height: int = SMALL_HEIGHT
+
+
+def roc_chart(detections: Sequence[Detection]) -> Chart | None:
+    """The curves of all detectors with two sets; None without any."""
+    judged = [detection for detection in detections if detection.has_both]
+    if not judged:
+        return None
+    x, y = frame("false-positive rate", [0, 1], "true-positive rate", [0, 1])
+    lines = [roc_line(detection, i, x, y) for i, detection in enumerate(judged)]
+    chance = Line("chance", COLORS, path_of([(x.at(0), y.at(0)), (x.at(1), y.at(1))]))
+    return Chart("ROC curves with 95 % intervals", x, y, lines=[*lines, chance])
+
+
+def roc_line(detection: Detection, i: int, x: Axis, y: Axis) -> Line:
+    """One detector's curve, and the band of its intervals."""
+    memorized = finite(scores_of(detection.scored.memorized))
+    ordinary = finite(scores_of(detection.scored.ordinary))
+    points = curve(memorized, ordinary)
+    corners = points.corners[0]
+    rates = zip(points.fpr[0][corners].tolist(), points.tpr[0][corners].tolist())
+    figures = [partial(Curves.tpr_at, fpr=rate, rule="at_most") for rate in RATES]
+    ends = [
+        (rate, low, high)
+        for rate, (low, high) in zip(RATES, intervals(memorized, ordinary, figures))
+        if not math.isnan(low)
+    ]
+    band = [(x.at(rate), y.at(high)) for rate, _, high in ends]
+    band += [(x.at(rate), y.at(low)) for rate, low, _ in reversed(ends)]
+    told = (detection.name, f"AUC {figure_text(detection.rows[0], 'auc')}")
+    path = path_of([(x.at(fpr), y.at(tpr)) for fpr, tpr in rates])
+    return Line(" ".join(told), i % COLORS, path, path_of(band), told)
+
+
+def histogram(detection: Detection) -> Histogram | None:
+    """Of a detector's finite scores; None without any."""
+    sets = [
+        finite(scores_of(each)) for each in (detection.scored.ordinary, detection.scored.memorized)
+    ]
+    pooled = np.concatenate(sets)
+    if not len(pooled):
+        return None
+    edges = bin_edges(pooled, log=False)
+    shares = [np.histogram(each, edges)[0] / max(1, len(each)) for each in sets]
+    x = axis("score", edges.tolist(), LEFT, SMALL_WIDTH - 12)
+    top = max(float(each.max()) for each in shares)
+    y = axis("share of prompts", [0, top], SMALL_HEIGHT - 46, 12)
+    bars = []
+    for color, (name, share) in enumerate(zip(("ordinary", "memorized"), shares)):
+        for low, high, value in zip(edges[:-1].tolist(), edges[1:].tolist(), share.tolist()):
+            if value:
+                left, right, above, below = x.at(low), x.at(high), y.at(value), y.at(0)
+                told = f"{name}: {100 * value:.0f} % from {low:.4g} to {high:.4g}"
+                bars.append((left, above, right - left, round(below - above, 1), color, told))
+    at = None if detection.threshold is None else x.at(detection.threshold)
+    return Histogram(detection.name, x, y, bars, at)

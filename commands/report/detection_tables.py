@@ -1,0 +1,123 @@
+"""What the template needs of detectors: tables as texts, charts, masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from memorization_suite.commands.report.detection_charts import histogram, roc_chart
+from memorization_suite.commands.report.detections import (
+    Detection,
+    Mistake,
+    mistakes,
+    remarks_on,
+)
+from memorization_suite.commands.report.overview import kind_title
+from memorization_suite.commands.report.pictures import Pictures
+from memorization_suite.commands.report.tables import number, origin_facts
+from memorization_suite.detection.evaluation.score_files import SETS
+from memorization_suite.detection.evaluation.summary import RATES, percent, tpr_name
+from memorization_suite.runs.text import counted
+
+
+def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[str, Any]:
+    """Everything, of one detector or more."""
+    judged = [detection for detection in detections if detection.has_both]
+    wrong = mistakes(detections)
+    bars = [histogram(detection) for detection in detections]
+    return {
+        "best": best_of(judged),
+        "table": figures_table(detections),
+        "roc": roc_chart(detections),
+        "histograms": [each for each in bars if each],
+        "judged": [detection.name for detection in judged],
+        "single": [detection.name for detection in detections if not detection.has_both],
+        "mistakes": mistakes_table(judged, wrong) if judged else None,
+        "remarks": remarks_on(detections),
+        "masks": [masks_of(detection, pictures) for detection in detections if detection.overlays],
+        "origins": [origin_of(detection) for detection in detections],
+    }
+
+
+def best_of(judged: Sequence[Detection]) -> dict[str, str] | None:
+    """The detector with the largest AUC, and the figures that tell how sure that is."""
+    known = [each for each in judged if each.rows[0]["auc"] is not None]
+    if not known:
+        return None
+    best = max(known, key=lambda each: each.rows[0]["auc"])
+    return {"name": best.name, "auc": figure_cell(best.rows[0], "auc")["value"]}
+
+
+def figures_table(detections: Sequence[Detection]) -> dict[str, Any]:
+    """A row a detector and kind of memorized prompts."""
+    head = ["detector", "memorized prompts", "number", "ordinary prompts", "AUC"]
+    head += [*map(percent, RATES), "accuracy", "NFE / image"]
+    body = []
+    for detection in detections:
+        for row in detection.rows:
+            kind = kind_title(row["type"]) if row["type"] else "all"
+            texts = [detection.name, kind, row["positives"], row["negatives"]]
+            cells: list[dict[str, Any]] = [{"value": text} for text in texts]
+            cells += [figure_cell(row, name) for name in ("auc", *map(tpr_name, RATES), "accuracy")]
+            cells.append({"value": number(detection.nfe, 1)})
+            body.append(cells)
+    return {"head": [{"name": name} for name in head], "body": body}
+
+
+def figure_cell(row: dict, name: str) -> dict[str, str]:
+    """A figure with its interval, if it has them."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if low is None else f"[{low:.3f}, {high:.3f}]"
+    return {"value": number(row[name]), "interval": interval}
+
+
+def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dict[str, Any]:
+    """A row a prompt, with every detector's score."""
+    head: list[dict[str, str]] = [{"name": name} for name in ("prompt", "it is", "kind")]
+    for detection in judged:
+        head.append({"name": detection.name, "variant": f"threshold {detection.threshold:.4g}"})
+    body = []
+    for mistake in wrong:
+        cells: list[dict[str, Any]] = [
+            {"value": mistake.caption, "interval": f"row {mistake.row}"},
+            {"value": mistake.kind},
+            {"value": kind_title(mistake.type) if mistake.type else "–"},
+        ]
+        body.append([*cells, *({"value": f"{score:.4g}"} for score in mistake.scores)])
+    return {"head": head, "body": body}
+
+
+def masks_of(detection: Detection, pictures: Pictures) -> dict[str, Any]:
+    """Pictures with masks over them, the highest scores of a set first."""
+    entries = []
+    for name, score in detection.sets():
+        rank = -score.score if math.isfinite(score.score) else math.inf
+        entries.append((name, rank, score))
+    shown = []
+    for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
+        stem = f"{name}_{score.row:04d}_"
+        for file in (each for each in detection.overlays if each.startswith(stem)):
+            address = f"masks{len(shown)}_{detection.folder.name}/{file}"
+            shown.append(
+                {
+                    "picture": pictures.add(detection.overlays[file], address),
+                    "caption": score.prompt,
+                    "set": SETS[name],
+                    "score": f"{score.score:.4g}",
+                }
+            )
+    return {"name": detection.name, "shown": shown}
+
+
+def origin_of(detection: Detection) -> dict[str, Any]:
+    """How its scores were made."""
+    scored = detection.scored
+    counts = (
+        f"{counted(len(scored.memorized), 'prompt')} memorized, {len(scored.ordinary)} ordinary"
+    )
+    return {
+        "run": {"value": "detector", "interval": detection.name},
+        "command": detection.origin.command,
+        "facts": origin_facts(detection.origin, counts, detection.folder),
+    }

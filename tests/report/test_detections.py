@@ -1,0 +1,167 @@
+"""Detectors on the page: figures by kind, curves, errors that all make, masks, and their origin."""
+
+import json
+
+import pytest
+
+from memorization_suite.commands.evaluate import evaluate
+from memorization_suite.commands.report import report
+from memorization_suite.commands.report.detection_charts import histogram, roc_chart
+from memorization_suite.commands.report.detections import (
+    best_threshold,
+    mistakes,
+    read_detections,
+)
+from memorization_suite.commands.sweeps.record import Member, Record
+from memorization_suite.make_report import main
+from memorization_suite.runs.files import write_csv
+from tests.browser import needs_browser
+from tests.metrics.conftest import picture
+from tests.report.conftest import HOSTILE, scored
+
+MEMORIZED = [("a red square", "VM"), (HOSTILE, "VM"), ("the great wave", "TM"), ("a ring", "TM")]
+ORDINARY = ["an ordinary day", "a plain wall", "two people", "a dog"]
+
+
+def detection(folder, detector, memorized, ordinary, *, masks=(), prompts=""):
+    """A finished detection of two images a prompt, whose scores are those of the prompts."""
+    (folder / "overlays").mkdir(parents=True)
+    sets = {"mem": ([caption for caption, _ in MEMORIZED], memorized)}
+    if ordinary:
+        sets["nonmem"] = (ORDINARY, ordinary)
+    scores, costs = [], []
+    for name, (captions, values) in sets.items():
+        for i, (caption, value) in enumerate(zip(captions, values)):
+            row = {"set": name, "prompt_index": i, "prompt": caption}
+            scores += [{**row, "sample_index": k, "score": value} for k in range(2)]
+            costs.append({"set": name, "prompt_index": i, "unet_rows": 4})
+    write_csv(folder / "scores.csv", scores)
+    write_csv(folder / "cost.csv", costs)
+    for stem in masks:
+        picture(1, (8, 8)).save(folder / "overlays" / f"{stem}.png")
+    identity = {"detector": detector, "model_id": "sha256 0123"}
+    environment = {"python": "3.11.7", "packages": {"torch": "2.0"}, "commit": "abc123"}
+    manifest = {"schema": 1, "identity": identity, "environments": [environment]}
+    manifest |= {"started": "2026-01-02T03:04:05+00:00", "finished": "2026-01-02T03:05:05+00:00"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    config = {"command": f"python detect_memorization.py --detector={detector}"}
+    config |= {"model_id": "somewhere/else", "prompts": str(prompts), "n_samples_per_prompt": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def detections(tmp_path):
+    """Two detectors; both take the ring for ordinary and the dog for memorized."""
+    prompts = tmp_path / "memorized.csv"
+    write_csv(prompts, [{"Caption": caption, "type": kind} for caption, kind in MEMORIZED])
+    folder = tmp_path / "detections"
+    masks = ["mem_0000_00", "mem_0002_01", "nonmem_0003_00"]
+    detection(folder / "good", "good", [9, 8, 7, 2], [1, 3, 2, 8.5], prompts=prompts, masks=masks)
+    detection(folder / "fair", "fair", [5, 4, 6, 1], [2, 1, 5.5, 7], prompts=prompts)
+    return folder
+
+
+def test_figures_are_those_of_evaluate(detections):
+    good, fair = sorted(
+        read_detections([detections / "good", detections / "fair"]),
+        key=lambda one: one.name != "good",
+    )
+    options = {"by": "type", "prompts": detections.parent / "memorized.csv"}
+    rows = evaluate(files=(detections / "good",), **options).rows
+    assert [row["type"] for row in good.rows] == ["", "TM", "VM"] and good.rows == rows
+    assert good.nfe == 2.0 and fair.has_both
+
+
+def test_the_threshold_has_the_best_accuracy(detections):
+    for each in read_detections([detections / "good", detections / "fair"]):
+        threshold = best_threshold(each.scored)
+        hits = sum(score.score >= threshold for score in each.scored.memorized)
+        alarms = sum(score.score >= threshold for score in each.scored.ordinary)
+        accuracy = 1 - (alarms / 4 + 1 - hits / 4) / 2
+        assert accuracy == pytest.approx(each.rows[0]["accuracy"])
+
+
+def test_prompts_that_all_get_wrong(detections):
+    found = mistakes(read_detections([detections / "good", detections / "fair"]))
+    assert [(each.kind, each.type, each.caption) for each in found] == [
+        ("memorized", "TM", "a ring"),
+        ("ordinary", "", "a dog"),
+    ]
+    assert found[0].scores == (2, 1)
+
+
+def test_charts(detections):
+    every = read_detections([detections / "good", detections / "fair"])
+    chart = roc_chart(every)
+    assert [line.name.split()[0] for line in chart.lines] == ["good", "fair", "chance"]
+    assert chart.lines[0].band and "AUC" in chart.lines[0].tip[1]
+    bars = histogram(every[0]).bars
+    shares = [float(tip.split()[1]) for *_, color, tip in bars if color == 1]
+    assert sum(shares) == pytest.approx(100)
+
+
+def test_the_page_of_detectors_alone(tmp_path, detections, capsys):
+    out = tmp_path / "page.html"
+    assert main([str(detections), "--out", str(out), "--title", HOSTILE]) == 0
+    assert "page.html: 2 detectors, 0." in capsys.readouterr().out
+    page = out.read_text()
+    assert "onerror=alert(1)>" not in page and page.count("<script") == 2
+    assert "<b>good</b> tells memorized from ordinary prompts best" in page
+    for words in ("template (TM)", "every detector gets wrong", "--detector=good", "torch 2.0"):
+        assert words in page
+    assert "sha256 0123" in page and "abc123" in page and "2026-01-02 03:05:05 UTC" in page
+    assert page.count('alt="mask of good') == 3 and "trade-off" not in page
+    assert not (tmp_path / "page_scores.csv").exists()
+
+
+def test_one_set_has_no_curve(tmp_path):
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [])
+    page = report([folder], tmp_path / "page.html").path.read_text()
+    assert "No AUC without ordinary prompts" in page and "ROC curves" not in page
+    assert "gets wrong" not in page and "histogram of one" in page
+
+
+def test_everything_on_a_page(tmp_path, runs, detections):
+    """Runs below one folder, detectors below another, and both below one."""
+    scored(tmp_path, runs)
+    options = {"gt_folder": tmp_path / "gt"}
+    apart = report([tmp_path / "runs", detections], tmp_path / "a.html", **options)
+    together = report([tmp_path], tmp_path / "b.html", **options)
+    for page in (apart, together):
+        assert len(page.runs) == 2 and [each.name for each in page.detections] == ["fair", "good"]
+        text = page.path.read_text()
+        assert 'href="#detectors"' in text and 'href="#pictures"' in text
+    assert "page: 2" not in apart.summary and "2 runs, 2 detectors" in apart.summary
+
+
+def test_a_sweep_says_which_runs_are_not_made(tmp_path, runs):
+    names = ["no_mitigation/g7_seed2", "per_sample/g7_seed2", "sail/g7_seed2"]
+    whole = {"start": 0, "end": 4, "samples": 2, "batch_size": 1, "pieces": 1}
+    members = [
+        Member(name.split("/")[0], name, {}, latents=False, trace=False, **whole) for name in names
+    ]
+    Record("a sweep", True, [], members).write(tmp_path / "runs")
+    page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
+    table = page.partition("Runs that failed, or are not made")[2].partition("</table>")[0]
+    assert "<td>sail</td>" in table and "per_sample" not in table
+    failed = [("sail", "no space left")]
+    page = report([tmp_path / "runs"], tmp_path / "page.html", failed=failed).path.read_text()
+    assert page.count("<td>sail</td>") == 1 and "no space left" in page
+
+
+@needs_browser
+def test_curves_tell_and_tables_sort(browser, tmp_path, detections):
+    page = report([detections], tmp_path / "page.html").path
+    browser.open(page)
+    browser.ask("document.querySelector('.point').focus()")
+    assert browser.text("#tip").startswith("fair\nAUC 0.")
+    names = (
+        "[...document.querySelectorAll('.numbers tbody td:first-child')].map((e) => e.innerText)"
+    )
+    browser.point("#detectors .numbers th:nth-child(5) button", click=True)
+    figures = "[...document.querySelectorAll('#detectors .numbers')][0].tBodies[0].rows"
+    aucs = browser.ask(f"[...{figures}].map((row) => parseFloat(row.cells[4].innerText))")
+    assert aucs == sorted(aucs) and len(browser.ask(names)) > 6
+    browser.resize(390, 800, phone=True)
+    assert browser.ask("document.documentElement.scrollWidth") <= 390
