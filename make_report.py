@@ -31,8 +31,8 @@ def build_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="run, sweep or detection, or a folder with them below it; runs are shown beside the one "
-        "without a mitigation (--reference)",
+        help="run, sweep or detection, or a folder with them below it; runs are shown beside the "
+        "one without a mitigation (--reference)",
     )
     parser.add_argument(
         "--out",

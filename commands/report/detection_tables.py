@@ -94,7 +94,7 @@ def masks_of(detection: Detection, pictures: Pictures) -> dict[str, Any]:
     for name, score in detection.sets():
         rank = -score.score if math.isfinite(score.score) else math.inf
         entries.append((name, rank, score))
-    shown = []
+    shown: list[dict[str, Any]] = []
     for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
         stem = f"{name}_{score.row:04d}_"
         for file in (each for each in detection.overlays if each.startswith(stem)):

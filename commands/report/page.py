@@ -85,7 +85,7 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
         pictures = Pictures(total)
     models = {reported.run.model_id for reported in contents.runs}
     models |= {each.origin.model for each in contents.detections}
-    parts = {
+    parts: dict[str, Any] = {
         "title": contents.title,
         "embedded": sorted(models & set(tiny.MODELS)),
         "models": sorted(model or "unknown" for model in models),
