@@ -1,6 +1,7 @@
 """A page of more pictures than a file holds: they lie beside it and are loaded when seen."""
 
 import csv
+import re
 
 import pytest
 
@@ -118,10 +119,14 @@ def test_a_part_is_shown_at_a_time_and_all_is_printed(tmp_path, many, limit, bro
     assert 0 < len(loaded) < PROMPTS
     browser.choose("#find", "number 6")
     assert browser.text("#count") == "11 of 70 shown" and browser.ask(SHOWN) == 11
+    part = browser.pdf()
+    assert len(re.findall(rb"/Subtype\s*/Image", part)) == 11
     browser.choose("#find", "")
     browser.ask(f"addEventListener('beforeprint', () => {{ window.printed = {SHOWN}; }})")
-    browser.pdf()
+    whole = browser.pdf()
     assert browser.ask("window.printed") == PROMPTS
+    assert len(re.findall(rb"/Subtype\s*/Image", whole)) == PROMPTS
+    assert browser.text("#count") == "70 of 70 shown"
     browser.point("#more", click=True)
     browser.rest()
     assert browser.ask(SHOWN) > 30
