@@ -220,9 +220,10 @@ def summarize(place: Place) -> None:
 
 
 def report(place: Place) -> None:
-    """The page."""
+    """The page, with as many pictures as the stored figures are of."""
     out = place.folder / "page.html"
-    arguments = ("--gt_folder", place.references, "--out", out, "--quiet")
+    gallery = ("--max_prompts", "48", "--samples", "2")
+    arguments = ("--gt_folder", place.references, "--out", out, "--quiet", *gallery)
     place.run_command("make_report.py", place.run, *arguments)
 
 

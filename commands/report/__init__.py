@@ -10,6 +10,7 @@ from typing import Any
 
 from memorization_suite.commands.report.detections import find_detections, read_detections
 from memorization_suite.commands.report.gather import (
+    MOST_PICTURES,
     Limits,
     Listings,
     find_runs,
@@ -55,7 +56,10 @@ class Reporting(Settings):
         metavar="DIR",
     )
     max_prompts: int | None = flag(
-        None, "prompts in the gallery (default: all)", at_least=1, metavar="N"
+        None,
+        f"prompts in the gallery (default: all that {MOST_PICTURES:,} pictures are of)",
+        at_least=1,
+        metavar="N",
     )
     max_runs: int | None = flag(None, "runs in the gallery (default: all)", at_least=1, metavar="N")
     samples: int | None = flag(

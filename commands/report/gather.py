@@ -41,14 +41,17 @@ COSTS = ("unet_evals", "seconds")
 COMPARED = ("copy", "alignment", "quality")
 # Folders of a store in which no other one lies.
 WITHIN = (".parts", ".claims", "latents")
+# Generated pictures of a gallery whose prompts nobody limits: more would make a slow page.
+MOST_PICTURES = 10_000
 
 
 @dataclass(frozen=True)
 class Limits:
     """Of the gallery."""
 
-    # None: all.
+    # None: all, or as many as make MOST_PICTURES.
     prompts: int | None = None
+    # None: all.
     runs: int | None = None
     # Images of each prompt and run.
     samples: int | None = None
@@ -237,17 +240,21 @@ def gather(
                 flag="the run folder",
                 names=names,
             )
-            shown = shown or in_gallery(run, limits)
+            shown = shown or in_gallery(run, limits, min(total, limits.runs or total))
             runs.append(read(run, method, settings, shown))
             progress.update(1)
     return runs
 
 
-def in_gallery(first: Run, limits: Limits) -> set[Key]:
-    """The images that are shown of each run, if it has them: of the first run's first prompts."""
-    rows = set(sorted(first.prompts_scored)[: limits.prompts])
+def in_gallery(first: Run, limits: Limits, runs: int = 1) -> set[Key]:
+    """The images that are shown of each run, if it has them: of the first run's first prompts.
+
+    runs: how many are shown.
+    """
     every = max(key.sample for key in first.files) + 1
     samples = range(every if limits.samples is None else limits.samples)
+    most = limits.prompts or max(1, MOST_PICTURES // (runs * len(samples)))
+    rows = set(sorted(first.prompts_scored)[:most])
     return {Key(row, sample) for row in rows for sample in samples}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 
 import pytest
 
@@ -86,6 +87,15 @@ def test_fewer_pictures_in_a_page_are_larger(tmp_path):
         url = pictures.Pictures(total).add(tmp_path / "large.png", "a").url
         sizes[total] = len(url)
     assert sizes[50] > sizes[400] > sizes[1900] == sizes[9000]
+
+
+def test_prompts_that_nobody_limits(tmp_path, runs, monkeypatch):
+    """Two runs of two images a prompt."""
+    gather = sys.modules["memorization_suite.commands.report.gather"]
+    monkeypatch.setattr(gather, "MOST_PICTURES", 9)
+    assert "2 of 4 prompts, the first 2 images" in page_of(tmp_path, runs)
+    assert "4 of 4 prompts, the first 1 image " in page_of(tmp_path, runs, "--samples", "1")
+    assert "4 of 4 prompts" in page_of(tmp_path, runs, "--max_prompts", "4")
 
 
 @pytest.fixture
