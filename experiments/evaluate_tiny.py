@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from memorization_suite import tiny
 from memorization_suite.experiments.common import model_parser, not_negative
+from memorization_suite.experiments.evidence.escape import first_free_start
 from memorization_suite.experiments.magnitudes import start_magnitudes
 from memorization_suite.experiments.result_tables import SAMPLES
 from memorization_suite.experiments.scored_run import (
@@ -151,12 +152,7 @@ def first_escape(copy_by_start: list[bool]) -> int | None:
 
     None if it is one at the last.
     """
-    escape = None
-    for start, copy in zip(reversed(STARTS), reversed(copy_by_start)):
-        if copy:
-            break
-        escape = start
-    return escape
+    return first_free_start(dict(zip(STARTS, copy_by_start)))
 
 
 # --- pictures

@@ -1,0 +1,1 @@
+"""The paper's evidence: what is computed and drawn from the runs of a sweep."""
