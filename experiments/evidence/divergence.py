@@ -1,8 +1,8 @@
 """How far adjusted noise is from drawn noise, by several estimators.
 
 Han et al. 2025 (Table 1) give a Jensen-Shannon divergence and state neither the estimator nor the
-base of the logarithm. A histogram of few numbers diverges from another one of the same distribution,
-so what equal distributions would give stands beside it.
+base of the logarithm. Two histograms of few numbers differ, even of one distribution; what that
+gives stands beside it.
 """
 
 from __future__ import annotations

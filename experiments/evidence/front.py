@@ -1,5 +1,6 @@
-"""Trade-off of memorization (x, less is better) and alignment (y, more is better): Pareto front, and
-the area below the best that a method reaches.
+"""The trade-off of memorization (x, less is better) and alignment (y, more is better).
+
+Pareto front, and the area below the best that a method reaches.
 """
 
 from __future__ import annotations
