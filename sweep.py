@@ -5,6 +5,7 @@ python sweep.py experiments/sweeps/example.toml
 See --help and the README.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from memorization_suite.commands.sweeps.sweep import (
     plan_sweep,
     sweep,
 )
+from memorization_suite.experiments.evidence.sections import Section, read_sections
+from memorization_suite.experiments.evidence.write import write_evidence
 from memorization_suite.generate_images import add_method_flags
 from memorization_suite.runs.cli import RESUMES, Parser, add_flags, command, examples
 from memorization_suite.runs.progress import next_step, to_open
@@ -83,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         launch.check()
         if launch.status:
             return say_status(file, out, typed)
+        sections = read_sections(file)
         if launch.dry_run:
             entries = plan_sweep(file, out, **typed)
             print("\n".join(entry.command for entry in entries))
@@ -99,10 +103,26 @@ def main(argv: list[str] | None = None) -> int:
             print(lacking_text(made.lacking, scores=scores))
         if made.page:
             print(made.summary)
+        if not say_evidence(sections, made, out, argv):
+            return 1
         next_step(following(made, argv, file, out), typed.get("quiet", False))
         return int(made.status.failed > 0)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
+
+
+def say_evidence(sections: list[Section], made: Outcome, out: Path, argv: list[str]) -> bool:
+    """Draws and tests what the file asks for, once all runs are there and scored. Returns whether
+    nothing was missing. Raises OSError.
+    """
+    if not sections or made.status.failed or made.lacking or not made.page:
+        return True
+    evidence = write_evidence(sections, out, shlex.join(["python", SCRIPT, *argv]))
+    for line in evidence.lines:
+        print(line)
+    for problem in evidence.problems:
+        print(f"not made: {problem}", file=sys.stderr)
+    return not evidence.problems
 
 
 def lacking_text(lacking: int, *, scores: bool) -> str:

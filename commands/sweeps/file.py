@@ -10,6 +10,8 @@ method = "no_mitigation"
 [[run]]                         # lists: one run for every combination
 method = "batch_wise"
 gamma = [0, 3, 5]
+
+Tables [[figure]], [[table]] and [[claim]] say what is drawn and tested of the runs.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from memorization_suite.runs.settings import closest, flag_names, flag_owners
 
 # Flags of generate_images.py that a file cannot set.
 OF_THE_SWEEP = ("output_path", "overwrite", "shard", "quiet")
+# Tables of a file that ask for something beside the runs: see experiments/evidence.
+DRAWINGS = ("figure", "table", "claim")
 # What a flag's value can be.
 PLAIN = (bool, int, float, str)
 
@@ -66,6 +70,8 @@ def count_runs(path: Path, typed: Collection[str] = ()) -> int:
 def tables_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(the table [common], the tables [[run]]). Raises ValueError."""
     content = read_toml(path)
+    for name in DRAWINGS:
+        content.pop(name, None)
     common = content.pop("common", {})
     runs = content.pop("run", None)
     if content or not isinstance(common, dict) or not isinstance(runs, list) or not runs:
@@ -74,6 +80,18 @@ def tables_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for number, table in enumerate(runs, 1):
         check_table(f"{path}: run {number}", table)
     return common, runs
+
+
+def drawings_of(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """`figure`, `table`, `claim` -> the tables of a file that ask for one. Raises ValueError."""
+    content = read_toml(path)
+    found = {}
+    for name in DRAWINGS:
+        tables = content.get(name, [])
+        if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+            raise ValueError(f"{path}: {name} is no list of tables: write [[{name}]]")
+        found[name] = tables
+    return found
 
 
 def read_toml(path: Path) -> dict[str, Any]:

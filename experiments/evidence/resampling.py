@@ -5,6 +5,7 @@ All quantities of one drawing use the same draws, so that differences between ru
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -33,10 +34,12 @@ class Estimate:
         return f"{self.value:.3f}{ends}"
 
 
-def draws(clusters: Sequence[int], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+@functools.lru_cache(maxsize=2)
+def draws(clusters: tuple[int, ...], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """How often each prompt is in each resample, (resamples, n) float64.
 
     clusters: (n,) label of each prompt's cluster; whole clusters are drawn, as many as there are.
+    The same array is returned again for the same clusters: it is not to be changed.
     """
     _, labels = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(labels.max()) + 1
@@ -74,7 +77,7 @@ def estimate(
     whole = float(statistic(np.ones((1, len(clusters))))[0])
     if len(set(clusters)) < 2:
         return Estimate(whole)
-    return Estimate(whole, *interval_of(statistic(draws(clusters, resamples))))
+    return Estimate(whole, *interval_of(statistic(draws(tuple(clusters), resamples))))
 
 
 def mean_of(values: Sequence[float], clusters: Sequence[int]) -> Estimate:

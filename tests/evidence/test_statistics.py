@@ -51,7 +51,7 @@ def area_of_points(points, box=UNIT):
 
 
 def test_clusters_are_drawn_whole():
-    weights = draws([7, 7, 3, 3, 3, 1], resamples=200)
+    weights = draws((7, 7, 3, 3, 3, 1), resamples=200)
     assert weights.shape == (200, 6)
     assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 2] == weights[:, 2:5].T).all()
     assert (weights[:, [0, 2, 5]].sum(1) == 3).all() and weights.std(0).min() > 0

@@ -1,0 +1,1 @@
+"""Kinds of tests of a claim, one a file."""

@@ -1,0 +1,40 @@
+"""Whether trajectories of one prompt leave the basin at different steps."""
+
+from __future__ import annotations
+
+from memorization_suite.experiments.evidence.base import (
+    CLAIMS,
+    Claim,
+    Tested,
+    flag,
+    verdict_of,
+)
+from memorization_suite.experiments.evidence.resampling import mean_of
+from memorization_suite.experiments.evidence.runs import Evidence
+
+
+@CLAIMS.register("spread")
+class SpreadClaim(Claim):
+    """Share of prompts whose seeds differ in their transition by some steps, above a bound."""
+
+    run: str = flag("", "method and settings, with traces")
+    steps: int = flag(2, "by so many steps at least", at_least=1)
+    above: float = flag(0.5, "the bound", at_least=0.0, at_most=1.0)
+
+    def test(self, evidence: Evidence) -> Tested:
+        run = evidence.only(self.run)
+        steps: dict[int, list[int]] = {prompt: [] for prompt in run.prompts}
+        for key, trace in run.traces.items():
+            if trace.transition is not None:
+                steps[key.prompt].append(trace.transition)
+        differ = [
+            float(bool(each) and max(each) - min(each) >= self.steps) for each in steps.values()
+        ]
+        found = mean_of(differ, [run.clusters.get(prompt, prompt) for prompt in steps])
+        if all(differ):  # no spread: the bound is below all of them
+            found = type(found)(1.0, 1.0, 1.0)
+        text = (
+            f"{found.value:.0%} of {len(steps)} prompts have transitions that are "
+            f"{self.steps} steps apart or more; bound {self.above:.0%}"
+        )
+        return Tested(verdict_of(found, above=self.above), text, vars(found))

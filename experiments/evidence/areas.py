@@ -1,0 +1,69 @@
+"""Methods' settings on the prompts that all runs of a sweep share, for areas below trade-offs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memorization_suite.experiments.evidence.front import (
+    Box,
+    Series,
+    area_difference,
+    area_of,
+    box_of,
+)
+from memorization_suite.experiments.evidence.resampling import Estimate
+from memorization_suite.experiments.evidence.runs import Evidence, SweptRun, paired
+from memorization_suite.metrics.base import quantity_named
+
+
+@dataclass(frozen=True)
+class Areas:
+    """The series of every method, and what their areas are shares of."""
+
+    series: dict[str, Series]
+    box: Box
+    clusters: list[int]
+    prompts: int
+
+    @classmethod
+    def of(cls, evidence: Evidence, x: str, y: str, series: tuple[str, ...] = ()) -> Areas:
+        """x: less is better, y: more is, or of a metric what it says.
+
+        series: `method settings` of each, default a series a method. Raises ValueError.
+        """
+        names = series or tuple(
+            dict.fromkeys(run.method for run in evidence.runs if run.method != "no_mitigation")
+        )
+        groups = {name: evidence.select(name) for name in names}
+        plain = evidence.select("no_mitigation")[0]
+        every = [plain, *(run for group in groups.values() for run in group)]
+        known = [paired(every, name) for name in (x, y)]
+        rows = sorted(set(known[0].prompts).intersection(known[1].prompts))
+        across, along = (paired(every, name, rows) for name in (x, y))
+        sign = -1 if less_is_better(plain, y) else 1
+        made = {}
+        first = 1
+        for name, group in groups.items():
+            places = slice(first, first + len(group))
+            made[name] = Series(name, across.values[:, places], sign * along.values[:, places])
+            first += len(group)
+        box = box_of(list(made.values()), float(across.values[:, 0].mean()))
+        return cls(made, box, across.clusters, len(rows))
+
+    def area(self, name: str) -> Estimate:
+        """Of one series."""
+        return area_of(self.series[name], self.box, self.clusters)
+
+    def difference(self, name: str, other: str) -> Estimate:
+        """How much larger the first one's is, paired."""
+        first, second = self.series[name], self.series[other]
+        return area_difference(first, second, self.box, self.clusters)
+
+
+def less_is_better(run: SweptRun, quantity: str) -> bool:
+    """Whether a metric says so of its numbers."""
+    try:
+        known = quantity_named(run.of_role(quantity))
+    except ValueError:
+        known = quantity_named(quantity)
+    return bool(known and known.better == "lower")

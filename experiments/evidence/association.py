@@ -1,0 +1,58 @@
+"""Which two quantities of equal seeds are ranked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memorization_suite.experiments.evidence.ranks import Association, association
+from memorization_suite.experiments.evidence.runs import (
+    Evidence,
+    SweptRun,
+    free_starts,
+    pairs_of,
+)
+
+FREE_START = "free_start"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """x of one run, y of another; `free_start` is of several runs, which start guidance late."""
+
+    x: str
+    x_run: str
+    y: str
+    y_run: str
+
+    def runs(self, evidence: Evidence) -> list[SweptRun]:
+        """All that are read. Raises ValueError."""
+        others = evidence.select(self.y_run)
+        if self.y != FREE_START:
+            others = [evidence.only(self.y_run)]
+        return [evidence.only(self.x_run), *others]
+
+    def pairs(self, evidence: Evidence) -> dict[int, list[tuple[float, float]]]:
+        """Prompt -> both values of each seed. Raises ValueError without any."""
+        first, *others = self.runs(evidence)
+        y = free_starts(others, start_of) if self.y == FREE_START else others[0].values(self.y)
+        pairs = pairs_of(first.values(self.x), y)
+        if not pairs:
+            raise ValueError(f"no image has both {self.x} and {self.y}")
+        return pairs
+
+    def association(self, evidence: Evidence, prompts: list[int] | None = None) -> Association:
+        """Rank correlations. prompts: only these."""
+        pairs = self.pairs(evidence)
+        if prompts is not None:
+            pairs = {prompt: pairs[prompt] for prompt in prompts if prompt in pairs}
+        return association(pairs, self.runs(evidence)[0].clusters)
+
+
+def start_of(run: SweptRun) -> int:
+    """First guided step of a run: 0 without a method. Raises ValueError for tau."""
+    if run.method == "no_mitigation":
+        return 0
+    step = run.config.get("cfg_step")
+    if step is None:
+        raise ValueError(f"the run {run.name} does not say at which step guidance starts: cfg_step")
+    return int(step) + 1

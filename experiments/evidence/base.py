@@ -1,0 +1,130 @@
+"""What a file of an experiment may ask for beside its runs: figures, tables, claims.
+
+Each kind is a class in a file of experiments/figures, experiments/tables or experiments/claims; its
+fields are the keys of a section.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from memorization_suite.experiments.evidence.resampling import Estimate
+from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.runs.registry import Registry
+from memorization_suite.runs.settings import Settings, flag
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+__all__ = ["CLAIMS", "FIGURES", "TABLES", "Claim", "Drawn", "Figure", "Listed", "Table", "flag"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and what stands below it."""
+
+    figure: matplotlib.figure.Figure
+    # Sentences: what is drawn, of how many prompts and images.
+    caption: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table, or a text."""
+
+    text: str
+    # Its numbers for files; None for a text.
+    numbers: Estimate | None = None
+    # Whether no other one of its column is as good, beyond the paired interval.
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A table, and what stands below it."""
+
+    # Column -> cell.
+    rows: list[dict[str, Cell]]
+    caption: str
+
+
+# What a test may come to.
+HOLDS = "holds"
+IN_PART = "holds in part"
+NOT = "does not hold here"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test came to, and by which numbers."""
+
+    verdict: str
+    # The number that decides, and its bound, in words.
+    numbers: str
+    # For files: name -> number.
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Figure(Settings):
+    """A kind of figure."""
+
+    name: ClassVar[str]
+
+    def draw(self, evidence: Evidence) -> Drawn:
+        """Inside the suite's style. Raises ValueError for what the runs do not have."""
+        raise NotImplementedError
+
+
+class Table(Settings):
+    """A kind of table."""
+
+    name: ClassVar[str]
+
+    def list(self, evidence: Evidence) -> Listed:
+        """Raises ValueError for what the runs do not have."""
+        raise NotImplementedError
+
+
+class Claim(Settings):
+    """A kind of test."""
+
+    name: ClassVar[str]
+
+    def test(self, evidence: Evidence) -> Tested:
+        """Raises ValueError for what the runs do not have."""
+        raise NotImplementedError
+
+
+FIGURES: Registry[Figure] = Registry("figure", "experiments.figures")
+TABLES: Registry[Table] = Registry("table", "experiments.tables")
+CLAIMS: Registry[Claim] = Registry("claim", "experiments.claims")
+
+
+def verdict_of(found: Estimate, *, above: float) -> str:
+    """Whether a number is above a bound: with its whole interval, alone, or not."""
+    if found.low > above:
+        return HOLDS
+    return IN_PART if found.value > above else NOT
+
+
+def number(found: Estimate, digits: int = 3) -> Cell:
+    """A cell of a number with its interval."""
+    if found.value != found.value:
+        return Cell("-", found)
+    text = f"{found.value:.{digits}f}"
+    if found.low == found.low:
+        text += f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return Cell(text, found)
+
+
+def counts(evidence: Evidence, runs: list) -> str:
+    """`12 prompts, 4 images of each`, of the runs that a figure is of."""
+    prompts = {len(run.prompts) for run in runs}
+    images = {len(run.costs) // max(1, len(run.prompts)) for run in runs}
+    return f"{span(prompts)} prompts, {span(images)} images of each; {', '.join(evidence.models)}"
+
+
+def span(values: set[int]) -> str:
+    """`4`, or `2 to 4`."""
+    return f"{min(values)}" if len(values) == 1 else f"{min(values)} to {max(values)}"
