@@ -9,8 +9,9 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     verdict_of,
 )
-from memorization_suite.experiments.evidence.resampling import mean_of
+from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
 from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.runs.spread import exact_interval, is_spread
 
 
 @CLAIMS.register("spread")
@@ -31,8 +32,9 @@ class SpreadClaim(Claim):
             float(bool(each) and max(each) - min(each) >= self.steps) for each in steps.values()
         ]
         found = mean_of(differ, [run.clusters.get(prompt, prompt) for prompt in steps])
-        if all(differ):  # no spread: the bound is below all of them
-            found = type(found)(1.0, 1.0, 1.0)
+        if not is_spread(min(differ), max(differ)):  # all prompts, or none
+            number = len({run.clusters.get(prompt, prompt) for prompt in steps})
+            found = Estimate(found.value, *exact_interval(found.value, number))
         text = (
             f"{found.value:.0%} of {len(steps)} prompts have transitions that are "
             f"{self.steps} steps apart or more; bound {self.above:.0%}"

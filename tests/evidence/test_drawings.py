@@ -1,0 +1,322 @@
+"""Figures, tables and claims of made-up runs: what was planted is what they show."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES
+from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
+from memorization_suite.experiments.evidence.sections import Section, read_sections
+from memorization_suite.experiments.evidence.write import EMBEDDED, write_evidence
+from memorization_suite.runs import Key
+from memorization_suite.runs.plots import LOOKS, style
+from tests.evidence.made_up import TIMESTEPS, MadeRun, falling_at, make_sweep
+
+
+def noisy(key, run=0):
+    """A number of an image, the same each time."""
+    return np.random.default_rng([run, key.prompt, key.sample]).normal()
+
+
+def drawn_noise(key):
+    return np.random.default_rng([1, key.prompt, key.sample]).normal(size=(4, 8, 8))
+
+
+def escape(key):
+    """Seed k leaves at step 2 + k, and the last one never."""
+    return None if key.sample == 2 else 2 + key.sample
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Seeds that start higher leave later; a method that copies less, one that does nothing."""
+    plain = MadeRun(
+        scores={"copy_score": lambda key: 0.8 + 0.01 * noisy(key), "subject_shown": lambda key: 0},
+        trace=lambda key: falling_at(escape(key), start=2 + key.sample),
+        noise=lambda key: (drawn_noise(key), drawn_noise(key)),
+    )
+    good = [
+        MadeRun(
+            "per_sample",
+            {"target_loss": target},
+            scores={
+                "copy_score": lambda key, target=target: (
+                    target + 0.01 * noisy(key, int(10 * target))
+                ),
+                "subject_shown": lambda key: 1,
+            },
+            trace=lambda key: falling_at(None, start=0.5),
+            noise=lambda key: (drawn_noise(key), 0.5 * drawn_noise(key)),
+            gray=lambda key: 200,
+        )
+        for target in (0.3, 0.5)
+    ]
+    poor = MadeRun(
+        "static_transition",
+        {"cfg_step": 3},
+        scores={
+            "copy_score": lambda key: 0.6 + 0.01 * noisy(key, 2),
+            "subject_shown": lambda key: key.prompt % 2,
+        },
+    )
+    return make_sweep(tmp_path_factory.mktemp("made") / "out", [plain, *good, poor])
+
+
+@pytest.fixture(scope="module")
+def evidence(sweep):
+    return Evidence.of(sweep)
+
+
+def drawn(evidence, kind, **settings):
+    with style():
+        return FIGURES.build(kind, **settings).draw(evidence)
+
+
+def listed(evidence, kind, **settings):
+    table = TABLES.build(kind, **settings).list(evidence)
+    return {next(iter(row.values())).text: row for row in table.rows}
+
+
+# --- reading
+
+
+def test_runs_are_chosen_by_method_and_settings(evidence):
+    assert [run.method for run in evidence.select("")][::3] == [
+        "no_mitigation",
+        "static_transition",
+    ]
+    assert len(evidence.select("per_sample")) == 2
+    assert evidence.only("per_sample target_loss=.5").config["target_loss"] == 0.5
+    for wanted in ("sail", "per_sample target_loss=0.4"):
+        with pytest.raises(ValueError, match="has no run"):
+            evidence.select(wanted)
+    with pytest.raises(ValueError, match="are 2 runs"):
+        evidence.only("per_sample")
+
+
+def test_values_by_image_and_by_prompt(evidence):
+    plain = evidence.only("no_mitigation")
+    assert set(plain.values("copies").values()) == {1.0}
+    magnitudes = plain.prompt_means("magnitude")
+    assert magnitudes == pytest.approx(dict.fromkeys(range(4), 3.0))
+    steps = {key.sample: step for key, step in plain.values("transition").items()}
+    assert steps == {0: 2, 1: 3, 2: math.inf}
+    assert plain.prompt_means("unet_evals")[0] == 100
+    with pytest.raises(ValueError, match="has no sscd: score it first"):
+        plain.values("sscd")
+    with pytest.raises(ValueError, match="trace = true"):
+        evidence.only("static_transition").values("magnitude")
+    assert set(by_kind(plain)["all"]) == {0, 1, 2, 3}
+    assert paired(evidence.runs, "copy").values.shape == (4, 4)
+
+
+# --- figures
+
+
+def test_a_circle_marks_every_transition(evidence):
+    figure = drawn(evidence, "magnitude", runs="no_mitigation", columns="prompt").figure
+    assert len(figure.axes) == 3 and figure.axes[0].xaxis_inverted()
+    circles = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in circles] == [TIMESTEPS[2], TIMESTEPS[3]]
+
+
+def test_runs_are_lines_with_names(evidence):
+    made = drawn(evidence, "magnitude", runs="per_sample", columns="sample", lines="run", prompts=1)
+    (legend,) = made.figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["per_sample target_loss 0.3", "per_sample target_loss 0.5"]
+    assert "a color a run" in made.caption
+
+
+def test_violins_say_how_many_seeds_have_no_transition(evidence):
+    figure = drawn(evidence, "transition", runs="no_mitigation").figure
+    right = figure.axes[0].child_axes[0]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["1/3"] * 4
+
+
+def test_a_trade_off_has_a_color_a_method_and_the_front(evidence):
+    figure = drawn(evidence, "tradeoff", y=["alignment"]).figure
+    (axes,) = figure.axes
+    colors = {text: box[0].get_color() for box, text in zip(*axes.get_legend_handles_labels())}
+    assert colors == {name: LOOKS[name].color for name in colors} and len(colors) == 3
+    front = axes.lines[-1]
+    assert list(front.get_ydata()) == [1] and front.get_xdata()[0] == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_grid_shows_the_training_image_and_each_run(evidence):
+    figure = drawn(evidence, "image_grid", prompts=2, every=2, sample=1).figure
+    assert len(figure.axes) == 2 * 5
+    second = figure.axes[5:]
+    assert second[0].images[0].get_array().shape[:2] == (32, 32)  # a training image of tiny
+    assert (second[1].images[0].get_array() == 80).all()  # row 2 of the prompt file
+    assert (second[2].images[0].get_array() == 200).all()
+    assert second[4].texts[0].get_text() == f"{0.6 + 0.01 * noisy(Key(2, 1), 2):.2f}"
+
+
+def test_histograms_share_their_axis(evidence):
+    figure = drawn(evidence, "reached", runs="per_sample", target=0.9).figure
+    assert len(figure.axes) == 2 and figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+
+
+def test_ranks_are_drawn_with_those_who_never_escape(evidence):
+    made = drawn(evidence, "association", x_run="no_mitigation", y_run="no_mitigation")
+    assert "mean 1.000" in made.caption
+    assert [text.get_text() for text in made.figure.axes[0].texts] == ["never"]
+
+
+# --- tables
+
+
+def test_the_best_is_marked_only_where_the_paired_interval_says_so(evidence):
+    rows = listed(evidence, "scores", columns=["copy", "alignment"])
+    best = {(name, column) for name, row in rows.items() for column in row if row[column].best}
+    assert best == {("per_sample target_loss 0.3", "copy_score")}  # both show every subject
+    assert rows["static_transition"]["subject_shown"].text.startswith("0.500 [")
+    assert rows["no_mitigation"]["NFE"].text == "100.0"
+
+
+def test_shorter_noise_diverges(evidence):
+    rows = listed(evidence, "divergence", runs="per_sample")
+    row = rows["per_sample target_loss 0.3"]
+    assert row["norms, bits"].text == "1.0000"
+    assert float(row["change of norm"].text) == pytest.approx(-8, abs=0.5)
+
+
+def test_areas_stand_beside_the_best(evidence):
+    rows = listed(evidence, "areas")
+    assert list(rows) == ["per_sample", "static_transition"]
+    assert rows["per_sample"]["settings"].text == "2"
+    change = rows["static_transition"]["difference to per_sample"].numbers
+    assert change.high < 0
+    with pytest.raises(ValueError, match="there is no series 'sail'"):
+        listed(evidence, "areas", against="sail")
+
+
+def test_ranks_by_kind(evidence):
+    settings = {"x_run": "no_mitigation", "y": ["transition"], "y_runs": ["no_mitigation"]}
+    rows = listed(evidence, "association", **settings)
+    assert rows["all"]["magnitude and transition"].text.startswith("1.00")
+    with pytest.raises(ValueError, match="y has 1 names and y_runs 0"):
+        listed(evidence, "association", x_run="no_mitigation")
+
+
+def test_images_that_a_method_leaves_alone_are_told(evidence):
+    rows = listed(evidence, "changed", columns=["alignment"])
+    assert rows["static_transition"]["unchanged"].text == "1.000"
+    assert rows["per_sample target_loss 0.3"]["unchanged"].text == "0.000"
+
+
+# --- claims
+
+
+def verdict(evidence, kind, **settings):
+    return CLAIMS.build(kind, **settings).test(evidence).verdict
+
+
+def test_verdicts_follow_the_numbers(evidence):
+    rank = {"x_run": "no_mitigation", "y_run": "no_mitigation", "seeds": 3}
+    assert verdict(evidence, "association", **rank, above=0.9) == "holds in part"  # no spread
+    assert verdict(evidence, "association", **rank, y="copies") == "does not hold here"
+    with pytest.raises(ValueError, match="3 seeds a prompt are fewer than 50"):
+        verdict(evidence, "association", **rank | {"seeds": 50})
+    assert verdict(evidence, "area", series="per_sample") == "holds"
+    assert verdict(evidence, "area", series="static_transition") == "does not hold here"
+    lower = {"run": "per_sample target_loss=0.3"}
+    assert verdict(evidence, "difference", **lower, below=-0.4) == "holds"
+    assert verdict(evidence, "difference", **lower, above=0) == "does not hold here"
+    with pytest.raises(ValueError, match="needs a bound"):
+        verdict(evidence, "difference", **lower)
+    few = verdict(evidence, "spread", run="no_mitigation", steps=1)
+    assert few == "holds in part"  # 4 of 4 prompts may be 40 % of many
+    assert verdict(evidence, "spread", run="no_mitigation", steps=1, above=0.3) == "holds"
+    assert verdict(evidence, "spread", run="no_mitigation", steps=2) == "does not hold here"
+    far = {"run": "per_sample target_loss=0.3", "noises": 12}
+    assert verdict(evidence, "divergence", **far) == "does not hold here"
+    assert verdict(evidence, "divergence", run="no_mitigation", noises=12) == "holds"
+
+
+# --- files
+
+
+def section(what, name, kind, **settings):
+    registry = {"figure": FIGURES, "table": TABLES, "claim": CLAIMS}[what]
+    return Section(what, name, f"About {name}.", registry.build(kind, **settings))
+
+
+def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
+    sections = [
+        section("figure", "broken", "magnitude", runs="sail"),
+        section("figure", "grid", "reached", runs="per_sample"),
+        section("table", "scores", "scores", columns=["copy"]),
+        section("claim", "fewer", "difference", run="per_sample target_loss=0.5", below=0.0),
+    ]
+    outcome = write_evidence(sections, sweep, "python sweep.py x.toml")
+    assert outcome.problems == ["figure broken: the sweep has no run 'sail'"]
+    assert outcome.lines[-1].startswith("About fewer. holds: ")
+    folder = sweep / "evidence"
+    made = "Made by `python sweep.py x.toml`, commit"
+    for name in ("grid.txt", "scores.md", "scores.csv", "scores.tex", "claims.json"):
+        assert made in (folder / name).read_text()
+    assert made in Image.open(folder / "grid.png").text["Keywords"]
+    assert (folder / "grid.pdf").read_bytes().startswith(b"%PDF")
+    assert "4 prompts, 3 images of each; tiny" in (folder / "grid.txt").read_text()
+    claims = json.loads((folder / "claims.json").read_text())
+    assert claims["fewer"]["verdict"] == "holds" and claims["fewer"]["models"] == ["tiny"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_evidence(sections, sweep, "python sweep.py x.toml")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_pictures_of_an_embedded_model_say_so(sweep, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "memorization_suite.experiments.evidence.write.picture",
+        lambda figure, kind, facts: seen.append([text.get_text() for text in figure.texts]) or b"",
+    )
+    write_evidence([section("figure", "a", "reached", runs="per_sample")], sweep, "x")
+    assert all(EMBEDDED in texts for texts in seen) and len(seen) == 2
+
+
+def test_tables_escape_what_their_formats_read(sweep):
+    write_evidence([section("table", "s", "scores", columns=["copy"])], sweep, "x")
+    latex = (sweep / "evidence" / "s.tex").read_text()
+    assert r"per\_sample target\_loss 0.3 & \textbf{0." in latex and r"95 \% interval" in latex
+    assert r"\toprule" in latex and latex.count("\\\\\n") == 5
+    assert "**0." in (sweep / "evidence" / "s.md").read_text()
+    header, first, *_ = (sweep / "evidence" / "s.csv").read_text().splitlines()
+    assert header.startswith("run,copy_score,copy_score low,copy_score high,NFE")
+    assert 0.75 < float(first.split(",")[2]) < float(first.split(",")[1])
+
+
+# --- sections
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[figure]]\nname = "a"\nsays = "A."', "figure 'a' has no kind"),
+        ('[[figure]]\nkind = "magnitude"\nsays = "A."', "figure 1 has no name"),
+        ('[[figure]]\nname = "a"\nkind = "magnitud"\nsays = "A."', "Did you mean magnitude"),
+        ('[[table]]\nname = "a"\nkind = "scores"\nsays = "A."\nbist = 1', "not take 'bist'"),
+        ('[[figure]]\nname = "a"\nkind = "magnitude"\nsays = "A."\nrows = "x"', "not possible"),
+        ('[[figure]]\nname = "../a"\nkind = "magnitude"\nsays = "A."', "small letters"),
+        ('figure = "a"', "write \\[\\[figure\\]\\]"),
+    ],
+)
+def test_a_wrong_section_is_told_before_anything_runs(tmp_path, text, message):
+    file = tmp_path / "x.toml"
+    runs = '[[run]]\nmethod = "no_mitigation"\n'
+    file.write_text(f"{text}\n{runs}" if text.startswith("figure") else f"{runs}{text}\n")
+    with pytest.raises(ValueError, match=message):
+        read_sections(file)
+
+
+def test_two_sections_of_one_name_would_share_their_files(tmp_path):
+    file = tmp_path / "x.toml"
+    same = 'name = "a"\nkind = "association"\nsays = "A."\n'
+    file.write_text(f'[[run]]\nmethod = "no_mitigation"\n[[figure]]\n{same}[[table]]\n{same}')
+    with pytest.raises(ValueError, match="has the name of another one"):
+        read_sections(file)
