@@ -380,3 +380,28 @@ def test_unet_parameters_get_no_gradient_and_are_thawed(pipe, prompts, noise, fa
         parameters[0].requires_grad_(True)
     assert state == [False] + [True] * (len(parameters) - 1)
     assert all(p.grad is None for p in parameters)
+
+
+# its official precision
+
+
+def adjusted_by(pipe, prompts, noise, **settings):
+    """Adjusted noise after three updates at the official learning rate."""
+    method = build_mitigation("per_sample", target_loss=1e-3, optim_iters=3, lr=0.01, **settings)
+    return adjust(method, make_predictor(pipe, prompts), noise)[0].x
+
+
+def test_official_bf16_latents_round_weight_decay_away(pipe, prompts, noise):
+    """In fp32 a weight decay of 0.1 acts; bfloat16 has not the digits for it."""
+
+    def by_decay(**settings):
+        return [
+            adjusted_by(pipe, prompts, noise, weight_decay=decay, **settings)
+            for decay in (0.0, 0.1, 3.0)
+        ]
+
+    none, some, much = by_decay()
+    assert not torch.equal(none, some)
+    none, some, much = by_decay(official="bf16_latents")
+    assert torch.equal(none, some) and not torch.equal(none, much)
+    assert torch.equal(some, some.bfloat16().float()) and some.dtype == noise.dtype
