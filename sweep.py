@@ -7,7 +7,7 @@ See --help and the README.
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from memorization_suite.commands.sweeps.sweep import (
     plan_sweep,
     sweep,
 )
+from memorization_suite.experiments.evidence.new_methods import new_lines, with_new_methods
 from memorization_suite.experiments.evidence.sections import Section, read_sections
 from memorization_suite.experiments.evidence.write import write_evidence
 from memorization_suite.generate_images import add_method_flags
@@ -88,12 +89,12 @@ def main(argv: list[str] | None = None) -> int:
             return say_status(file, out, typed)
         sections = read_sections(file)
         if launch.dry_run:
-            entries = plan_sweep(file, out, **typed)
-            print("\n".join(entry.command for entry in entries))
-            if launch.devices:
-                print("\n".join(cost_lines(entries, launch.devices, out)))
-            return 0
-        runs = planned(file, out, typed)
+            return say_plan(file, out, typed, launch.devices)
+        whole = with_new_methods(file, out, typed, tuner(scores, launch))
+        if whole is None:
+            print("the tuning of a new method is not done: rerun the command")
+            return int(not launch.no_wait)
+        runs = planned(whole, out, typed)
         title = f"Sweep {file.stem}"
         made = sweep(runs, out, title=title, scores=scores, again=again, launch=launch)
         if launch.no_wait:
@@ -109,6 +110,29 @@ def main(argv: list[str] | None = None) -> int:
         return int(made.status.failed > 0)
 
     return command(SCRIPT, work, after=RESUMES, smaller=SMALLER)
+
+
+def say_plan(file: Path, out: Path, typed: dict[str, Any], devices: int | None) -> int:
+    """Prints the commands, and on how many devices one would have to wait how long."""
+    entries = plan_sweep(file, out, **typed)
+    print("\n".join(entry.command for entry in entries))
+    print("".join(f"{line}\n" for line in new_lines(file)), end="")
+    if devices:
+        print("\n".join(cost_lines(entries, devices, out)))
+    return 0
+
+
+def tuner(scores: bool, launch: Launch) -> Callable[[Path, Path, dict[str, Any]], bool]:
+    """What makes the runs of a new method's grid."""
+
+    def tune(file: Path, out: Path, typed: dict[str, Any]) -> bool:
+        if not scores:
+            raise ValueError("a new method's grid is scored: leave --no_scores out")
+        made = sweep(planned(file, out, typed), out, title=f"Tuning of {file.stem}", launch=launch)
+        print(made.status)
+        return made.page is not None and not made.lacking and not made.status.failed
+
+    return tune
 
 
 def say_evidence(sections: list[Section], made: Outcome, out: Path, argv: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from memorization_suite.runs.registry import Registry
@@ -47,6 +48,8 @@ class Mitigation(Settings, Hooks):
     # For the documents: owner/name of the official code on GitHub, and how the method compares.
     code: ClassVar[str] = ""
     compared: ClassVar[str] = ""
+    # Of a new method: flag -> values that are tried on the tuning split (experiments/compare.toml).
+    grid: ClassVar[Mapping[str, Sequence]] = {}
     # Whether it reads a prompt's other captions.
     reads_alternatives: ClassVar[bool] = False
 

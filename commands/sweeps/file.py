@@ -33,6 +33,8 @@ from memorization_suite.runs.settings import closest, flag_names, flag_owners
 OF_THE_SWEEP = ("output_path", "overwrite", "shard", "quiet")
 # Tables of a file that ask for something beside the runs: see experiments/evidence.
 DRAWINGS = ("figure", "table", "claim")
+# What is done with methods of plugins: see experiments/evidence/new_methods.py.
+NEW = "new"
 # What a flag's value can be.
 PLAIN = (bool, int, float, str)
 
@@ -70,7 +72,7 @@ def count_runs(path: Path, typed: Collection[str] = ()) -> int:
 def tables_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(the table [common], the tables [[run]]). Raises ValueError."""
     content = read_toml(path)
-    for name in DRAWINGS:
+    for name in (*DRAWINGS, NEW):
         content.pop(name, None)
     common = content.pop("common", {})
     runs = content.pop("run", None)
@@ -92,6 +94,14 @@ def drawings_of(path: Path) -> dict[str, list[dict[str, Any]]]:
             raise ValueError(f"{path}: {name} is no list of tables: write [[{name}]]")
         found[name] = tables
     return found
+
+
+def new_of(path: Path) -> dict[str, Any] | None:
+    """The table [new] of a file; None without one. Raises ValueError."""
+    table = read_toml(path).get(NEW)
+    if table is not None and not isinstance(table, dict):
+        raise ValueError(f"{path}: {NEW} is no table: write [{NEW}]")
+    return table
 
 
 def read_toml(path: Path) -> dict[str, Any]:
