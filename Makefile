@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 0
 # Clones may share an environment: the code is always this one's.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help setup doctor demo test lint gpu-check documents bench train-tiny evaluate-tiny clean environment tools
+.PHONY: help setup doctor demo test lint gpu-check documents bench train-tiny evaluate-tiny reproduce clean environment tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ evaluate-tiny: environment ## the embedded models' presets and figures, in hours
 	$(BIN)/python -m experiments.initial_noise --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_methods --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_detectors --model_id $(EMBEDDED)
+
+reproduce: environment ## all figures, tables and verdicts of the embedded models, in many hours; QUICK=1: a subset, in minutes
+	$(BIN)/python -m experiments.reproduce $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
 clean: ## removes what the others made, but build/ (checkpoints of a training)
 	rm -rf .venv demo first_look.png *.egg-info .pytest_cache .mypy_cache .ruff_cache

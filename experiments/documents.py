@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from memorization_suite import ROOT
+from memorization_suite.experiments.claim_tables import CLAIM_PARTS
 from memorization_suite.experiments.common import parser
 from memorization_suite.experiments.metric_tables import METRIC_PARTS
 from memorization_suite.experiments.parity_tables import PARITY_PARTS
@@ -33,6 +34,7 @@ PARTS: Parts = {
     **PARITY_PARTS,
     **METRIC_PARTS,
     **RESULT_PARTS,
+    **CLAIM_PARTS,
     **COST_PARTS,
     **SCALING_PARTS,
 }

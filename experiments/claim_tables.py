@@ -1,0 +1,103 @@
+"""The paper's claims in docs/RESULTS.md: their tests, the verdicts on the embedded models, and what
+would decide them on Stable Diffusion.
+
+Tests and thresholds come from experiments/*.toml. Verdicts lie in tiny/evaluation, where
+`python -m experiments.reproduce --store` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from memorization_suite import ROOT, tiny
+from memorization_suite.commands.sweeps.cost import Total, costs_of, hours_text
+from memorization_suite.commands.sweeps.file import tables_of
+from memorization_suite.commands.sweeps.sweep import plan_sweep
+from memorization_suite.experiments.evidence.sections import Section, read_sections
+from memorization_suite.runs.settings import flag_names, number_text
+from memorization_suite.runs.text import markdown_table
+
+EXPERIMENTS = ROOT / "experiments"
+FAMILIES = ("_sd1", "_sd2")
+# What bounds a test, of its settings.
+BOUNDS = ("above", "below", "seeds", "steps", "noises")
+# Prompt file of a sweep -> how many prompts it has; it is not in the repository.
+PROMPTS = {
+    "prompts/paper_figure6.csv": 6,
+    "prompts/paper_figure11.csv": 6,
+    "prompts/sd2_mem.jsonl": 219,
+}
+OFFICIAL = 500
+UNKNOWN = "not tested yet"
+
+
+def embedded_files() -> list[Path]:
+    """The experiments on the embedded models."""
+    return [path for path in sorted(EXPERIMENTS.glob("*.toml")) if not path.stem.endswith(FAMILIES)]
+
+
+def claims_of(file: Path) -> list[Section]:
+    """The claims that a file tests."""
+    return [section for section in read_sections(file) if section.what == "claim"]
+
+
+def test_text(section: Section) -> str:
+    """`difference of transitions, below 0`."""
+    made: Any = section.made
+    told = [made.name]
+    for name in BOUNDS:
+        value = getattr(made, name) if name in flag_names(made) else None
+        if value is not None:
+            told.append(f"{name} {number_text(value)}")
+    return ", ".join(told)
+
+
+def stored(model: str) -> dict[str, dict]:
+    """Claim -> what its test came to on a model; nothing where it was not tested."""
+    file = tiny.EVALUATION / f"{model}_claims.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+@cache
+def hours_of(file: Path) -> str:
+    """Hours of one H100, of a file of Stable Diffusion."""
+    asked = str(tables_of(file)[0].get("prompts", ""))
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = Path(folder) / "prompts.txt"
+        prompts.write_text("a red lantern\n" * PROMPTS.get(asked, OFFICIAL), encoding="utf-8")
+        out = Path(folder) / "runs"
+        total = Total.of(costs_of(plan_sweep(file, out, prompts=str(prompts), quiet=True)))
+    return hours_text(total.hours or 0)
+
+
+def on_stable_diffusion(file: Path) -> str:
+    """Commands that would decide there, with their hours."""
+    texts = []
+    for family in FAMILIES:
+        other = file.with_name(f"{file.stem}{family}.toml")
+        if other.exists():
+            where = other.relative_to(ROOT).as_posix()
+            texts.append(f"`python sweep.py {where}`, {hours_of(other)} h")
+    return "; ".join(texts) or "-"
+
+
+def claims() -> str:
+    """A row a claim."""
+    verdicts = {model: stored(model) for model in tiny.MODELS}
+    rows = []
+    for file in embedded_files():
+        for section in claims_of(file):
+            row = {"claim": section.says, "test": f"`{file.name}`: {test_text(section)}"}
+            for model, known in verdicts.items():
+                one = known.get(section.name)
+                row[f"`{model}`"] = f"**{one['verdict']}**: {one['numbers']}" if one else UNKNOWN
+            row["Stable Diffusion, hours of one H100"] = on_stable_diffusion(file)
+            rows.append(row)
+    return markdown_table(rows)
+
+
+CLAIM_PARTS = {"claims": claims}

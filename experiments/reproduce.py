@@ -1,0 +1,186 @@
+"""Every figure, table and verdict of the embedded models from nothing, beside the stored ones.
+
+python -m experiments.reproduce             # all of it, in many hours on two cores; it resumes
+python -m experiments.reproduce --quick     # a subset on `tiny`, in about 20 minutes
+python -m experiments.reproduce --store     # keeps the verdicts, for docs/RESULTS.md
+
+Files of experiments/ that end in _sd1 or _sd2 are left out. The exit code is 1 where a number lies
+outside the stored interval, or a verdict is another one. A quick run has too few images to be
+compared: it fails only where something cannot be made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memorization_suite import ROOT, tiny
+from memorization_suite.commands.sweeps.file import tables_of
+from memorization_suite.experiments.claim_tables import embedded_files
+from memorization_suite.experiments.common import parser
+from memorization_suite.experiments.evidence.write import FOLDER
+from memorization_suite.runs.cli import command
+from memorization_suite.runs.files import write_json
+from memorization_suite.runs.text import counted, table_text
+
+# Measurements that have stored figures of their own.
+MEASUREMENTS = ("evaluate_tiny", "initial_noise", "compare_methods", "compare_detectors")
+# The subset: file -> flags that make it small.
+QUICK = {
+    "figure1": [],
+    "figure3": ["--end", "12"],
+    "figure10": ["--end", "12", "-n", "2"],
+    "figure4": ["--end", "40", "-n", "1"],
+    "figure6": ["--end", "12"],
+    "table1": ["--end", "20", "-n", "2"],
+    "reached": ["--end", "20", "-n", "2"],
+    "ordinary": ["--end", "12", "-n", "1"],
+}
+# Of a number with its interval, in figures and in verdicts.
+INTERVALS = (("mean", "low", "high"), ("value", "low", "high"))
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where something is not as it is stored."""
+
+    where: str
+    stored: str
+    made: str
+
+
+def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]:
+    """Numbers outside the stored intervals, other verdicts, and what is missing.
+
+    Numbers without an interval are not compared: how far they may differ is not known.
+    """
+    if isinstance(stored, Mapping):
+        if not isinstance(made, Mapping):
+            yield Difference(where, "a table", "nothing")
+            return
+        names = next((names for names in INTERVALS if stored.keys() >= {*names}), None)
+        if names:
+            yield from outside(stored, made, where, names)
+            return
+        for name, value in stored.items():
+            yield from differences(value, made.get(name), f"{where}/{name}")
+        if "verdict" in stored and stored["verdict"] != made.get("verdict"):
+            yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
+    elif isinstance(stored, list):
+        others = made if isinstance(made, list) else []
+        for place, value in enumerate(stored):
+            other = others[place] if place < len(others) else None
+            yield from differences(value, other, f"{where}/{place}")
+
+
+def outside(
+    stored: Mapping, made: Mapping, where: str, names: Sequence[str]
+) -> Iterator[Difference]:
+    """A number that is not in the stored interval; without one it must be equal."""
+    middle, low, high = (stored[name] for name in names)
+    found = made.get(names[0])
+    if middle is None or found is None:
+        if middle is not found:
+            yield Difference(where, str(middle), str(found))
+        return
+    if low is None or math.isnan(low):
+        low = high = middle
+    if not low - ROUNDING <= found <= high + ROUNDING:
+        yield Difference(where, f"{middle:g} [{low:g}, {high:g}]", f"{found:g}")
+
+
+def sweep_command(file: Path, model: str, out: Path, flags: Sequence[str]) -> list[str]:
+    """What is typed for one file and model."""
+    words = [sys.executable, "sweep.py", str(file.relative_to(ROOT)), "--model_id", model]
+    prompts = tables_of(file)[0].get("prompts")
+    if prompts:  # of `tiny`
+        words += ["--prompts", str(prompts).replace("tiny_", f"{model}_")]
+    return [*words, "--output_path", str(out / model / file.stem), "--quiet", *flags]
+
+
+def run(words: Sequence[str]) -> bool:
+    """Whether a command ended well."""
+    print(f"$ {' '.join(words)}", flush=True)
+    return subprocess.run(words, cwd=ROOT).returncode == 0
+
+
+def gather(out: Path, model: str) -> dict[str, dict]:
+    """The verdicts of a model's sweeps."""
+    found: dict[str, dict] = {}
+    for file in sorted((out / model).glob(f"*/{FOLDER}/claims.json")):
+        found |= json.loads(file.read_text(encoding="utf-8"))
+    write_json(out / model / "claims.json", found)
+    return found
+
+
+def compare(model: str, figures: Path, claims: Mapping[str, dict]) -> list[Difference]:
+    """Everything stored of a model, beside what was made. figures: folder of the new ones."""
+    found: list[Difference] = []
+    for file in sorted(tiny.EVALUATION.glob(f"{model}*.json")):
+        if file.stem not in {model, *(f"{model}_{name}" for name in STORED)}:
+            continue
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        new = figures / file.name
+        made = json.loads(new.read_text(encoding="utf-8")) if new.exists() else None
+        made = dict(claims) if file.stem == f"{model}_claims" else made
+        found += differences(stored, made, file.stem)
+    return found
+
+
+# Names of stored figures behind the model's.
+STORED = ("initial_noise", "methods", "detectors", "claims")
+
+
+def make(out: Path, *, quick: bool) -> list[str]:
+    """Makes everything; returns what could not be made."""
+    failed = []
+    for model in ["tiny"] if quick else tiny.MODELS:
+        for file in embedded_files():
+            flags = QUICK.get(file.stem) if quick else []
+            if flags is not None and not run(sweep_command(file, model, out, flags)):
+                failed.append(f"{file.stem} on {model}")
+        for name in () if quick else MEASUREMENTS:
+            places = ["--out", str(out / model / name), "--figures", str(out / model / "figures")]
+            module = f"experiments.{name}"
+            if not run([sys.executable, "-m", module, "--model_id", model, *places]):
+                failed.append(f"{name} on {model}")
+    return failed
+
+
+def main() -> int:
+    """The command line."""
+    flags = parser(__doc__)
+    flags.add_argument("--quick", action="store_true", help="a subset, few images")
+    flags.add_argument("--store", action="store_true", help="keep the verdicts in tiny/evaluation")
+    flags.add_argument("--out", type=Path, help="default: reproduced, or reproduced_quick")
+    args = flags.parse_args()
+    if args.quick and args.store:
+        raise ValueError("--quick has too few images for verdicts: leave --store out")
+    out = (args.out or Path("reproduced_quick" if args.quick else "reproduced")).resolve()
+    failed = make(out, quick=args.quick)
+    for what in failed:
+        print(f"not made: {what}", file=sys.stderr)
+    if args.quick:
+        print(f"{counted(len(QUICK), 'file')} made in {out}; too few images to be compared")
+        return int(bool(failed))
+    apart = []
+    for model in tiny.MODELS:
+        claims = gather(out, model)
+        apart += compare(model, out / model / "figures", claims)
+        if args.store:
+            write_json(tiny.EVALUATION / f"{model}_claims.json", claims)
+    if apart:
+        print(table_text([vars(each) for each in apart]))
+    print(f"{counted(len(apart), 'number')} beyond the stored interval, {len(failed)} not made")
+    return int(bool(apart or failed))
+
+
+if __name__ == "__main__":
+    sys.exit(command("experiments.reproduce", main))

@@ -1,0 +1,127 @@
+"""make reproduce: what it runs, how it compares, and the claims' page."""
+
+import json
+import sys
+
+import pytest
+
+from memorization_suite import ROOT, tiny
+from memorization_suite.experiments import claim_tables, reproduce
+from memorization_suite.experiments.reproduce import Difference, differences
+from memorization_suite.runs.cli import command
+
+STORED = {
+    "copies": {"mean": 0.5, "low": 0.4, "high": 0.6},
+    "by kind": [{"mean": 0.0, "low": float("nan"), "high": float("nan")}],
+    "seconds": 3.0,
+    "claim": {"verdict": "holds", "values": {"value": 1.0, "low": None, "high": None}},
+}
+
+
+def changed(**values):
+    return json.loads(json.dumps(STORED)) | values
+
+
+def test_what_lies_in_the_stored_intervals_is_the_same():
+    made = changed(copies={"mean": 0.59, "low": 0.5, "high": 0.7}, seconds=9.0)
+    assert list(differences(STORED, made)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "made"),
+    [
+        ({"copies": {"mean": 0.61}}, "/copies", "0.61"),
+        ({"copies": None}, "/copies", "nothing"),
+        ({"by kind": [{"mean": 0.01}]}, "/by kind/0", "0.01"),
+        ({"by kind": []}, "/by kind/0", "nothing"),
+        ({"claim": STORED["claim"] | {"verdict": "holds in part"}}, "/claim", "holds in part"),
+        ({"claim": {"verdict": "holds", "values": {"value": 1.1}}}, "/claim/values", "1.1"),
+    ],
+)
+def test_what_differs_is_named(values, where, made):
+    (found,) = differences(STORED, changed(**values))
+    assert (found.where, found.made) == (where, made)
+
+
+def test_nothing_made_is_a_difference_of_everything():
+    assert list(differences({"a": {"b": 1}}, None, "x")) == [Difference("x", "a table", "nothing")]
+
+
+def test_commands_are_of_the_model(tmp_path):
+    file = ROOT / "experiments" / "ordinary.toml"
+    words = reproduce.sweep_command(file, "tiny-v", tmp_path, ["-n", "1"])
+    assert words[1:5] == ["sweep.py", "experiments/ordinary.toml", "--model_id", "tiny-v"]
+    prompts = words[words.index("--prompts") + 1]
+    assert ROOT / prompts == tiny.prompts("tiny-v", "ordinary_test")
+    assert words[-2:] == ["-n", "1"] and str(tmp_path / "tiny-v" / "ordinary") in words
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Commands, which are not run."""
+    commands = []
+    monkeypatch.setattr(reproduce, "run", lambda words: commands.append(words) or True)
+    return commands
+
+
+def test_everything_is_made_on_both_models(ran, tmp_path):
+    assert reproduce.make(tmp_path, quick=False) == []
+    sweeps = [words for words in ran if words[1] == "sweep.py"]
+    assert len(sweeps) == len(tiny.MODELS) * len(claim_tables.embedded_files())
+    assert not any("_sd1" in words[2] for words in sweeps)
+    assert len(ran) - len(sweeps) == len(tiny.MODELS) * len(reproduce.MEASUREMENTS)
+
+
+def test_quick_is_a_subset_of_one_model(ran, tmp_path, monkeypatch, capsys):
+    assert {f"{name}.toml" for name in reproduce.QUICK} <= {
+        path.name for path in claim_tables.embedded_files()
+    }
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--quick", "--out", str(tmp_path)])
+    assert reproduce.main() == 0 and len(ran) == len(reproduce.QUICK)
+    assert "too few images to be compared" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--quick", "--store"])
+    assert command("reproduce", reproduce.main) == 2
+
+
+def test_it_fails_where_a_number_moved(ran, tmp_path, monkeypatch, capsys):
+    """The verdicts of the sweeps, beside the stored ones; --store keeps the new ones."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tiny, "EVALUATION", kept)
+    old = {"a": {"verdict": "holds", "numbers": "2", "values": {}}}
+    (kept / "tiny_claims.json").write_text(json.dumps(old))
+    new = {"a": {"verdict": "does not hold here", "numbers": "0", "values": {}}}
+    for model in tiny.MODELS:
+        folder = tmp_path / "out" / model / "figure4" / "evidence"
+        folder.mkdir(parents=True)
+        (folder / "claims.json").write_text(json.dumps(new))
+    argv = ["reproduce", "--out", str(tmp_path / "out"), "--store"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert reproduce.main() == 1
+    said = capsys.readouterr().out
+    assert "tiny_claims/a" in said and "1 number beyond the stored interval" in said
+    assert reproduce.main() == 0 and json.loads((kept / "tiny-v_claims.json").read_text()) == new
+
+
+# --- the page
+
+
+def test_every_claim_stands_with_its_test_and_what_would_decide(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "EVALUATION", tmp_path)
+    verdict = {"verdict": "holds in part", "numbers": "3 [1, 5]"}
+    (tmp_path / "tiny_claims.json").write_text(
+        json.dumps({"adjusted_noise_helps_late_guidance": verdict})
+    )
+    rows = claim_tables.claims().splitlines()[2:]
+    claims = [one for file in claim_tables.embedded_files() for one in claim_tables.claims_of(file)]
+    assert len(rows) == len(claims) > 10
+    (row,) = [row for row in rows if "**holds in part**" in row]
+    assert "`figure4.toml`: area, above 0 " in row and "3 [1, 5]" in row
+    assert "not tested yet" in row  # on tiny-v
+    assert "`python sweep.py experiments/figure4_sd1.toml`, " in row
+
+
+def test_every_claim_of_a_paper_has_a_file_of_stable_diffusion():
+    for file in claim_tables.embedded_files():
+        if claim_tables.claims_of(file):
+            assert claim_tables.on_stable_diffusion(file) != "-"
