@@ -48,7 +48,9 @@ def draw_violin(axes, values: np.ndarray, place: int) -> None:
     """Dots, and the density of several different ones."""
     color = CYCLE[0]
     if len(set(values.tolist())) > 2:
-        bodies = axes.violinplot([values], [place], vert=False, widths=0.8, showextrema=False)
+        bodies = axes.violinplot(
+            [values], [place], orientation="horizontal", widths=0.8, showextrema=False
+        )
         for body in bodies["bodies"]:
             body.set(facecolor=color, alpha=0.25)
     offsets = 0.5 * (np.random.default_rng(0).random(len(values)) - 0.5)

@@ -137,6 +137,18 @@ def test_violins_say_how_many_seeds_have_no_transition(evidence):
     assert [label.get_text() for label in right.get_yticklabels()] == ["1/3"] * 4
 
 
+def test_a_violin_needs_different_transitions(tmp_path):
+    run = MadeRun(trace=lambda key: falling_at(2 + key.prompt * (key.sample % 3)))
+    made = Evidence.of(make_sweep(tmp_path / "out", [run], prompts=3, samples=5))
+    axes = drawn(made, "transition", runs="no_mitigation").figure.axes[0]
+    assert len(axes.collections) == 2  # the first prompt's seeds leave at one step
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"] == [
+        [TIMESTEPS[2]],
+        [TIMESTEPS[3]],
+        [TIMESTEPS[4]],
+    ]
+
+
 def test_a_trade_off_has_a_color_a_method_and_the_front(evidence):
     figure = drawn(evidence, "tradeoff", y=["alignment"]).figure
     (axes,) = figure.axes
@@ -209,6 +221,18 @@ def test_images_that_a_method_leaves_alone_are_told(evidence):
     assert rows["per_sample target_loss 0.3"]["unchanged"].text == "0.000"
 
 
+def test_costs_beside_no_mitigation(evidence, tmp_path):
+    memory = tmp_path / "cost.csv"
+    memory.write_text("method,code,peak_mib\nper_sample,suite,80.5\nper_sample,official,99\n")
+    rows = listed(evidence, "costs", memory=str(memory))
+    row = rows["per_sample target_loss 0.3"]
+    texts = {name: cell.text for name, cell in row.items()}
+    assert (texts["NFE"], texts["s"], texts["times no mitigation"]) == ("100.0", "0.500", "1.00")
+    assert (texts["MiB"], rows["static_transition"]["MiB"].text) == ("80.5", "")
+    with pytest.raises(ValueError, match="python -m experiments.cost --methods all --out"):
+        listed(evidence, "costs", memory=str(tmp_path / "none.csv"))
+
+
 # --- claims
 
 
@@ -233,6 +257,8 @@ def test_verdicts_follow_the_numbers(evidence):
     assert few == "holds in part"  # 4 of 4 prompts may be 40 % of many
     assert verdict(evidence, "spread", run="no_mitigation", steps=1, above=0.3) == "holds"
     assert verdict(evidence, "spread", run="no_mitigation", steps=2) == "does not hold here"
+    assert verdict(evidence, "same", run="static_transition") == "holds"
+    assert verdict(evidence, "same", run="per_sample target_loss=0.3") == "does not hold here"
     far = {"run": "per_sample target_loss=0.3", "noises": 12}
     assert verdict(evidence, "divergence", **far) == "does not hold here"
     assert verdict(evidence, "divergence", run="no_mitigation", noises=12) == "holds"
