@@ -17,11 +17,13 @@ from memorization_suite.metrics.paired import change, pairs_of
 from memorization_suite.metrics.summary import (
     Line,
     Seen,
+    cells,
     interval_text,
     text_of,
 )
 from memorization_suite.runs.cli import Parser, add_flags, command
 from memorization_suite.runs.foreign import method_of, title_of
+from memorization_suite.runs.formats import FORMATS, Cell, Listed
 from memorization_suite.runs.progress import from_here, next_step
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 from memorization_suite.runs.text import table_text
@@ -40,6 +42,7 @@ class Summarizing(Settings):
 
     quantities: tuple[str, ...] = flag((), "only these", metavar="NAME")
     reference: Path | None = flag(None, "the run that all others are compared with", metavar="RUN")
+    format: str = flag("text", "of the tables on stdout", choices=("text", "md", "csv", "tex"))
     quiet: bool = unkeyed(False, "no line on what comes next")
 
 
@@ -89,6 +92,28 @@ def summary_of(
             notes.append(f"no differences: {reason}")
     lines = [line for run in runs for line in lines_of(seen[run], titles[run], quantities)]
     return Summary(lines, tables, [note for note in notes if note])
+
+
+def formatted(summary: Summary, ending: str) -> str:
+    """The tables for a document: Markdown, CSV or LaTeX, one after the other.
+
+    ending: of a file of that format.
+    """
+    tables = [Listed([cells_of(line) for line in summary.lines])]
+    for title, rows in summary.differences.values():
+        caption = f"Difference to {title} on equal prompts and samples."
+        tables.append(Listed([{name: Cell(row[name]) for name in row} for row in rows], caption))
+    return "\n".join(FORMATS[ending](table, "") for table in tables if table.rows)
+
+
+def cells_of(line: Line) -> dict[str, Cell]:
+    """A row of the summary; the mean with its interval in one cell."""
+    texts = cells(line)
+    interval = texts.pop("95 % interval")
+    found = {name: Cell(text) for name, text in texts.items()}
+    mean = texts["mean"] if interval == "-" else f"{texts['mean']} {interval}"
+    found["mean"] = Cell(mean, (line.mean, line.low, line.high))
+    return found
 
 
 def wanted(quantity: str, quantities: Collection[str]) -> bool:
@@ -161,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         summary = summary_of(runs, settings.quantities, reference)
         for line in summary.notes:
             print(line, file=sys.stderr)
-        print(summary)
+        print(summary if settings.format == "text" else formatted(summary, settings.format))
         words = ["python", "make_report.py", *map(str, runs)]
         if reference is not None:
             words += ["--reference", str(reference)]

@@ -36,4 +36,4 @@ class AssociationClaim(Claim):
             f"mean rank correlation of {self.x} and {self.y.replace('_', ' ')} {found.mean} over "
             f"{len(found.of_prompts)} prompts of {found.seeds} seeds; bound {self.above:g}"
         )
-        return Tested(verdict_of(found.mean, above=self.above), text, vars(found.mean))
+        return Tested(verdict_of(found.mean, above=self.above), text, found.mean._asdict())

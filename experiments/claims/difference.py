@@ -40,4 +40,4 @@ class DifferenceClaim(Claim):
             f"{self.quantity}: difference {change} over {len(found.prompts)} prompts; {side} "
             f"{bound:g}"
         )
-        return Tested(verdict, text, vars(change))
+        return Tested(verdict, text, change._asdict())

@@ -39,4 +39,4 @@ class SpreadClaim(Claim):
             f"{found.value:.0%} of {len(steps)} prompts have transitions that are "
             f"{self.steps} steps apart or more; bound {self.above:.0%}"
         )
-        return Tested(verdict_of(found, above=self.above), text, vars(found))
+        return Tested(verdict_of(found, above=self.above), text, found._asdict())

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from memorization_suite.experiments.evidence.resampling import Estimate
 from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.runs.formats import Cell, Listed
 from memorization_suite.runs.registry import Registry
 from memorization_suite.runs.settings import Settings, flag
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-__all__ = ["CLAIMS", "FIGURES", "TABLES", "Claim", "Drawn", "Figure", "Listed", "Table", "flag"]
+__all__ = ["CLAIMS", "FIGURES", "TABLES", "Cell", "Claim", "Drawn", "Figure", "Listed", "Table"]
+__all__ += ["flag"]
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,6 @@ class Drawn:
 
     figure: matplotlib.figure.Figure
     # Sentences: what is drawn, of how many prompts and images.
-    caption: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a table, or a text."""
-
-    text: str
-    # Its numbers for files; None for a text.
-    numbers: Estimate | None = None
-    # Whether no other one of its column is as good, beyond the paired interval.
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A table, and what stands below it."""
-
-    # Column -> cell.
-    rows: list[dict[str, Cell]]
     caption: str
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import isnan, nan
+from typing import NamedTuple
 
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.spread import NOTHING, is_spread
@@ -18,8 +18,7 @@ RESAMPLES = 10_000
 ENDS = (2.5, 97.5)
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number and its 95 % interval; ends that are no numbers say that there is none."""
 
     value: float

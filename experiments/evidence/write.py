@@ -15,9 +15,9 @@ from pathlib import Path
 from memorization_suite.experiments.evidence.base import Claim, Figure, Table, Tested
 from memorization_suite.experiments.evidence.runs import Evidence
 from memorization_suite.experiments.evidence.sections import Section
-from memorization_suite.experiments.evidence.tables import FORMATS
 from memorization_suite.runs.environment import git_commit
 from memorization_suite.runs.files import write_bytes, write_json
+from memorization_suite.runs.formats import FORMATS
 from memorization_suite.runs.plots import picture, style
 
 FOLDER = "evidence"

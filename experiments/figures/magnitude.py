@@ -16,6 +16,8 @@ from memorization_suite.runs.plots import COLUMN, CYCLE, PAGE, new_figure, plain
 WHAT = ("prompt", "sample", "run")
 # Of a line of a title, and lines.
 LETTERS, LINES = 20, 2
+# Letters of a legend in a column of a paper; a line has 8 beside its name.
+LEGEND = 72
 # Inches.
 WIDE, HIGH = 1.15, 1.1
 
@@ -77,10 +79,13 @@ class Magnitude(Figure):
         """Names of the lines, where they are few; seeds need none."""
         if self.lines == "sample" or len(lines) > len(CYCLE):
             return
-        for place, value in enumerate(lines):
-            title = self.title(self.lines, value, runs)
-            figure.axes[0].plot([], [], color=CYCLE[place], label=title)
-        figure.legend(loc="outside upper center", ncols=min(4, len(lines)))
+        titles = [self.title(self.lines, value, runs) for value in lines]
+        if self.lines == "run" and len({run.method for run in runs}) == 1:
+            titles = [title.removeprefix(f"{runs[0].method} ") for title in titles]
+        for color, title in zip(CYCLE, titles):
+            figure.axes[0].plot([], [], color=color, label=title)
+        width = LEGEND * figure.get_size_inches()[0] / COLUMN / (8 + max(map(len, titles)))
+        figure.legend(loc="outside upper center", ncols=max(1, min(len(lines), int(width))))
 
     def caption(self, evidence: Evidence, runs: Sequence[SweptRun]) -> str:
         """What stands below the figure."""

@@ -127,7 +127,7 @@ def test_runs_are_lines_with_names(evidence):
     made = drawn(evidence, "magnitude", runs="per_sample", columns="sample", lines="run", prompts=1)
     (legend,) = made.figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["per_sample target_loss 0.3", "per_sample target_loss 0.5"]
+    assert texts == ["target_loss 0.3", "target_loss 0.5"]
     assert "a color a run" in made.caption
 
 
