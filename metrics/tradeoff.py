@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.foreign import method_of
 from memorization_suite.runs.lazy import Lazy
+from memorization_suite.runs.plots import looks_of, plain
 
 matplotlib = Lazy("matplotlib")
 pyplot = Lazy("matplotlib.pyplot")
 
+# Of the series of a method.
+LINES = ("-", "--", ":", "-.")
 # Runs that differ in one of these are on lines of their own.
 GENERAL = (
     "model_id",
@@ -160,26 +164,31 @@ def pick(lines: dict[Path, dict[str, Line]], names: list[str], what: str) -> str
 def draw(drawn: Points, kind: str = "png") -> bytes:
     """The figure as a file of that kind.
 
-    A series keeps one color; its runs are joined in the order of x.
+    A method keeps its color and marker, and its series differ in their lines; a series' runs are
+    joined in the order of x.
     """
     matplotlib.use("Agg")
     figure, axes = pyplot.subplots(figsize=(8, 6))
-    series = list(dict.fromkeys(row["series"] for row in drawn.rows))
-    colors = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
-    for i, name in enumerate(series):
+    methods = dict.fromkeys(row["method"] for row in drawn.rows)
+    looks = looks_of(list(methods))
+    places: Counter[str] = Counter()
+    for name in dict.fromkeys(row["series"] for row in drawn.rows):
         rows = [row for row in drawn.rows if row["series"] == name]
         rows.sort(key=lambda row: row["x"])
+        method = rows[0]["method"]
         axes.errorbar(
             [row["x"] for row in rows],
             [row["y"] for row in rows],
             xerr=bars(rows, "x"),
             yerr=bars(rows, "y"),
-            marker="o",
-            markersize=4,
+            color=looks[method].color,
+            marker=looks[method].marker,
+            linestyle=LINES[places[method] % len(LINES)],
+            markersize=5,
             elinewidth=0.5,
-            label=name.replace("$", r"\$"),
-            color=colors[i % len(colors)],
+            label=plain(name),
         )
+        places[method] += 1
     axes.set(
         xlabel=label(drawn.x),
         ylabel=label(drawn.y),

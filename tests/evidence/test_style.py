@@ -6,6 +6,7 @@ import itertools
 import pytest
 from PIL import Image
 
+from memorization_suite.metrics import tradeoff
 from memorization_suite.mitigation import METHODS
 from memorization_suite.runs.plots import (
     BLACK,
@@ -20,6 +21,7 @@ from memorization_suite.runs.plots import (
     style,
 )
 
+VALUES = ("x", "x_low", "x_high", "y", "y_low", "y_high")
 # Linear light as people without long or middle cones see it: Viénot et al. 1999.
 BLIND = {
     "protanopia": ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0)),
@@ -73,3 +75,25 @@ def test_files_are_the_same_each_time_and_say_what_they_are():
     image = Image.open(io.BytesIO(files[0][0]))
     assert image.text["Command"] == "python sweep.py two.toml"
     assert image.width == pytest.approx(COLUMN * 300, abs=2)
+
+
+def test_plot_tradeoff_has_the_same_looks(monkeypatch):
+    """Series of one method differ in their lines."""
+    drawn = []
+    subplots = tradeoff.pyplot.subplots
+    monkeypatch.setattr(
+        "matplotlib.pyplot.subplots", lambda **size: drawn.append(subplots(**size)) or drawn[-1]
+    )
+    rows = [
+        {"method": name.split(",")[0], "series": name, **dict.fromkeys(VALUES, 0.5)}
+        for name in ("sail", "sail, seed 3", "guard")
+    ]
+    tradeoff.draw(tradeoff.Points("copy_score", "realism", rows))
+    lines = [box.lines[0] for box in drawn[0][1].containers]
+    assert [line.get_color() for line in lines] == [
+        LOOKS["sail"].color,
+        LOOKS["sail"].color,
+        LOOKS["guard"].color,
+    ]
+    assert [line.get_marker() for line in lines] == ["o", "o", "D"]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-"]
