@@ -28,7 +28,7 @@ COMMANDS = {
     "generate": ["generate_images.py", *MODEL, "--method", "batch_wise", "--output_path", "images"]
     + ["-b", "2", "--n_samples_per_prompt", "4", "--end", "4", "--save_latents", "--trace"],
     "score": ["metrics/compute_sscd_orig_clip_score.py", "--quiet", "--gen_folder", "RUN"],
-    "detect": ["detect_memorization.py", *MODEL, "--detector", "noise_norm", "bright_ending"]
+    "detect": ["detect_memorization.py", *MODEL, "--detector", "noise_norm,bright_ending"]
     + ["-n", "2", "-b", "2", "--end", "6", "--save_masks"],
     "sweep": ["sweep.py", "sweep.toml", "--quiet", "--output_path", "sweep"],
 }
