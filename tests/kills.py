@@ -81,32 +81,33 @@ def main() -> int:
     bad = []
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        whole = place / "whole"
-        whole.mkdir()
-        (whole / "sweep.toml").write_text(SWEEP.replace("MODEL", "tiny"))
-        before, seconds = {}, {}
+        work = place / "work"  # of all: paths in files are the same
+        work.mkdir()
+        (work / "sweep.toml").write_text(SWEEP.replace("MODEL", "tiny"))
+        seconds = {}
         for name in COMMANDS:
-            before[name] = place / f"before-{name}"
-            shutil.copytree(whole, before[name])
-            seconds[name] = finish(name, whole)
-            shutil.copytree(whole, place / f"after-{name}")
+            shutil.copytree(work, place / f"before-{name}")
+            seconds[name] = finish(name, work)
+            shutil.copytree(work, place / f"after-{name}")
             print(f"{name}: {seconds[name]:.1f} s undisturbed", flush=True)
         kills = dict.fromkeys(COMMANDS, 0)
         while sum(kills.values()) < args.kills:
             name = list(COMMANDS)[sum(kills.values()) % len(COMMANDS)]
-            folder = place / "killed"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(before[name], folder)
+            shutil.rmtree(work)
+            shutil.copytree(place / f"before-{name}", work)
             after = moments.uniform(0.0, seconds[name])
-            if not kill_once(name, folder, after):
+            if not kill_once(name, work, after):
                 continue
             kills[name] += 1
-            finish(name, folder)
-            differences = compare((place / f"after-{name}", ROOT), (folder, ROOT))
-            bad += [f"{name} killed after {after:.2f} s: {line}" for line in differences]
+            finish(name, work)
+            killed = work.rename(place / "killed")
+            differences = compare((place / f"after-{name}", ROOT), (killed, ROOT))
+            killed.rename(work)
             print(f"{name} killed after {after:.2f} s: {len(differences)} differ", flush=True)
+            print("\n".join(differences), end="\n" if differences else "", flush=True)
+            bad += differences
     print(", ".join(f"{name} {count}" for name, count in kills.items()), "kills")
-    print("\n".join(bad) or "all the same")
+    print(f"{len(bad)} files differ" if bad else "all the same")
     return 1 if bad else 0
 
 
