@@ -24,6 +24,8 @@ FOLDER = "evidence"
 # Inches below the figure, for that.
 MARGIN = 0.11
 EMBEDDED = "embedded model, not Stable Diffusion"
+# Files of a section, by what it is.
+ENDINGS = {"figure": ("pdf", "png", "txt"), "table": tuple(FORMATS)}
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,16 @@ def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outc
                 outcome.lines.append(f"{section.says} {tested.verdict}: {tested.numbers}")
         except ValueError as error:
             outcome.problems.append(f"{section.what} {section.name}: {error}")
-    if claims:
+            remove_old(section, folder)
+    if any(section.what == "claim" for section in sections):
         write_json(folder / "claims.json", claims)
     return outcome
+
+
+def remove_old(section: Section, folder: Path) -> None:
+    """Takes away what earlier runs gave, which is not of these. Raises OSError."""
+    for ending in ENDINGS.get(section.what, ()):
+        (folder / f"{section.name}.{ending}").unlink(missing_ok=True)
 
 
 def entry_of(section: Section, tested: Tested, evidence: Evidence, made: str) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -294,6 +295,29 @@ def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     write_evidence(sections, sweep, "python sweep.py x.toml")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_cannot_be_made_again_does_not_stay(sweep, tmp_path):
+    """Files of earlier runs would pass for those of the runs that are there."""
+    bound = {"other": "no_mitigation", "below": 0.0}
+    good = [
+        section("figure", "f", "reached", runs="per_sample"),
+        section("table", "t", "scores", columns=["copy"]),
+        section("claim", "c", "difference", run="per_sample target_loss=0.5", **bound),
+    ]
+    broken = [
+        section("figure", "f", "reached", runs="sail"),
+        section("table", "t", "scores", runs="sail"),
+        section("claim", "c", "difference", run="sail", **bound),
+    ]
+    out = tmp_path / "out"
+    shutil.copytree(sweep, out)
+    shutil.rmtree(out / "evidence", ignore_errors=True)
+    assert not write_evidence(good, out, "x").problems
+    (out / "evidence" / "notes.txt").write_text("somebody's")
+    assert len(write_evidence(broken, out, "x").problems) == 3
+    assert {path.name for path in (out / "evidence").iterdir()} == {"claims.json", "notes.txt"}
+    assert json.loads((out / "evidence" / "claims.json").read_text()) == {}
 
 
 def test_pictures_of_an_embedded_model_say_so(sweep, monkeypatch):
