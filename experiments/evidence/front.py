@@ -46,13 +46,15 @@ class Box:
 
 
 def area(points: np.ndarray, box: Box) -> np.ndarray:
-    """Share of the box that the points dominate, (r,) in [0, 1].
+    """Share of the box that the points dominate, (r,) from 0 on.
 
     points: (r, k, 2), k points in each of r resamples. At each x it is the largest y that a setting
-    with at most this x reaches: the hypervolume with its corner at (right, floor).
+    with at most this x reaches: the hypervolume with its corner at (right, floor). A resample may
+    reach beyond the top, which is that of all prompts; cut off there, the best method's intervals
+    would lie too low.
     """
     x = np.clip(points[..., 0], box.left, box.right)
-    y = np.clip(points[..., 1], box.floor, box.top)
+    y = np.maximum(points[..., 1], box.floor)
     order = np.argsort(x, axis=1, kind="stable")
     x = np.take_along_axis(x, order, 1)
     best = np.maximum.accumulate(np.take_along_axis(y, order, 1), axis=1)

@@ -212,6 +212,16 @@ def test_a_box_reaches_from_the_worst_to_the_best_alignment():
     assert box.top == pytest.approx(first.y.mean(0).max())
 
 
+def test_the_best_methods_interval_reaches_as_far_up_as_down():
+    """Its own mean is the top of the box, which half of the resamples exceed."""
+    values = np.random.default_rng(3).normal(0.5, 0.1, (60, 1))
+    best = Series("best", 0 * values, values)
+    box = Box(0.0, 1.0, 0.0, float(values.mean()))
+    found = area_of(best, box, range(60))
+    assert found.value == pytest.approx(1)
+    assert found.high - 1 == pytest.approx(1 - found.low, rel=0.2)
+
+
 def test_statistics_of_weights_are_those_of_repeated_prompts():
     values = np.array([[1.0, 2.0], [3.0, 5.0]])
     assert means(np.array([[2.0, 1.0]]), values) == pytest.approx(np.array([[5 / 3, 3.0]]))
