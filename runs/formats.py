@@ -43,6 +43,9 @@ SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 # And Markdown, in a cell.
@@ -86,7 +89,9 @@ def line_of(cells: Sequence[Cell]) -> str:
     for cell in cells:
         text = escaped(cell.text, SPECIAL)
         texts.append(f"\\textbf{{{text}}}" if cell.best else text)
-    return f"    {' & '.join(texts)} \\\\"
+    # After the \\ of the row before, these two would be its argument.
+    guard = "{}" if texts and texts[0].startswith(("[", "*")) else ""
+    return f"    {guard}{' & '.join(texts)} \\\\"
 
 
 def escaped(text: str, special: dict[str, str]) -> str:

@@ -20,11 +20,18 @@ TABLE = Listed(
 
 def test_each_format_escapes_what_it_reads():
     latex = FORMATS["tex"](TABLE, "Made\nby me.")
-    assert r"a \& b & x|y \\" in latex and r"\textbf{50 \% of\_it} & =1 \\" in latex
+    assert r"a \& b & x\textbar{}y \\" in latex and r"\textbf{50 \% of\_it} & =1 \\" in latex
     assert r"\caption{Of \$2.}" in latex and latex.startswith("% Made by me.\n")
     assert "    - &  \\\\\n" in latex
     markdown = FORMATS["md"](TABLE, "")
     assert r"x\|y" in markdown and r"**50 % of\_it**" in markdown and markdown.endswith("Of $2.\n")
+
+
+def test_a_row_of_latex_is_no_argument_of_the_one_before():
+    rows = [{"a": Cell("<i>a|b</i>")}, {"a": Cell("[2] c"), "b": Cell("[3]")}, {"a": Cell("*")}]
+    lines = FORMATS["tex"](Listed(rows), "").splitlines()
+    assert r"    \textless{}i\textgreater{}a\textbar{}b\textless{}/i\textgreater{} &  \\" in lines
+    assert r"    {}[2] c & [3] \\" in lines and r"    {}* &  \\" in lines
 
 
 def test_numbers_have_columns_of_their_own():
