@@ -2,7 +2,7 @@
 
 python -m experiments.reproduce             # all of it, in many hours on two cores; it resumes
 python -m experiments.reproduce --quick     # a subset on `tiny`, in about 20 minutes
-python -m experiments.reproduce --store     # keeps the verdicts, for docs/RESULTS.md
+python -m experiments.reproduce --store     # keeps the verdicts if all are made, for docs/RESULTS.md
 
 Files of experiments/ that end in _sd1 or _sd2 are left out. The exit code is 1 where a number lies
 outside the stored interval, or a verdict is another one. A quick run has too few images to be
@@ -105,17 +105,28 @@ def sweep_command(file: Path, model: str, out: Path, flags: Sequence[str]) -> li
     return [*words, "--output_path", str(out / model / file.stem), "--quiet", *flags]
 
 
+def sweep_title(file: Path, model: str) -> str:
+    """What a file's sweep is called where it could not be made."""
+    return f"{file.stem} on {model}"
+
+
 def run(words: Sequence[str]) -> bool:
     """Whether a command ended well."""
     print(f"$ {' '.join(words)}", flush=True)
     return subprocess.run(words, cwd=ROOT).returncode == 0
 
 
-def gather(out: Path, model: str) -> dict[str, dict]:
-    """The verdicts of a model's sweeps."""
+def gather(out: Path, model: str, failed: Sequence[str] = ()) -> dict[str, dict]:
+    """The verdicts of a model's sweeps, without those that are there from earlier.
+
+    failed: what `make` could not make.
+    """
     found: dict[str, dict] = {}
-    for file in sorted((out / model).glob(f"*/{FOLDER}/claims.json")):
-        found |= json.loads(file.read_text(encoding="utf-8"))
+    for experiment in embedded_files():
+        file = out / model / experiment.stem / FOLDER / "claims.json"
+        if file.exists() and sweep_title(experiment, model) not in failed:
+            found |= json.loads(file.read_text(encoding="utf-8"))
+    (out / model).mkdir(parents=True, exist_ok=True)
     write_json(out / model / "claims.json", found)
     return found
 
@@ -145,7 +156,7 @@ def make(out: Path, *, quick: bool) -> list[str]:
         for file in embedded_files():
             flags = QUICK.get(file.stem) if quick else []
             if flags is not None and not run(sweep_command(file, model, out, flags)):
-                failed.append(f"{file.stem} on {model}")
+                failed.append(sweep_title(file, model))
         for name in () if quick else MEASUREMENTS:
             places = ["--out", str(out / model / name), "--figures", str(out / model / "figures")]
             module = f"experiments.{name}"
@@ -172,9 +183,9 @@ def main() -> int:
         return int(bool(failed))
     apart = []
     for model in tiny.MODELS:
-        claims = gather(out, model)
+        claims = gather(out, model, failed)
         apart += compare(model, out / model / "figures", claims)
-        if args.store:
+        if args.store and not failed:
             write_json(tiny.EVALUATION / f"{model}_claims.json", claims)
     if apart:
         print(table_text([vars(each) for each in apart]))

@@ -103,6 +103,23 @@ def test_it_fails_where_a_number_moved(ran, tmp_path, monkeypatch, capsys):
     assert reproduce.main() == 0 and json.loads((kept / "tiny-v_claims.json").read_text()) == new
 
 
+def test_verdicts_of_earlier_are_not_those_of_a_sweep_that_failed(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tiny, "EVALUATION", kept)
+    out = tmp_path / "out"
+    for name in ("figure4", "figure5", "of_an_older_version"):
+        folder = out / "tiny" / name / "evidence"
+        folder.mkdir(parents=True)
+        (folder / "claims.json").write_text(json.dumps({name: {"verdict": "holds"}}))
+    assert set(reproduce.gather(out, "tiny")) == {"figure4", "figure5"}
+    monkeypatch.setattr(reproduce, "run", lambda words: "experiments/figure5.toml" not in words)
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--out", str(out), "--store"])
+    assert reproduce.main() == 1
+    assert set(json.loads((out / "tiny" / "claims.json").read_text())) == {"figure4"}
+    assert not list(kept.iterdir())
+
+
 # --- the page
 
 
