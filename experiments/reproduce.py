@@ -31,6 +31,8 @@ from memorization_suite.runs.text import counted, table_text
 
 # Measurements that have stored figures of their own.
 MEASUREMENTS = ("evaluate_tiny", "initial_noise", "compare_methods", "compare_detectors")
+# Memory of the methods, which table3.toml reads there, of the model whose turn it is.
+MEMORY = ("experiments.cost", "--methods", "all", "--out", "build/cost")
 # The subset: file -> flags that make it small.
 QUICK = {
     "figure1": [],
@@ -153,6 +155,8 @@ def make(out: Path, *, quick: bool) -> list[str]:
     """Makes everything; returns what could not be made."""
     failed = []
     for model in ["tiny"] if quick else tiny.MODELS:
+        if not quick and not run([sys.executable, "-m", *MEMORY, "--model_id", model]):
+            failed.append(f"{MEMORY[0]} on {model}")
         for file in embedded_files():
             flags = QUICK.get(file.stem) if quick else []
             if flags is not None and not run(sweep_command(file, model, out, flags)):

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from memorization_suite import ROOT, tiny
 from memorization_suite.experiments import claim_tables, reproduce
+from memorization_suite.experiments.evidence.sections import read_sections
 from memorization_suite.experiments.reproduce import Difference, differences
 from memorization_suite.runs.cli import command
 
@@ -69,7 +71,17 @@ def test_everything_is_made_on_both_models(ran, tmp_path):
     sweeps = [words for words in ran if words[1] == "sweep.py"]
     assert len(sweeps) == len(tiny.MODELS) * len(claim_tables.embedded_files())
     assert not any("_sd1" in words[2] for words in sweeps)
-    assert len(ran) - len(sweeps) == len(tiny.MODELS) * len(reproduce.MEASUREMENTS)
+    assert len(ran) - len(sweeps) == len(tiny.MODELS) * (len(reproduce.MEASUREMENTS) + 1)
+
+
+def test_a_models_memory_is_measured_before_its_table_reads_it(ran, tmp_path):
+    sections = read_sections(ROOT / "experiments" / "table3.toml")
+    (table,) = [section.made for section in sections if section.name == "table3"]
+    assert reproduce.make(tmp_path, quick=False) == []
+    for model in tiny.MODELS:
+        own = [words for words in ran if words[words.index("--model_id") + 1] == model]
+        assert own[0][1:] == ["-m", *reproduce.MEMORY, "--model_id", model]
+        assert table.memory == Path(own[0][own[0].index("--out") + 1]) / "cost.csv"
 
 
 def test_quick_is_a_subset_of_one_model(ran, tmp_path, monkeypatch, capsys):
