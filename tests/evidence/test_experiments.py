@@ -7,11 +7,14 @@ import csv
 import pytest
 
 from memorization_suite import ROOT, sweep, tiny
-from memorization_suite.commands.sweeps.file import read_sweep
+from memorization_suite.commands.sweeps.file import read_sweep, tables_of
 from memorization_suite.commands.sweeps.sweep import plan_sweep
 from memorization_suite.experiments import paper_prompts
+from memorization_suite.experiments.claim_tables import OFFICIAL, PROMPTS
+from memorization_suite.experiments.claims.spread import SpreadClaim
 from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES
 from memorization_suite.experiments.evidence.sections import read_sections
+from memorization_suite.runs.spread import exact_interval
 
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
 OF_STABLE_DIFFUSION = [path for path in FILES if path.stem.endswith(("_sd1", "_sd2"))]
@@ -54,6 +57,17 @@ def test_files_of_stable_diffusion_are_planned(path, tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert said.count("python generate_images.py ") == len(read_sweep(path))
     assert "device hours" in said and "GB" in said or "MB" in said
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_name)
+def test_a_share_of_prompts_can_hold(path):
+    """Where all of a few prompts agree, the exact interval of so few may still reach the bound."""
+    common = tables_of(path)[0]
+    there = PROMPTS.get(common.get("prompts"), OFFICIAL)
+    prompts = min(common.get("end", there), there) - common.get("start", 0)
+    for section in read_sections(path):
+        if isinstance(section.made, SpreadClaim):
+            assert exact_interval(1.0, prompts)[0] > section.made.above
 
 
 @WITH_WEIGHTS
