@@ -2,7 +2,7 @@
 
 python -m experiments.reproduce             # all of it, in many hours on two cores; it resumes
 python -m experiments.reproduce --quick     # a subset on `tiny`, in about 20 minutes
-python -m experiments.reproduce --store     # keeps the verdicts if all are made, for docs/RESULTS.md
+python -m experiments.reproduce --store     # keeps the verdicts if nothing failed, for RESULTS.md
 
 Files of experiments/ that end in _sd1 or _sd2 are left out. The exit code is 1 where a number lies
 outside the stored interval, or a verdict is another one. A quick run has too few images to be
