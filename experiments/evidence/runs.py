@@ -20,7 +20,7 @@ from memorization_suite.metrics.summary import clusters
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.lazy import Lazy, np
 from memorization_suite.runs.settings import number_text
-from memorization_suite.runs.table import read_results
+from memorization_suite.runs.table import Result, read_results
 from memorization_suite.runs.tables import read_csv
 
 tensors = Lazy("safetensors.numpy")
@@ -117,14 +117,25 @@ class SweptRun:
         return found
 
     @cached_property
+    def scores(self) -> list[Result]:
+        """Rows of results.csv that are numbers of an image or a prompt."""
+        rows = read_results(self.folder.path)
+        return [row for row in rows if row.prompt_index is not None and isfinite(row.value)]
+
+    @cached_property
+    def variants(self) -> dict[str, str]:
+        """Quantity -> its variant that counts: the first one."""
+        found: dict[str, str] = {}
+        for row in self.scores:
+            found.setdefault(row.quantity, row.variant)
+        return found
+
+    @cached_property
     def results(self) -> dict[str, dict[Key | int, float]]:
         """Quantity -> value of each image, or of each prompt where it is one of those."""
         found: dict[str, dict[Key | int, float]] = {}
-        variants: dict[str, str] = {}
-        for row in read_results(self.folder.path):
-            if row.prompt_index is None or not isfinite(row.value):
-                continue
-            if variants.setdefault(row.quantity, row.variant) != row.variant:
+        for row in self.scores:
+            if row.prompt_index is None or row.variant != self.variants[row.quantity]:
                 continue
             sample = row.sample_index
             key = row.prompt_index if sample is None else Key(row.prompt_index, sample)
@@ -161,6 +172,12 @@ class SweptRun:
             if quantity.name in self.results:
                 return quantity.name
         raise ValueError(f"the run {self.name} has no score of the role {role}: score it first")
+
+    def measured_by(self, quantity: str) -> str:
+        """A quantity's own name and variant. Raises ValueError for a role that it lacks."""
+        role = "copy" if quantity == "copies" else quantity
+        name = self.of_role(role) if role in ROLES else role
+        return f"{name} {self.variants.get(name, '')}".strip()
 
     def copies(self) -> dict[Key | int, float]:
         """Whether each image is a copy, by the strictest threshold."""
@@ -272,7 +289,10 @@ class Paired:
 
 
 def paired(runs: Sequence[SweptRun], quantity: str, prompts: Sequence[int] | None = None) -> Paired:
-    """The prompts' means in several runs. prompts: only these. Raises ValueError without any."""
+    """The prompts' means in several runs. prompts: only these. Raises ValueError without any, and
+    where the runs' numbers do not compare.
+    """
+    check_comparable(runs, quantity)
     of_runs = [run.prompt_means(quantity) for run in runs]
     shared = set(of_runs[0]).intersection(*of_runs[1:])
     if prompts is not None:
@@ -283,6 +303,17 @@ def paired(runs: Sequence[SweptRun], quantity: str, prompts: Sequence[int] | Non
     table = [[of_run[prompt] for of_run in of_runs] for prompt in rows]
     labels = runs[0].clusters
     return Paired(rows, np.array(table, dtype=float), [labels.get(row, row) for row in rows])
+
+
+def check_comparable(runs: Sequence[SweptRun], quantity: str) -> None:
+    """Raises ValueError where a quantity is not the same measurement in all runs, as when some were
+    scored before a checkpoint was there.
+    """
+    names = sorted({run.measured_by(quantity) for run in runs})
+    if len(names) > 1:
+        raise ValueError(
+            f"{quantity} is {names[0]} in one run and {names[1]} in another: --rescore"
+        )
 
 
 def by_kind(run: SweptRun) -> Mapping[str, list[int]]:

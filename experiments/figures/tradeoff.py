@@ -5,7 +5,12 @@ from __future__ import annotations
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
 from memorization_suite.experiments.evidence.front import pareto
 from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
-from memorization_suite.experiments.evidence.runs import ROLES, Evidence, SweptRun
+from memorization_suite.experiments.evidence.runs import (
+    ROLES,
+    Evidence,
+    SweptRun,
+    check_comparable,
+)
 from memorization_suite.metrics.base import quantity_named
 from memorization_suite.runs.plots import PAGE, Look, looks_of, new_figure
 
@@ -23,6 +28,8 @@ class Tradeoff(Figure):
 
     def draw(self, evidence: Evidence) -> Drawn:
         runs = evidence.select(self.runs)
+        for name in (self.x, *self.y):
+            check_comparable(runs, name)
         figure = new_figure(3.2, PAGE if len(self.y) > 1 else 4.4)
         grid = figure.subplots(1, len(self.y), squeeze=False)[0]
         for axes, name in zip(grid, self.y):

@@ -114,6 +114,24 @@ def test_values_by_image_and_by_prompt(evidence):
     assert paired(evidence.runs, "copy").values.shape == (4, 4)
 
 
+@pytest.mark.parametrize("other", ["sscd", "variant"])
+def test_scores_of_other_measurements_are_not_compared(tmp_path, other):
+    """Some runs were scored with other checkpoints than the others."""
+    runs = [MadeRun(scores={"copy_score": lambda key: 0.5}) for _ in range(2)]
+    if other != "variant":
+        runs[1] = MadeRun(scores={other: lambda key: 0.5})
+    out = make_sweep(tmp_path / "out", runs)
+    if other == "variant":
+        file = out / "no_mitigation" / "s1" / "results.csv"
+        file.write_text(file.read_text().replace("made_up", "made_otherwise"))
+    made = Evidence.of(out)
+    for quantity in ("copy", "copies"):
+        with pytest.raises(ValueError, match="in another: --rescore"):
+            paired(made.runs, quantity)
+        with pytest.raises(ValueError, match="in another: --rescore"):
+            drawn(made, "tradeoff", x=quantity, y=["copy"])
+
+
 # --- figures
 
 
