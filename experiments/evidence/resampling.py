@@ -56,10 +56,10 @@ def means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def interval_of(resampled: np.ndarray) -> tuple[float, float]:
     """(low, high), the 95 % percentile interval; no numbers without spread or with gaps."""
-    finite = resampled[np.isfinite(resampled)]
-    if not len(finite) or not is_spread(float(finite.min()), float(finite.max())):
+    whole = bool(np.isfinite(resampled).all())
+    if not whole or not is_spread(float(resampled.min()), float(resampled.max())):
         return NOTHING
-    low, high = np.percentile(finite, ENDS)
+    low, high = np.percentile(resampled, ENDS)
     return float(low), float(high)
 
 

@@ -81,6 +81,12 @@ def test_one_cluster_has_no_interval():
     assert str(Estimate(0.5, 0.25, 1)) == "0.500 [0.250, 1.000]"
 
 
+def test_resamples_with_gaps_have_no_interval():
+    """An interval of those that are left would be one of other prompts."""
+    found = estimate(lambda weights: np.where(weights[:, 0] > 1, np.nan, weights[:, 1]), range(5))
+    assert found.value == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
 # --- escape
 
 
