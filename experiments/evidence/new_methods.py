@@ -122,6 +122,14 @@ def best_of(out: Path, name: str, tuning: Tuning) -> dict[str, Any]:
     return settings_of(METHODS[name])[runs.index(best)]
 
 
+def dropped(prompts: Mapping[str, Any]) -> set[str]:
+    """Flags of every run that the tuning does not take: its prompts are its own, and its rows where
+    they are stated.
+    """
+    rows = {"start", "end"}
+    return {"prompts", *prompts, *(rows if rows & prompts.keys() else ())}
+
+
 def with_new_methods(
     file: Path,
     out: Path,
@@ -140,7 +148,7 @@ def with_new_methods(
         return file
     common = tables_of(file)[0]
     prompts = tuning.prompts_of(str(typed.get("model_id", common.get("model_id", ""))))
-    flags = {name: value for name, value in typed.items() if name not in ("prompts", *prompts)}
+    flags = {flag: value for flag, value in typed.items() if flag not in dropped(prompts)}
     chosen = []
     for name in names:
         settings = settings_of(METHODS[name])

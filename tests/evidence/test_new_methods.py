@@ -105,6 +105,13 @@ def test_of_another_model_the_file_says_the_tuning_prompts(file, mine, tmp_path)
     assert first.settings["end"] == 100 and "start" not in first.settings
 
 
+def test_typed_rows_of_the_comparison_are_not_those_of_a_stated_tuning(file, mine, tmp_path):
+    tune, asked = tune_with([scored(0.1, 0.9, 0.5), scored(0.2, 0.1, 0.5), scored(0.4, 0.1, 0.3)])
+    typed = {"model_id": "owner/model", "start": 200, "end": 300, "seed": 3}
+    with_new_methods(file, tmp_path / "out", typed, tune)
+    assert asked[0][2] == {"model_id": "owner/model", "seed": 3}
+
+
 def test_without_a_new_method_the_file_stays(file, tmp_path):
     assert with_new_methods(file, tmp_path / "out", {}, lambda *asked: pytest.fail("tuned")) == file
     assert new_lines(file) == []
