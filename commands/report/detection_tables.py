@@ -35,7 +35,11 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
         "single": [detection.name for detection in detections if not detection.has_both],
         "mistakes": mistakes_table(judged, wrong) if judged else None,
         "remarks": remarks_on(detections),
-        "masks": [masks_of(detection, pictures) for detection in detections if detection.overlays],
+        "masks": [
+            masks_of(detection, pictures, f"masks{i}")
+            for i, detection in enumerate(detections)
+            if detection.overlays
+        ],
         "origins": [origin_of(detection) for detection in detections],
     }
 
@@ -88,8 +92,11 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
     return {"head": head, "body": body}
 
 
-def masks_of(detection: Detection, pictures: Pictures) -> dict[str, Any]:
-    """Pictures with masks over them, the highest scores of a set first."""
+def masks_of(detection: Detection, pictures: Pictures, folder: str) -> dict[str, Any]:
+    """Pictures with masks over them, the highest scores of a set first.
+
+    folder: no other detector's, for pictures beside the page.
+    """
     entries = []
     for name, score in detection.sets():
         rank = -score.score if math.isfinite(score.score) else math.inf
@@ -98,10 +105,9 @@ def masks_of(detection: Detection, pictures: Pictures) -> dict[str, Any]:
     for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
         stem = f"{name}_{score.row:04d}_"
         for file in (each for each in detection.overlays if each.startswith(stem)):
-            address = f"masks{len(shown)}_{detection.folder.name}/{file}"
             shown.append(
                 {
-                    "picture": pictures.add(detection.overlays[file], address),
+                    "picture": pictures.add(detection.overlays[file], f"{folder}/{file}"),
                     "caption": score.prompt,
                     "set": SETS[name],
                     "score": f"{score.score:.4g}",

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from memorization_suite.metrics.pictures import Unreadable, read_picture
 from memorization_suite.runs.files import write_json
@@ -95,7 +96,7 @@ class PictureFiles(Pictures):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         self.size += len(data)
-        return f"{self.folder.name}/{name}.{kind}"
+        return quote(f"{self.folder.name}/{name}.{kind}")
 
     def close(self) -> None:
         write_json(self.part / MARK, {"page": self.page.name})

@@ -115,6 +115,19 @@ def test_the_page_of_detectors_alone(tmp_path, detections, capsys):
     assert not (tmp_path / "page_scores.csv").exists()
 
 
+def test_masks_of_detectors_in_folders_of_one_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("memorization_suite.commands.report.page.MOST", 1)
+    for number in range(2):
+        folder = tmp_path / str(number) / "scores"
+        detection(folder, "one", [1, 2, 3, 4], [], masks=["mem_0000_00", "mem_0001_00"])
+        for stem in ("mem_0000_00", "mem_0001_00"):
+            picture(number, (8, 8)).save(folder / "overlays" / f"{stem}.png")
+    report([tmp_path], tmp_path / "page.html")
+    files = sorted((tmp_path / "page_files").rglob("*.png"))
+    assert [path.parent.name for path in files] == ["masks0", "masks0", "masks1", "masks1"]
+    assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
+
+
 def test_one_set_has_no_curve(tmp_path):
     folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [])
     page = report([folder], tmp_path / "page.html").path.read_text()

@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+from urllib.parse import unquote
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_pictures_lie_beside_the_page(tmp_path, runs, limit, capsys):
     assert len(files) == 16 + 2 and files[0] == "page_files/run0/img_0000_00.png"
     assert all(text.count(f'src="{file}"') == 1 for file in files)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_any_name_of_a_page_is_an_address(tmp_path):
+    made = pictures.PictureFiles(tmp_path / "50% a:b #1?.html")
+    picture(1, (8, 8)).save(tmp_path / "own.png")
+    url = made.add(tmp_path / "own.png", "run0/img_0000_00").url
+    made.close()
+    assert url == "50%25%20a%3Ab%20%231%3F_files/run0/img_0000_00.png"
+    assert (tmp_path / unquote(url)).is_file()
 
 
 def test_one_file_where_it_is_asked_for(tmp_path, runs, limit):
