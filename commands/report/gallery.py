@@ -207,5 +207,5 @@ def settings_of(reported: Reported) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in reported.config.items()
-        if name not in hidden and value not in (None, "", False)
+        if name not in hidden and value is not None and value is not False and value != ""
     }

@@ -5,11 +5,13 @@ stay texts.
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from memorization_suite.commands.report import report as write_page
+from memorization_suite.commands.report.gallery import settings_of
 from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
 from memorization_suite.make_report import main
 from memorization_suite.runs import Key, RunFolder
@@ -177,6 +179,12 @@ def test_one_image_a_prompt_and_a_score_that_is_no_number(tmp_path, prompts):
         and page.count('class="free"') == 0
         and page.count(">100.0<") == 1
     )
+
+
+def test_a_setting_of_zero_is_told(tmp_path, runs):
+    config = {"seed": 0, "start": 0, "trace": False, "model_id": "", "unet_id": None, "rho": 0.0}
+    (one,) = gather(find_runs([runs[0].path]))
+    assert settings_of(replace(one, config=config)) == {"seed": "0", "start": "0", "rho": "0.0"}
 
 
 def test_noise_of_one_stream_depends_on_the_batch(runs):
