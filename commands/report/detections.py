@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -210,10 +211,14 @@ def mistakes(detections: Sequence[Detection]) -> list[Mistake]:
 
 
 def wrong_of(detection: Detection) -> dict[tuple[str, int, str], float]:
-    """(set, row, caption) -> score, of prompts on the wrong side of the threshold."""
+    """(set, row, caption) -> score, of prompts on the wrong side of the threshold. Scores that are
+    not finite are left out, as of the figures.
+    """
     threshold = detection.threshold
     return {
         (name, score.row, score.prompt): score.score
         for name, score in detection.sets()
-        if threshold is not None and (score.score >= threshold) != (name == "mem")
+        if threshold is not None
+        and math.isfinite(score.score)
+        and (score.score >= threshold) != (name == "mem")
     }
