@@ -16,6 +16,7 @@ from memorization_suite.commands.report.detections import (
 from memorization_suite.commands.report.overview import kind_title
 from memorization_suite.commands.report.pictures import Pictures
 from memorization_suite.commands.report.tables import number, origin_facts
+from memorization_suite.commands.scored import other_prompts, other_settings
 from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.detection.evaluation.summary import RATES, percent, tpr_name
 from memorization_suite.runs.text import counted
@@ -45,9 +46,15 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
 
 
 def best_of(judged: Sequence[Detection]) -> dict[str, str] | None:
-    """The detector with the largest AUC, and the figures that tell how sure that is."""
+    """The detector with the largest AUC of two or more, and its AUC; None where two have it, or
+    where the figures are not comparable.
+    """
     known = [each for each in judged if each.rows[0]["auc"] is not None]
-    if not known:
+    aucs = sorted(each.rows[0]["auc"] for each in known)
+    if len(known) < 2 or aucs[-1] == aucs[-2]:
+        return None
+    scored = [each.scored for each in known]
+    if other_prompts(scored) or other_settings(scored):
         return None
     best = max(known, key=lambda each: each.rows[0]["auc"])
     return {"name": best.name, "auc": figure_cell(best.rows[0], "auc")["value"]}

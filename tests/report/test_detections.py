@@ -7,6 +7,7 @@ import pytest
 from memorization_suite.commands.evaluate import evaluate
 from memorization_suite.commands.report import report
 from memorization_suite.commands.report.detection_charts import histogram, roc_chart
+from memorization_suite.commands.report.detection_tables import best_of
 from memorization_suite.commands.report.detections import (
     best_threshold,
     mistakes,
@@ -50,6 +51,14 @@ def detection(folder, detector, memorized, ordinary, *, masks=(), prompts=""):
     return folder
 
 
+def of_other_prompts(folder):
+    """A detection whose first captions are others."""
+    detection(folder, folder.name, [4, 3, 2, 1], [1, 2, 3, 4])
+    scores = folder / "scores.csv"
+    scores.write_text(scores.read_text().replace("a red square", "a blue square"))
+    return read_detections([folder])[0]
+
+
 @pytest.fixture
 def detections(tmp_path):
     """Two detectors; both take the ring for ordinary and the dog for memorized."""
@@ -89,6 +98,23 @@ def test_prompts_that_all_get_wrong(detections):
         ("ordinary", "", "a dog"),
     ]
     assert found[0].scores == (2, 1)
+
+
+def test_scores_that_are_no_numbers_are_not_wrong(tmp_path):
+    nan = float("nan")
+    folder = detection(tmp_path / "one", "one", [nan, 8, 7, 2], [1, 3, nan, 2.5])
+    found = mistakes(read_detections([folder]))
+    assert [each.caption for each in found] == ["a ring"]
+
+
+def test_best_is_one_of_several_that_compare(tmp_path):
+    values = {"a": [9, 8, 7, 6], "b": [9, 8, 7, 6], "c": [1, 9, 8, 7]}
+    for name, memorized in values.items():
+        detection(tmp_path / name, name, memorized, [1, 2, 3, 4])
+    a, b, c = read_detections([tmp_path / name for name in values])
+    assert best_of([a, c])["name"] == "a"
+    assert best_of([a]) is None and best_of([a, b, c]) is None
+    assert best_of([a, of_other_prompts(tmp_path / "d")]) is None
 
 
 def test_charts(detections):
