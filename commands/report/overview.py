@@ -246,10 +246,9 @@ def answer(
     """Of one kind. shares: the least first, two or more."""
     copies, *others = measures
     (least, best), (second, other), *_ = shares
-    rows = [row for row in best.run.prompts_scored if is_of(best, row, kind)]
     found = Answer(
         kind=kind_title(kind),
-        captions=len(rows),
+        captions=len(captions_of(copies, best, kind)),
         best=best.title,
         share=share_text(copies, least),
         next=other.title,
@@ -267,6 +266,13 @@ def answer(
         price=tuple((name, each) for name, each in changes if each),
         cost=cost_text(best, reference),
     )
+
+
+def captions_of(copies: Measure, best: Reported, kind: str) -> set[int | None]:
+    """The prompts of a kind that the share of copies is of: those with scores."""
+    name = (copies.quantity.name, copies.variant)
+    scored = (row for row in best.results if (row.quantity, row.variant) == name)
+    return {row.prompt_index for row in scored if is_of(best, row.prompt_index, kind)}
 
 
 def name_of(measure: Measure) -> str:

@@ -53,6 +53,15 @@ def test_the_best_its_price_and_what_is_sure(tmp_path, runs, prompts):
     assert verbatim.next_change.verdict == "not sure"
 
 
+def test_captions_are_those_that_have_scores(tmp_path, runs):
+    scored(tmp_path, runs)
+    give_scores(runs[0], "no_mitigation", sscd=[0.9] * 8)
+    give_scores(runs[1], "per_sample", sscd=[0.1] * 4)
+    reported = gather(find_runs([tmp_path / "runs"]))
+    every, *_ = answers(reported, measures_of(reported), KINDS)
+    assert every.best == "per_sample g7_seed2" and every.captions == 2
+
+
 def test_equal_shares_are_told_apart_by_alignment(tmp_path, runs, prompts):
     scored(tmp_path, runs)
     for run, method, high in zip(runs, ("no_mitigation", "per_sample"), (0.2, 0.6)):
