@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Browser:
         self.session = ""
         self.errors: list[str] = []
         self.asked: list[str] = []
-        self.loaded = False
+        # Loaders whose page is there with all that it loads.
+        self.loaded: set[str] = set()
         (page,) = [
             target
             for target in self.call("Target.getTargets")["targetInfos"]
@@ -80,6 +82,7 @@ class Browser:
         self.session = self.call("Target.attachToTarget", **target)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.resize(width, height)
 
@@ -89,7 +92,8 @@ class Browser:
     def __exit__(self, *error: object) -> None:
         self.session = ""
         with_id = json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0"
-        os.write(self.writing, with_id)
+        with suppress(BrokenPipeError):
+            os.write(self.writing, with_id)
         deadline = time.monotonic() + 10
         while not os.waitpid(self.process, os.WNOHANG)[0]:
             if time.monotonic() > deadline:
@@ -120,7 +124,7 @@ class Browser:
         """The next message."""
         deadline = time.monotonic() + PATIENCE
         while b"\0" not in self.buffer:
-            ready, _, _ = select.select([self.reading], [], [], deadline - time.monotonic())
+            ready, _, _ = select.select([self.reading], [], [], max(0, deadline - time.monotonic()))
             assert ready, "the browser does not answer"
             piece = os.read(self.reading, 2**20)
             assert piece, "the browser has ended"
@@ -131,8 +135,8 @@ class Browser:
     def hear(self, event: dict[str, Any]) -> None:
         """Notes what the page says by itself."""
         method, params = event.get("method", ""), event.get("params", {})
-        if method == "Page.loadEventFired":
-            self.loaded = True
+        if method == "Page.lifecycleEvent" and params["name"] == "load":
+            self.loaded.add(params["loaderId"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"].get("exception", params)))
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
@@ -144,20 +148,14 @@ class Browser:
 
     # --- what a reader does
 
-    def open(self, page: Path | str) -> float:
-        """Loads a page. Returns seconds until its load event."""
+    def open(self, page: Path | str) -> None:
+        """Loads a page, and waits for its load event."""
         url = page if isinstance(page, str) else page.resolve().as_uri()
-        self.loaded = False
-        begin = time.monotonic()
-        self.call("Page.navigate", url="about:blank")
-        while not self.loaded:
-            self.hear(self.read())
-        self.loaded = False
-        begin = time.monotonic()
-        self.call("Page.navigate", url=url)
-        while not self.loaded:
-            self.hear(self.read())
-        return time.monotonic() - begin
+        # Another place of the same page would not be loaded.
+        for each in ("about:blank", url):
+            loader = self.call("Page.navigate", url=each)["loaderId"]
+            while loader not in self.loaded:
+                self.hear(self.read())
 
     def ask(self, script: str) -> Any:
         """The value of an expression; a promise is waited for."""
@@ -167,9 +165,12 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def rest(self, seconds: float = 0.1) -> None:
-        """Lets the page do what it has put off."""
-        self.ask(f"new Promise((done) => setTimeout(done, {1000 * seconds}))")
+    def until(self, script: str) -> None:
+        """Waits until an expression is true, for what the page does a little later."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.ask(script):
+            assert time.monotonic() < deadline, f"never true: {script}"
+            time.sleep(0.02)
 
     def text(self, selector: str) -> str:
         """The text of the first element."""

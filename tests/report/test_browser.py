@@ -108,9 +108,8 @@ def test_a_picture_opens_and_the_arrows_go_on(browser, page):
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
     address = browser.ask("location.href")
     browser.key("Escape")
-    browser.rest()
-    assert not browser.ask("document.getElementById('viewer').open")
-    assert browser.ask("document.activeElement.closest('figure').dataset.at") == "0.0.0"
+    browser.until("!document.getElementById('viewer').open")
+    browser.until("document.activeElement.closest('figure')?.dataset.at === '0.0.0'")
     browser.open(address)
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
 
@@ -123,7 +122,8 @@ def test_the_keyboard_alone(browser, page):
     assert browser.text("#viewer-caption") == HOSTILE
     assert browser.ask("document.getElementById('viewer').contains(document.activeElement)")
     browser.key("Escape")
-    browser.rest()
+    browser.until("location.hash === ''")
+    assert browser.ask("document.activeElement.closest('figure').dataset.at") == "1.1.0"
     browser.ask("document.querySelector('.point').focus()")
     assert browser.text("#tip").startswith("no_mitigation g7_seed2\nsscd 0.431 [")
     assert browser.ask("!document.getElementById('tip').hidden")
@@ -166,8 +166,7 @@ def test_both_colors_and_a_phone(browser, page):
     light = browser.ask(ink)
     browser.colors("dark")
     assert browser.ask(ink) != light
-    for _ in range(1):
-        browser.point("#colors", click=True)
+    browser.point("#colors", click=True)
     assert browser.text("#colors") == "Colors: light" and browser.ask(ink) == light
     browser.resize(390, 800, phone=True)
     assert browser.ask("document.documentElement.scrollWidth") <= 390
@@ -210,8 +209,13 @@ def test_axe_finds_nothing(browser, page, scheme):
     browser.open(page)
     browser.colors(scheme)
     browser.ask(AXE.read_text() + "; 0")
-    for opened in ("", "image=0.0.0", "view=single&order=worst"):
+    shown = {
+        "": "document.getElementById('count').textContent === '4 of 4 shown'",
+        "image=0.0.0": "document.getElementById('viewer').open",
+        "view=single&order=worst": "!document.getElementById('sheet').hidden",
+    }
+    for opened, is_shown in shown.items():
         browser.ask(f"location.hash = {opened!r}")
-        browser.rest()
+        browser.until(is_shown)
         result = browser.ask(VIOLATIONS)
         assert result["found"] == [] and result["passed"] > 20

@@ -135,6 +135,7 @@ def test_a_part_is_shown_at_a_time_and_all_is_printed(tmp_path, many, limit, bro
     browser.resize(1280, 700)
     browser.open(page)
     assert browser.ask(SHOWN) == 30 and browser.text("#count") == "70 of 70 shown"
+    browser.until("[...document.images].some((image) => image.complete && image.naturalWidth)")
     loaded = [url for url in browser.asked if "page_files" in url]
     assert 0 < len(loaded) < PROMPTS
     browser.choose("#find", "number 6")
@@ -148,5 +149,4 @@ def test_a_part_is_shown_at_a_time_and_all_is_printed(tmp_path, many, limit, bro
     assert len(re.findall(rb"/Subtype\s*/Image", whole)) == PROMPTS
     assert browser.text("#count") == "70 of 70 shown"
     browser.point("#more", click=True)
-    browser.rest()
-    assert browser.ask(SHOWN) > 30
+    browser.until(f"{SHOWN} > 30")
