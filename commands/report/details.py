@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -50,15 +51,16 @@ class Details:
 
 
 def curves_of(store: RunFolder, shown: Collection[Key]) -> dict[Key, list[float]]:
-    """The magnitudes of trace.csv by image, in the order of the steps."""
+    """The magnitudes of trace.csv by image, in the order of the steps, nan where none is."""
     curves: dict[Key, list[float]] = {}
     if not (store.path / "trace.csv").is_file() or store.is_foreign():
         return curves
     for row in store.rows("trace"):
         key = Key.of(row)
-        value = number_of(row.get("magnitude"))
-        if key in shown and value is not None:
-            curves.setdefault(key, []).append(float(f"{value:.4g}"))
+        if key in shown:
+            value = number_of(row.get("magnitude"))
+            rounded = math.nan if value is None else float(f"{value:.4g}")
+            curves.setdefault(key, []).append(rounded)
     return curves
 
 

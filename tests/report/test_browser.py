@@ -114,6 +114,32 @@ def test_a_picture_opens_and_the_arrows_go_on(browser, page):
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 2"
 
 
+def test_magnitudes_that_are_no_numbers_have_no_point(browser, tmp_path, runs):
+    magnitudes = {0: (2, "nan", "", "inf", 6), 1: ("nan", "nan")}
+    traces = [
+        {**Key(0, sample).columns, "step": step, "timestep": 1, "magnitude": value}
+        for sample, values in magnitudes.items()
+        for step, value in enumerate(values)
+    ]
+    runs[0].add("trace", trace=traces)
+    runs[0].publish()
+    page = report([runs[0].path], tmp_path / "page.html", gt_folder=tmp_path / "gt").path
+    browser.open(f"{page.resolve().as_uri()}#image=0.0.0")
+    lines = "document.querySelectorAll('#viewer-curve polyline')"
+    curves = f"[...{lines}].map((line) => line.getAttribute('points'))"
+    (curve,) = browser.ask(curves)
+    assert [place.partition(",")[0] for place in curve.split()] == ["44.0", "352.0"]
+    assert browser.text("#viewer-curve .tick:last-of-type") == "step 4"
+    browser.key("ArrowRight")
+    assert browser.ask(curves) == []
+
+
+def test_an_address_of_no_picture_opens_nothing(browser, page):
+    browser.open(f"{page.resolve().as_uri()}#image=constructor")
+    assert browser.text("#count") == "4 of 4 shown"
+    assert not browser.ask("document.getElementById('viewer').open")
+
+
 def test_the_keyboard_alone(browser, page):
     browser.open(page)
     browser.ask("document.querySelector('figure[data-at=\"1.1.0\"] button').focus()")

@@ -43,11 +43,11 @@ function svgNamespace() {
   return holder.firstChild.namespaceURI;
 }
 
-/** A drawing of curves over steps: [{name, values, color}]. */
+/** A drawing of curves over steps: [{name, values, color}]. Values that are no numbers have no point. */
 function curveChart(title, curves) {
   const [width, height, left, bottom] = [360, 190, 44, 24];
   const most = Math.max(...curves.map((curve) => curve.values.length));
-  const values = curves.flatMap((curve) => curve.values);
+  const values = curves.flatMap((curve) => curve.values).filter(Number.isFinite);
   const [low, high] = [Math.min(0, ...values), Math.max(...values)];
   const x = (i) => left + (i / Math.max(1, most - 1)) * (width - left - 8);
   const y = (value) => height - bottom - ((value - low) / (high - low || 1)) * (height - bottom - 12);
@@ -57,7 +57,8 @@ function curveChart(title, curves) {
     drawing.append(shape("text", { class: "tick", x: left - 5, y: y(value) + 4, "text-anchor": "end" }, value.toPrecision(3)));
   }
   for (const { values: own, color } of curves) {
-    const points = own.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+    const places = own.map((value, i) => (Number.isFinite(value) ? `${x(i).toFixed(1)},${y(value).toFixed(1)}` : ""));
+    const points = places.filter(Boolean).join(" ");
     drawing.append(shape("polyline", { class: `line c${color}`, points }));
   }
   drawing.append(shape("text", { class: "tick", x: left, y: height - 6 }, "step 0"));

@@ -6,7 +6,7 @@ let details = null;
 /** What is known of a picture; all of it is read when the first one opens. */
 function detailsOf(at) {
   details ??= JSON.parse(byId("details").textContent);
-  return details[at];
+  return Object.hasOwn(details, at) ? details[at] : undefined;
 }
 
 /** The magnitudes of a picture, if its run was traced. */
@@ -69,7 +69,7 @@ function showCurve(run, at) {
   const holder = byId("viewer-curve");
   holder.replaceChildren();
   const values = curveOf(at);
-  if (!values) return;
+  if (!values?.some(Number.isFinite)) return;
   const curves = [{ name: data.runs[run].name, values, color: 1 }];
   const first = run === 0 ? null : curveOf(at.replace(/^\d+/, "0"));
   if (first) curves.unshift({ name: data.runs[0].name, values: first, color: 0 });
