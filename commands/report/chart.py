@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH = 760
@@ -166,6 +166,6 @@ def frame(
     )
 
 
-def finite(values: Sequence[float], keep: Callable[[float], bool] = math.isfinite) -> list[float]:
+def finite(values: Sequence[float]) -> list[float]:
     """Those that are numbers."""
-    return [value for value in values if keep(value)]
+    return [value for value in values if math.isfinite(value)]

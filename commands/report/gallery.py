@@ -6,10 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memorization_suite.commands.report.gather import Limits, Reported, first_quantity
+from memorization_suite.commands.report.gather import (
+    Limits,
+    Reported,
+    first_quantity,
+    of_alignment,
+    of_copies,
+)
 from memorization_suite.commands.report.names import short_names
 from memorization_suite.commands.report.pictures import Picture, Pictures
-from memorization_suite.metrics.base import Quantity, quantities_of
+from memorization_suite.metrics.base import Quantity
 from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.metrics.references import References
 from memorization_suite.runs import Key
@@ -31,12 +37,9 @@ class Gallery:
         # As many as a run has; files are of no more than the limit.
         samples = [key.sample for run in self.runs for key in run.run.files]
         self.samples = 1 + max(samples, default=0)
-        # An official alignment, else a yes or no, else another.
-        alignments = sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
         # The quantities below a picture, and their values by image for each run.
-        with_threshold = [quantity for quantity in quantities_of("copy") if quantity.thresholds]
-        self.copy = first_quantity(with_threshold, self.runs)
-        self.aligned = first_quantity(alignments, self.runs)
+        self.copy = first_quantity(of_copies(), self.runs)
+        self.aligned = first_quantity(of_alignment(), self.runs)
         self.copies = self.values(self.copy)
         self.alignments = self.values(self.aligned)
 

@@ -373,6 +373,16 @@ def score_rows(reported: Reported) -> Iterator[dict]:
         }
 
 
+def of_copies() -> list[Quantity]:
+    """The quantities that tell copies, in the order of preference."""
+    return [quantity for quantity in quantities_of("copy") if quantity.thresholds]
+
+
+def of_alignment() -> list[Quantity]:
+    """The official ones, then those that say yes or no, then others."""
+    return sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
+
+
 def first_quantity(quantities: Iterable[Quantity], runs: list[Reported]) -> Quantity | None:
     """The first quantity that a run has for its images."""
     for quantity in quantities:

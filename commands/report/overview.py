@@ -8,7 +8,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from memorization_suite.commands.report.gather import Reported, first_quantity
+from memorization_suite.commands.report.gather import (
+    Reported,
+    first_quantity,
+    of_alignment,
+    of_copies,
+)
 from memorization_suite.metrics.base import Quantity, quantities_of
 from memorization_suite.metrics.comparison import is_unmitigated, references_of
 from memorization_suite.metrics.intervals import Mean
@@ -84,14 +89,11 @@ class Measure:
 
 
 def measures_of(runs: Sequence[Reported]) -> list[Measure]:
-    """Copies, alignment and quality, as far as a run has them; of alignments those that say yes or
-    no come after official ones.
-    """
+    """Copies, alignment and quality, as far as a run has them."""
     every = list(runs)
-    alignments = sorted(quantities_of("alignment"), key=lambda q: (not q.title, not q.yes))
-    copies = [quantity for quantity in quantities_of("copy") if quantity.thresholds]
+    copies = of_copies()
     measures = []
-    for quantities in (copies, alignments, quantities_of("quality")):
+    for quantities in (copies, of_alignment(), quantities_of("quality")):
         quantity = first_quantity(quantities, every)
         variant = variant_of(quantity.name, every) if quantity else None
         if quantity and variant is not None:
