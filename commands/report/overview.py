@@ -252,9 +252,9 @@ def answer(
         kind=kind_title(kind),
         captions=len(captions_of(copies, best, kind)),
         best=best.title,
-        share=share_text(copies, least),
+        share=share_text(copies, least, line_of(best, copies, kind)),
         next=other.title,
-        next_share=share_text(copies, second),
+        next_share=share_text(copies, second, line_of(other, copies, kind)),
         next_change=compared(copies, other, best, kind),
     )
     reference = reference_of(best, runs)
@@ -311,9 +311,12 @@ def compared(measure: Measure, before: Reported, after: Reported, kind: str) -> 
     return Compared(text, is_sure(mean), equal)
 
 
-def share_text(copies: Measure, mean: Mean) -> str:
-    """`5 % [0, 12]`."""
-    return f"{copies.text(mean.mean)} % {copies.interval(mean)}".strip()
+def share_text(copies: Measure, mean: Mean, line: Line | None) -> str:
+    """`5 % [0, 12] of its images`; of how many where some have no score."""
+    text = f"{copies.text(mean.mean)} % {copies.interval(mean)}".strip()
+    if line is None or line.n == line.total:
+        return f"{text} of its images"
+    return f"{text} of its {line.n} images with scores, of {line.total}"
 
 
 def cost_text(best: Reported, reference: Reported) -> str:

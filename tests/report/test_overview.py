@@ -60,6 +60,8 @@ def test_captions_are_those_that_have_scores(tmp_path, runs):
     reported = gather(find_runs([tmp_path / "runs"]))
     every, *_ = answers(reported, measures_of(reported), KINDS)
     assert every.best == "per_sample g7_seed2" and every.captions == 2
+    assert every.share.endswith(" of its 4 images with scores, of 8")
+    assert every.next_share.endswith(" of its images")
 
 
 def test_equal_shares_are_told_apart_by_alignment(tmp_path, runs, prompts):
