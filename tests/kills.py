@@ -71,6 +71,12 @@ def kill_once(name: str, folder: Path, after: float) -> bool:
         return True
 
 
+def forget(folder: Path) -> None:
+    """Leaves out who worked when: the claims of a sweep, and its page, which shows seconds."""
+    shutil.rmtree(folder / "sweep" / "jobs" / "claims", ignore_errors=True)
+    (folder / "sweep" / "report.html").unlink(missing_ok=True)
+
+
 def main() -> int:
     """The command line. Returns 1 when something differs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,12 +94,12 @@ def main() -> int:
         for name in COMMANDS:
             shutil.copytree(work, place / f"before-{name}")
             seconds[name] = finish(name, work)
-            shutil.copytree(work, place / f"after-{name}")
+            forget(shutil.copytree(work, place / f"after-{name}"))
             print(f"{name}: {seconds[name]:.1f} s undisturbed", flush=True)
         kills = dict.fromkeys(COMMANDS, 0)
         while sum(kills.values()) < args.kills:
             name = list(COMMANDS)[sum(kills.values()) % len(COMMANDS)]
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(place / f"before-{name}", work)
             after = moments.uniform(0.0, seconds[name])
             if not kill_once(name, work, after):
@@ -101,8 +107,9 @@ def main() -> int:
             kills[name] += 1
             finish(name, work)
             killed = work.rename(place / "killed")
+            forget(killed)
             differences = compare((place / f"after-{name}", ROOT), (killed, ROOT))
-            killed.rename(work)
+            shutil.rmtree(killed)
             print(f"{name} killed after {after:.2f} s: {len(differences)} differ", flush=True)
             print("\n".join(differences), end="\n" if differences else "", flush=True)
             bad += differences
