@@ -36,6 +36,7 @@ from memorization_suite.runs.processes import this_machine
 
 BEAT = 30.0  # seconds between two touches
 SILENT = 600.0  # seconds without one, after which a holder is dead
+UNWRITTEN = 120.0  # the same of one that was killed before it wrote its file
 FOLDER = ".claims_{}"  # of claims that are held for a moment, by their name
 PATIENCE = 5.0  # seconds of waiting after which it is said
 NAME = re.compile(r"(.+)\.(\d+)(\.over)?")
@@ -65,7 +66,12 @@ class State:
         if self.over is not None:
             return False
         lives = self.holder.lives(self.seen) if self.holder else None
-        return self.silent > SILENT if lives is None else not lives
+        return self.silent > self.patience if lives is None else not lives
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which it is dead, where nothing else tells."""
+        return SILENT if self.holder else UNWRITTEN
 
     @property
     def is_held(self) -> bool:
@@ -83,7 +89,7 @@ class State:
         """What ends the waiting for it, for people."""
         if self.is_near and self.holder:
             return f"this ends when process {self.holder.pid} ends (kill {self.holder.pid})"
-        return f"it is taken for dead {SILENT / 60:.0f} minutes after it was last heard of"
+        return f"it is taken for dead {self.patience / 60:.0f} minutes after it was last heard of"
 
 
 class ClaimFile(NamedTuple):

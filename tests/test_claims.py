@@ -13,7 +13,7 @@ import pytest
 
 from memorization_suite.runs import claims as claims_module
 from memorization_suite.runs import holders, slurm
-from memorization_suite.runs.claims import FOLDER, SILENT, Claims, alone
+from memorization_suite.runs.claims import FOLDER, SILENT, UNWRITTEN, Claims, alone
 from memorization_suite.runs.holders import Holder, Queue
 
 ELSEWHERE = {"host": "other", "machine": "other", "user": os.getuid(), "pid": 1, "born": 0.0}
@@ -149,6 +149,20 @@ def test_a_silent_holder_is_dead(claims):
     left_by(claims, ELSEWHERE, silent=SILENT + 60)
     assert claims.look("work").is_dead
     assert claims.take("work").number == 2
+
+
+@pytest.mark.parametrize(("silent", "dead"), [(0.0, False), (UNWRITTEN + 30, True)])
+def test_a_file_that_stays_empty_is_of_a_process_that_was_killed_as_it_made_it(
+    claims, silent, dead
+):
+    left_by(claims, ELSEWHERE, silent=silent)
+    file = claims.folder / "work.1"
+    times = file.stat().st_mtime
+    file.write_text("")
+    os.utime(file, (times, times))
+    state = claims.look("work")
+    assert state.is_dead == dead and "2 minutes" in state.until
+    assert bool(claims.take("work")) == dead
 
 
 def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(claims):

@@ -15,7 +15,7 @@ from memorization_suite.commands.sweeps.tasks import Tasks
 from memorization_suite.commands.sweeps.watch import images_there
 from memorization_suite.commands.sweeps.work import place_of
 from memorization_suite.runs import slurm
-from memorization_suite.runs.claims import BEAT, SILENT, State
+from memorization_suite.runs.claims import BEAT, State
 from memorization_suite.runs.marks import Marks
 from memorization_suite.runs.progress import duration_text
 from memorization_suite.runs.text import counted, table_text
@@ -168,7 +168,7 @@ def holder_text(state: TaskState) -> str:
             parts.append(f"about {duration_text(left)} left")
         parts.append(f"heard of {duration_text(state.claim.silent)} ago")
         if state.claim.silent > LONG and not state.claim.is_near:
-            rest = duration_text(max(0.0, SILENT - state.claim.silent))
+            rest = duration_text(max(0.0, state.claim.patience - state.claim.silent))
             parts.append(f"taken for dead in {rest}")
     return ", ".join(parts)
 
