@@ -1,7 +1,7 @@
 """Writes the captions of the paper's figures as prompt files, from the official list of 500.
 
 python download/fetch.py memorized_laion_prompts
-python -m experiments.paper_prompts
+python -m experiments.paper_prompts      # writes both
 
 prompts/paper_figure6.csv and prompts/paper_figure11.csv: the rows of the list whose captions begin
 as those of the figures of Han et al. 2025. Its Figures 1, 2, 3, 9 and 10 do not name theirs.

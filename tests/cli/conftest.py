@@ -51,7 +51,10 @@ def generate(base, loaded):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(memorization_suite.pipelines.loading, "load_pipeline", loaded)
             assert main([*base, "--output_path", str(out), *more]) == code
-        (folder,) = Path(out).glob("*/*")
+        folders = list(Path(out).glob("*/*"))
+        if code and not folders:
+            return None
+        (folder,) = folders
         return folder
 
     return run

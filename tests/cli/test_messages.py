@@ -113,10 +113,12 @@ def test_a_sweep_without_scores_is_followed_by_one_with(tmp_path, capsys, monkey
     made = Outcome(Status(rows=[{"run": "one"}], summary="", failed=0), summary=None, page=None)
     monkeypatch.setattr(sweep, "plan_sweep", lambda *args, **typed: [])
     monkeypatch.setattr(sweep, "sweep", lambda *args, **typed: made)
-    assert sweep.main(["a file.toml", "--no_scores", "--output_path", str(tmp_path)]) == 0
+    file = tmp_path / "a file.toml"
+    file.write_text('[[run]]\nmethod = "no_mitigation"\n')
+    assert sweep.main([str(file), "--no_scores", "--output_path", str(tmp_path)]) == 0
     script, *argv = following(capsys.readouterr().err)
     assert script.endswith("sweep.py")
-    assert argv == ["a file.toml", "--output_path", str(tmp_path)]
+    assert argv == [str(file), "--output_path", str(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 dies.
 """
 
+import re
 import signal
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def test_a_worker_that_dies_is_replaced_and_its_run_goes_on(command, tmp_path, m
     assert done.returncode == 0, done.stderr
     assert "ended with code -9 (" in done.stderr
     assert "3 of 3 runs done, 24 of 24 images there, 0 failed" in done.stdout
-    assert "[1/3] common settings alone: worker" in done.stdout
+    # Which runs are seen at work depends on when it looks.
+    assert re.search(r"^\[\d/3\] .*: worker\d, process ", done.stdout, re.M)
     assert pictures(tmp_path / "out") == one
     assert sum(count > 1 for count in Counter(made_up.notes).values()) == 2  # one batch
     again = subprocess.run(command, capture_output=True, text=True)
