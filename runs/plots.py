@@ -99,6 +99,11 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def shorter(text: str, letters: int) -> str:
+    """At most so many letters of a text, as a label."""
+    return plain(text if len(text) <= letters else f"{text[: letters - 1]}…")
+
+
 def picture(figure: Figure, kind: str, facts: Mapping[str, str]) -> bytes:
     """The figure as a file, the same bytes each time. Inside `style`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memorization_suite.experiments.evidence.direction import sign_of
 from memorization_suite.experiments.evidence.front import (
     Box,
     Series,
@@ -12,8 +13,7 @@ from memorization_suite.experiments.evidence.front import (
     box_of,
 )
 from memorization_suite.experiments.evidence.resampling import Estimate
-from memorization_suite.experiments.evidence.runs import Evidence, SweptRun, paired
-from memorization_suite.metrics.base import quantity_named
+from memorization_suite.experiments.evidence.runs import Evidence, paired
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Areas:
         known = [paired(every, name) for name in (x, y)]
         rows = sorted(set(known[0].prompts).intersection(known[1].prompts))
         across, along = (paired(every, name, rows) for name in (x, y))
-        sign = -1 if less_is_better(plain, y) else 1
+        sign = sign_of(plain, y)
         made = {}
         first = 1
         for name, group in groups.items():
@@ -58,12 +58,3 @@ class Areas:
         """How much larger the first one's is, paired."""
         first, second = self.series[name], self.series[other]
         return area_difference(first, second, self.box, self.clusters)
-
-
-def less_is_better(run: SweptRun, quantity: str) -> bool:
-    """Whether a metric says so of its numbers."""
-    try:
-        known = quantity_named(run.of_role(quantity))
-    except ValueError:
-        known = quantity_named(quantity)
-    return bool(known and known.better == "lower")

@@ -10,7 +10,7 @@ from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import open_run
 from memorization_suite.runs import Key
 from memorization_suite.runs.lazy import Image
-from memorization_suite.runs.plots import PAGE, new_figure, plain
+from memorization_suite.runs.plots import PAGE, new_figure, shorter
 
 LETTERS = 44
 
@@ -35,7 +35,7 @@ class ImageGrid(Figure):
         for axes, prompt in zip(grid, shown):
             files = references.files(opened.prompts[prompt].index)
             show(axes[0], files[0] if files else None)
-            axes[0].set_xlabel(shorter(runs[0].captions[prompt]), loc="left", fontsize=5.5)
+            axes[0].set_xlabel(shorter(runs[0].captions[prompt], LETTERS), loc="left", fontsize=5.5)
             for place, run in enumerate(runs, 1):
                 self.show_run(axes[place], run, prompt)
         for axes, title in zip(grid[0], ["training image", *(run.title(runs) for run in runs)]):
@@ -80,8 +80,3 @@ def show(axes, file: Path | None) -> None:
     else:
         with Image.open(file) as image:
             axes.imshow(image.convert("RGB"))
-
-
-def shorter(text: str) -> str:
-    """A caption below its row."""
-    return plain(text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…")

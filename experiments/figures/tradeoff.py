@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
+from memorization_suite.experiments.evidence.direction import sign_of
 from memorization_suite.experiments.evidence.front import pareto
 from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
 from memorization_suite.experiments.evidence.runs import (
@@ -11,7 +12,6 @@ from memorization_suite.experiments.evidence.runs import (
     SweptRun,
     check_comparable,
 )
-from memorization_suite.metrics.base import quantity_named
 from memorization_suite.runs.plots import PAGE, Look, looks_of, new_figure
 
 LABELS = {"copies": "share of copies", "copy": "similarity to the training image"}
@@ -36,7 +36,7 @@ class Tradeoff(Figure):
             points = [(of_run(run, self.x), of_run(run, name)) for run in runs]
             draw_points(axes, runs, points)
             if self.front:
-                draw_front(axes, points, better(runs[0], name))
+                draw_front(axes, points, sign_of(runs[0], name))
             axes.set_xlabel(label(runs[0], self.x))
             axes.set_ylabel(label(runs[0], name))
         handles, names = grid[0].get_legend_handles_labels()
@@ -102,15 +102,9 @@ def draw_front(axes, points: list[tuple[Estimate, Estimate]], sign: int) -> None
     )
 
 
-def better(run: SweptRun, quantity: str) -> int:
-    """1 where more of a quantity is better, -1 where less is."""
-    known = quantity_named(run.of_role(quantity) if quantity in ROLES else quantity)
-    return -1 if known and known.better == "lower" else 1
-
-
 def label(run: SweptRun, quantity: str) -> str:
     """Of an axis."""
     name = run.of_role(quantity) if quantity in ROLES else quantity
     if quantity in LABELS:
         return f"{LABELS[quantity]} (less is better)" + ("" if name == quantity else f"\n{name}")
-    return f"{name} ({'more' if better(run, quantity) > 0 else 'less'} is better)"
+    return f"{name} ({'more' if sign_of(run, quantity) > 0 else 'less'} is better)"

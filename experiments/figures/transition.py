@@ -5,7 +5,7 @@ from __future__ import annotations
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
 from memorization_suite.experiments.evidence.runs import DROP, Evidence
 from memorization_suite.runs.lazy import np
-from memorization_suite.runs.plots import CYCLE, new_figure, plain
+from memorization_suite.runs.plots import CYCLE, new_figure, shorter
 
 LETTERS = 26
 
@@ -28,7 +28,9 @@ class Transition(Figure):
             at = [trace.timesteps[i] for trace in traces if (i := trace.transition) is not None]
             never.append(f"{len(traces) - len(at)}/{len(traces)}")
             draw_violin(axes, np.array(at), place)
-        axes.set_yticks(range(len(shown)), [shorter(run.captions[prompt]) for prompt in shown])
+        axes.set_yticks(
+            range(len(shown)), [shorter(run.captions[prompt], LETTERS) for prompt in shown]
+        )
         right = axes.secondary_yaxis("right")
         right.set_yticks(range(len(shown)), never)
         right.set_ylabel("without a transition")
@@ -57,8 +59,3 @@ def draw_violin(axes, values: np.ndarray, place: int) -> None:
     axes.plot(values, place + offsets, ".", color=color, markersize=2)
     if len(values):
         axes.plot(np.median(values), place, "|", color="black", markersize=8)
-
-
-def shorter(text: str) -> str:
-    """A caption as a label."""
-    return plain(text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…")

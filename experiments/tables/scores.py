@@ -11,6 +11,7 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     number,
 )
+from memorization_suite.experiments.evidence.direction import heading, sign_of
 from memorization_suite.experiments.evidence.resampling import mean_of
 from memorization_suite.experiments.evidence.runs import (
     ROLES,
@@ -19,7 +20,6 @@ from memorization_suite.experiments.evidence.runs import (
     by_kind,
     paired,
 )
-from memorization_suite.metrics.base import quantity_named
 from memorization_suite.runs.lazy import np
 
 
@@ -87,21 +87,3 @@ def best_of(runs: list[SweptRun], values: np.ndarray, clusters: list[int], sign:
         if other != best and not change.low > 0:
             return None
     return best
-
-
-def sign_of(run: SweptRun, quantity: str) -> int:
-    """1 where more is better, -1 where less is."""
-    if quantity in ("copies", "magnitude"):
-        return -1
-    known = quantity_named(heading(run, quantity))
-    return -1 if known and known.better == "lower" else 1
-
-
-def heading(run: SweptRun, quantity: str) -> str:
-    """A quantity's own name."""
-    if quantity not in ROLES:
-        return quantity
-    try:
-        return run.of_role(quantity)
-    except ValueError:
-        return quantity
