@@ -11,9 +11,9 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     number,
 )
+from memorization_suite.experiments.evidence.direction import heading
 from memorization_suite.experiments.evidence.resampling import mean_of
 from memorization_suite.experiments.evidence.runs import ROLES, Evidence, SweptRun, paired
-from memorization_suite.experiments.tables.scores import heading
 from memorization_suite.runs.plots import LOOKS
 
 
