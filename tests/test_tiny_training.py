@@ -12,9 +12,15 @@ from memorization_suite import tiny
 from memorization_suite.pipelines import MemorizationPipeline
 from memorization_suite.tiny.autoencoder import crops
 from memorization_suite.tiny.bank import build_bank
-from memorization_suite.tiny.diffusion import Trainer, loss_weights, spread_timesteps
+from memorization_suite.tiny.diffusion import (
+    Batch,
+    Trainer,
+    diffusion_loss,
+    loss_weights,
+    spread_timesteps,
+)
 from memorization_suite.tiny.fit import fit
-from memorization_suite.tiny.models import build_scheduler, build_text_encoder
+from memorization_suite.tiny.models import build_scheduler, build_text_encoder, build_unet
 from memorization_suite.tiny.text import targets, token_table, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
 from memorization_suite.tiny.train import load_settings, train
@@ -78,10 +84,10 @@ def test_the_result_is_a_diffusers_folder(trained):
 def test_a_stopped_training_goes_on_to_the_same_weights(world, trained, tmp_path, monkeypatch):
     update = Trainer.update
 
-    def stop_at_step_3(self, loss):
+    def stop_at_step_3(self, gradients):
         if self.step == 3:
             raise KeyboardInterrupt
-        update(self, loss)
+        update(self, gradients)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "update", stop_at_step_3)
@@ -169,7 +175,7 @@ def test_learning_rate_follows_the_points_of_the_settings():
     )
     seen = []
     while trainer.step < 40:
-        trainer.update(sum(p.square().sum() for p in trainer.unet.parameters()))
+        trainer.update([2 * p.detach() for p in trainer.unet.parameters()])
         seen.append(trainer.optimizer.param_groups[0]["lr"])
     assert seen[0] == 0 and seen[5] == 0.5 and seen[10:21] == [1.0] * 11 and seen[30] == 0.5
 
@@ -184,6 +190,24 @@ def test_loss_weights_have_mean_one_and_a_cap():
     assert of_v.mean().item() > 1 and torch.allclose(
         of_v / of_v.mean(), weights, rtol=1e-4
     )  # v is off by 1 / alpha as much as epsilon
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_gradients_of_parts_are_those_of_the_whole(prediction_type):
+    torch.manual_seed(0)
+    unet = build_unet()
+    x0, noise = torch.randn(2, 4, 4, 16, 16)
+    t = torch.tensor([10, 400, 700, 990])
+    batch = Batch(x0, torch.randn(4, 77, 128), t, noise, torch.tensor([0.5, 1.0, 1.5, 1.0]))
+    scheduler = build_scheduler("ddim", prediction_type)
+    parameters = list(unet.parameters())
+    loss = diffusion_loss(unet, scheduler, batch)
+    whole = torch.autograd.grad(loss, parameters)
+    losses = [diffusion_loss(unet, scheduler, part) for part in batch.parts(2)]
+    parts = [torch.autograd.grad(each, parameters) for each in losses]
+    assert loss.item() == pytest.approx(sum(losses).item() / 2, rel=1e-5)
+    for expected, *of_parts in zip(whole, *parts):
+        assert torch.allclose(sum(of_parts) / 2, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_timesteps_are_spread_evenly():

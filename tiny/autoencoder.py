@@ -9,7 +9,7 @@ from memorization_suite.runs.lazy import F, Lazy, no_grad, np, torch
 from memorization_suite.tiny.bank import build_bank
 from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import build_vae, count
-from memorization_suite.tiny.world import World, rng_of
+from memorization_suite.tiny.world import WORDS, Concept, World, rng_of
 
 safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
@@ -46,6 +46,16 @@ def crops(pictures: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarr
     return np.stack(squares)
 
 
+def busy_pictures(world: World, settings: dict) -> list[np.ndarray]:
+    """Pictures composed as verbatim ones are, which are few in the bank. settings: table [vae]."""
+    pictures = []
+    for i in range(settings["busy"]):
+        seed = int(rng_of(settings["seed"], 30, i).integers(2**62))
+        subject = WORDS[seed % len(WORDS)]
+        pictures.append(world.verbatim(Concept("", "VM", "A", subject, seed)))
+    return pictures
+
+
 def train_vae(world: World, settings: dict, model: dict, path: Path, device: torch.device):
     """The trained autoencoder; read from `path` if it lies there. settings: all of the file."""
     world_settings = settings["world"]
@@ -58,12 +68,14 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
         return vae.to(device)
     varied = World(world.art, world.pixels, varied=True)  # every size, place and turn
     pictures = build_bank(varied, world_settings, model).pictures
-    for number, steps in enumerate(settings["cycles"]):
+    for number, cycle in enumerate(settings["cycles"]):
         made = path.with_name(f"vae_{number}.safetensors")
         if made.exists():
             vae.load_state_dict(safetensors.load_file(made))
             continue
-        train_cycle(vae, pictures, settings | {"steps": steps, "number": number}, made, device)
+        cycle = settings | cycle | {"number": number}
+        busy = busy_pictures(world, cycle)
+        train_cycle(vae, np.stack([*pictures, *busy]), cycle, made, device)
     safetensors.save_file(vae.half().state_dict(), path)
     return vae.float().to(device)
 
@@ -74,7 +86,7 @@ def train_cycle(
     """One cycle of the learning rate; then the weights are rounded to half precision, as they are
     exported and kept.
 
-    settings: table [vae], with the cycle's `steps` and its `number`.
+    settings: table [vae] with the cycle's own values and its `number`.
     """
     whole_from = settings["crops"] * settings["steps"]
     first = 1_000_000 * settings["number"]  # of its draws

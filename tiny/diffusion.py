@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from memorization_suite.runs.lazy import Lazy, nn, np, torch
@@ -41,22 +44,37 @@ def spread_timesteps(rows: int, total: int, generator: torch.Generator) -> torch
     return timesteps[torch.randperm(rows, generator=generator)]
 
 
-def diffusion_loss(unet, scheduler, x0, embeds, weights, generator) -> torch.Tensor:
-    """Weighted squared error of epsilon or v.
+@dataclass
+class Batch:
+    """Rows to learn from; all on one device."""
 
-    x0: (n, 4, 16, 16) of unit variance. embeds: (n, 77, width). weights: of `loss_weights`.
-    generator: on the CPU, so that every device sees the same timesteps and noise.
-    """
-    t = spread_timesteps(len(x0), len(weights), generator).to(x0.device)
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    x = scheduler.add_noise(x0, noise, t)
-    target = noise
+    # (n, 4, 16, 16) of unit variance.
+    x0: torch.Tensor
+    # (n, 77, width).
+    embeds: torch.Tensor
+    # (n,) long.
+    t: torch.Tensor
+    # As x0.
+    noise: torch.Tensor
+    # (n,), of the squared errors.
+    weights: torch.Tensor
+
+    def parts(self, count: int) -> list[Batch]:
+        """Equal parts of the rows."""
+        columns = [getattr(self, field.name).chunk(count) for field in fields(self)]
+        return [Batch(*values) for values in zip(*columns, strict=True)]
+
+
+def diffusion_loss(unet, scheduler, batch: Batch) -> torch.Tensor:
+    """Weighted squared error of epsilon or v."""
+    x = scheduler.add_noise(batch.x0, batch.noise, batch.t)
+    target = batch.noise
     if scheduler.config.prediction_type == "v_prediction":
-        alpha = scheduler.alphas_cumprod[t].sqrt().reshape(-1, 1, 1, 1)
-        target = alpha * noise - (1 - alpha**2).sqrt() * x0
-    output = unet(x, t, encoder_hidden_states=embeds, return_dict=False)[0]
+        alpha = scheduler.alphas_cumprod[batch.t].sqrt().reshape(-1, 1, 1, 1)
+        target = alpha * batch.noise - (1 - alpha**2).sqrt() * batch.x0
+    output = unet(x, batch.t, encoder_hidden_states=batch.embeds, return_dict=False)[0]
     errors = (output - target).square().mean((1, 2, 3))
-    return (errors * weights[t]).mean()
+    return (errors * batch.weights).mean()
 
 
 class Trainer:
@@ -110,12 +128,12 @@ class Trainer:
         self.optimizer = self.new_optimizer()
         self.started = self.step
 
-    def update(self, loss: torch.Tensor) -> None:
-        """One step against the loss."""
+    def update(self, gradients: Sequence[torch.Tensor]) -> None:
+        """One step against the loss. gradients: of the UNet's parameters, in their order."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        self.optimizer.zero_grad()
-        loss.backward()
+        for parameter, gradient in zip(self.unet.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings["clip_grad"])
         self.optimizer.step()
         made = self.step - self.started
@@ -154,6 +172,13 @@ class Diffusion:
         self.folder = folder
         self.look = look
         self.device = next(trainer.unet.parameters()).device
+        # Parts of a batch side by side; on CUDA one.
+        threads = torch.get_num_threads()
+        on_cpu = self.device.type == "cpu"
+        self.workers = math.gcd(4, threads, self.settings["batch"]) if on_cpu else 1
+        self.pool = ThreadPoolExecutor(
+            self.workers, initializer=torch.set_num_threads, initargs=(threads // self.workers,)
+        )
 
     def run(self) -> None:
         """To the last step, from the checkpoint or the last restart."""
@@ -163,9 +188,9 @@ class Diffusion:
         start = time.time()
         losses = []
         while not trainer.is_finished:
-            loss = self.loss()
-            trainer.update(loss)
-            losses.append(loss.item())
+            loss, gradients = self.gradients(self.batch())
+            trainer.update(gradients)
+            losses.append(loss)
             step = trainer.step
             if step in self.settings["restarts"]:
                 self.write_restart()
@@ -177,24 +202,41 @@ class Diffusion:
             if step % self.settings["look_every"] == 0 or trainer.is_finished:
                 self.look(trainer.average, step)
 
-    def loss(self) -> torch.Tensor:
-        """Of the next batch, which depends on the step alone."""
+    def batch(self) -> Batch:
+        """The next one, which depends on the step alone."""
         step = self.trainer.step
         rows, captions = self.sampler.batch(step)
         seed = int(rng_of(self.settings["seed"], step, 1).integers(2**62))
+        # On the CPU, so that every device sees the same timesteps and noise.
         generator = torch.Generator().manual_seed(seed)
-        embeds = torch.stack([self.embeddings[caption] for caption in captions])
         weights = loss_weights(self.scheduler, phase_of(self.model, step)["max_weight"])
+        x0 = self.latents[rows]
+        t = spread_timesteps(len(x0), len(weights), generator)
+        columns = {
+            "x0": x0,
+            "embeds": torch.stack([self.embeddings[caption] for caption in captions]),
+            "t": t,
+            "noise": torch.randn(x0.shape, generator=generator),
+            "weights": weights[t],
+        }
+        return Batch(**{name: values.to(self.device) for name, values in columns.items()})
+
+    def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+        """The loss and its gradients, of equal parts of the batch side by side. On a CPU cores are
+        busier with rows of their own than with shares of every small operation.
+        """
+        parts = batch.parts(self.workers)
+        losses, gradients = zip(*self.pool.map(self.part_gradients, parts))
+        loss = sum(losses) / len(parts)
+        return loss, [sum(of_parts) / len(parts) for of_parts in zip(*gradients)]
+
+    def part_gradients(self, batch: Batch) -> tuple[float, Sequence[torch.Tensor]]:
+        """The same of one part."""
+        unet = self.trainer.unet
         on_cuda = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda):
-            return diffusion_loss(
-                self.trainer.unet,
-                self.scheduler,
-                self.latents[rows].to(self.device),
-                embeds.to(self.device),
-                weights.to(self.device),
-                generator,
-            )
+            loss = diffusion_loss(unet, self.scheduler, batch)
+        return loss.item(), torch.autograd.grad(loss, list(unet.parameters()))
 
     # --- going on
 
