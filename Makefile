@@ -53,9 +53,12 @@ bench: environment ## speed of sampling and of metrics
 	$(BIN)/python -m experiments.cost
 	$(BIN)/python -m experiments.metrics
 
+# Processes that share every batch: of a CPU's cores, or a GPU each.
+PROCESSES ?= 2
+TRAIN = $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) tiny/train.py
 train-tiny: environment ## the embedded models from nothing, in hours on a CPU; a stopped training resumes
-	$(BIN)/python tiny/train.py tiny
-	$(BIN)/python tiny/train.py tiny-v
+	$(TRAIN) tiny
+	$(TRAIN) tiny-v
 	$(BIN)/python tiny/build_world.py
 	$(BIN)/python -m experiments.train_probe
 	$(BIN)/python -m experiments.make_realism

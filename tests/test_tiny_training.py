@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from memorization_suite import tiny
 from memorization_suite.pipelines import MemorizationPipeline
-from memorization_suite.tiny.autoencoder import crops
+from memorization_suite.tiny.autoencoder import crops, errors_by_kind
 from memorization_suite.tiny.bank import build_bank
 from memorization_suite.tiny.diffusion import (
     Batch,
@@ -20,7 +20,12 @@ from memorization_suite.tiny.diffusion import (
     spread_timesteps,
 )
 from memorization_suite.tiny.fit import fit
-from memorization_suite.tiny.models import build_scheduler, build_text_encoder, build_unet
+from memorization_suite.tiny.models import (
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+)
 from memorization_suite.tiny.text import targets, token_table, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
 from memorization_suite.tiny.train import load_settings, train
@@ -152,6 +157,15 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path / "stopped.pt", stop_at=5)
     assert torch.equal(fitted(tmp_path / "stopped.pt"), whole)
+
+
+def test_errors_of_the_autoencoder_are_told_for_every_kind(world, trained):
+    bank = build_bank(world, SMOKE["world"], SMOKE["models"]["tiny"])
+    vae = build_vae(SMOKE["vae"]["channels"])
+    vae.load_state_dict(load_file(trained / "work" / "tiny" / "vae.safetensors"))
+    errors = errors_by_kind(vae, bank, torch.device("cpu"))
+    assert list(errors) == ["ordinary", "VM", "TM", "LM"]
+    assert all(0 < error < 0.6 for error in errors.values())
 
 
 def test_crops_are_squares_of_their_pictures():

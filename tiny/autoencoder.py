@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Lazy, no_grad, np, torch
-from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.bank import Bank, build_bank
 from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import build_vae, count
 from memorization_suite.tiny.world import WORDS, Concept, World, rng_of
@@ -106,6 +106,24 @@ def train_cycle(
     safetensors.save_file(vae.state_dict(), path)
     checkpoint.unlink(missing_ok=True)
     vae.float()
+
+
+@no_grad
+def errors_by_kind(vae, bank: Bank, device: torch.device) -> dict[str, float]:
+    """Kind of captions -> mean RMSE, of pictures in [0, 1], between some of its pictures and what
+    the autoencoder gives back of them.
+    """
+    rows = {"ordinary": bank.rows["ordinary"][:100]}
+    for concept in bank.concepts:
+        own = bank.rows[concept.caption][:6]
+        rows[concept.kind] = np.append(rows.get(concept.kind, own[:0]), own)
+    errors = {}
+    for kind, of_kind in rows.items():
+        x = to_tensor(bank.pictures[of_kind]).to(device)
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        squares = ((y - x) / 2).square().mean((1, 2, 3))
+        errors[kind] = round(squares.sqrt().mean().item(), 3)
+    return errors
 
 
 @no_grad

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from memorization_suite.runs.lazy import Lazy, nn, np, torch
 from memorization_suite.tiny import checkpoints
 from memorization_suite.tiny.bank import Bank, Sampler, phase_of
 from memorization_suite.tiny.models import build_scheduler
+from memorization_suite.tiny.ranks import Ranks
 from memorization_suite.tiny.world import rng_of
 
 safetensors = Lazy("safetensors.torch")
@@ -161,6 +160,7 @@ class Diffusion:
         model: dict,
         folder: Path,
         look: Callable[[nn.Module, int], None],
+        ranks: Ranks,
     ):
         self.trainer = trainer
         self.settings = trainer.settings
@@ -172,13 +172,7 @@ class Diffusion:
         self.folder = folder
         self.look = look
         self.device = next(trainer.unet.parameters()).device
-        # Parts of a batch side by side; on CUDA one.
-        threads = torch.get_num_threads()
-        on_cpu = self.device.type == "cpu"
-        self.workers = math.gcd(4, threads, self.settings["batch"]) if on_cpu else 1
-        self.pool = ThreadPoolExecutor(
-            self.workers, initializer=torch.set_num_threads, initargs=(threads // self.workers,)
-        )
+        self.ranks = ranks
 
     def run(self) -> None:
         """To the last step, from the checkpoint or the last restart."""
@@ -188,12 +182,14 @@ class Diffusion:
         start = time.time()
         losses = []
         while not trainer.is_finished:
-            loss, gradients = self.gradients(self.batch())
+            loss, *gradients = self.ranks.mean(self.gradients())
             trainer.update(gradients)
-            losses.append(loss)
+            losses.append(loss.item())
             step = trainer.step
             if step in self.settings["restarts"]:
                 self.write_restart()
+            if not self.ranks.is_first:
+                continue
             if step % self.settings["checkpoint_every"] == 0 or trainer.is_finished:
                 self.save()
                 seconds = (time.time() - start) / (step - first)
@@ -221,22 +217,14 @@ class Diffusion:
         }
         return Batch(**{name: values.to(self.device) for name, values in columns.items()})
 
-    def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
-        """The loss and its gradients, of equal parts of the batch side by side. On a CPU cores are
-        busier with rows of their own than with shares of every small operation.
-        """
-        parts = batch.parts(self.workers)
-        losses, gradients = zip(*self.pool.map(self.part_gradients, parts))
-        loss = sum(losses) / len(parts)
-        return loss, [sum(of_parts) / len(parts) for of_parts in zip(*gradients)]
-
-    def part_gradients(self, batch: Batch) -> tuple[float, Sequence[torch.Tensor]]:
-        """The same of one part."""
+    def gradients(self) -> list[torch.Tensor]:
+        """The loss of this process's part of the batch, then its gradients."""
+        batch = self.batch().parts(self.ranks.count)[self.ranks.rank]
         unet = self.trainer.unet
         on_cuda = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda):
             loss = diffusion_loss(unet, self.scheduler, batch)
-        return loss.item(), torch.autograd.grad(loss, list(unet.parameters()))
+        return [loss.detach(), *torch.autograd.grad(loss, list(unet.parameters()))]
 
     # --- going on
 
@@ -267,7 +255,9 @@ class Diffusion:
     def write_restart(self) -> None:
         """Writes the averaged weights in half precision, and goes on from them."""
         path = self.restart_file(self.trainer.step)
-        weights = self.trainer.average.state_dict()
-        halves = {name: weight.half().contiguous() for name, weight in weights.items()}
-        safetensors.save_file(halves, path)
+        if self.ranks.is_first:
+            weights = self.trainer.average.state_dict()
+            halves = {name: weight.half().contiguous() for name, weight in weights.items()}
+            safetensors.save_file(halves, path)
+        self.ranks.wait()
         self.trainer.restart(path)

@@ -4,8 +4,9 @@ python tiny/train.py tiny            # the model of Stable Diffusion 1.4's part 
 python tiny/train.py tiny-v          # of Stable Diffusion 2's part (v-prediction, Euler)
 python tiny/train.py tiny --smoke    # a few steps of everything, for tests
 
-On CUDA when there is one, else on the CPU. Settings: tiny/config.toml. Checkpoints lie in --work; a
-stopped training goes on from the last one with the same batches.
+On CUDA when there is one, else on the CPU, there quicker by
+`torchrun --nproc-per-node 2 tiny/train.py tiny`. Settings: tiny/config.toml. Checkpoints lie in
+--work; a stopped training goes on from the last one with the same batches.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ if __name__ == "__main__":
 
 from memorization_suite import tiny
 from memorization_suite.runs.lazy import Lazy, nn, torch
-from memorization_suite.tiny.autoencoder import encode_bank, train_vae
-from memorization_suite.tiny.bank import build_bank
+from memorization_suite.tiny.autoencoder import encode_bank, errors_by_kind, train_vae
+from memorization_suite.tiny.bank import Bank, build_bank
 from memorization_suite.tiny.diffusion import Diffusion, Trainer
 from memorization_suite.tiny.models import build_scheduler, build_text_encoder, build_unet, count
+from memorization_suite.tiny.ranks import ALONE, Ranks, started
 from memorization_suite.tiny.sheet import write_sheet
 from memorization_suite.tiny.text import caption_embeddings, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
@@ -45,7 +47,14 @@ def load_settings(path: Path, smoke: bool) -> dict:
 
 
 def train(
-    name: str, world: World, settings: dict, *, work: Path, out: Path, device: torch.device
+    name: str,
+    world: World,
+    settings: dict,
+    *,
+    work: Path,
+    out: Path,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Builds, trains and exports one model; goes on from what lies in `work`."""
     model = settings["models"][name]
@@ -53,22 +62,14 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     bank = build_bank(world, settings["world"], model)
     log.info("%d pictures, %d memorized captions", len(bank.pictures), len(bank.concepts))
-    captions = sorted(set(bank.captions))
-    tokenizer = train_tokenizer(captions, settings["tokenizer"]["entries"], folder / "tokenizer")
+    with ranks.first_alone():
+        vae = shared_vae(name, world, settings, work, device)
+        log.info("RMSE of the autoencoder: %s", errors_by_kind(vae, bank, device))
+        latents = encode_bank(vae, bank.pictures, folder / "latents.safetensors", device)
+        tokenizer, text_encoder = read_captions(bank, settings, folder)
+        embeddings = caption_embeddings(text_encoder, tokenizer, bank)
 
-    shared = work / model.get("vae_from", name)
-    shared.mkdir(exist_ok=True)
-    vae = train_vae(world, settings, model, shared / "vae.safetensors", device)
-    latents = encode_bank(vae, bank.pictures, folder / "latents.safetensors", device)
-
-    torch.manual_seed(settings["text"]["seed"])
-    text_encoder = build_text_encoder(
-        len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
-    )
-    weights = folder / "text_encoder.safetensors"
-    train_text_encoder(text_encoder, tokenizer, bank, settings["text"], path=weights)
-    embeddings = caption_embeddings(text_encoder, tokenizer, bank)
-
+    ranks.share_cores()
     torch.manual_seed(settings["unet"]["seed"])
     unet = build_unet().to(device, memory_format=torch.channels_last)
     trainer = Trainer(unet, settings["unet"])
@@ -79,9 +80,32 @@ def train(
         pipe = build_pipe(networks, tokenizer, model)
         write_sheet(pipe, bank, folder / f"sheet_{step:05d}.png")
 
-    Diffusion(trainer, bank, latents, embeddings, model=model, folder=folder, look=look).run()
-    export(networks, tokenizer, model, out / name)
-    log.info("saved %s", out / name)
+    places = {"folder": folder, "look": look, "ranks": ranks}
+    Diffusion(trainer, bank, latents, embeddings, model=model, **places).run()
+    if ranks.is_first:
+        export(networks, tokenizer, model, out / name)
+        log.info("saved %s", out / name)
+
+
+def shared_vae(name: str, world: World, settings: dict, work: Path, device: torch.device):
+    """The autoencoder of a model, or of the one that it shares it with."""
+    model = settings["models"][name]
+    folder = work / model.get("vae_from", name)
+    folder.mkdir(exist_ok=True)
+    return train_vae(world, settings, model, folder / "vae.safetensors", device)
+
+
+def read_captions(bank: Bank, settings: dict, folder: Path):
+    """(tokenizer, text encoder) that know the captions of a bank."""
+    captions = sorted(set(bank.captions))
+    tokenizer = train_tokenizer(captions, settings["tokenizer"]["entries"], folder / "tokenizer")
+    torch.manual_seed(settings["text"]["seed"])
+    text_encoder = build_text_encoder(
+        len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
+    weights = folder / "text_encoder.safetensors"
+    train_text_encoder(text_encoder, tokenizer, bank, settings["text"], path=weights)
+    return tokenizer, text_encoder
 
 
 def build_pipe(
@@ -132,12 +156,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = load_settings(args.config, args.smoke)
+    batch = settings["unet"]["batch"]
+    if batch % started():
+        parser.error(f"{started()} processes cannot share a batch of {batch}: start 1, 2 or 4")
     world = load_world(args.work, settings["world"]["pixels"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train(args.name, world, settings, work=args.work, out=args.out, device=device)
+    ranks = Ranks.join()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", ranks.rank % torch.cuda.device_count())
+    if not ranks.is_first:
+        log.setLevel(logging.WARNING)
+    train(args.name, world, settings, work=args.work, out=args.out, device=device, ranks=ranks)
     return 0
 
 
