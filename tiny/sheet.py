@@ -13,7 +13,6 @@ log = logging.getLogger("tiny.train")
 
 SAMPLES = 4  # of a caption
 GAP = 2  # pixels between pictures
-STEPS = 25
 GUIDANCE = 7.0
 # How many captions of each kind.
 MEMORIZED = 3
@@ -35,8 +34,13 @@ def captions_of(bank: Bank) -> list[str]:
 
 
 @no_grad
-def write_sheet(pipe: diffusers.StableDiffusionPipeline, bank: Bank, path: Path) -> None:
-    """A row a caption: a training picture where it is memorized, then pictures of equal noises."""
+def write_sheet(
+    pipe: diffusers.StableDiffusionPipeline, bank: Bank, path: Path, *, steps: int
+) -> None:
+    """A row a caption: a training picture where it is memorized, then pictures of equal noises.
+
+    steps: of sampling.
+    """
     pipe.set_progress_bar_config(disable=True)
     captions = captions_of(bank)
     pixels = bank.pictures.shape[1]
@@ -49,7 +53,7 @@ def write_sheet(pipe: diffusers.StableDiffusionPipeline, bank: Bank, path: Path)
         generators = [torch.Generator().manual_seed(k) for k in range(SAMPLES)]
         images = pipe(
             [caption] * SAMPLES,
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=GUIDANCE,
             generator=generators,
             output_type="np",

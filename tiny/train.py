@@ -78,7 +78,8 @@ def train(
 
     def look(_: nn.Module, step: int) -> None:
         pipe = build_pipe(networks, tokenizer, model)
-        write_sheet(pipe, bank, folder / f"sheet_{step:05d}.png")
+        steps = settings["unet"]["look_steps"]
+        write_sheet(pipe, bank, folder / f"sheet_{step:05d}.png", steps=steps)
 
     places = {"folder": folder, "look": look, "ranks": ranks}
     Diffusion(trainer, bank, latents, embeddings, model=model, **places).run()
