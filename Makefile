@@ -33,7 +33,7 @@ demo: environment ## the first page, in minutes on a CPU; FULL=1: all of it
 	$(BIN)/python examples/demo.py $(if $(filter-out 0,$(FULL)),--full)
 
 test: tools ## the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: tools ## the layout, the linter, the types
 	$(BIN)/ruff format --check .

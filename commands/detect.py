@@ -22,12 +22,13 @@ from memorization_suite.commands.room import bytes_in, bytes_of_scores, check_ro
 from memorization_suite.commands.settings import at_work, command_words, load_model, say_preset
 from memorization_suite.detection.evaluation.summary import highest, report_line
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.notebook import text_html
 from memorization_suite.runs.store import beginning
 from memorization_suite.runs.text import counted
 from memorization_suite.sampling.denoiser import Denoiser
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detections:
     """Scores that were made, or were there already."""
 
@@ -77,6 +78,12 @@ class Detections:
             if "nonmem" not in self.plan.sets:
                 lines += highest(table)
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_html_(self) -> str:
+        return text_html(self.summary)
 
 
 def check_before(plan: DetectionPlan, folders: Mapping[str, ScoreFolder]) -> None:

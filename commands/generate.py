@@ -25,6 +25,7 @@ from memorization_suite.commands.settings import at_work, load_model
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.library_warnings import hearing
 from memorization_suite.runs.marks import Marks, number_of
+from memorization_suite.runs.notebook import picture_html, text_html
 from memorization_suite.runs.processes import of_main, processes
 from memorization_suite.runs.run_folder import Key, RunFolder
 from memorization_suite.runs.store import beginning
@@ -37,7 +38,7 @@ INFINITE = ("inf", "-inf")
 TEXTS = ("key", "prompt")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A run that was made, or was there already."""
 
@@ -89,6 +90,13 @@ class Run:
         from memorization_suite.commands.sheet import run_sheet
 
         return run_sheet(self.path, prompts=prompts, samples=samples)
+
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_html_(self) -> str:
+        shown = "training images, and what was made of their captions"
+        return text_html(self.summary) + picture_html(self.sheet(), shown)
 
 
 @hearing

@@ -32,9 +32,10 @@ from memorization_suite.metrics.runs import (
 )
 from memorization_suite.metrics.scores import Score
 from memorization_suite.metrics.scripts import COPIES, PREFERENCE
-from memorization_suite.metrics.summary import Line, summarize, text_of, values_of
+from memorization_suite.metrics.summary import Line, cells, summarize, text_of, values_of
 from memorization_suite.metrics.text_reader import cut_lines
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.notebook import table_html
 from memorization_suite.runs.places import check_writable
 from memorization_suite.runs.settings import flag_owners, flags, unknown_name
 from memorization_suite.runs.shards import Shard, parse_shard
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """The scores of a run. As a text it is the table that the scripts print."""
 
@@ -66,8 +67,11 @@ class Table:
     # Of --shard: pieces that have to come before there is a summary.
     missing: list[Shard] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return text_of(self.lines)
+
+    def _repr_html_(self) -> str:
+        return table_html([cells(line) for line in self.lines])
 
     def frame(self) -> pandas.DataFrame:
         """Every value as a table of pandas, with the columns of results.csv."""

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,7 @@ class Spectra(Study):
 
     def make_all(self) -> None:
         super().make_all()
-        self.save_figure("counts.png", counts(self.rows("summary"), self.types))
+        self.save_figure("counts.png", partial(counts, self.rows("summary"), self.types))
 
     def make(self, prompt: Prompt) -> None:
         if not self.has_rows(prompt):
@@ -171,7 +172,8 @@ class Spectra(Study):
             if int(row["prompt_index"]) == prompt.row:
                 rows.setdefault(int(row["step"]), []).append(row)
         for step, of_step in rows.items():
-            self.save_figure(histogram_name(prompt, step), histogram(of_step, prompt.caption))
+            draw = partial(histogram, of_step, prompt.caption)
+            self.save_figure(histogram_name(prompt, step), draw)
 
     def look(self, prompt: Prompt) -> dict[str, list[dict]]:
         """Rows of one prompt for both tables."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.identity import Content
 from memorization_suite.runs.lazy import torch
 from memorization_suite.runs.library_warnings import hearing
+from memorization_suite.runs.plots import drawn
 from memorization_suite.runs.progress import Progress
 from memorization_suite.runs.settings import (
     Settings,
@@ -229,11 +229,9 @@ class Study(Store):
         noise = same_noise(self.model, settings.seed, images, settings.image_length)
         return batch, predictor, noise
 
-    def save_figure(self, name: str, figure: Figure) -> None:
+    def save_figure(self, name: str, draw: Callable[[], Figure]) -> None:
         """A PNG, whole or not at all. Characters that the font lacks are drawn as boxes."""
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=120)
-        write_bytes(self.path / name, data.getvalue(), self.check_begun)
+        write_bytes(self.path / name, drawn(draw), self.check_begun)
 
 
 def asked(kind: type[Settings], typed: dict[str, Any], preset: str = "auto") -> tuple[Any, str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memorization_suite.commands.study import Study, StudySettings
-from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.detection.tokens import token_significance
 from memorization_suite.prompts.files import Prompt
+from memorization_suite.runs.plots import new_figure, plain, shorter
 from memorization_suite.runs.settings import again, flag, frozen_settings, quirks
 from memorization_suite.runs.tables import whole
 from memorization_suite.runs.text import counted, first_of
@@ -86,9 +87,8 @@ class Tokens(Study):
 
     def make(self, prompt: Prompt) -> None:
         texts, scores = self.look(prompt)
-        figure = bars(texts, scores, prompt.caption)
         (name,) = self.pictures(prompt)
-        self.save_figure(name, figure)
+        self.save_figure(name, partial(bars, texts, scores, prompt.caption))
         rows = [
             {
                 "prompt_index": prompt.row,
@@ -126,10 +126,10 @@ def tokens(*, load: Callable | None = None, **typed: Any) -> Tokens:
 
 def bars(texts: list[str], scores: list[float], caption: str) -> Figure:
     """A bar for each token, in the prompt's order; all texts are drawn as they are."""
-    figure = empty_figure(max(4.0, 0.32 * len(texts) + 1), 3.6)
+    figure = new_figure(2.2, max(2.6, 0.2 * len(texts) + 0.6))
     axis = figure.subplots()
     axis.bar(range(len(texts)), scores)
-    axis.set_xticks(range(len(texts)), texts, rotation=60, ha="right", fontsize=8, parse_math=False)
-    axis.set_title(one_line(caption, 80), fontsize=9, parse_math=False)
+    axis.set_xticks(range(len(texts)), map(plain, texts), rotation=60, ha="right")
+    axis.set_title(shorter(caption, 80))
     axis.set_ylabel("significance")
     return figure

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.summarize import check_scored, parser_of_runs
 from memorization_suite.metrics.comparison import titles_of
 from memorization_suite.metrics.summary import Seen
-from memorization_suite.metrics.tradeoff import draw, points
+from memorization_suite.metrics.tradeoff import figure_of, points
 from memorization_suite.runs.cli import Parser, command
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.places import check_file
+from memorization_suite.runs.plots import drawn
 from memorization_suite.runs.progress import next_step, to_open
 from memorization_suite.runs.settings import Settings, flag, frozen_settings, unkeyed
 
@@ -63,10 +65,10 @@ def plot_tradeoff(runs: Sequence[Path], **typed: Any) -> str:
         for line in seen.notes(title):
             print(line, file=sys.stderr)
         lines[run] = seen.lines()
-    drawn = points(lines, settings.x, settings.y)
-    write_bytes(out, draw(drawn, out.suffix.lstrip(".") or "png"))
-    write_csv(table, drawn.rows)
-    return f"{out}: {drawn.y} against {drawn.x} of {len(drawn.rows)} runs"
+    shown = points(lines, settings.x, settings.y)
+    write_bytes(out, drawn(partial(figure_of, shown), out.suffix.lstrip(".") or "png"))
+    write_csv(table, shown.rows)
+    return f"{out}: {shown.y} against {shown.x} of {len(shown.rows)} runs"
 
 
 def build_parser() -> Parser:

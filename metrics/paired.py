@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memorization_suite.metrics.intervals import Mean, is_copy, mean_over_prompts
+from memorization_suite.runs.spread import exact_interval
 from memorization_suite.runs.table import Result
+
+# Prompts of which no two change otherwise: fewer would do so by chance in 1 of 16 cases or more.
+ONE_WAY = 6
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,20 @@ def change(pairs: Iterable[Pair]) -> Mean:
 
 
 def change_of_copies(pairs: Iterable[Pair], threshold: float) -> Mean:
-    """The same of the share of copies: after - before, in [-1, 1]."""
-    return mean_over_prompts(
+    """The same of the share of copies: after - before, in [-1, 1]. Where every image became a copy,
+    or none is one any more, the interval is exact.
+    """
+    changes = [
         (pair.prompt, is_copy(pair.after, threshold) - is_copy(pair.before, threshold))
         for pair in pairs
-    )
+    ]
+    mean = mean_over_prompts(changes)
+    prompts = len({prompt for prompt, _ in changes})
+    if abs(mean.mean) != 1 or prompts < ONE_WAY:
+        return mean
+    least, most = exact_interval(1.0, prompts)
+    low, high = (least, most) if mean.mean == 1 else (-most, -least)
+    return Mean(mean.mean, low, high)
 
 
 def is_sure(mean: Mean) -> bool:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memorization_suite.metrics.base import quantities_of, quantity_named
 from memorization_suite.metrics.manifests import told_by
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs import RunFolder
 from memorization_suite.runs.foreign import method_of
-from memorization_suite.runs.lazy import Lazy
-from memorization_suite.runs.plots import looks_of, plain
+from memorization_suite.runs.plots import PAGE, looks_of, new_figure, plain
 
-matplotlib = Lazy("matplotlib")
-pyplot = Lazy("matplotlib.pyplot")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Of the series of a method.
 LINES = ("-", "--", ":", "-.")
@@ -161,14 +160,14 @@ def pick(lines: dict[Path, dict[str, Line]], names: list[str], what: str) -> str
     raise ValueError(f"no {what} that all runs share: {why}")
 
 
-def draw(drawn: Points, kind: str = "png") -> bytes:
-    """The figure as a file of that kind.
+def figure_of(drawn: Points) -> Figure:
+    """The figure, inside the suite's style.
 
     A method keeps its color and marker, and its series differ in their lines; a series' runs are
     joined in the order of x.
     """
-    matplotlib.use("Agg")
-    figure, axes = pyplot.subplots(figsize=(8, 6))
+    figure = new_figure(5.2, PAGE)
+    axes = figure.subplots()
     methods = dict.fromkeys(row["method"] for row in drawn.rows)
     looks = looks_of(list(methods))
     places: Counter[str] = Counter()
@@ -184,7 +183,6 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
             color=looks[method].color,
             marker=looks[method].marker,
             linestyle=LINES[places[method] % len(LINES)],
-            markersize=5,
             elinewidth=0.5,
             label=plain(name),
         )
@@ -194,11 +192,8 @@ def draw(drawn: Points, kind: str = "png") -> bytes:
         ylabel=label(drawn.y),
         title="means over prompts, 95 % intervals",
     )
-    axes.legend(fontsize=7, ncols=2)
-    data = io.BytesIO()
-    figure.savefig(data, format=kind, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-    return data.getvalue()
+    axes.legend(ncols=2)
+    return figure
 
 
 def label(name: str) -> str:

@@ -7,7 +7,7 @@ color apart, and those whose colors are one to the color-blind.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +100,15 @@ def plain(text: str) -> str:
 
 
 def shorter(text: str, letters: int) -> str:
-    """At most so many letters of a text, as a label."""
+    """At most so many letters of a text, in one line, as a label."""
+    text = " ".join(text.split())
     return plain(text if len(text) <= letters else f"{text[: letters - 1]}…")
+
+
+def drawn(draw: Callable[[], Figure], kind: str = "png") -> bytes:
+    """What `draw` gives, in the suite's style, as a file of that kind."""
+    with style():
+        return picture(draw(), kind, {})
 
 
 def picture(figure: Figure, kind: str, facts: Mapping[str, str]) -> bytes:
@@ -115,5 +122,5 @@ def picture(figure: Figure, kind: str, facts: Mapping[str, str]) -> bytes:
         told = {name: text for name, text in facts.items() if name in known}
         told["CreationDate"] = None  # type: ignore[assignment]
     data = io.BytesIO()
-    figure.savefig(data, format=kind, metadata=told)
+    figure.savefig(data, format=kind, metadata=told or None)
     return data.getvalue()

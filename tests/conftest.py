@@ -5,6 +5,7 @@ thread, so that results repeat.
 import copy
 import os
 import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
@@ -42,8 +43,30 @@ CAPTIONS = PROMPTS + [
 LATENT = (4, 8, 8)
 
 
+# Files that take longest: begun first, so that no core waits for one of them at the end.
+LONGEST = (
+    "test_document_commands.py",
+    "test_methods.py",
+    "slurm/test_sweep.py",
+    "test_embedded_model.py",
+    "test_notebook.py",
+    "test_tiny_training.py",
+    "test_demo.py",
+    "stable_diffusion/test_end_to_end.py",
+    "detection/test_studies.py",
+    "test_first_look.py",
+    "methods/test_sail.py",
+)
+
+
 def pytest_addoption(parser):
     parser.addoption("--write-golden", action="store_true", help="store what test_golden.py sees")
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from memorization_suite.commands.report.gather import (
     score_rows,
 )
 from memorization_suite.commands.report.page import Contents, render
-from memorization_suite.commands.report.pictures import MOST, folder_of
+from memorization_suite.commands.report.pictures import MOST, folder_of, remove_folder
 from memorization_suite.commands.settings import command_words, split
 from memorization_suite.commands.sweeps.record import read_record
 from memorization_suite.metrics.checkpoints import existing
@@ -27,6 +27,7 @@ from memorization_suite.prompts.flags import caption_column
 from memorization_suite.prompts.sets import is_hub
 from memorization_suite.runs.files import write_bytes, write_csv
 from memorization_suite.runs.marks import FLAT, NOT_FINITE
+from memorization_suite.runs.notebook import link_html
 from memorization_suite.runs.places import check_file
 from memorization_suite.runs.settings import Settings, flag, frozen_settings
 from memorization_suite.runs.text import counted
@@ -71,7 +72,7 @@ class Reporting(Settings):
     quiet: bool = flag(False, "no line on what comes next")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Page:
     """A page that was written."""
 
@@ -91,12 +92,23 @@ class Page:
     @property
     def summary(self) -> str:
         """Where it is and what is on it, in a line."""
+        return f"{self.path}: {self.shown}"
+
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_html_(self) -> str:
+        return link_html(str(self.path), f": {self.shown}")
+
+    @property
+    def shown(self) -> str:
+        """What is on it."""
         shown = []
         if self.runs or not self.detections:
             shown.append(counted(len(self.runs), "run"))
         if self.detections:
             shown.append(counted(len(self.detections), "detector"))
-        text = f"{self.path}: {', '.join(shown)}, {self.size / 1e6:.1f} MB"
+        text = f"{', '.join(shown)}, {self.size / 1e6:.1f} MB"
         if self.beside:
             text += f"; its pictures are in {folder_of(self.path)}, {self.beside / 1e6:.1f} MB"
         for count, what in ((self.not_finite, NOT_FINITE), (self.flat, FLAT)):
@@ -162,6 +174,8 @@ def report(
         rows = [row for reported in runs for row in score_rows(reported)]
         write_csv(scores_beside(out), rows)
     write_bytes(out, page)
+    if not beside:
+        remove_folder(out)
     return Page(
         out,
         [reported.run.folder for reported in runs],

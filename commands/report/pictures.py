@@ -121,6 +121,13 @@ def check_folder(page: Path) -> None:
         )
 
 
+def remove_folder(page: Path) -> None:
+    """Takes away the pictures of an earlier page of that name, where it had a folder of them."""
+    folder = folder_of(page)
+    if (folder / MARK).is_file():
+        shutil.rmtree(folder)
+
+
 def encoded(image: Image.Image, side: int) -> tuple[bytes, str]:
     """(bytes, kind) of a version whose longer side is at most so many pixels."""
     kind = "jpeg" if max(image.size) > SIDE else "png"

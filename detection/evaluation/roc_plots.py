@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from memorization_suite.detection.evaluation.figures import empty_figure
 from memorization_suite.detection.evaluation.roc import curve
 from memorization_suite.detection.evaluation.summary import finite
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.plots import (
+    COLUMN,
+    CYCLE,
+    GRAY,
+    ORANGE,
+    PAGE,
+    SKY,
+    drawn,
+    new_figure,
+    shorter,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,16 +42,16 @@ def write_plots(
     detectors: name -> scores of memorized and of ordinary prompts. A detector without two sets has
     no plot. Raises OSError.
     """
-    drawn: dict[str, Sets] = {}
+    whole: dict[str, Sets] = {}
     for name, (memorized, ordinary) in detectors.items():
         sets = (finite(memorized), finite(ordinary))
         if len(sets[0]) and len(sets[1]):
-            drawn[name] = sets
-    if drawn:
-        write_bytes(folder / "roc.png", png(roc_figure(drawn, log=False)))
-        write_bytes(folder / "roc_log.png", png(roc_figure(drawn, log=True)))
-    for (name, sets), stem in zip(drawn.items(), file_stems(list(drawn))):
-        write_bytes(folder / f"scores_{stem}.png", png(histogram(name, *sets)))
+            whole[name] = sets
+    if whole:
+        write_bytes(folder / "roc.png", drawn(partial(roc_figure, whole, log=False)))
+        write_bytes(folder / "roc_log.png", drawn(partial(roc_figure, whole, log=True)))
+    for (name, sets), stem in zip(whole.items(), file_stems(list(whole))):
+        write_bytes(folder / f"scores_{stem}.png", drawn(partial(histogram, name, *sets)))
 
 
 def file_stems(names: Sequence[str]) -> list[str]:
@@ -65,7 +75,7 @@ def roc_figure(detectors: Mapping[str, Sets], *, log: bool) -> Figure:
     """One line a detector. log: false-positive rates on a logarithmic axis, where 0 stands at the
     left edge.
     """
-    figure = empty_figure(9, 5)
+    figure = new_figure(3.9, PAGE)
     axes = figure.subplots()
     left = 0.5 / max(len(negatives) for _, negatives in detectors.values())
     for i, (name, sets) in enumerate(detectors.items()):
@@ -74,18 +84,16 @@ def roc_figure(detectors: Mapping[str, Sets], *, log: bool) -> Figure:
         axes.plot(
             np.maximum(fpr, left) if log else fpr,
             points.tpr[0],
-            color=f"C{i % 10}",
-            linestyle=LINES[i // 10 % 4],
-            label=f"AUC {points.auc()[0]:.3f}  {name[:60]}",
+            color=CYCLE[i % len(CYCLE)],
+            linestyle=LINES[i // len(CYCLE) % len(LINES)],
+            label=f"AUC {points.auc()[0]:.3f}  {shorter(name, 60)}",
         )
     chance = np.geomspace(left, 1, 200) if log else np.array([0, 1])
-    axes.plot(chance, chance, color="0.7", linewidth=1, label="chance")
+    axes.plot(chance, chance, color=GRAY, linewidth=0.6, label="chance")
     if log:
         axes.set_xscale("log")
     label_axes(axes, left if log else -0.01)
-    legend = figure.legend(loc="outside right upper", fontsize="small", frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a $ in a detector's name is a $
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -97,19 +105,18 @@ def label_axes(axes: Axes, left: float) -> None:
         xlabel="false-positive rate",
         ylabel="true-positive rate",
     )
-    axes.grid(alpha=0.3)
 
 
 def histogram(name: str, positives: np.ndarray, negatives: np.ndarray) -> Figure:
     """Share of each set's prompts in bins of the score; bins are logarithmic when scores are
     positive and span more than a factor of 30.
     """
-    figure = empty_figure(6, 3.6)
+    figure = new_figure(2.2, COLUMN)
     axes = figure.subplots()
     pooled = np.concatenate([positives, negatives])
     log = bool(pooled.min() > 0 and pooled.max() > 30 * pooled.min())
     edges = bin_edges(pooled, log=log)
-    for scores, label, color in ((negatives, "ordinary", "C0"), (positives, "memorized", "C1")):
+    for scores, label, color in ((negatives, "ordinary", SKY), (positives, "memorized", ORANGE)):
         axes.hist(
             scores,
             edges.tolist(),
@@ -120,9 +127,9 @@ def histogram(name: str, positives: np.ndarray, negatives: np.ndarray) -> Figure
         )
     if log:
         axes.set_xscale("log")
-    axes.set_title(name[:80], parse_math=False)
+    axes.set_title(shorter(name, 60))
     axes.set(xlabel="score (larger: more memorized)", ylabel="share of the set's prompts")
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 
@@ -135,10 +142,3 @@ def bin_edges(scores: np.ndarray, *, log: bool) -> np.ndarray:
     edges[0] = min(edges[0], low)
     edges[-1] = max(edges[-1], high)
     return edges
-
-
-def png(figure: Figure) -> bytes:
-    """The figure's bytes, the same for the same figure."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=130, metadata={"Software": None})
-    return data.getvalue()

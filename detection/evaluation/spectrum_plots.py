@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from memorization_suite.detection.evaluation.figures import empty_figure, one_line
 from memorization_suite.runs.lazy import np
+from memorization_suite.runs.plots import CYCLE, new_figure, plain, shorter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +19,8 @@ Row = dict[str, str]
 
 def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with panels in a row; the title is plain text, cut to one line."""
-    figure = empty_figure(4.2 * count, 3.6)
-    title = one_line(title, 45 * count)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure = new_figure(2.2, 2.6 * count)
+    figure.suptitle(shorter(title, 45 * count), fontsize=7)
     axes = figure.subplots(1, count, squeeze=False)
     return figure, list(axes[0])
 
@@ -67,7 +66,7 @@ def draw_eigenvalues(axis: Axes, rows: Sequence[Row]) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_ylim(bottom=0.5)
     if operators:
-        axis.legend(fontsize=7)
+        axis.legend()
 
 
 # --- counts ---
@@ -108,9 +107,7 @@ def counts(rows: Sequence[Row], types: Mapping[int, str]) -> Figure:
         top = max(axis.get_ylim()[1], 1)
         axis.set_ylim(0, top)
         if any(names):
-            legend = axis.legend(fontsize=7)
-            for text in legend.get_texts():
-                text.set_parse_math(False)
+            axis.legend()
     axes[0].set_ylabel("eigenvalues ≥ 0")
     return figure
 
@@ -130,7 +127,7 @@ def draw_counts(
     middle = (len(names) - 1) / 2
     width = 0.7 / len(names)
     for g, name in enumerate(names):
-        color = f"C{g % 10}"
+        color = CYCLE[g % len(CYCLE)]
         side = (g - middle) * 0.8 / len(names)
         for i, step in enumerate(steps):
             values = groups.get((name, step))
@@ -138,7 +135,7 @@ def draw_counts(
                 axis.bar(i + side, np.mean(values), width, color=color, alpha=0.35)
                 places = i + side + spread(len(values)) / len(names)
                 axis.plot(places, values, ".", color=color)
-        axis.plot([], [], "s", color=color, label=name or "no type")
+        axis.plot([], [], "s", color=color, label=plain(name or "no type"))
 
 
 def spread(count: int) -> np.ndarray:

@@ -77,19 +77,15 @@ def test_files_are_the_same_each_time_and_say_what_they_are():
     assert image.width == pytest.approx(COLUMN * 300, abs=2)
 
 
-def test_plot_tradeoff_has_the_same_looks(monkeypatch):
+def test_plot_tradeoff_has_the_same_looks():
     """Series of one method differ in their lines."""
-    drawn = []
-    subplots = tradeoff.pyplot.subplots
-    monkeypatch.setattr(
-        "matplotlib.pyplot.subplots", lambda **size: drawn.append(subplots(**size)) or drawn[-1]
-    )
     rows = [
         {"method": name.split(",")[0], "series": name, **dict.fromkeys(VALUES, 0.5)}
         for name in ("sail", "sail, seed 3", "guard")
     ]
-    tradeoff.draw(tradeoff.Points("copy_score", "realism", rows))
-    lines = [box.lines[0] for box in drawn[0][1].containers]
+    with style():
+        figure = tradeoff.figure_of(tradeoff.Points("copy_score", "realism", rows))
+    lines = [box.lines[0] for box in figure.axes[0].containers]
     assert [line.get_color() for line in lines] == [
         LOOKS["sail"].color,
         LOOKS["sail"].color,

@@ -34,6 +34,15 @@ def test_the_share_of_copies_changes_where_the_threshold_is_crossed():
     assert change_of_copies(pairs[:3], 0.75).mean == pytest.approx(-1 / 3)
 
 
+@pytest.mark.parametrize("before, after, low, high", [(1, 0, -1, -0.541), (0, 1, 0.541, 1)])
+def test_where_every_image_changes_the_interval_is_exact(before, after, low, high):
+    """0.025^(1/6) = 0.541. Five prompts are too few to say."""
+    pairs = [Pair(i, before, after) for i in range(6)]
+    mean = change_of_copies(pairs, 0.75)
+    assert (mean.mean, mean.low, mean.high) == pytest.approx((after - before, low, high), abs=1e-3)
+    assert is_sure(mean) and not is_sure(change_of_copies(pairs[:5], 0.75))
+
+
 def test_sure_is_what_leaves_out_zero():
     assert is_sure(change([Pair(i, 1.0, 0.1 * i) for i in range(6)]))
     assert not is_sure(change([Pair(i, 0.0, (-1) ** i) for i in range(6)]))

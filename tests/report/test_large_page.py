@@ -63,6 +63,8 @@ def test_the_next_page_takes_the_place_of_the_last(tmp_path, runs, limit):
         "run0",
         "training",
     ]
+    page_of(tmp_path, runs, "--self_contained")
+    assert not (tmp_path / "page_files").exists()
 
 
 def test_a_folder_of_somebody_else_stays(tmp_path, runs, limit, capsys):
