@@ -96,6 +96,10 @@ for name, run in runs.items():
     rows.append({"method": name, "first magnitude": magnitudes(run).iloc[0].mean(), **means})
 pd.DataFrame(rows).round(2)
 
+# %% [markdown]
+# One setting of batch-wise adjustment does not suit every caption, nor do four images of one caption
+# compare methods: `docs/RESULTS.md` has all captions of the test split, with intervals.
+
 # %%
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 colors = {"no mitigation": "black", "per sample": "#D55E00", "batch-wise": "#0072B2"}
