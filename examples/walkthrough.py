@@ -97,8 +97,8 @@ for name, run in runs.items():
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
-# One setting of batch-wise adjustment does not suit every caption, nor do four images of one caption
-# compare methods: `docs/RESULTS.md` has all captions of the test split, with intervals.
+# One setting of batch-wise adjustment does not suit every caption, nor do four images of one
+# caption compare methods: `docs/RESULTS.md` has all captions of the test split, with intervals.
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")

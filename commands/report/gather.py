@@ -73,6 +73,8 @@ class Reported:
     finished: bool
     # Column of images.csv -> its mean over the images that have it.
     costs: dict[str, float]
+    # Prompt -> the NFE of its images, as far as they are known.
+    evals: dict[int, list[float]]
     # The summary of results.csv.
     lines: list[Line]
     # Quantity -> value of each image of the gallery; the first variant.
@@ -276,6 +278,7 @@ def read(run: Run, method: str, settings: str, shown: set[Key]) -> Reported:
         config=config,
         finished=store.is_finished(),
         costs=mean_costs(rows.values()),
+        evals=evals_of(rows),
         lines=summarize(
             run.folder, of_images=run.of_images, results=results, not_finite=marks.not_finite
         ),
@@ -297,6 +300,15 @@ def mean_costs(rows: Collection[Mapping[str, str]]) -> dict[str, float]:
         if values:
             means[column] = statistics.fmean(values)
     return means
+
+
+def evals_of(rows: Mapping[Key, Mapping[str, str]]) -> dict[int, list[float]]:
+    """Prompt -> the NFE of its images. rows: of images.csv."""
+    evals: dict[int, list[float]] = {}
+    for key, row in rows.items():
+        if row.get("unet_evals"):
+            evals.setdefault(key.prompt, []).append(float(row["unet_evals"]))
+    return evals
 
 
 def shown_scores(results: Iterable[Result], shown: set[Key]) -> dict[str, dict[Key, float]]:

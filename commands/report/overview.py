@@ -1,10 +1,11 @@
-"""The summary of a page: methods by kinds of memorization, and in words which one copies least, at
-what price, and whether the difference is sure.
+"""The summary of a page: which run copies least of each kind of caption, at what price, whether the
+difference is sure; and all runs by kinds.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from memorization_suite.metrics.comparison import is_unmitigated, references_of
 from memorization_suite.metrics.intervals import Mean
 from memorization_suite.metrics.paired import Pair, change, change_of_copies, is_sure, pairs_of
 from memorization_suite.metrics.summary import ALL, Line
+from memorization_suite.runs.text import counted
 
 # Types of prompts -> what they say of memorization.
 KINDS = {
@@ -76,7 +78,7 @@ class Measure:
         """The figure for people; of copies in percent, without the sign of it."""
         if math.isnan(value):
             return "–"
-        text = f"{100 * value:{sign}.0f}" if self.copies else f"{value:{sign}.3f}"
+        text = f"{half_up(100 * value):{sign}d}" if self.copies else f"{value:{sign}.3f}"
         if not any(digit in text for digit in "123456789"):
             text = text.lstrip("+-")
         return text.replace("-", "\N{MINUS SIGN}")
@@ -86,6 +88,11 @@ class Measure:
         if math.isnan(mean.low):
             return ""
         return f"[{self.text(mean.low, sign)}, {self.text(mean.high, sign)}]"
+
+
+def half_up(value: float) -> int:
+    """The nearest whole number, of two the one farther from zero: 58 for 57.5, and for 37.5 38."""
+    return int(math.copysign(math.floor(abs(value) + 0.5 + 1e-9), value))
 
 
 def measures_of(runs: Sequence[Reported]) -> list[Measure]:
@@ -122,6 +129,8 @@ class Cell:
     n: str = ""
     # From 0 (the best of its block) to 1; None without a figure.
     heat: float | None = None
+    # Whether no other of its column is better.
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,18 @@ def heat_table(runs: Sequence[Reported], measures: list[Measure], kinds: list[st
         values = [mean.mean for mean in means if mean and not math.isnan(mean.mean)]
         for row, of_run in zip(rows, lines):
             row += [cell(measure, line, values) for line in of_run]
+    mark_best(rows)
     return Heat(measures, kinds, rows)
+
+
+def mark_best(rows: list[list[Cell]]) -> None:
+    """Marks the cells of each column that are best, if not all are alike."""
+    for column in range(len(rows[0]) if rows else 0):
+        heats = {row[column].heat for row in rows} - {None}
+        if len(heats) < 2:
+            continue
+        for row in rows:
+            row[column] = replace(row[column], best=row[column].heat == min(heats))
 
 
 def line_of(reported: Reported, measure: Measure, kind: str) -> Line | None:
@@ -164,26 +184,25 @@ def cell(measure: Measure, line: Line | None, values: Sequence[float]) -> Cell:
     return Cell(measure.text(mean.mean), measure.interval(mean), n, round(share, 3))
 
 
-# --- in words
+# --- the best of each kind
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A change between two runs in words."""
+class Told:
+    """A cell of the table of the best runs."""
 
-    # `45 points less [-60, -30]`.
     text: str
-    # Whether the interval leaves out zero.
-    sure: bool
-    # Whether all images, or all prompts, are as before.
-    equal: bool = False
+    # Below it, small.
+    interval: str = ""
+    note: str = ""
 
-    @property
-    def verdict(self) -> str:
-        """What a reader may say of it."""
-        if self.equal:
-            return "no difference"
-        return "sure" if self.sure else "not sure"
+
+@dataclass(frozen=True)
+class Change(Told):
+    """How a measure differs between two runs on equal prompts and seeds."""
+
+    # Whether the interval leaves out zero.
+    sure: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,17 +212,19 @@ class Answer:
     kind: str
     captions: int
     best: str
-    share: str
-    # The run that it is compared with; empty if it is that one.
+    share: Told
+    # Others that copy as little.
+    tied: tuple[str, ...] = ()
+    # The run without a mitigation that it is compared with; empty if it is that one.
     reference: str = ""
-    change: Compared | None = None
-    # What else changes: (name, change).
-    price: tuple[tuple[str, Compared], ...] = ()
-    cost: str = ""
+    change: Change | None = None
+    # The other measures, in their order; None where there is no pair.
+    price: tuple[Change | None, ...] = ()
+    cost: Told | None = None
     # The next one, its share, and the difference to it.
     next: str = ""
-    next_share: str = ""
-    next_change: Compared | None = None
+    next_share: Told | None = None
+    next_change: Change | None = None
 
 
 def answers(
@@ -223,7 +244,9 @@ def answers(
 def shares_of(
     runs: Sequence[Reported], measures: Sequence[Measure], kind: str
 ) -> list[tuple[Mean, Reported]]:
-    """Shares of copies with their runs, the least first; of equal ones the better aligned."""
+    """Shares of copies with their runs, the least first; of equal ones the better aligned, then the
+    cheaper.
+    """
     copies, *others = measures
     shares = []
     for reported in runs:
@@ -234,7 +257,8 @@ def shares_of(
     def rank(entry: tuple[Mean, Reported]) -> tuple[float, ...]:
         mean, reported = entry
         after = [measure.mean_of(line_of(reported, measure, kind)) for measure in others[:1]]
-        return mean.mean, *(-each.mean for each in after if each)
+        aligned = [-each.mean if each else math.inf for each in after]
+        return mean.mean, *aligned, evals_of_kind(reported, kind)
 
     return sorted(shares, key=rank)
 
@@ -252,21 +276,21 @@ def answer(
         kind=kind_title(kind),
         captions=len(captions_of(copies, best, kind)),
         best=best.title,
-        share=share_text(copies, least, line_of(best, copies, kind)),
+        share=share_told(copies, least, line_of(best, copies, kind)),
+        tied=tuple(each.title for mean, each in shares[1:] if mean.mean == least.mean),
         next=other.title,
-        next_share=share_text(copies, second, line_of(other, copies, kind)),
+        next_share=share_told(copies, second, line_of(other, copies, kind)),
         next_change=compared(copies, other, best, kind),
     )
     reference = reference_of(best, runs)
     if reference is None:
         return found
-    changes = [(name_of(each), compared(each, reference, best, kind)) for each in others]
     return replace(
         found,
         reference=reference.title,
         change=compared(copies, reference, best, kind),
-        price=tuple((name, each) for name, each in changes if each),
-        cost=cost_text(best, reference),
+        price=tuple(compared(each, reference, best, kind) for each in others),
+        cost=cost_told(best, reference, kind),
     )
 
 
@@ -275,11 +299,6 @@ def captions_of(copies: Measure, best: Reported, kind: str) -> set[int | None]:
     name = (copies.quantity.name, copies.variant)
     scored = (row for row in best.results if (row.quantity, row.variant) == name)
     return {row.prompt_index for row in scored if is_of(best, row.prompt_index, kind)}
-
-
-def name_of(measure: Measure) -> str:
-    """`alignment (clip_gen)`."""
-    return f"{measure.title} ({measure.quantity.name})"
 
 
 def reference_of(best: Reported, runs: Sequence[Reported]) -> Reported | None:
@@ -296,32 +315,52 @@ def is_of(reported: Reported, row: int | None, kind: str) -> bool:
     return kind == ALL or (row is not None and reported.run.prompts[row].type == kind)
 
 
-def compared(measure: Measure, before: Reported, after: Reported, kind: str) -> Compared | None:
-    """The change of a measure on the same images of a kind; None where there are none."""
+def compared(measure: Measure, before: Reported, after: Reported, kind: str) -> Change | None:
+    """The change of a measure on equal prompts and seeds of a kind; None where there are none."""
     name = (measure.quantity.name, measure.variant)
     pairs = pairs_of(before.results, after.results).get(name, [])
     pairs = [pair for pair in pairs if is_of(after, pair.prompt, kind)]
     if not pairs:
         return None
     mean = measure.change_of(pairs)
+    if mean.mean == 0 and math.isnan(mean.low):
+        level = measure.mean_of(line_of(after, measure, kind))
+        both = f"{measure.text(level.mean)} in both, " if level else ""
+        return Change("as before", note=f"{both}of {counted(len(pairs), 'image')}")
     points = " points" if measure.copies else ""
-    equal = mean.mean == 0 and math.isnan(mean.low)
-    interval = measure.interval(mean, "+") or ("" if equal else "(no interval)")
-    text = f"{measure.text(mean.mean, '+')}{points} {interval}".strip()
-    return Compared(text, is_sure(mean), equal)
+    wanted = (mean.mean > 0) == (measure.quantity.better == "higher")
+    verdict = "sure" if is_sure(mean) else "not sure"
+    note = f"{'better' if wanted else 'worse'}, {verdict}" if mean.mean else verdict
+    return Change(
+        measure.text(mean.mean, "+") + points,
+        measure.interval(mean, "+") or "no interval",
+        note,
+        sure=is_sure(mean),
+    )
 
 
-def share_text(copies: Measure, mean: Mean, line: Line | None) -> str:
-    """`5 % [0, 12] of its images`; of how many where some have no score."""
-    text = f"{copies.text(mean.mean)} % {copies.interval(mean)}".strip()
-    if line is None or line.n == line.total:
-        return f"{text} of its images"
-    return f"{text} of its {line.n} images with scores, of {line.total}"
+def share_told(copies: Measure, mean: Mean, line: Line | None) -> Told:
+    """`5 %`; of how many images where some have no score."""
+    some = line is not None and line.n < line.total
+    note = f"of {line.n} images with scores, of {line.total}" if line and some else ""
+    return Told(f"{copies.text(mean.mean)}\N{NO-BREAK SPACE}%", copies.interval(mean), note)
 
 
-def cost_text(best: Reported, reference: Reported) -> str:
-    """`140 NFE an image instead of 100`; empty where it is not known."""
-    costs = [reported.costs.get("unet_evals") for reported in (best, reference)]
-    if None in costs:
-        return ""
-    return f"{costs[0]:.0f} NFE an image instead of {costs[1]:.0f}"
+def evals_of_kind(reported: Reported, kind: str) -> float:
+    """Mean NFE of the images of a kind; infinite where it is not known."""
+    evals = [
+        value
+        for row, values in reported.evals.items()
+        if is_of(reported, row, kind)
+        for value in values
+    ]
+    known = evals and all(map(math.isfinite, evals))
+    return statistics.fmean(evals) if known else math.inf
+
+
+def cost_told(best: Reported, reference: Reported, kind: str) -> Told | None:
+    """`140 instead of 100`, NFE an image of that kind; None where it is not known."""
+    after, before = evals_of_kind(best, kind), evals_of_kind(reference, kind)
+    if math.inf in (after, before):
+        return None
+    return Told(f"{after:.0f}", note=f"instead of {before:.0f}")

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ from memorization_suite.commands.report.tables import (
     name_cell,
     origins,
     score_table,
+    words,
 )
 from memorization_suite.commands.report.tradeoff_chart import tradeoff
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.summary import ALL
+from memorization_suite.runs.environment import git_commit
 from memorization_suite.runs.lazy import Lazy
 
 jinja2 = Lazy("jinja2")
@@ -91,6 +94,7 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
         "models": sorted(model or "unknown" for model in models),
         "failed": contents.failed,
         "command": contents.command,
+        "made": made_now(),
         "style": (ASSETS / "style.css").read_text(encoding="utf-8"),
         "scripts": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }
@@ -108,6 +112,13 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
     text = environment.get_template("page.html.j2").render(parts)
     pictures.close()
     return text, pictures.size
+
+
+def made_now() -> str:
+    """When the page is made, and by which commit of the suite."""
+    now = datetime.now().astimezone().isoformat(" ", "minutes")
+    commit = git_commit()
+    return f"{now}, commit {commit[:12] if commit else 'unknown'} of the suite"
 
 
 def gallery_of(contents: Contents) -> Gallery:
@@ -131,6 +142,7 @@ def of_runs(
         "runs": [name_cell(reported) for reported in runs],
         "names": dict(zip([reported.title for reported in runs], short_names(runs))),
         "costs": cost_table(runs),
+        "words": words(runs),
         "heat": heat_table(runs, measures, kinds) if measures else None,
         "answers": answers(equal, measures, kinds),
         "kinds": [kind for kind in kinds if kind != ALL],

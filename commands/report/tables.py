@@ -7,17 +7,15 @@ from pathlib import Path
 
 from memorization_suite.commands.report.details import Origin
 from memorization_suite.commands.report.gather import Reported, columns
+from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.summary import ALL, Line
 from memorization_suite.runs.marks import FLAT, NOT_FINITE, Marks
 from memorization_suite.runs.text import counted
 
+SETTINGS = ("model", "steps", "guidance", "seed", "prompt file")
 RUN_COLUMNS = (
     "run",
-    "model",
-    "steps",
-    "guidance",
-    "seed",
-    "prompt file",
+    *SETTINGS,
     "prompts",
     "images",
     "NFE / image",
@@ -49,8 +47,33 @@ def cost_table(runs: list[Reported]) -> dict:
         for figure in (number(costs.get("unet_evals"), 1), number(costs.get("seconds"), 2)):
             cells.append({"value": figure})
         body.append([name_cell(reported), *cells])
-    head = [{"name": name} for name in RUN_COLUMNS]
-    return {"title": "runs", "head": head, "body": body}
+    table = {"title": "runs", "head": [{"name": name} for name in RUN_COLUMNS], "body": body}
+    return table | {"alike": take_alike(table)}
+
+
+def take_alike(table: dict) -> dict[str, object]:
+    """Takes columns of settings that are the same for all runs out of the table: name -> value."""
+    alike: dict[str, object] = {}
+    for name in SETTINGS:
+        place = [column["name"] for column in table["head"]].index(name)
+        values = [row[place]["value"] for row in table["body"]]
+        if all(value == values[0] for value in values):
+            alike[name] = values[0]
+            del table["head"][place]
+            for row in table["body"]:
+                del row[place]
+    return alike
+
+
+def words(runs: list[Reported]) -> list[dict[str, str]]:
+    """What each score of the runs is, and which values one wants."""
+    told = {}
+    for name, _ in columns(runs):
+        quantity = quantity_named(name)
+        if quantity and quantity.what:
+            wanted = f"{quantity.better} is better" if quantity.role else ""
+            told[name] = {"name": name, "what": quantity.what, "wanted": wanted}
+    return list(told.values())
 
 
 def marks_text(marks: Marks) -> str:

@@ -13,6 +13,8 @@ from memorization_suite.commands.report.overview import (
     measures_of,
 )
 from memorization_suite.commands.report.tradeoff_chart import tradeoff
+from memorization_suite.runs.files import write_csv
+from memorization_suite.runs.tables import read_csv
 from tests.metrics.conftest import make_run
 from tests.report.conftest import as_run, give_scores, scored
 
@@ -43,14 +45,14 @@ def test_the_best_its_price_and_what_is_sure(tmp_path, runs, prompts):
     ]
     every, template, verbatim = answers(reported, measures, KINDS)
     assert (every.best, every.captions, every.kind) == ("sail g7_seed2", 4, "all captions")
-    assert every.change.text.startswith("−88 points [") and every.change.sure
+    assert every.change.text == "−88 points" and every.change.sure
     assert every.reference == "no_mitigation g7_seed2" and every.next == "per_sample g7_seed2"
-    assert every.cost == "130 NFE an image instead of 100"
-    ((name, price),) = every.price
-    assert name == "alignment (subject_probability)" and price.text.startswith("−0.100")
+    assert (every.cost.text, every.cost.note) == ("130", "instead of 100")
+    (price,) = every.price
+    assert price.text == "−0.100" and price.note.startswith("worse, ")
     assert (template.kind, template.best) == ("template (TM)", "sail g7_seed2")
-    assert (verbatim.best, verbatim.share[:3]) == ("per_sample g7_seed2", "0 %")
-    assert verbatim.next_change.verdict == "not sure"
+    assert (verbatim.best, verbatim.share.text) == ("per_sample g7_seed2", "0\xa0%")
+    assert verbatim.next_change.note == "better, not sure"
 
 
 def test_captions_are_those_that_have_scores(tmp_path, runs):
@@ -60,8 +62,8 @@ def test_captions_are_those_that_have_scores(tmp_path, runs):
     reported = gather(find_runs([tmp_path / "runs"]))
     every, *_ = answers(reported, measures_of(reported), KINDS)
     assert every.best == "per_sample g7_seed2" and every.captions == 2
-    assert every.share.endswith(" of its 4 images with scores, of 8")
-    assert every.next_share.endswith(" of its images")
+    assert every.share.note == "of 4 images with scores, of 8"
+    assert every.next_share.note == ""
 
 
 def test_equal_shares_are_told_apart_by_alignment(tmp_path, runs, prompts):
@@ -70,9 +72,32 @@ def test_equal_shares_are_told_apart_by_alignment(tmp_path, runs, prompts):
         give_scores(run, method, sscd=[0.1] * 8, subject_probability=[high] * 8)
     reported = gather(find_runs([tmp_path / "runs"]))
     every, *_ = answers(reported, measures_of(reported), KINDS)
-    assert every.best == "per_sample g7_seed2" and every.next_change.verdict == "no difference"
+    assert every.best == "per_sample g7_seed2" and every.tied == ("no_mitigation g7_seed2",)
+    assert (every.next_change.text, every.next_change.sure) == ("as before", False)
+    assert every.next_change.note == "0 in both, of 8 images"
     page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
-    assert "the two are <b>equal</b> on these images" in page
+    assert "<small>tied with no_mitigation</small>" in page
+
+
+def test_of_equal_ones_the_cheaper_is_named(tmp_path, runs, prompts):
+    """And NFE are those of a kind's own images: per_sample takes less on the first two captions."""
+    scored(tmp_path, runs)
+    for run, method in zip(runs, ("no_mitigation", "per_sample")):
+        give_scores(run, method, sscd=[0.1] * 8)
+        table = run.path / "images.csv"
+        rows = read_csv(table)
+        for row in rows:
+            is_cheap = method == "per_sample" and int(row["prompt_index"]) < 2
+            row["unet_evals"] = 50 if is_cheap else 100
+        write_csv(table, rows)
+    reported = gather(find_runs([tmp_path / "runs"]))
+    every, template, verbatim = answers(reported, measures_of(reported), KINDS)
+    assert {every.best, verbatim.best, template.best} == {
+        "no_mitigation g7_seed2",
+        "per_sample g7_seed2",
+    }
+    (cheap,) = [each for each in (template, verbatim) if each.cost and each.cost.text == "50"]
+    assert cheap.best == "per_sample g7_seed2" and cheap.cost.note == "instead of 100"
 
 
 def test_nothing_is_said_where_nothing_is_better(tmp_path, runs):
@@ -80,7 +105,12 @@ def test_nothing_is_said_where_nothing_is_better(tmp_path, runs):
     for run, method, copies in zip(runs, ("no_mitigation", "per_sample"), (0.1, 0.9)):
         give_scores(run, method, sscd=[copies] * 8)
     page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
-    assert "nothing copies less than <b>no_mitigation</b>" in page
+    row = page.partition('<table class="numbers answers">')[2].partition("<tbody>")[2]
+    cells = re.findall(r"<td>(.*?)</td>", row.partition("</tr>")[0], re.S)
+    assert [cell.strip() for cell in cells[:2]] == [
+        "no_mitigation: 0\xa0%<small>[0, 60]</small>",
+        "–",
+    ]
 
 
 def test_the_heat_is_one_for_the_worst(tmp_path, runs, prompts):
@@ -100,7 +130,7 @@ def test_the_page_shows_them(tmp_path, runs, prompts):
     gathered(tmp_path, runs, prompts)
     page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
     summary = page.partition('id="summary"')[2].partition("</section>")[0]
-    assert "<b>sail</b> copies least, 12 %" in summary and "130 NFE an image" in summary
+    assert "<b>sail</b>" in summary and "130<small>instead of 100</small>" in summary
     assert len(re.findall(r"<td style=\"--heat: [01]\.\d+\"", summary)) == 3 * 2 * 3
     drawing = page.partition('class="chart"')[2].partition("</svg>")[0]
     for name in ("no_mitigation", "per_sample", "sail"):
