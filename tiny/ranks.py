@@ -24,11 +24,6 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train one model."""
@@ -42,7 +37,7 @@ class Ranks:
         ranks = cls(int(os.environ.get("RANK", 0)), started())
         if ranks.count > 1:
             distributed.init_process_group("gloo", timeout=PATIENCE)
-            torch.set_num_threads(cores())  # torchrun gives one
+            torch.set_num_threads(os.cpu_count() or 1)  # torchrun gives one
         return ranks
 
     @property
@@ -53,7 +48,7 @@ class Ranks:
     def share_cores(self) -> None:
         """From here on all work at once."""
         if self.count > 1:
-            torch.set_num_threads(max(1, cores() // self.count))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.count))
 
     def wait(self) -> None:
         """Until all are here."""
