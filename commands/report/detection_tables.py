@@ -33,7 +33,8 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
         "roc": roc_chart(detections),
         "histograms": [each for each in bars if each],
         "judged": [detection.name for detection in judged],
-        "single": [detection.name for detection in detections if not detection.has_both],
+        "no_ordinary": [each.name for each in detections if not each.scored.ordinary],
+        "sets": sets_of(detections),
         "mistakes": mistakes_table(judged, wrong) if judged else None,
         "remarks": remarks_on(detections),
         "masks": [
@@ -60,20 +61,40 @@ def best_of(judged: Sequence[Detection]) -> dict[str, str] | None:
     return {"name": best.name, "auc": figure_cell(best.rows[0], "auc")["value"]}
 
 
+def sets_of(detections: Sequence[Detection]) -> list[str]:
+    """Which sets of prompts were scored, in the order of the colors: the ordinary first."""
+    is_there = {"ordinary": False, "memorized": False}
+    for detection in detections:
+        is_there["ordinary"] |= bool(detection.scored.ordinary)
+        is_there["memorized"] |= bool(detection.scored.memorized)
+    return [name for name, there in is_there.items() if there]
+
+
 def figures_table(detections: Sequence[Detection]) -> dict[str, Any]:
-    """A row a detector and kind of memorized prompts."""
-    head = ["detector", "memorized prompts", "number", "ordinary prompts", "AUC"]
-    head += [*map(percent, RATES), "accuracy", "NFE / image"]
+    """A row a detector and kind of memorized prompts. One without both sets has nothing to tell of
+    kinds; columns that no detector has figures for are left out.
+    """
+    names = ("auc", *map(tpr_name, RATES), "accuracy")
+    titles = ("AUC", *map(percent, RATES), "accuracy")
+    figures = {}
+    for name, title in zip(names, titles):
+        if any(row[name] is not None for each in detections for row in each.rows):
+            figures[name] = title
+    has_ordinary = any(each.scored.ordinary for each in detections)
+    head = ["detector", "memorized prompts", "number"]
+    head += ["ordinary prompts"] * has_ordinary
+    head += [*figures.values(), "NFE / image"]
     body = []
     for detection in detections:
-        for row in detection.rows:
+        for row in detection.rows if detection.has_both else detection.rows[:1]:
             kind = kind_title(row["type"]) if row["type"] else "all"
-            texts = [detection.name, kind, row["positives"], row["negatives"]]
+            texts = [detection.name, kind, row["positives"]]
+            texts += [row["negatives"]] * has_ordinary
             cells: list[dict[str, Any]] = [{"value": text} for text in texts]
-            cells += [figure_cell(row, name) for name in ("auc", *map(tpr_name, RATES), "accuracy")]
+            cells += [figure_cell(row, name) for name in figures]
             cells.append({"value": number(detection.nfe, 1)})
             body.append(cells)
-    return {"head": [{"name": name} for name in head], "body": body}
+    return {"head": [{"name": name} for name in head], "body": body, "figures": list(figures)}
 
 
 def figure_cell(row: dict, name: str) -> dict[str, str]:

@@ -154,11 +154,29 @@ def test_masks_of_detectors_in_folders_of_one_name(tmp_path, monkeypatch):
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
 
 
-def test_one_set_has_no_curve(tmp_path):
-    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [])
+def test_one_set_has_nothing_that_takes_two(tmp_path):
+    prompts = tmp_path / "memorized.csv"
+    write_csv(prompts, [{"Caption": caption, "type": kind} for caption, kind in MEMORIZED])
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], prompts=prompts)
     page = report([folder], tmp_path / "page.html").path.read_text()
-    assert "No AUC without ordinary prompts" in page and "ROC curves" not in page
-    assert "gets wrong" not in page and "histogram of one" in page
+    part = page.partition('<section id="detectors">')[2].partition("</section>")[0]
+    first = part.partition("</h2>")[2].strip().partition("</p>")[0]
+    assert "No detector can be called best without ordinary prompts" in first
+    assert "--nonmem_prompts FILE" in first
+    for words in ("ROC curves", "gets wrong", "AUC", "TPR", "dashed", "intervals", ">ordinary<"):
+        assert words not in part
+    assert "</span>ordinary" not in part and "</span>memorized" in part
+    rows = part.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert rows.count("<tr>") == 1 and "–" not in rows and "histogram of one" in part
+
+
+def test_a_detector_of_one_set_beside_others(tmp_path, detections):
+    detection(detections / "alone", "alone", [1, 2, 3, 4], [])
+    page = report([detections], tmp_path / "page.html").path.read_text()
+    part = page.partition('<section id="detectors">')[2].partition("</section>")[0]
+    assert "Nothing tells how well alone tells memorized from ordinary prompts" in part
+    assert "dashed: the threshold" in part and "<th>AUC</th>" in part
+    assert "</span>ordinary" in part and "TPR with at most" in part
 
 
 def test_everything_on_a_page(tmp_path, runs, detections):
