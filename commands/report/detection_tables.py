@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,11 @@ from memorization_suite.commands.report.detections import (
     mistakes,
     remarks_on,
 )
+from memorization_suite.commands.report.masks import masks_of, without_masks
 from memorization_suite.commands.report.overview import kind_title
 from memorization_suite.commands.report.pictures import Pictures
 from memorization_suite.commands.report.tables import number, origin_facts
 from memorization_suite.commands.scored import other_prompts, other_settings
-from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.detection.evaluation.summary import RATES, percent, tpr_name
 from memorization_suite.runs.text import counted
 
@@ -42,6 +41,7 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
             for i, detection in enumerate(detections)
             if detection.overlays
         ],
+        "without_masks": without_masks(detections),
         "origins": [origin_of(detection) for detection in detections],
     }
 
@@ -118,30 +118,6 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
         ]
         body.append([*cells, *({"value": f"{score:.4g}"} for score in mistake.scores)])
     return {"head": head, "body": body}
-
-
-def masks_of(detection: Detection, pictures: Pictures, folder: str) -> dict[str, Any]:
-    """Pictures with masks over them, the highest scores of a set first.
-
-    folder: no other detector's, for pictures beside the page.
-    """
-    entries = []
-    for name, score in detection.sets():
-        rank = -score.score if math.isfinite(score.score) else math.inf
-        entries.append((name, rank, score))
-    shown: list[dict[str, Any]] = []
-    for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
-        stem = f"{name}_{score.row:04d}_"
-        for file in (each for each in detection.overlays if each.startswith(stem)):
-            shown.append(
-                {
-                    "picture": pictures.add(detection.overlays[file], f"{folder}/{file}"),
-                    "caption": score.prompt,
-                    "set": SETS[name],
-                    "score": f"{score.score:.4g}",
-                }
-            )
-    return {"name": detection.name, "shown": shown}
 
 
 def origin_of(detection: Detection) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from memorization_suite.commands.evaluate import evaluate
@@ -152,6 +153,44 @@ def test_masks_of_detectors_in_folders_of_one_name(tmp_path, monkeypatch):
     files = sorted((tmp_path / "page_files").rglob("*.png"))
     assert [path.parent.name for path in files] == ["masks0", "masks0", "masks1", "masks1"]
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
+
+
+def test_masks_say_what_they_are(tmp_path):
+    masks = ["mem_0003_00", "mem_0003_01", "mem_0000_00"]
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], masks=masks)
+    scores = folder / "scores.csv"
+    scores.write_text(scores.read_text().replace("a ring,1,4", "a ring,1,4.5"))
+    (folder / "masks").mkdir()
+    np.save(folder / "masks" / "mem_0003_01.npy", np.array([[0.25, 1.5]], np.float32))
+    (folder / "masks" / "mem_0003_00.npy").write_bytes(b"no array")
+    page = report([folder], tmp_path / "page.html").path.read_text()
+    part = page.partition("<h3>Masks</h3>")[2].partition("</details>")[0]
+    ring, square = part.split('<section class="group">')[1:]
+    assert "Masks of one: 3 images of 2 captions" in part and "Blue is the least" in part
+    assert ring.startswith("<h4>a ring</h4>") and square.startswith("<h4>a red square</h4>")
+    assert "row 3; score of the caption 4.25, the mean of its 2 images" in ring
+    assert "image 1: score 4<" in ring and "image 2: score 4.5<small>mask from 0.25 to 1.5" in ring
+    assert ring.count("mask from") == 1 and "memorized," not in ring.partition("</small>")[0]
+
+
+def test_many_masks_are_folded(tmp_path, monkeypatch):
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], masks=["mem_0000_00"])
+    opened = '<details class="masks" open>'
+    assert opened in report([folder], tmp_path / "page.html").path.read_text()
+    monkeypatch.setattr("memorization_suite.commands.report.masks.OPEN", 0)
+    assert opened not in report([folder], tmp_path / "page.html").path.read_text()
+
+
+def test_detectors_without_masks_say_why(tmp_path):
+    values = {"bright_ending": ["mem_0000_00"], "attention_entropy": [], "noise_norm": []}
+    for name, masks in values.items():
+        folder = detection(tmp_path / name, name, [1, 2, 3, 4], [], masks=masks)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "detector": name}))
+    page = report([tmp_path], tmp_path / "page.html").path.read_text()
+    told = page.partition("No masks of ")[2].partition("</p>")[0]
+    assert "noise_norm: made without --save_masks" in told
+    assert "attention_entropy: gives a score without a place in the image" in told
 
 
 def test_one_set_has_nothing_that_takes_two(tmp_path):
