@@ -53,6 +53,16 @@ def test_filters_and_the_address(browser, page):
     assert browser.ask(ROWS) == "0,1"
     browser.choose("#copies", "first")
     assert browser.ask(ROWS) == "0"
+    words = "[...document.querySelectorAll('#copies option, #order option, #reset')]"
+    assert browser.ask(f"{words}.map((each) => each.textContent)") == [
+        "all",
+        "prompts that no_mitigation copies",
+        "at least one copy is shown",
+        "no copy is shown",
+        "as in the file",
+        "most copied first",
+        "reset filters",
+    ]
     browser.point("#methods label:nth-of-type(2) input", click=True)
     browser.choose("#copies", "some")
     assert browser.ask(ROWS) == "0"
