@@ -84,11 +84,17 @@ def test_the_worst_pictures(browser, page):
     browser.choose("#order", "worst")
     captions = "[...document.querySelectorAll('#sheet figcaption')].map((e) => e.textContent)"
     first = browser.ask(captions)[:3]
-    assert [re.match(r"(\S+): (0\.\d+)", text).groups() for text in first] == [
-        ("no_mitigation", "0.95"),
-        ("no_mitigation", "0.90"),
-        ("no_mitigation", "0.80"),
+    assert [re.match(r"(.+): (0\.\d\d)", text).groups() for text in first] == [
+        ("no_mitigation, image 1", "0.95"),
+        ("no_mitigation, image 1", "0.90"),
+        ("no_mitigation, image 2", "0.80"),
     ]
+    # The wave's training image is no picture; that of row 0 stands beside both of its images.
+    training = "[...document.querySelectorAll('#sheet figure')].slice(0, 3).map(%s)"
+    sources = browser.ask(training % "(e) => e.querySelector('img.training')?.src ?? ''")
+    own = browser.ask("document.querySelector('.gallery figure[data-at=\"t.0\"] img').src")
+    assert sources == ["", own, own]
+    assert browser.text("#sheet small.training") == "no training image"
     browser.choose("#copies", "some")
     assert browser.text("#count") == "4 of 16 pictures"
     browser.choose("#view", "")
