@@ -78,6 +78,15 @@ def test_filters_and_the_address(browser, page):
     assert browser.text("#count") == "4 of 4 shown" and "#" not in browser.ask("location.href")
 
 
+def test_an_address_with_a_state_goes_to_the_pictures(browser, page):
+    browser.resize(1280, 600)
+    top = "Math.abs(document.getElementById('pictures').getBoundingClientRect().top)"
+    browser.open(page)
+    assert browser.ask("scrollY") == 0 and browser.ask(top) > 300
+    browser.open(f"{page.resolve().as_uri()}#order=worst&view=single")
+    browser.until(f"scrollY > 300 && {top} < 40")
+
+
 def test_the_worst_pictures(browser, page):
     browser.open(page)
     browser.choose("#view", "single")

@@ -174,4 +174,9 @@ function startGallery() {
   addEventListener("afterprint", renew);
 }
 
+/** Goes to the pictures where the address says which of them are shown, or which is open. */
+function goToPictures() {
+  if (Object.keys(state).length) byId("pictures").scrollIntoView();
+}
+
 if (data) startGallery();

@@ -137,6 +137,12 @@ function startViewer() {
 }
 
 if (data) startViewer();
-addEventListener("hashchange", readState);
+addEventListener("hashchange", () => {
+  readState();
+  if (data) goToPictures();
+});
 readState();
-if (data) setState({});
+if (data) {
+  setState({});
+  goToPictures();
+}
