@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from memorization_suite.commands.report.details import MEANINGS
 from memorization_suite.commands.report.gather import (
     Limits,
     Reported,
@@ -145,6 +146,7 @@ def gallery_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
         "captions": {line["row"]: line["whole"] for line in gallery["lines"]},
         "training": {line["row"]: others for line in gallery["lines"] if (others := larger(line))},
         "scores": scores,
+        "meanings": MEANINGS,
     }
 
 

@@ -87,6 +87,35 @@ def test_an_address_with_a_state_goes_to_the_pictures(browser, page):
     browser.until(f"scrollY > 300 && {top} < 40")
 
 
+def test_the_viewer_says_what_its_figures_mean(browser, tmp_path, runs):
+    numbers = {"first_magnitude": 2.5, "reached": 1.0, "failed": 0.0, "moved": 3.5, "norm": 9}
+    keys = [Key(prompt, sample) for prompt in range(4) for sample in range(2)]
+    runs[1].add("all", images=[{**key.columns, "unet_evals": 5, **numbers} for key in keys])
+    traces = [
+        {**Key(0, 0).columns, "step": step, "timestep": 1, "magnitude": step} for step in range(3)
+    ]
+    runs[1].add("trace", trace=traces)
+    runs[1].publish()
+    page = report([runs[1].path], tmp_path / "page.html", gt_folder=tmp_path / "gt").path
+    browser.open(f"{page.resolve().as_uri()}#image=0.0.0")
+    facts = "[...document.querySelectorAll('#viewer-facts div')].map((e) => [e.innerText, e.title])"
+    told = {text.replace("\n", " "): title for text, title in browser.ask(facts)}
+    for text, words in {
+        "magnitude before 2.5": "before the method changed anything",
+        "target reached yes": "came down to its target",
+        "search failed no": "not finite",
+        "distance from the noise 3.5": "from the one that was drawn",
+        "norm of the noise 9": "initial noise",
+    }.items():
+        assert words in told[text], told
+    assert browser.text("#viewer-curve .title") == "magnitude"
+    assert "with and without the caption" in browser.text("#viewer-curve title")
+    folded = "document.querySelector('#viewer .settings')"
+    assert browser.ask(f"{folded}.open") is False
+    assert "model_id" in browser.text("#viewer-settings")
+    assert "model_id" not in browser.text("#viewer-facts")
+
+
 def test_the_worst_pictures(browser, page):
     browser.open(page)
     browser.choose("#view", "single")
@@ -153,7 +182,7 @@ def test_magnitudes_that_are_no_numbers_have_no_point(browser, tmp_path, runs):
     lines = "document.querySelectorAll('#viewer-curve polyline')"
     curves = f"[...{lines}].map((line) => line.getAttribute('points'))"
     (curve,) = browser.ask(curves)
-    assert [place.partition(",")[0] for place in curve.split()] == ["44.0", "352.0"]
+    assert [place.partition(",")[0] for place in curve.split()] == ["58.0", "352.0"]
     assert browser.text("#viewer-curve .tick:last-of-type") == "step 4"
     browser.key("ArrowRight")
     assert browser.ask(curves) == []
