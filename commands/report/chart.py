@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from memorization_suite.commands.report.figures import tidy
+
 WIDTH = 760
 HEIGHT = 460
 # Room for ticks and titles.
@@ -63,7 +65,7 @@ def axis(title: str, values: Sequence[float], start: float, end: float) -> Axis:
     first = math.ceil(low / step)
     ticks = []
     for i in range(first, math.floor(high / step) + 1):
-        ticks.append((i * step, f"{i * step:.{digits}f}"))
+        ticks.append((i * step, tidy(f"{i * step:.{digits}f}")))
     made = Axis(title, low, high, start, end)
     return Axis(title, low, high, start, end, [(made.at(value), text) for value, text in ticks])
 

@@ -12,6 +12,7 @@ from memorization_suite.commands.report.detections import (
     mistakes,
     remarks_on,
 )
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.masks import masks_of, without_masks
 from memorization_suite.commands.report.overview import kind_title
 from memorization_suite.commands.report.pictures import Pictures
@@ -108,7 +109,9 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
     """A row a prompt, with every detector's score."""
     head: list[dict[str, str]] = [{"name": name} for name in ("prompt", "it is", "kind")]
     for detection in judged:
-        head.append({"name": detection.name, "variant": f"threshold {detection.threshold:.4g}"})
+        head.append(
+            {"name": detection.name, "variant": f"threshold {tidy(f'{detection.threshold:.4g}')}"}
+        )
     body = []
     for mistake in wrong:
         cells: list[dict[str, Any]] = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization_suite.commands.report.detections import Detection
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.pictures import Pictures
 from memorization_suite.detection import DETECTORS
 from memorization_suite.detection.evaluation.score_files import SETS, PromptScore
@@ -37,7 +38,7 @@ def masks_of(detection: Detection, pictures: Pictures, folder: str) -> dict[str,
                     "caption": score.prompt,
                     "set": SETS[name],
                     "row": score.row,
-                    "score": f"{score.score:.4g}",
+                    "score": tidy(f"{score.score:.4g}"),
                     "of": len(detection.images.get((name, score.row), {})),
                     "tiles": tiles,
                 }
@@ -66,7 +67,7 @@ def tiles_of(
             {
                 "picture": pictures.add(detection.overlays[file], f"{folder}/{file}"),
                 "image": number if sample is None else str(sample + 1),
-                "score": "" if own is None else f"{own:.4g}",
+                "score": "" if own is None else tidy(f"{own:.4g}"),
                 "range": range_of(detection.folder / "masks" / f"{file}.npy"),
             }
         )
@@ -78,7 +79,7 @@ def range_of(path: Path) -> str:
     with suppress(OSError, ValueError, EOFError):
         mask = np.load(path, allow_pickle=False)
         if mask.size and np.isfinite(mask).all():
-            return f"{mask.min():.3g} to {mask.max():.3g}"
+            return f"{tidy(f'{mask.min():.3g}')} to {tidy(f'{mask.max():.3g}')}"
     return ""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from memorization_suite import tiny
 from memorization_suite.commands.report.detection_tables import of_detections
 from memorization_suite.commands.report.detections import Detection
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.gallery import Gallery, gallery_data, viewer_data
 from memorization_suite.commands.report.gather import (
     Limits,
@@ -105,6 +106,7 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
         lstrip_blocks=True,
     )
     environment.filters["kind"] = kind_title
+    environment.filters["tidy"] = lambda value: tidy(value) if isinstance(value, str) else value
     text = environment.get_template("page.html.j2").render(parts)
     pictures.close()
     return text, pictures.size

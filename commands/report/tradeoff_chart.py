@@ -16,6 +16,7 @@ from memorization_suite.commands.report.chart import (
     path_of,
     place_labels,
 )
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.gather import Reported
 from memorization_suite.commands.report.names import short_names
 from memorization_suite.metrics.tradeoff import Points, label, points
@@ -71,5 +72,7 @@ def bar(axis: Any, row: dict, name: str) -> tuple[float, float] | None:
 def told(quantity: str, row: dict, axis: str) -> str:
     """`copy_score 0.412 [0.300, 0.500], 40 of 40 images`."""
     low, high = row[f"{axis}_low"], row[f"{axis}_high"]
-    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-    return f"{quantity} {row[axis]:.3f}{interval}, {row[f'{axis}_n']} of {row[f'{axis}_of']} images"
+    text = tidy(f"{row[axis]:.3f}")
+    if not math.isnan(low):
+        text += " " + tidy(f"[{low:.3f}, {high:.3f}]")
+    return f"{quantity} {text}, {row[f'{axis}_n']} of {row[f'{axis}_of']} images"

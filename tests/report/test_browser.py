@@ -122,10 +122,10 @@ def test_the_worst_pictures(browser, page):
     browser.choose("#order", "worst")
     captions = "[...document.querySelectorAll('#sheet figcaption')].map((e) => e.textContent)"
     first = browser.ask(captions)[:3]
-    assert [re.match(r"(.+): (0\.\d\d)", text).groups() for text in first] == [
-        ("no_mitigation, image 1", "0.95"),
-        ("no_mitigation, image 1", "0.90"),
-        ("no_mitigation, image 2", "0.80"),
+    assert [re.match(r"(.+): (0\.\d+)", text).groups() for text in first] == [
+        ("no_mitigation, image 1", "0.950"),
+        ("no_mitigation, image 1", "0.900"),
+        ("no_mitigation, image 2", "0.800"),
     ]
     # The wave's training image is no picture; that of row 0 stands beside both of its images.
     training = "[...document.querySelectorAll('#sheet figure')].slice(0, 3).map(%s)"
@@ -147,9 +147,9 @@ def test_a_picture_opens_and_the_arrows_go_on(browser, page):
     browser.point('figure[data-at="0.0.0"] button', click=True)
     title = f"{OPENED}.textContent"
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 1"
-    assert browser.text("#viewer-note") == "a copy of the training image: 0.90 · 0.29"
+    assert browser.text("#viewer-note") == "a copy of the training image: 0.900 · 0.290"
     facts = browser.text("#viewer-facts")
-    assert "sscd0.9" in facts and "NFE100" in facts and "img_0000_00.png" in facts
+    assert "sscd0.900" in facts and "NFE100" in facts and "img_0000_00.png" in facts
     assert browser.ask("document.querySelectorAll('#viewer-training img').length") == 1
     assert browser.ask("document.querySelectorAll('#viewer-curve polyline').length") == 1
     browser.key("ArrowDown")
