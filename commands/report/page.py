@@ -127,7 +127,7 @@ def of_runs(
     equal, notes = comparable(runs)
     measures = measures_of(runs)
     kinds = splits(runs)
-    chart, no_chart = tradeoff(equal)
+    charts, no_chart = tradeoff(equal)
     content = gallery.content(pictures, quiet=quiet)
     return {
         "runs": [name_cell(reported) for reported in runs],
@@ -136,7 +136,7 @@ def of_runs(
         "heat": heat_table(runs, measures, kinds) if measures else None,
         "answers": answers(equal, measures, kinds),
         "kinds": [kind for kind in kinds if kind != ALL],
-        "chart": chart,
+        "charts": charts,
         "no_chart": no_chart,
         "tables": [score_table(runs, split) for split in kinds],
         "unscored": [reported.title for reported in runs if not reported.lines],
