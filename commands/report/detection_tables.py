@@ -43,7 +43,7 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
             if detection.overlays
         ],
         "without_masks": without_masks(detections),
-        "origins": [origin_of(detection) for detection in detections],
+        "origins": [origin_of(alike) for alike in by_command(detections)],
     }
 
 
@@ -123,14 +123,31 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
     return {"head": head, "body": body}
 
 
-def origin_of(detection: Detection) -> dict[str, Any]:
-    """How its scores were made."""
-    scored = detection.scored
-    counts = (
-        f"{counted(len(scored.memorized), 'prompt')} memorized, {len(scored.ordinary)} ordinary"
-    )
+def by_command(detections: Sequence[Detection]) -> list[list[Detection]]:
+    """The detectors of each command; those whose command is not known by themselves."""
+    groups: dict[tuple, list[Detection]] = {}
+    for i, detection in enumerate(detections):
+        origin = detection.origin
+        own = (origin.command, origin.model, origin.fingerprint) if origin.command else (i,)
+        groups.setdefault((*own, detection.folder.parent), []).append(detection)
+    return list(groups.values())
+
+
+def origin_of(alike: Sequence[Detection]) -> dict[str, Any]:
+    """How the scores of a command's detectors were made; what differs is told one by one."""
+    facts: dict[str, list[str]] = {}
+    for detection in alike:
+        scored = detection.scored
+        counts = (
+            f"{counted(len(scored.memorized), 'prompt')} memorized, {len(scored.ordinary)} ordinary"
+        )
+        for name, text in origin_facts(detection.origin, counts, detection.folder).items():
+            facts.setdefault(name, []).append(text)
     return {
-        "run": {"value": "detector", "interval": detection.name},
-        "command": detection.origin.command,
-        "facts": origin_facts(detection.origin, counts, detection.folder),
+        "run": {
+            "value": "detector" if len(alike) == 1 else "detectors",
+            "interval": ", ".join(detection.name for detection in alike),
+        },
+        "command": alike[0].origin.command,
+        "facts": {name: "; ".join(dict.fromkeys(texts)) for name, texts in facts.items()},
     }

@@ -193,6 +193,21 @@ def test_detectors_without_masks_say_why(tmp_path):
     assert "attention_entropy: gives a score without a place in the image" in told
 
 
+def test_a_command_of_several_detectors_is_listed_once(tmp_path):
+    for name in ("a", "b", "c"):
+        folder = detection(tmp_path / "all" / name, name, [1, 2, 3, 4], [])
+        config = json.loads((folder / "config.json").read_text())
+        asked = "c" if name == "c" else "a,b"
+        config["command"] = f"python detect_memorization.py --detector={asked}"
+        (folder / "config.json").write_text(json.dumps(config))
+    page = report([tmp_path / "all"], tmp_path / "page.html").path.read_text()
+    made = page.partition('<section id="made">')[2]
+    assert made.count("--detector=a,b") == 1 and made.count("--detector=c") == 1
+    assert "<summary>detectors a, b</summary>" in made and "<summary>detector c</summary>" in made
+    assert f"{tmp_path}/all/a; {tmp_path}/all/b" in made
+    assert made.count("4 prompts memorized, 0 ordinary") == 2
+
+
 def test_one_set_has_nothing_that_takes_two(tmp_path):
     prompts = tmp_path / "memorized.csv"
     write_csv(prompts, [{"Caption": caption, "type": kind} for caption, kind in MEMORIZED])
