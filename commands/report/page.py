@@ -128,6 +128,7 @@ def of_runs(
     measures = measures_of(runs)
     kinds = splits(runs)
     charts, no_chart = tradeoff(equal)
+    tables = [score_table(runs, split) for split in kinds]
     content = gallery.content(pictures, quiet=quiet)
     return {
         "runs": [name_cell(reported) for reported in runs],
@@ -138,7 +139,7 @@ def of_runs(
         "kinds": [kind for kind in kinds if kind != ALL],
         "charts": charts,
         "no_chart": no_chart,
-        "tables": [score_table(runs, split) for split in kinds],
+        "scores": [table for table in tables if len(table["head"]) > 1],
         "unscored": [reported.title for reported in runs if not reported.lines],
         "gallery": content,
         "data": script_json(gallery_data(content)),

@@ -52,6 +52,16 @@ def test_a_page_of_scored_runs(tmp_path, runs):
     assert "They are not Stable Diffusion's" not in page and "Models: somewhere/else" in page
 
 
+def test_the_navigation_has_the_headings_in_their_order(tmp_path, runs):
+    for has_scores in (False, True):
+        page = report(tmp_path, str(tmp_path / "runs"))
+        links = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', page.partition("</nav>")[0])
+        headings = re.findall(r'<section id="([\w-]+)">\s*<h2>([^<]+)</h2>', page)
+        assert links == headings and ("runs", "Runs") in links
+        assert (("scores", "Scores") in links) is has_scores
+        scored(tmp_path, runs)
+
+
 def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
     page = report(tmp_path, str(tmp_path / "runs"), "--title", HOSTILE)
     assert (
