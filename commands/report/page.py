@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ jinja2 = Lazy("jinja2")
 ASSETS = Path(__file__).parent / "assets"
 # Later ones use what earlier ones define.
 SCRIPTS = ("state.js", "table.js", "chart.js", "gallery.js", "viewer.js")
+# A space between a number and its percent sign.
+PERCENT = re.compile(r"(?<=\d) %")
 # What would end a script, or begin a comment in it.
 ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -107,9 +110,22 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
     )
     environment.filters["kind"] = kind_title
     environment.filters["tidy"] = lambda value: tidy(value) if isinstance(value, str) else value
+    environment.filters["breakable"] = breakable
+    environment.finalize = unbroken
     text = environment.get_template("page.html.j2").render(parts)
     pictures.close()
     return text, pictures.size
+
+
+def breakable(text: object) -> str:
+    """A name for HTML, escaped, that may break after `_` and `/` alone."""
+    escaped = jinja2.utils.markupsafe.escape(text)
+    return type(escaped)(re.sub(r"([_/])(?=.)", r"\1<wbr>", str(escaped)))
+
+
+def unbroken(value: object) -> object:
+    """A text of ours whose percent signs stay with their numbers; others as they are."""
+    return PERCENT.sub("\N{NO-BREAK SPACE}%", value) if type(value) is str else value
 
 
 def gallery_of(contents: Contents) -> Gallery:

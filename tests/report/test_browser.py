@@ -254,6 +254,35 @@ def test_both_colors_and_a_phone(browser, page):
     assert browser.ask("document.getElementById('viewer').getBoundingClientRect().width") <= 390
 
 
+def test_a_phone_shows_every_point_and_breaks_no_name(browser, page):
+    browser.resize(390, 800, phone=True)
+    browser.open(page)
+    every = "[...document.querySelectorAll('#trade-off .point')]"
+    points = f"{every}.filter((each) => each.checkVisibility())"
+    boxes = f"{points}.map((e) => e.querySelector('circle, polyline').getBoundingClientRect())"
+    found = browser.ask(f"{boxes}.map((box) => [box.left, box.right])")
+    assert len(found) == 2 and all(left >= 0 and right <= 390 for left, right in found)
+    # A line begins where a word may break: after "_", "/" or a space.
+    starts = """(selector) => [...document.querySelectorAll(selector)].flatMap((element) => {
+      const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+      let before = null, last = "", found = [];
+      for (let node = walker.nextNode(); node; node = walker.nextNode())
+        for (let i = 0; i < node.length; i++) {
+          const range = document.createRange();
+          range.setStart(node, i);
+          range.setEnd(node, i + 1);
+          const top = range.getBoundingClientRect().top;
+          const isLater = before !== null && top > before + 3;
+          if (isLater && !/[_/ ]/.test(last)) found.push(element.textContent);
+          [before, last] = [top, node.data[i]];
+        }
+      return found;
+    })"""
+    names = ".gallery thead th > small, .numbers td:first-child > small"
+    assert browser.ask(f"({starts})('{names}')") == []
+    assert browser.ask("document.querySelectorAll('.gallery thead wbr').length") > 0
+
+
 def test_all_of_it_is_printed(browser, page):
     browser.open(page)
     whole = browser.pdf()

@@ -100,7 +100,10 @@ def test_the_page_shows_them(tmp_path, runs, prompts):
     gathered(tmp_path, runs, prompts)
     page = report([tmp_path / "runs"], tmp_path / "page.html").path.read_text()
     summary = page.partition('id="summary"')[2].partition("</section>")[0]
-    assert "<b>sail</b> copies least, 12 %" in summary and "130 NFE an image" in summary
+    assert (
+        "<b>sail</b> copies least, 12\N{NO-BREAK SPACE}%" in summary
+        and "130 NFE an image" in summary
+    )
     assert len(re.findall(r"<td style=\"--heat: [01]\.\d+\"", summary)) == 3 * 2 * 3
     drawing = page.partition('class="chart"')[2].partition("</svg>")[0]
     for name in ("no_mitigation", "per_sample", "sail"):
