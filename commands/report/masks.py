@@ -85,7 +85,8 @@ def range_of(path: Path) -> str:
 
 def without_masks(detections: Sequence[Detection]) -> list[str]:
     """Which detectors have no masks and why, a line a reason, where others have some or could."""
-    scores_only, not_asked = [], []
+    scores_only: list[str] = []
+    not_asked: list[str] = []
     for detection in detections:
         if not detection.overlays:
             detector = DETECTORS.get(detection.detector)
