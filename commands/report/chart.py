@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from memorization_suite.commands.report.figures import tidy
+
 WIDTH = 760
 HEIGHT = 460
+# Of a chart for phones.
+NARROW_WIDTH = NARROW_HEIGHT = 380
 # Room for ticks and titles.
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 18, 50
 # Colors of series; after the last the first comes again.
@@ -15,6 +19,8 @@ COLORS = 8
 # Of a label.
 LETTER = 6.1
 LINE = 13
+# What a pixel of a line through a label costs, in covered pixels of other things.
+CROSSED = 12
 # Where a label may stand, from its point: (x, y, which end of it is there), the best first.
 PLACES = tuple(
     (side * x, y, "start" if side > 0 else "end")
@@ -31,6 +37,11 @@ PLACES = tuple(
     )
     for side in (1, -1)
 )
+
+# Left, top, right and bottom.
+Box = tuple[float, float, float, float]
+# x and y of one end, then of the other.
+Segment = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def axis(title: str, values: Sequence[float], start: float, end: float) -> Axis:
     first = math.ceil(low / step)
     ticks = []
     for i in range(first, math.floor(high / step) + 1):
-        ticks.append((i * step, f"{i * step:.{digits}f}"))
+        ticks.append((i * step, tidy(f"{i * step:.{digits}f}")))
     made = Axis(title, low, high, start, end)
     return Axis(title, low, high, start, end, [(made.at(value), text) for value, text in ticks])
 
@@ -114,6 +125,8 @@ class Chart:
     lines: list[Line] = field(default_factory=list)
     width: int = WIDTH
     height: int = HEIGHT
+    # Text at the corner where a point is best: (x, y, which end of it is there, text).
+    corner: tuple[float, float, str, str] | None = None
 
 
 def path_of(points: Sequence[tuple[float, float]]) -> str:
@@ -121,48 +134,79 @@ def path_of(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 
-def place_labels(points: list[Point]) -> None:
-    """Puts each label where it covers no point and no other label, as far as there is room."""
-    taken = [(p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points]
+def place_labels(
+    points: list[Point],
+    segments: Sequence[Segment] = (),
+    *,
+    taken: Sequence[Box] = (),
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> None:
+    """Puts each label where it covers no point, no other label and no line, as far as there is
+    room.
+
+    segments: of lines and bars. taken: what else is there. width, height: of the chart.
+    """
+    boxes_there = [*taken, *((p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points)]
+    room = (LEFT, TOP, width - 2, height - BOTTOM)
     for point in points:
-        width = LETTER * len(point.label)
-        boxes = [box_of(point, place, width) for place in PLACES]
-        costs = [cost_of(box, taken) for box in boxes]
+        length = LETTER * len(point.label)
+        boxes = [box_of(point, place, length) for place in PLACES]
+        costs = [cost_of(box, boxes_there, segments, room) for box in boxes]
         best = costs.index(min(costs))
         x, y, point.anchor = PLACES[best]
         point.label_x, point.label_y = round(point.x + x, 1), round(point.y + y, 1)
-        taken.append(boxes[best])
+        boxes_there.append(boxes[best])
 
 
-def box_of(
-    point: Point, place: tuple[float, float, str], width: float
-) -> tuple[float, float, float, float]:
+def box_of(point: Point, place: tuple[float, float, str], width: float) -> Box:
     """Left, top, right and bottom of a label at a place."""
     x, y, anchor = place
     left = point.x + x - (width if anchor == "end" else 0)
     return left, point.y + y - LINE + 3, left + width, point.y + y + 3
 
 
-def cost_of(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:
-    """How much of other things a box covers, and how far it stands out of the chart."""
+def cost_of(box: Box, taken: Sequence[Box], segments: Sequence[Segment], room: Box) -> float:
+    """How much of other things a box covers, and how far it stands out of its room."""
     left, top, right, bottom = box
-    outside = max(0, LEFT - left) + max(0, right - WIDTH + 2)
-    outside += max(0, TOP - top) + max(0, bottom - HEIGHT + BOTTOM)
+    outside = max(0, room[0] - left) + max(0, right - room[2])
+    outside += max(0, room[1] - top) + max(0, bottom - room[3])
     covered = 0.0
     for other in taken:
         width = min(right, other[2]) - max(left, other[0])
         height = min(bottom, other[3]) - max(top, other[1])
         covered += max(0, width) * max(0, height)
-    return covered + 20 * outside
+    crossed = sum(inside(segment, box) for segment in segments)
+    return covered + CROSSED * crossed + 20 * outside
+
+
+def inside(segment: Segment, box: Box) -> float:
+    """How many pixels of a segment lie in a box."""
+    x, y, to_x, to_y = segment
+    start, end = 0.0, 1.0
+    for at, step, low, high in ((x, to_x - x, box[0], box[2]), (y, to_y - y, box[1], box[3])):
+        if step == 0:
+            if not low < at < high:
+                return 0.0
+            continue
+        ends = sorted(((low - at) / step, (high - at) / step))
+        start, end = max(start, ends[0]), min(end, ends[1])
+    return max(0.0, end - start) * math.hypot(to_x - x, to_y - y)
 
 
 def frame(
-    x_title: str, xs: Sequence[float], y_title: str, ys: Sequence[float]
+    x_title: str,
+    xs: Sequence[float],
+    y_title: str,
+    ys: Sequence[float],
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
 ) -> tuple[Axis, Axis]:
-    """Both axes of a chart of usual size that holds these values."""
+    """Both axes of a chart of this size that holds these values."""
     return (
-        axis(x_title, xs, LEFT, WIDTH - RIGHT),
-        axis(y_title, ys, HEIGHT - BOTTOM, TOP),
+        axis(x_title, xs, LEFT, width - RIGHT),
+        axis(y_title, ys, height - BOTTOM, TOP),
     )
 
 

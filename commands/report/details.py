@@ -19,7 +19,40 @@ KNOWN = frozenset(
     ("key", "prompt_index", "sample_index", "prompt", "finite", "flat", "file_bytes", "cut_tokens")
 )
 # Columns of images.csv -> what people call them.
-NAMES = {"unet_evals": "NFE", "seed": "seed of the noise"}
+NAMES = {
+    "unet_evals": "NFE",
+    "seed": "seed of the noise",
+    "first_magnitude": "magnitude before",
+    "last_magnitude": "magnitude after",
+    "chosen_magnitude": "magnitude of the chosen caption",
+    "magnitude_before_last_step": "magnitude before the last update",
+    "reached": "target reached",
+    "failed": "search failed",
+    "norm": "norm of the noise",
+    "moved": "distance from the noise",
+}
+# Those that say yes or no as 1 and 0.
+YES_OR_NO = frozenset(("reached", "failed", "triggered"))
+# What people call them -> what it means.
+MEANINGS = {
+    "magnitude": "L2 norm of the difference between the noise predictions with and without the "
+    "caption: large where an image is memorized",
+    "NFE": "network evaluations: images under a prompt that went through the UNet for this one",
+    "iterations": "updates of the search at the first step",
+    "magnitude before": "the magnitude at the first step before the method changed anything",
+    "magnitude after": "the magnitude at the first step after the method's last update",
+    "magnitude of the chosen caption": "the magnitude at the first step of the caption that was "
+    "taken in the place of the original",
+    "magnitude before the last update": "the magnitude at the first step before the method's last "
+    "update",
+    "target reached": "whether the search came down to its target",
+    "search failed": "whether the search met numbers that are not finite, so that it went back to "
+    "where it began",
+    "norm of the noise": "L2 norm of the initial noise that the method found; that of random noise "
+    "is about the square root of how many numbers it has",
+    "distance from the noise": "L2 distance of the initial noise that is used from the one that "
+    "was drawn",
+}
 # The bytes of a microsecond are of no use to a reader.
 TO_SECONDS = 19
 
@@ -43,11 +76,17 @@ class Details:
             if key in rows:
                 row = rows[key]
                 facts[key] = {
-                    NAMES.get(name, name.replace("_", " ")): text
+                    NAMES.get(name, name.replace("_", " ")): fact_text(name, text)
                     for name, text in row.items()
                     if name not in KNOWN and text
                 }
         return cls(facts, curves_of(store, shown))
+
+
+def fact_text(name: str, text: str) -> str:
+    """A value of a column of images.csv for people."""
+    value = number_of(text) if name in YES_OR_NO else None
+    return text if value is None else ("yes" if value else "no")
 
 
 def curves_of(store: RunFolder, shown: Collection[Key]) -> dict[Key, list[float]]:

@@ -18,6 +18,7 @@ from memorization_suite.commands.report.chart import (
     path_of,
 )
 from memorization_suite.commands.report.detections import Detection
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.detection.evaluation.roc import Curves, curve, intervals
 from memorization_suite.detection.evaluation.roc_plots import bin_edges
 from memorization_suite.detection.evaluation.summary import figure_text, finite, scores_of
@@ -93,7 +94,8 @@ def histogram(detection: Detection) -> Histogram | None:
         for low, high, value in zip(edges[:-1].tolist(), edges[1:].tolist(), share.tolist()):
             if value:
                 left, right, above, below = x.at(low), x.at(high), y.at(value), y.at(0)
-                told = f"{name}: {100 * value:.0f} % from {low:.4g} to {high:.4g}"
+                ends = f"from {tidy(f'{low:.4g}')} to {tidy(f'{high:.4g}')}"
+                told = f"{name}: {100 * value:.0f} % {ends}"
                 bars.append((left, above, right - left, round(below - above, 1), color, told))
     at = None if detection.threshold is None else x.at(detection.threshold)
     return Histogram(detection.name, x, y, bars, at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,12 @@ from memorization_suite.commands.report.detections import (
     mistakes,
     remarks_on,
 )
+from memorization_suite.commands.report.figures import tidy
+from memorization_suite.commands.report.masks import masks_of, without_masks
 from memorization_suite.commands.report.overview import kind_title
 from memorization_suite.commands.report.pictures import Pictures
 from memorization_suite.commands.report.tables import number, origin_facts
 from memorization_suite.commands.scored import other_prompts, other_settings
-from memorization_suite.detection.evaluation.score_files import SETS
 from memorization_suite.detection.evaluation.summary import RATES, percent, tpr_name
 from memorization_suite.runs.text import counted
 
@@ -33,7 +33,8 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
         "roc": roc_chart(detections),
         "histograms": [each for each in bars if each],
         "judged": [detection.name for detection in judged],
-        "single": [detection.name for detection in detections if not detection.has_both],
+        "no_ordinary": [each.name for each in detections if not each.scored.ordinary],
+        "sets": sets_of(detections),
         "mistakes": mistakes_table(judged, wrong) if judged else None,
         "remarks": remarks_on(detections),
         "masks": [
@@ -41,7 +42,8 @@ def of_detections(detections: Sequence[Detection], pictures: Pictures) -> dict[s
             for i, detection in enumerate(detections)
             if detection.overlays
         ],
-        "origins": [origin_of(detection) for detection in detections],
+        "without_masks": without_masks(detections),
+        "origins": [origin_of(alike) for alike in by_command(detections)],
     }
 
 
@@ -60,20 +62,40 @@ def best_of(judged: Sequence[Detection]) -> dict[str, str] | None:
     return {"name": best.name, "auc": figure_cell(best.rows[0], "auc")["value"]}
 
 
+def sets_of(detections: Sequence[Detection]) -> list[str]:
+    """Which sets of prompts were scored, in the order of the colors: the ordinary first."""
+    is_there = {"ordinary": False, "memorized": False}
+    for detection in detections:
+        is_there["ordinary"] |= bool(detection.scored.ordinary)
+        is_there["memorized"] |= bool(detection.scored.memorized)
+    return [name for name, there in is_there.items() if there]
+
+
 def figures_table(detections: Sequence[Detection]) -> dict[str, Any]:
-    """A row a detector and kind of memorized prompts."""
-    head = ["detector", "memorized prompts", "number", "ordinary prompts", "AUC"]
-    head += [*map(percent, RATES), "accuracy", "NFE / image"]
+    """A row a detector and kind of memorized prompts. One without both sets has nothing to tell of
+    kinds; columns that no detector has figures for are left out.
+    """
+    names = ("auc", *map(tpr_name, RATES), "accuracy")
+    titles = ("AUC", *map(percent, RATES), "accuracy")
+    figures = {}
+    for name, title in zip(names, titles):
+        if any(row[name] is not None for each in detections for row in each.rows):
+            figures[name] = title
+    has_ordinary = any(each.scored.ordinary for each in detections)
+    head = ["detector", "memorized prompts", "number"]
+    head += ["ordinary prompts"] * has_ordinary
+    head += [*figures.values(), "NFE / image"]
     body = []
     for detection in detections:
-        for row in detection.rows:
+        for row in detection.rows if detection.has_both else detection.rows[:1]:
             kind = kind_title(row["type"]) if row["type"] else "all"
-            texts = [detection.name, kind, row["positives"], row["negatives"]]
+            texts = [detection.name, kind, row["positives"]]
+            texts += [row["negatives"]] * has_ordinary
             cells: list[dict[str, Any]] = [{"value": text} for text in texts]
-            cells += [figure_cell(row, name) for name in ("auc", *map(tpr_name, RATES), "accuracy")]
+            cells += [figure_cell(row, name) for name in figures]
             cells.append({"value": number(detection.nfe, 1)})
             body.append(cells)
-    return {"head": [{"name": name} for name in head], "body": body}
+    return {"head": [{"name": name} for name in head], "body": body, "figures": list(figures)}
 
 
 def figure_cell(row: dict, name: str) -> dict[str, str]:
@@ -87,7 +109,9 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
     """A row a prompt, with every detector's score."""
     head: list[dict[str, str]] = [{"name": name} for name in ("prompt", "it is", "kind")]
     for detection in judged:
-        head.append({"name": detection.name, "variant": f"threshold {detection.threshold:.4g}"})
+        head.append(
+            {"name": detection.name, "variant": f"threshold {tidy(f'{detection.threshold:.4g}')}"}
+        )
     body = []
     for mistake in wrong:
         cells: list[dict[str, Any]] = [
@@ -99,38 +123,31 @@ def mistakes_table(judged: Sequence[Detection], wrong: Sequence[Mistake]) -> dic
     return {"head": head, "body": body}
 
 
-def masks_of(detection: Detection, pictures: Pictures, folder: str) -> dict[str, Any]:
-    """Pictures with masks over them, the highest scores of a set first.
-
-    folder: no other detector's, for pictures beside the page.
-    """
-    entries = []
-    for name, score in detection.sets():
-        rank = -score.score if math.isfinite(score.score) else math.inf
-        entries.append((name, rank, score))
-    shown: list[dict[str, Any]] = []
-    for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
-        stem = f"{name}_{score.row:04d}_"
-        for file in (each for each in detection.overlays if each.startswith(stem)):
-            shown.append(
-                {
-                    "picture": pictures.add(detection.overlays[file], f"{folder}/{file}"),
-                    "caption": score.prompt,
-                    "set": SETS[name],
-                    "score": f"{score.score:.4g}",
-                }
-            )
-    return {"name": detection.name, "shown": shown}
+def by_command(detections: Sequence[Detection]) -> list[list[Detection]]:
+    """The detectors of each command; those whose command is not known by themselves."""
+    groups: dict[tuple, list[Detection]] = {}
+    for i, detection in enumerate(detections):
+        origin = detection.origin
+        own = (origin.command, origin.model, origin.fingerprint) if origin.command else (i,)
+        groups.setdefault((*own, detection.folder.parent), []).append(detection)
+    return list(groups.values())
 
 
-def origin_of(detection: Detection) -> dict[str, Any]:
-    """How its scores were made."""
-    scored = detection.scored
-    counts = (
-        f"{counted(len(scored.memorized), 'prompt')} memorized, {len(scored.ordinary)} ordinary"
-    )
+def origin_of(alike: Sequence[Detection]) -> dict[str, Any]:
+    """How the scores of a command's detectors were made; what differs is told one by one."""
+    facts: dict[str, list[str]] = {}
+    for detection in alike:
+        scored = detection.scored
+        counts = (
+            f"{counted(len(scored.memorized), 'prompt')} memorized, {len(scored.ordinary)} ordinary"
+        )
+        for name, text in origin_facts(detection.origin, counts, detection.folder).items():
+            facts.setdefault(name, []).append(text)
     return {
-        "run": {"value": "detector", "interval": detection.name},
-        "command": detection.origin.command,
-        "facts": origin_facts(detection.origin, counts, detection.folder),
+        "run": {
+            "value": "detector" if len(alike) == 1 else "detectors",
+            "interval": ", ".join(detection.name for detection in alike),
+        },
+        "command": alike[0].origin.command,
+        "facts": {name: "; ".join(dict.fromkeys(texts)) for name, texts in facts.items()},
     }

@@ -21,7 +21,12 @@ from memorization_suite.commands.scored import (
     other_settings,
     source_names,
 )
-from memorization_suite.detection.evaluation.score_files import SETS, PromptScore, read_scores
+from memorization_suite.detection.evaluation.score_files import (
+    SETS,
+    PromptScore,
+    read_images,
+    read_scores,
+)
 from memorization_suite.detection.evaluation.summary import finite, scores_of, warnings_of
 from memorization_suite.prompts.files import Prompt, read_prompts
 from memorization_suite.prompts.sets import is_hub
@@ -48,10 +53,17 @@ class Detection:
     threshold: float | None = None
     # Stem of a picture with a mask over it, such as mem_0003_00 -> the file.
     overlays: Mapping[str, Path] = field(default_factory=dict)
+    # (set, row of the prompt) -> sample -> score of the image.
+    images: Mapping[tuple[str, int], Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.scored.name
+
+    @property
+    def detector(self) -> str:
+        """The detector itself, as one types it; empty where nothing says it."""
+        return str(self.scored.config.get("detector") or "")
 
     @property
     def has_both(self) -> bool:
@@ -130,7 +142,14 @@ def read_detection(folder: Path, name: str) -> Detection:
         nfe=nfe_of(store, scored),
         threshold=best_threshold(scored),
         overlays={path.stem: path for path in overlays},
+        images=images_of(folder) if overlays else {},
     )
+
+
+def images_of(folder: Path) -> dict[tuple[str, int], dict[int, float]]:
+    """Scores of single images. Raises ValueError."""
+    images = read_images(folder / "scores.csv")
+    return {(name, row): scores for (name, row, _), scores in images.items()}
 
 
 def prompts_of(scored: Scored) -> list[Prompt]:

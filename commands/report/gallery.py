@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from memorization_suite.commands.report.details import MEANINGS
+from memorization_suite.commands.report.figures import score_text, tidy
 from memorization_suite.commands.report.gather import (
     Limits,
     Reported,
@@ -15,7 +17,7 @@ from memorization_suite.commands.report.gather import (
 )
 from memorization_suite.commands.report.names import short_names
 from memorization_suite.commands.report.pictures import Picture, Pictures
-from memorization_suite.metrics.base import Quantity
+from memorization_suite.metrics.base import Quantity, quantity_named
 from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.metrics.references import References
 from memorization_suite.runs import Key
@@ -102,8 +104,9 @@ class Gallery:
         note = ""
         score = self.copies[i].get(key)
         if self.copy and score is not None:
-            note = f"{score:.2f}"
+            note = "nan"
             if not math.isnan(score):
+                note = score_text(score, self.copy.thresholds[-1:])
                 state = "copy" if is_copy(score, self.copy.thresholds[-1]) else "free"
         note += self.mark(self.alignments[i].get(key))
         marks = self.runs[i].marks
@@ -126,7 +129,7 @@ class Gallery:
             return ""
         if self.aligned.yes:
             return " ✓" if alignment else ""
-        return f" · {alignment:.2f}"
+        return f" · {score_text(alignment)}"
 
 
 def gallery_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def gallery_data(gallery: Mapping[str, Any]) -> dict[str, Any]:
         "captions": {line["row"]: line["whole"] for line in gallery["lines"]},
         "training": {line["row"]: others for line in gallery["lines"] if (others := larger(line))},
         "scores": scores,
+        "meanings": MEANINGS,
     }
 
 
@@ -181,14 +185,15 @@ def larger(line: Mapping[str, Any]) -> list[str]:
 def details_of(reported: Reported, key: Key, picture: Picture) -> dict[str, Any]:
     """Of one image: its scores, what it took, its curve, its file."""
     scores = {}
-    for quantity, values in reported.scores.items():
+    for name, values in reported.scores.items():
         if key in values and not math.isnan(values[key]):
-            scores[quantity] = shortened(values[key])
+            quantity = quantity_named(name)
+            scores[name] = score_text(values[key], quantity.thresholds if quantity else ())
     details: dict[str, Any] = {"scores": scores, "file": reported.run.files[key].name}
     facts = reported.details.facts.get(key)
     curve = reported.details.curves.get(key)
     if facts:
-        details["facts"] = facts
+        details["facts"] = {name: tidy(text) for name, text in facts.items()}
     if curve:
         details["curve"] = " ".join(map(str, curve))
     if picture.large:
@@ -208,7 +213,7 @@ def settings_of(reported: Reported) -> dict[str, str]:
         "derivatives",
     )
     return {
-        name: str(value)
+        name: tidy(str(value))
         for name, value in reported.config.items()
         if name not in hidden and value is not None and value is not False and value != ""
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from typing import Any
 from memorization_suite import tiny
 from memorization_suite.commands.report.detection_tables import of_detections
 from memorization_suite.commands.report.detections import Detection
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.gallery import Gallery, gallery_data, viewer_data
 from memorization_suite.commands.report.gather import (
     Limits,
@@ -109,6 +111,8 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
         lstrip_blocks=True,
     )
     environment.filters["kind"] = kind_title
+    environment.filters["tidy"] = lambda value: tidy(value) if isinstance(value, str) else value
+    environment.filters["breakable"] = breakable
     text = environment.get_template("page.html.j2").render(parts)
     pictures.close()
     return text, pictures.size
@@ -119,6 +123,12 @@ def made_now() -> str:
     now = datetime.now().astimezone().isoformat(" ", "minutes")
     commit = git_commit()
     return f"{now}, commit {commit[:12] if commit else 'unknown'} of the suite"
+
+
+def breakable(text: object) -> str:
+    """A name for HTML, escaped, that may break after `_` and `/` alone."""
+    escaped = jinja2.utils.markupsafe.escape(text)
+    return type(escaped)(re.sub(r"([_/])(?=.)", r"\1<wbr>", str(escaped)))
 
 
 def gallery_of(contents: Contents) -> Gallery:
@@ -136,7 +146,8 @@ def of_runs(
     equal, notes = comparable(runs)
     measures = measures_of(runs)
     kinds = splits(runs)
-    chart, no_chart = tradeoff(equal)
+    charts, no_chart = tradeoff(equal)
+    tables = [score_table(runs, split) for split in kinds]
     content = gallery.content(pictures, quiet=quiet)
     return {
         "runs": [name_cell(reported) for reported in runs],
@@ -146,9 +157,9 @@ def of_runs(
         "heat": heat_table(runs, measures, kinds) if measures else None,
         "answers": answers(equal, measures, kinds),
         "kinds": [kind for kind in kinds if kind != ALL],
-        "chart": chart,
+        "charts": charts,
         "no_chart": no_chart,
-        "tables": [score_table(runs, split) for split in kinds],
+        "scores": [table for table in tables if len(table["head"]) > 1],
         "unscored": [reported.title for reported in runs if not reported.lines],
         "gallery": content,
         "data": script_json(gallery_data(content)),

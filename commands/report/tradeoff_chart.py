@@ -4,41 +4,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from memorization_suite.commands.report.chart import (
     COLORS,
+    HEIGHT,
+    LETTER,
+    LINE,
+    NARROW_HEIGHT,
+    NARROW_WIDTH,
+    WIDTH,
+    Axis,
+    Box,
     Chart,
     Line,
     Point,
+    Segment,
     finite,
     frame,
     path_of,
     place_labels,
 )
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.gather import Reported
 from memorization_suite.commands.report.names import short_names
+from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.tradeoff import Points, label, points
 
 
-def tradeoff(runs: list[Reported]) -> tuple[Chart | None, str]:
-    """(the chart, why there is none)."""
+def tradeoff(runs: list[Reported]) -> tuple[list[Chart], str]:
+    """(the chart and the same for phones, why there is none)."""
     scored = [reported for reported in runs if reported.lines]
     if len(scored) < 2:
-        return None, "it takes two scored runs"
+        return [], "it takes two scored runs"
     try:
         drawn = points({reported.run.folder: reported.lines for reported in scored})
     except ValueError as error:
-        return None, str(error)
-    return chart_of(drawn, scored), ""
+        return [], str(error)
+    wide = chart_of(drawn, scored, WIDTH, HEIGHT)
+    return [wide, chart_of(drawn, scored, NARROW_WIDTH, NARROW_HEIGHT)], ""
 
 
-def chart_of(drawn: Points, runs: Sequence[Reported]) -> Chart:
-    """drawn: a row a run, in their order."""
+def chart_of(drawn: Points, runs: Sequence[Reported], width: int, height: int) -> Chart:
+    """drawn: a row a run, in their order. width, height: of the chart."""
     ends = ("", "_low", "_high")
     xs = finite([row[f"x{end}"] for row in drawn.rows for end in ends])
     ys = finite([row[f"y{end}"] for row in drawn.rows for end in ends])
-    x, y = frame(label(drawn.x), xs, label(drawn.y), ys)
+    x, y = frame(label(drawn.x), xs, label(drawn.y), ys, width=width, height=height)
     series = list(dict.fromkeys(row["series"] for row in drawn.rows))
     made = []
     for row, name, reported in zip(drawn.rows, short_names(runs), runs):
@@ -53,16 +64,50 @@ def chart_of(drawn: Points, runs: Sequence[Reported]) -> Chart:
         )
         made.append(point)
     lines = []
+    segments = [segment for point in made for segment in bars_of(point)]
     for i, name in enumerate(series):
         own = [point for point, row in zip(made, drawn.rows) if row["series"] == name]
         own.sort(key=lambda point: point.x)
         lines.append(Line(name, i % COLORS, path_of([(each.x, each.y) for each in own])))
-    place_labels(made)
+        segments += [(one.x, one.y, other.x, other.y) for one, other in zip(own, own[1:])]
+    corner, box = best_corner(drawn, x, y)
+    taken = [box] if box else []
+    place_labels(made, segments, taken=taken, width=width, height=height)
     title = f"copy similarity against alignment: {drawn.x} and {drawn.y} of {len(made)} runs"
-    return Chart(title, x, y, made, lines)
+    return Chart(title, x, y, made, lines, width, height, corner)
 
 
-def bar(axis: Any, row: dict, name: str) -> tuple[float, float] | None:
+def bars_of(point: Point) -> list[Segment]:
+    """Its bars as segments."""
+    segments = []
+    if point.x_bar:
+        segments.append((point.x_bar[0], point.y, point.x_bar[1], point.y))
+    if point.y_bar:
+        segments.append((point.x, point.y_bar[0], point.x, point.y_bar[1]))
+    return segments
+
+
+def best_corner(
+    drawn: Points, x: Axis, y: Axis
+) -> tuple[tuple[float, float, str, str] | None, Box | None]:
+    """The mark of the corner where both quantities are best, and the room that it takes; None where
+    nothing says which values one wants.
+    """
+    quantities = [quantity_named(name) for name in (drawn.x, drawn.y)]
+    if None in quantities:
+        return None, None
+    is_right, is_up = (quantity.better == "higher" for quantity in quantities if quantity)
+    arrow = {(False, True): "↖", (True, True): "↗", (False, False): "↙", (True, False): "↘"}
+    mark = arrow[is_right, is_up]
+    text = f"better {mark}" if is_right else f"{mark} better"
+    length = LETTER * len(text)
+    left = x.end - length - 6 if is_right else x.start + 6
+    bottom = y.end + LINE if is_up else y.start - 6
+    corner = (x.end - 6 if is_right else left, bottom, "end" if is_right else "start", text)
+    return corner, (left, bottom - LINE, left + length, bottom + 3)
+
+
+def bar(axis: Axis, row: dict, name: str) -> tuple[float, float] | None:
     """Pixels of the ends of an interval, if there is one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return None if math.isnan(low) else (axis.at(low), axis.at(high))
@@ -71,5 +116,7 @@ def bar(axis: Any, row: dict, name: str) -> tuple[float, float] | None:
 def told(quantity: str, row: dict, axis: str) -> str:
     """`copy_score 0.412 [0.300, 0.500], 40 of 40 images`."""
     low, high = row[f"{axis}_low"], row[f"{axis}_high"]
-    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-    return f"{quantity} {row[axis]:.3f}{interval}, {row[f'{axis}_n']} of {row[f'{axis}_of']} images"
+    text = tidy(f"{row[axis]:.3f}")
+    if not math.isnan(low):
+        text += " " + tidy(f"[{low:.3f}, {high:.3f}]")
+    return f"{quantity} {text}, {row[f'{axis}_n']} of {row[f'{axis}_of']} images"

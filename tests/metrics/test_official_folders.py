@@ -111,7 +111,7 @@ def test_several_side_by_side_on_a_page(official, prompts, tmp_path, capsys):
         assert f"<td>{name}<small>(no manifest)</small></td>" in text
         assert f"Not all is known of {name}: there is no manifest.json" in text
     assert text.index("<td>no_mitigation_g7<") < text.index("<td>batch_wise_rho50<")
-    assert "Images, whose seeds are not all known" in text and "Not scored yet" not in text
+    assert "Images whose seeds are not all known" in text and "Not scored yet" not in text
     with open(tmp_path / "page_scores.csv", newline="") as file:
         assert {row["method"] for row in csv.DictReader(file)} == set(names)
 

@@ -53,6 +53,16 @@ def test_filters_and_the_address(browser, page):
     assert browser.ask(ROWS) == "0,1"
     browser.choose("#copies", "first")
     assert browser.ask(ROWS) == "0"
+    words = "[...document.querySelectorAll('#copies option, #order option, #reset')]"
+    assert browser.ask(f"{words}.map((each) => each.textContent)") == [
+        "all",
+        "prompts that no_mitigation copies",
+        "at least one copy is shown",
+        "no copy is shown",
+        "as in the file",
+        "most copied first",
+        "reset filters",
+    ]
     browser.point("#methods label:nth-of-type(2) input", click=True)
     browser.choose("#copies", "some")
     assert browser.ask(ROWS) == "0"
@@ -68,17 +78,61 @@ def test_filters_and_the_address(browser, page):
     assert browser.text("#count") == "4 of 4 shown" and "#" not in browser.ask("location.href")
 
 
+def test_an_address_with_a_state_goes_to_the_pictures(browser, page):
+    browser.resize(1280, 600)
+    top = "Math.abs(document.getElementById('pictures').getBoundingClientRect().top)"
+    browser.open(page)
+    assert browser.ask("scrollY") == 0 and browser.ask(top) > 300
+    browser.open(f"{page.resolve().as_uri()}#order=worst&view=single")
+    browser.until(f"scrollY > 300 && {top} < 40")
+
+
+def test_the_viewer_says_what_its_figures_mean(browser, tmp_path, runs):
+    numbers = {"first_magnitude": 2.5, "reached": 1.0, "failed": 0.0, "moved": 3.5, "norm": 9}
+    keys = [Key(prompt, sample) for prompt in range(4) for sample in range(2)]
+    runs[1].add("all", images=[{**key.columns, "unet_evals": 5, **numbers} for key in keys])
+    traces = [
+        {**Key(0, 0).columns, "step": step, "timestep": 1, "magnitude": step} for step in range(3)
+    ]
+    runs[1].add("trace", trace=traces)
+    runs[1].publish()
+    page = report([runs[1].path], tmp_path / "page.html", gt_folder=tmp_path / "gt").path
+    browser.open(f"{page.resolve().as_uri()}#image=0.0.0")
+    facts = "[...document.querySelectorAll('#viewer-facts div')].map((e) => [e.innerText, e.title])"
+    told = {text.replace("\n", " "): title for text, title in browser.ask(facts)}
+    for text, words in {
+        "magnitude before 2.5": "before the method changed anything",
+        "target reached yes": "came down to its target",
+        "search failed no": "not finite",
+        "distance from the noise 3.5": "from the one that was drawn",
+        "norm of the noise 9": "initial noise",
+    }.items():
+        assert words in told[text], told
+    assert browser.text("#viewer-curve .title") == "magnitude"
+    assert "with and without the caption" in browser.text("#viewer-curve title")
+    folded = "document.querySelector('#viewer .settings')"
+    assert browser.ask(f"{folded}.open") is False
+    assert "model_id" in browser.text("#viewer-settings")
+    assert "model_id" not in browser.text("#viewer-facts")
+
+
 def test_the_worst_pictures(browser, page):
     browser.open(page)
     browser.choose("#view", "single")
     browser.choose("#order", "worst")
     captions = "[...document.querySelectorAll('#sheet figcaption')].map((e) => e.textContent)"
     first = browser.ask(captions)[:3]
-    assert [re.match(r"(\S+): (0\.\d+)", text).groups() for text in first] == [
-        ("no_mitigation", "0.95"),
-        ("no_mitigation", "0.90"),
-        ("no_mitigation", "0.80"),
+    assert [re.match(r"(.+): (0\.\d+)", text).groups() for text in first] == [
+        ("no_mitigation, image 1", "0.950"),
+        ("no_mitigation, image 1", "0.900"),
+        ("no_mitigation, image 2", "0.800"),
     ]
+    # The wave's training image is no picture; that of row 0 stands beside both of its images.
+    training = "[...document.querySelectorAll('#sheet figure')].slice(0, 3).map(%s)"
+    sources = browser.ask(training % "(e) => e.querySelector('img.training')?.src ?? ''")
+    own = browser.ask("document.querySelector('.gallery figure[data-at=\"t.0\"] img').src")
+    assert sources == ["", own, own]
+    assert browser.text("#sheet small.training") == "no training image"
     browser.choose("#copies", "some")
     assert browser.text("#count") == "4 of 16 pictures"
     browser.choose("#view", "")
@@ -93,9 +147,9 @@ def test_a_picture_opens_and_the_arrows_go_on(browser, page):
     browser.point('figure[data-at="0.0.0"] button', click=True)
     title = f"{OPENED}.textContent"
     assert browser.ask(title) == "no_mitigation g7_seed2, row 0, image 1"
-    assert browser.text("#viewer-note") == "a copy of the training image: 0.90 · 0.29"
+    assert browser.text("#viewer-note") == "a copy of the training image: 0.900 · 0.290"
     facts = browser.text("#viewer-facts")
-    assert "sscd0.9" in facts and "NFE100" in facts and "img_0000_00.png" in facts
+    assert "sscd0.900" in facts and "NFE100" in facts and "img_0000_00.png" in facts
     assert browser.ask("document.querySelectorAll('#viewer-training img').length") == 1
     assert browser.ask("document.querySelectorAll('#viewer-curve polyline').length") == 1
     browser.key("ArrowDown")
@@ -128,7 +182,7 @@ def test_magnitudes_that_are_no_numbers_have_no_point(browser, tmp_path, runs):
     lines = "document.querySelectorAll('#viewer-curve polyline')"
     curves = f"[...{lines}].map((line) => line.getAttribute('points'))"
     (curve,) = browser.ask(curves)
-    assert [place.partition(",")[0] for place in curve.split()] == ["44.0", "352.0"]
+    assert [place.partition(",")[0] for place in curve.split()] == ["58.0", "352.0"]
     assert browser.text("#viewer-curve .tick:last-of-type") == "step 4"
     browser.key("ArrowRight")
     assert browser.ask(curves) == []
@@ -198,6 +252,35 @@ def test_both_colors_and_a_phone(browser, page):
     assert browser.ask("document.documentElement.scrollWidth") <= 390
     browser.point('figure[data-at="0.0.0"] button', click=True)
     assert browser.ask("document.getElementById('viewer').getBoundingClientRect().width") <= 390
+
+
+def test_a_phone_shows_every_point_and_breaks_no_name(browser, page):
+    browser.resize(390, 800, phone=True)
+    browser.open(page)
+    every = "[...document.querySelectorAll('#trade-off .point')]"
+    points = f"{every}.filter((each) => each.checkVisibility())"
+    boxes = f"{points}.map((e) => e.querySelector('circle, polyline').getBoundingClientRect())"
+    found = browser.ask(f"{boxes}.map((box) => [box.left, box.right])")
+    assert len(found) == 2 and all(left >= 0 and right <= 390 for left, right in found)
+    # A line begins where a word may break: after "_", "/" or a space.
+    starts = """(selector) => [...document.querySelectorAll(selector)].flatMap((element) => {
+      const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+      let before = null, last = "", found = [];
+      for (let node = walker.nextNode(); node; node = walker.nextNode())
+        for (let i = 0; i < node.length; i++) {
+          const range = document.createRange();
+          range.setStart(node, i);
+          range.setEnd(node, i + 1);
+          const top = range.getBoundingClientRect().top;
+          const isLater = before !== null && top > before + 3;
+          if (isLater && !/[_/ ]/.test(last)) found.push(element.textContent);
+          [before, last] = [top, node.data[i]];
+        }
+      return found;
+    })"""
+    names = ".gallery thead th > small, .numbers td:first-child > small"
+    assert browser.ask(f"({starts})('{names}')") == []
+    assert browser.ask("document.querySelectorAll('.gallery thead wbr').length") > 0
 
 
 def test_all_of_it_is_printed(browser, page):

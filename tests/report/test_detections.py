@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from memorization_suite.commands.evaluate import evaluate
@@ -154,11 +155,82 @@ def test_masks_of_detectors_in_folders_of_one_name(tmp_path, monkeypatch):
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
 
 
-def test_one_set_has_no_curve(tmp_path):
-    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [])
+def test_masks_say_what_they_are(tmp_path):
+    masks = ["mem_0003_00", "mem_0003_01", "mem_0000_00"]
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], masks=masks)
+    scores = folder / "scores.csv"
+    scores.write_text(scores.read_text().replace("a ring,1,4", "a ring,1,4.5"))
+    (folder / "masks").mkdir()
+    np.save(folder / "masks" / "mem_0003_01.npy", np.array([[0.25, 1.5]], np.float32))
+    (folder / "masks" / "mem_0003_00.npy").write_bytes(b"no array")
     page = report([folder], tmp_path / "page.html").path.read_text()
-    assert "No AUC without ordinary prompts" in page and "ROC curves" not in page
-    assert "gets wrong" not in page and "histogram of one" in page
+    part = page.partition("<h3>Masks</h3>")[2].partition("</details>")[0]
+    ring, square = part.split('<section class="group">')[1:]
+    assert "Masks of one: 3 images of 2 captions" in part and "Blue is the least" in part
+    assert ring.startswith("<h4>a ring</h4>") and square.startswith("<h4>a red square</h4>")
+    assert "row 3; score of the caption 4.25, the mean of its 2 images" in ring
+    assert "image 1: score 4<" in ring and "image 2: score 4.5<small>mask from 0.25 to 1.5" in ring
+    assert ring.count("mask from") == 1 and "memorized," not in ring.partition("</small>")[0]
+
+
+def test_many_masks_are_folded(tmp_path, monkeypatch):
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], masks=["mem_0000_00"])
+    opened = '<details class="masks" open>'
+    assert opened in report([folder], tmp_path / "page.html").path.read_text()
+    monkeypatch.setattr("memorization_suite.commands.report.masks.OPEN", 0)
+    assert opened not in report([folder], tmp_path / "page.html").path.read_text()
+
+
+def test_detectors_without_masks_say_why(tmp_path):
+    values = {"bright_ending": ["mem_0000_00"], "attention_entropy": [], "noise_norm": []}
+    for name, masks in values.items():
+        folder = detection(tmp_path / name, name, [1, 2, 3, 4], [], masks=masks)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "detector": name}))
+    page = report([tmp_path], tmp_path / "page.html").path.read_text()
+    told = page.partition("No masks of ")[2].partition("</p>")[0]
+    assert "noise_norm: made without --save_masks" in told
+    assert "attention_entropy: gives a score without a place in the image" in told
+
+
+def test_a_command_of_several_detectors_is_listed_once(tmp_path):
+    for name in ("a", "b", "c"):
+        folder = detection(tmp_path / "all" / name, name, [1, 2, 3, 4], [])
+        config = json.loads((folder / "config.json").read_text())
+        asked = "c" if name == "c" else "a,b"
+        config["command"] = f"python detect_memorization.py --detector={asked}"
+        (folder / "config.json").write_text(json.dumps(config))
+    page = report([tmp_path / "all"], tmp_path / "page.html").path.read_text()
+    made = page.partition('<section id="made">')[2]
+    assert made.count("--detector=a,b") == 1 and made.count("--detector=c") == 1
+    assert "<summary>detectors a, b</summary>" in made and "<summary>detector c</summary>" in made
+    assert f"{tmp_path}/all/a; {tmp_path}/all/b" in made
+    assert made.count("4 prompts memorized, 0 ordinary") == 2
+
+
+def test_one_set_has_nothing_that_takes_two(tmp_path):
+    prompts = tmp_path / "memorized.csv"
+    write_csv(prompts, [{"Caption": caption, "type": kind} for caption, kind in MEMORIZED])
+    folder = detection(tmp_path / "one", "one", [1, 2, 3, 4], [], prompts=prompts)
+    page = report([folder], tmp_path / "page.html").path.read_text()
+    part = page.partition('<section id="detectors">')[2].partition("</section>")[0]
+    first = part.partition("</h2>")[2].strip().partition("</p>")[0]
+    assert "No detector can be called best without ordinary prompts" in first
+    assert "--nonmem_prompts FILE" in first
+    for words in ("ROC curves", "gets wrong", "AUC", "TPR", "dashed", "intervals", ">ordinary<"):
+        assert words not in part
+    assert "</span>ordinary" not in part and "</span>memorized" in part
+    rows = part.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert rows.count("<tr>") == 1 and "–" not in rows and "histogram of one" in part
+
+
+def test_a_detector_of_one_set_beside_others(tmp_path, detections):
+    detection(detections / "alone", "alone", [1, 2, 3, 4], [])
+    page = report([detections], tmp_path / "page.html").path.read_text()
+    part = page.partition('<section id="detectors">')[2].partition("</section>")[0]
+    assert "Nothing tells how well alone tells memorized from ordinary prompts" in part
+    assert "dashed: the threshold" in part and "<th>AUC</th>" in part
+    assert "</span>ordinary" in part and "TPR with at most" in part
 
 
 def test_everything_on_a_page(tmp_path, runs, detections):

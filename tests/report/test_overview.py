@@ -3,7 +3,7 @@
 import re
 
 from memorization_suite.commands.report import report
-from memorization_suite.commands.report.chart import axis
+from memorization_suite.commands.report.chart import Point, axis, inside, place_labels
 from memorization_suite.commands.report.gather import find_runs, gather
 from memorization_suite.commands.report.names import short_names
 from memorization_suite.commands.report.overview import (
@@ -171,16 +171,39 @@ def test_points_are_called_by_what_tells_them_apart():
     ]
 
 
+def box_of_label(point):
+    width = 6 * len(point.label)
+    left = point.label_x - (width if point.anchor == "end" else 0)
+    return left, point.label_y - 10, left + width, point.label_y
+
+
 def test_labels_of_points_do_not_cover_each_other(tmp_path, runs, prompts):
-    chart, _ = tradeoff(gathered(tmp_path, runs, prompts))
-    boxes = []
-    for point in chart.points:
-        width = 6 * len(point.label)
-        left = point.label_x - (width if point.anchor == "end" else 0)
-        boxes.append((left, point.label_y - 10, left + width, point.label_y))
-    for i, (left, top, right, bottom) in enumerate(boxes):
-        for other in boxes[i + 1 :]:
-            assert other[0] >= right or other[2] <= left or other[1] >= bottom or other[3] <= top
+    charts, _ = tradeoff(gathered(tmp_path, runs, prompts))
+    assert [chart.width for chart in charts] == [760, 380]
+    for chart in charts:
+        boxes = [box_of_label(point) for point in chart.points]
+        assert all(left >= 62 and right <= chart.width for left, _, right, _ in boxes)
+        for i, (left, top, right, bottom) in enumerate(boxes):
+            for other in boxes[i + 1 :]:
+                is_beside = other[0] >= right or other[2] <= left
+                assert is_beside or other[1] >= bottom or other[3] <= top
+
+
+def test_the_better_corner_is_marked(tmp_path, runs, prompts):
+    (wide, _), _ = tradeoff(gathered(tmp_path, runs, prompts))
+    x, y, anchor, text = wide.corner
+    assert text == "↖ better" and anchor == "start" and (x, y) < (100, 40)
+
+
+def test_labels_are_not_crossed_where_there_is_room():
+    """Up and to the right there is a line, down and to the left a bar."""
+    point = Point(300, 200, None, None, 0, "batch_wise rho20", [])
+    lines = [(300, 200, 420, 130), (300, 200, 300, 300), (180, 200, 420, 200)]
+    assert inside((0, 0, 30, 40), (15, 0, 90, 90)) == 25 and inside((5, 0, 5, 9), (6, 0, 9, 9)) == 0
+    place_labels([point], lines)
+    assert all(inside(line, box_of_label(point)) == 0 for line in lines)
+    place_labels([point])
+    assert inside(lines[0], box_of_label(point)) > 5
 
 
 def test_ticks_are_round_and_inside():

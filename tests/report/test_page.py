@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from memorization_suite.commands.report import report as write_page
+from memorization_suite.commands.report.figures import tidy
 from memorization_suite.commands.report.gallery import settings_of
 from memorization_suite.commands.report.gather import comparable, find_runs, gather, order
 from memorization_suite.make_report import main
@@ -18,7 +19,7 @@ from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results
 from memorization_suite.runs.tables import read_csv
 from tests.metrics.conftest import make_run
-from tests.report.conftest import HOSTILE, scored
+from tests.report.conftest import HOSTILE, give_scores, scored
 
 
 def report(tmp_path, *argv) -> str:
@@ -49,6 +50,16 @@ def test_a_page_of_scored_runs(tmp_path, runs):
     assert "100.0" in page and "150.0" in page and "4 of 8" in page and "prompts of type VM" in page
     assert 'alt="copy similarity against alignment' not in page and "No plot: no alignment" in page
     assert "They are not Stable Diffusion's" not in page and "Models: somewhere/else" in page
+
+
+def test_the_navigation_has_the_headings_in_their_order(tmp_path, runs):
+    for has_scores in (False, True):
+        page = report(tmp_path, str(tmp_path / "runs"))
+        links = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', page.partition("</nav>")[0])
+        headings = re.findall(r'<section id="([\w-]+)">\s*<h2>([^<]+)</h2>', page)
+        assert links == headings and ("runs", "Runs") in links
+        assert (("scores", "Scores") in links) is has_scores
+        scored(tmp_path, runs)
 
 
 def test_nothing_is_fetched_and_texts_stay_texts(tmp_path, runs):
@@ -179,6 +190,36 @@ def test_one_image_a_prompt_and_a_score_that_is_no_number(tmp_path, prompts):
         and page.count('class="free"') == 0
         and page.count(">100.0<") == 1
     )
+
+
+def test_figures_are_told_apart_and_have_one_minus(tmp_path, runs):
+    scored(tmp_path, runs)
+    values = {"sscd": [0.6991, 0.7007, 0.6996, -0.0001, 0.75, 0.1, 0.1, 0.1]}
+    give_scores(runs[0], "no_mitigation", **values, subject_logit=[-0.1 * i for i in range(1, 9)])
+    page = report(tmp_path, str(tmp_path / "runs"))
+    notes = [float(text) for text in re.findall(r"<figcaption>(0\.\d+)", page)]
+    assert notes[:5] == [0.699, 0.701, 0.6996, 0.0, 0.75]
+    captions = re.findall(r'<figure class="(\w+)" data-at="0[^<]*<.*?<figcaption>([^<]*)', page)
+    assert captions[:2] == [("free", "0.699"), ("copy", "0.701")]
+    assert '"sscd":"0.6996"' in page and '"subject_logit":"−0.100"' in page
+    assert "<td>−0.450<small>[−" in page
+    told = re.sub(r"(?s)<(style|script)>.*?</\1>", "", page)
+    assert not re.search(r'[>\[ "]-\d+\.\d', told)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("-0.000", "0.000"),
+        ("-0.010", "−0.010"),
+        ("[-0.00, -1.50]", "[0.00, −1.50]"),
+        ("-1e-05", "−1e−05"),
+        ("g-7 -1.0", "g-7 -1.0"),
+        ("2026-11-30", "2026-11-30"),
+    ],
+)
+def test_texts_of_numbers(text, shown):
+    assert tidy(text) == shown
 
 
 def test_a_setting_of_zero_is_told(tmp_path, runs):

@@ -44,8 +44,8 @@ function svgNamespace() {
 }
 
 /** A drawing of curves over steps: [{name, values, color}]. Values that are no numbers have no point. */
-function curveChart(title, curves) {
-  const [width, height, left, bottom] = [360, 190, 44, 24];
+function curveChart(title, curves, label) {
+  const [width, height, left, bottom] = [360, 190, 58, 24];
   const most = Math.max(...curves.map((curve) => curve.values.length));
   const values = curves.flatMap((curve) => curve.values).filter(Number.isFinite);
   const [low, high] = [Math.min(0, ...values), Math.max(...values)];
@@ -56,6 +56,8 @@ function curveChart(title, curves) {
     drawing.append(shape("path", { class: "grid", d: `M${left} ${y(value)}H${width - 8}` }));
     drawing.append(shape("text", { class: "tick", x: left - 5, y: y(value) + 4, "text-anchor": "end" }, value.toPrecision(3)));
   }
+  const middle = `translate(11 ${(height - bottom + 12) / 2}) rotate(-90)`;
+  drawing.append(shape("text", { class: "title", transform: middle, "text-anchor": "middle" }, label));
   for (const { values: own, color } of curves) {
     const places = own.map((value, i) => (Number.isFinite(value) ? `${x(i).toFixed(1)},${y(value).toFixed(1)}` : ""));
     const points = places.filter(Boolean).join(" ");

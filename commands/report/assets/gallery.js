@@ -73,12 +73,16 @@ function search() {
   return { captions: asked, pictures };
 }
 
-/** A single picture with what it is. */
+/** A single picture with what it is, and its training image. */
 function alone(picture) {
   const figure = picture.figure.cloneNode(true);
   const caption = captionOf.get(picture.row);
-  figure.lastChild.prepend(`${data.runs[picture.run].name}: `);
-  figure.append(made("small", "", `${data.captions[picture.row]} (${[caption.kind, "row " + picture.row].filter(Boolean).join(", ")})`));
+  const note = figure.querySelector("figcaption");
+  note.prepend(`${data.runs[picture.run].name}, image ${picture.sample + 1}${note.textContent ? ": " : ""}`);
+  const training = caption.row.querySelector('figure[data-at^="t."] img')?.cloneNode();
+  if (training) training.className = "training";
+  note.before(training ?? made("small", "training", "no training image"));
+  note.append(made("small", "", `${data.captions[picture.row]} (${[caption.kind, "row " + picture.row].filter(Boolean).join(", ")})`));
   return figure;
 }
 
@@ -168,6 +172,11 @@ function startGallery() {
   });
   addEventListener("beforeprint", () => { limit = Infinity; draw(); });
   addEventListener("afterprint", renew);
+}
+
+/** Goes to the pictures where the address says which of them are shown, or which is open. */
+function goToPictures() {
+  if (Object.keys(state).length) byId("pictures").scrollIntoView();
 }
 
 if (data) startGallery();

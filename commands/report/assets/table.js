@@ -2,7 +2,7 @@
 
 /** The number that a cell begins with, or its text. */
 function cellValue(row, column) {
-  const text = (row.cells[column]?.firstChild?.textContent ?? "").trim().replace("\u2212", "-");
+  const text = (row.cells[column]?.firstChild?.textContent ?? "").trim().replaceAll("\u2212", "-");
   const number = parseFloat(text);
   return Number.isNaN(number) ? text : number;
 }

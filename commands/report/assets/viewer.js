@@ -12,10 +12,11 @@ function detailsOf(at) {
 /** The magnitudes of a picture, if its run was traced. */
 const curveOf = (at) => detailsOf(at)?.curve?.split(" ").map(Number);
 
-/** Puts names and texts into a list of facts. */
+/** Puts names and texts into a list of facts; names with a meaning tell it. */
 function fillFacts(list, facts) {
   list.replaceChildren(...Object.entries(facts).map(([name, text]) => {
     const entry = made("div");
+    if (Object.hasOwn(data.meanings, name)) entry.title = data.meanings[name];
     entry.append(made("dt", "", name), made("dd", "", String(text)));
     return entry;
   }));
@@ -45,7 +46,8 @@ function showPicture() {
   const verdict = { copy: "a copy of the training image", free: "no copy" }[figure.className];
   byId("viewer-note").textContent = [verdict, figure.querySelector("figcaption").textContent].filter(Boolean).join(": ");
   showTraining(row);
-  fillFacts(byId("viewer-facts"), { ...about.scores, ...about.facts, file: about.file, ...data.runs[run].settings });
+  fillFacts(byId("viewer-facts"), { ...about.scores, ...about.facts, file: about.file });
+  fillFacts(byId("viewer-settings"), data.runs[run].settings);
   showCurve(run, state.image);
   if (!viewer.open) viewer.showModal();
 }
@@ -74,7 +76,9 @@ function showCurve(run, at) {
   const first = run === 0 ? null : curveOf(at.replace(/^\d+/, "0"));
   if (first) curves.unshift({ name: data.runs[0].name, values: first, color: 0 });
   const names = curves.map((curve) => curve.name).join(" and ");
-  holder.append(curveChart(`magnitude at each step: ${names}`, curves));
+  const drawing = curveChart(`magnitude at each step: ${names}`, curves, "magnitude");
+  drawing.append(shape("title", {}, data.meanings.magnitude));
+  holder.append(drawing);
   const legend = made("ul", "legend");
   for (const curve of curves) {
     const entry = made("li");
@@ -137,6 +141,12 @@ function startViewer() {
 }
 
 if (data) startViewer();
-addEventListener("hashchange", readState);
+addEventListener("hashchange", () => {
+  readState();
+  if (data) goToPictures();
+});
 readState();
-if (data) setState({});
+if (data) {
+  setState({});
+  goToPictures();
+}
