@@ -56,7 +56,10 @@ def test_what_is_said_of_the_captions():
 
 def check_page(page: str, printed: str) -> None:
     """It shows each image with its score, and says what it is."""
-    scores = [float(text) for text in re.findall(r"<figcaption>(-?\d\.\d\d)", page)]
+    scores = [
+        float(text.replace("\N{MINUS SIGN}", "-"))
+        for text in re.findall(r"<figcaption>(\N{MINUS SIGN}?\d\.\d{3})", page)
+    ]
     assert len(scores) == 6
     assert page.count("<figure") == 2 * (1 + 3)
     copies = page.count('class="copy"')

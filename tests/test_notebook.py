@@ -6,7 +6,7 @@ import re
 import pytest
 
 from memorization_suite import ROOT, tiny
-from memorization_suite.experiments import notebook
+from tests import notebook
 
 KEPT = json.loads(notebook.NOTEBOOK.read_text(encoding="utf-8"))
 

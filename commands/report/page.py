@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
         "models": sorted(model or "unknown" for model in models),
         "failed": contents.failed,
         "command": contents.command,
-        "made": made_now(),
+        "made": made_by(),
         "style": (ASSETS / "style.css").read_text(encoding="utf-8"),
         "scripts": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }
@@ -118,11 +117,10 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
     return text, pictures.size
 
 
-def made_now() -> str:
-    """When the page is made, and by which commit of the suite."""
-    now = datetime.now().astimezone().isoformat(" ", "minutes")
+def made_by() -> str:
+    """The commit of the suite; no time, so that the same runs give the same page."""
     commit = git_commit()
-    return f"{now}, commit {commit[:12] if commit else 'unknown'} of the suite"
+    return f"commit {commit[:12] if commit else 'unknown'} of the suite"
 
 
 def breakable(text: object) -> str:

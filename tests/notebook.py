@@ -1,20 +1,17 @@
 """The notebook of examples/, made from its script and run: what it shows is kept.
 
-python -m experiments.notebook    # a few minutes; writes examples/walkthrough.ipynb
+python -m tests.notebook    # a few minutes; writes examples/walkthrough.ipynb
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
 from memorization_suite import ROOT
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.lazy import Lazy
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 jupytext = Lazy("jupytext")
 nbclient = Lazy("nbclient")
@@ -25,7 +22,7 @@ NOTEBOOK = SCRIPT.with_suffix(".ipynb")
 TIMEOUT = 600
 
 
-def made() -> NotebookNode:
+def made() -> Any:
     """The notebook of the script, without outputs."""
     notebook = jupytext.read(SCRIPT)
     for number, cell in enumerate(notebook.cells):
@@ -36,7 +33,7 @@ def made() -> NotebookNode:
     return notebook
 
 
-def executed(notebook: NotebookNode, folder=SCRIPT.parent) -> NotebookNode:
+def executed(notebook: Any, folder=SCRIPT.parent) -> Any:
     """Runs it in the folder. Progress and remarks, which go to stderr, are not kept.
 
     Raises nbclient's CellExecutionError for the first cell that fails.
