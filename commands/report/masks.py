@@ -29,7 +29,7 @@ def masks_of(detection: Detection, pictures: Pictures, folder: str) -> dict[str,
     for name, score in detection.sets():
         rank = -score.score if math.isfinite(score.score) else math.inf
         entries.append((name, rank, score))
-    groups = []
+    groups: list[dict[str, Any]] = []
     for name, _, score in sorted(entries, key=lambda entry: entry[:2]):
         tiles = tiles_of(detection, pictures, folder, name, score)
         if tiles:

@@ -159,11 +159,12 @@ def heat_table(runs: Sequence[Reported], measures: list[Measure], kinds: list[st
 def mark_best(rows: list[list[Cell]]) -> None:
     """Marks the cells of each column that are best, if not all are alike."""
     for column in range(len(rows[0]) if rows else 0):
-        heats = {row[column].heat for row in rows} - {None}
+        heats = {heat for row in rows if (heat := row[column].heat) is not None}
         if len(heats) < 2:
             continue
+        least = min(heats)
         for row in rows:
-            row[column] = replace(row[column], best=row[column].heat == min(heats))
+            row[column] = replace(row[column], best=row[column].heat == least)
 
 
 def line_of(reported: Reported, measure: Measure, kind: str) -> Line | None:
