@@ -45,10 +45,11 @@ def change_of_copies(pairs: Iterable[Pair], threshold: float) -> Mean:
     """The same of the share of copies: after - before, in [-1, 1]. Where every image became a copy,
     or none is one any more, the interval is exact.
     """
-    changes = [
-        (pair.prompt, is_copy(pair.after, threshold) - is_copy(pair.before, threshold))
-        for pair in pairs
-    ]
+    changes = []
+    for pair in pairs:
+        before = is_copy(pair.before, threshold)
+        after = is_copy(pair.after, threshold)
+        changes.append((pair.prompt, after - before))
     mean = mean_over_prompts(changes)
     prompts = len({prompt for prompt, _ in changes})
     if abs(mean.mean) != 1 or prompts < ONE_WAY:

@@ -120,9 +120,11 @@ def errors_by_kind(vae, bank: Bank, device: torch.device) -> dict[str, float]:
     errors = {}
     for kind, of_kind in rows.items():
         x = to_tensor(bank.pictures[of_kind]).to(device)
-        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
-        squares = ((y - x) / 2).square().mean((1, 2, 3))
-        errors[kind] = round(squares.sqrt().mean().item(), 3)
+        latents = vae.encode(x).latent_dist.mean
+        y = vae.decode(latents).sample.clamp(-1, 1)
+        difference = (y - x) / 2  # of pictures in [0, 1]
+        rmse = difference.square().mean((1, 2, 3)).sqrt()
+        errors[kind] = round(rmse.mean().item(), 3)
     return errors
 
 
