@@ -42,6 +42,8 @@ PLACES = tuple(
 Box = tuple[float, float, float, float]
 # x and y of one end, then of the other.
 Segment = tuple[float, float, float, float]
+# A text beside a corner: x, y, which end of it is there, text.
+Corner = tuple[float, float, str, str]
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ class Chart:
     lines: list[Line] = field(default_factory=list)
     width: int = WIDTH
     height: int = HEIGHT
-    # Text at the corner where a point is best: (x, y, which end of it is there, text).
-    corner: tuple[float, float, str, str] | None = None
+    # Where a point is best.
+    corner: Corner | None = None
 
 
 def path_of(points: Sequence[tuple[float, float]]) -> str:

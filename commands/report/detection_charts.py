@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from memorization_suite.runs.lazy import np
 RATES = tuple(i / 20 for i in range(1, 20))
 # Of a small chart.
 SMALL_WIDTH, SMALL_HEIGHT = 380, 240
+# x, y, width, height, color, what is told.
+Bar = tuple[float, float, float, float, int, str]
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Histogram:
     name: str
     x: Axis
     y: Axis
-    # (x, y, width, height, color, what is told)
-    bars: list[tuple[float, float, float, float, int, str]]
+    bars: list[Bar]
     # Pixels of the threshold.
     threshold: float | None
     width: int = SMALL_WIDTH
@@ -78,24 +80,33 @@ def roc_line(detection: Detection, i: int, x: Axis, y: Axis) -> Line:
 
 def histogram(detection: Detection) -> Histogram | None:
     """Of a detector's finite scores; None without any."""
-    sets = [
-        finite(scores_of(each)) for each in (detection.scored.ordinary, detection.scored.memorized)
-    ]
-    pooled = np.concatenate(sets)
+    sets = {
+        "ordinary": finite(scores_of(detection.scored.ordinary)),
+        "memorized": finite(scores_of(detection.scored.memorized)),
+    }
+    pooled = np.concatenate(list(sets.values()))
     if not len(pooled):
         return None
     edges = bin_edges(pooled, log=False)
-    shares = [np.histogram(each, edges)[0] / max(1, len(each)) for each in sets]
+    shares = {
+        name: np.histogram(scores, edges)[0] / max(1, len(scores)) for name, scores in sets.items()
+    }
+    top = max(float(share.max()) for share in shares.values())
     x = axis("score", edges.tolist(), LEFT, SMALL_WIDTH - 12)
-    top = max(float(each.max()) for each in shares)
     y = axis("share of prompts", [0, top], SMALL_HEIGHT - 46, 12)
     bars = []
-    for color, (name, share) in enumerate(zip(("ordinary", "memorized"), shares)):
-        for low, high, value in zip(edges[:-1].tolist(), edges[1:].tolist(), share.tolist()):
-            if value:
-                left, right, above, below = x.at(low), x.at(high), y.at(value), y.at(0)
-                ends = f"from {tidy(f'{low:.4g}')} to {tidy(f'{high:.4g}')}"
-                told = f"{name}: {100 * value:.0f} % {ends}"
-                bars.append((left, above, right - left, round(below - above, 1), color, told))
+    for color, (name, share) in enumerate(shares.items()):
+        bins = zip(itertools.pairwise(edges.tolist()), share.tolist())
+        bars += [bar(x, y, ends, value, color, name) for ends, value in bins if value]
     at = None if detection.threshold is None else x.at(detection.threshold)
     return Histogram(detection.name, x, y, bars, at)
+
+
+def bar(x: Axis, y: Axis, ends: tuple[float, float], share: float, color: int, name: str) -> Bar:
+    """A bin of a set. ends: of the bin, in scores."""
+    left, right = (x.at(end) for end in ends)
+    top = y.at(share)
+    height = round(y.at(0) - top, 1)
+    low, high = (tidy(f"{end:.4g}") for end in ends)
+    told = f"{name}: {100 * share:.0f} % from {low} to {high}"
+    return left, top, right - left, height, color, told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from memorization_suite.commands.report.chart import (
     Axis,
     Box,
     Chart,
+    Corner,
     Line,
     Point,
     Segment,
@@ -29,6 +31,9 @@ from memorization_suite.commands.report.gather import Reported
 from memorization_suite.commands.report.names import short_names
 from memorization_suite.metrics.base import quantity_named
 from memorization_suite.metrics.tradeoff import Points, label, points
+
+# (whether right is better, whether up is) -> where the best corner lies.
+ARROWS = {(False, True): "↖", (True, True): "↗", (False, False): "↙", (True, False): "↘"}
 
 
 def tradeoff(runs: list[Reported]) -> tuple[list[Chart], str]:
@@ -46,35 +51,60 @@ def tradeoff(runs: list[Reported]) -> tuple[list[Chart], str]:
 
 def chart_of(drawn: Points, runs: Sequence[Reported], width: int, height: int) -> Chart:
     """drawn: a row a run, in their order. width, height: of the chart."""
-    ends = ("", "_low", "_high")
-    xs = finite([row[f"x{end}"] for row in drawn.rows for end in ends])
-    ys = finite([row[f"y{end}"] for row in drawn.rows for end in ends])
+    xs = values_of(drawn, "x")
+    ys = values_of(drawn, "y")
     x, y = frame(label(drawn.x), xs, label(drawn.y), ys, width=width, height=height)
-    series = list(dict.fromkeys(row["series"] for row in drawn.rows))
-    made = []
+    marks = marks_of(drawn, runs, x, y)
+    series = series_of(drawn, marks)
+    corner, box = best_corner(drawn, x, y)
+    taken = [box] if box else []
+    place_labels(marks, segments_of(marks, series), taken=taken, width=width, height=height)
+    title = f"copy similarity against alignment: {drawn.x} and {drawn.y} of {len(marks)} runs"
+    lines = [
+        Line(name, i % COLORS, path_of([(mark.x, mark.y) for mark in own]))
+        for i, (name, own) in enumerate(series.items())
+    ]
+    return Chart(title, x, y, marks, lines, width, height, corner)
+
+
+def values_of(drawn: Points, axis: str) -> list[float]:
+    """All that an axis has to hold: values and the ends of their intervals."""
+    names = (axis, f"{axis}_low", f"{axis}_high")
+    return finite([row[name] for row in drawn.rows for name in names])
+
+
+def marks_of(drawn: Points, runs: Sequence[Reported], x: Axis, y: Axis) -> list[Point]:
+    """A point a run, in the color of its series."""
+    names = list(dict.fromkeys(row["series"] for row in drawn.rows))
+    marks = []
     for row, name, reported in zip(drawn.rows, short_names(runs), runs):
-        point = Point(
+        mark = Point(
             x=x.at(row["x"]),
             y=y.at(row["y"]),
             x_bar=bar(x, row, "x"),
             y_bar=bar(y, row, "y"),
-            color=series.index(row["series"]) % COLORS,
+            color=names.index(row["series"]) % COLORS,
             label=name,
             tip=[reported.title, told(drawn.x, row, "x"), told(drawn.y, row, "y")],
         )
-        made.append(point)
-    lines = []
-    segments = [segment for point in made for segment in bars_of(point)]
-    for i, name in enumerate(series):
-        own = [point for point, row in zip(made, drawn.rows) if row["series"] == name]
-        own.sort(key=lambda point: point.x)
-        lines.append(Line(name, i % COLORS, path_of([(each.x, each.y) for each in own])))
-        segments += [(one.x, one.y, other.x, other.y) for one, other in zip(own, own[1:])]
-    corner, box = best_corner(drawn, x, y)
-    taken = [box] if box else []
-    place_labels(made, segments, taken=taken, width=width, height=height)
-    title = f"copy similarity against alignment: {drawn.x} and {drawn.y} of {len(made)} runs"
-    return Chart(title, x, y, made, lines, width, height, corner)
+        marks.append(mark)
+    return marks
+
+
+def series_of(drawn: Points, marks: Sequence[Point]) -> dict[str, list[Point]]:
+    """Name -> its points, from left to right."""
+    series: dict[str, list[Point]] = {}
+    for row, mark in zip(drawn.rows, marks):
+        series.setdefault(row["series"], []).append(mark)
+    return {name: sorted(own, key=lambda mark: mark.x) for name, own in series.items()}
+
+
+def segments_of(marks: Sequence[Point], series: dict[str, list[Point]]) -> list[Segment]:
+    """Bars and lines, which labels shall not cross."""
+    segments = [segment for mark in marks for segment in bars_of(mark)]
+    for own in series.values():
+        segments += [(one.x, one.y, other.x, other.y) for one, other in itertools.pairwise(own)]
+    return segments
 
 
 def bars_of(point: Point) -> list[Segment]:
@@ -87,9 +117,7 @@ def bars_of(point: Point) -> list[Segment]:
     return segments
 
 
-def best_corner(
-    drawn: Points, x: Axis, y: Axis
-) -> tuple[tuple[float, float, str, str] | None, Box | None]:
+def best_corner(drawn: Points, x: Axis, y: Axis) -> tuple[Corner | None, Box | None]:
     """The mark of the corner where both quantities are best, and the room that it takes; None where
     nothing says which values one wants.
     """
@@ -97,14 +125,15 @@ def best_corner(
     if None in quantities:
         return None, None
     is_right, is_up = (quantity.better == "higher" for quantity in quantities if quantity)
-    arrow = {(False, True): "↖", (True, True): "↗", (False, False): "↙", (True, False): "↘"}
-    mark = arrow[is_right, is_up]
+    mark = ARROWS[is_right, is_up]
     text = f"better {mark}" if is_right else f"{mark} better"
     length = LETTER * len(text)
     left = x.end - length - 6 if is_right else x.start + 6
     bottom = y.end + LINE if is_up else y.start - 6
-    corner = (x.end - 6 if is_right else left, bottom, "end" if is_right else "start", text)
-    return corner, (left, bottom - LINE, left + length, bottom + 3)
+    box = (left, bottom - LINE, left + length, bottom + 3)
+    if is_right:
+        return (x.end - 6, bottom, "end", text), box
+    return (left, bottom, "start", text), box
 
 
 def bar(axis: Axis, row: dict, name: str) -> tuple[float, float] | None:
