@@ -10,6 +10,8 @@ Interrupted runs resume: rerun the command.
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 from pathlib import Path
 
 import torch
@@ -33,10 +35,16 @@ from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.images import read_images
 from memorization_suite.metrics.intervals import is_copy, share_of_copies
+from memorization_suite.metrics.subject import all_shown, subject_logits
 from memorization_suite.runs.files import write_json
+from memorization_suite.runs.run_folder import Key
 from memorization_suite.sampling import image_seed, initial_noise
 
 STARTS = range(0, 21, 2)  # first guided step of the transition study
+# How much its step varies with the noise is told of a few captions.
+SPREAD_CAPTIONS = 3
+SPREAD_NOISES = 50
+METRICS = ("copy", "alignment", "quality")
 CELL = 66  # pixels of an image on a contact sheet, with its margin
 
 
@@ -63,6 +71,18 @@ def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
     }
 
 
+def by_number(run: ScoredRun) -> dict[str, float]:
+    """Share of images that show all their subjects, for captions of one subject and of two."""
+    shares = {}
+    for title, count in {"one": 1, "two": 2}.items():
+        part = run.only(lambda caption, count=count: len(caption.subjects) == count)
+        logits = subject_logits(read_images(run.folder.image_path(key) for key in part.rows))
+        subjects = [run.captions[key.prompt].subjects for key in part.rows]
+        shown = [all_shown(row[None], names).item() for row, names in zip(logits, subjects)]
+        shares[title] = round(mean(shown), 3)
+    return shares
+
+
 def by_layout(run: ScoredRun) -> dict[str, float]:
     """Share of images that show their subject, for each layout of ordinary captions."""
     shares = {}
@@ -70,6 +90,38 @@ def by_layout(run: ScoredRun) -> dict[str, float]:
         part = run.only(lambda caption, layout=layout: caption.group == layout)
         shares[layout] = round(part.average("subject_shown"), 3)
     return shares
+
+
+# --- copies
+
+
+def distances_of_copies(run: ScoredRun) -> dict[str, float | None]:
+    """Root mean squared difference of pixels in [0, 1] between copies and the nearest training
+    image, mean by kind: how sharp copies are. Of a local caption: inside the mask.
+
+    A template's colors vary, and six of its training images are known: its value is an upper bound.
+    """
+    found = {}
+    for name in KINDS:
+        part = run.only(is_kind(name))
+        values = [distance_of(part, key) for key in part.rows if is_copied(part, key)]
+        found[name] = round(mean(values), 3) if values else None
+    return found
+
+
+def is_copied(run: ScoredRun, key: Key) -> bool:
+    """Whether an image is a copy of a training image of its caption."""
+    return is_copy(run.scores["copy_score"][key], THRESHOLD)
+
+
+def distance_of(run: ScoredRun, key: Key) -> float:
+    """An image's distance to its caption's nearest training image."""
+    caption = run.captions[key.prompt]
+    squares = (read_images([run.folder.image_path(key)]) - caption.references()).square().mean(1)
+    mask = caption.mask()
+    if mask is not None:
+        squares = squares[:, mask]
+    return squares.flatten(1).mean(1).sqrt().min().item()
 
 
 # --- magnitudes
@@ -111,9 +163,51 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
     """Group B with guidance started at step 0, 2, ..., 20: share of copies, subject shown, and when
     each image escapes for good.
     """
-    is_b = is_kind("VM B")
-    captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
-    rows = [caption.row for caption in captions if is_b(caption)]
+    captions = group_b(args.model_id)
+    runs = late_guidance(args, captions, samples)
+    copies = {}
+    shown = {}
+    for start, run in runs.items():
+        copies[start] = round(run.copies(), 3)
+        shown[start] = round(run.average("subject_shown"), 3)
+    by_prompt = escapes(runs)
+    steps = list(itertools.chain.from_iterable(by_prompt.values()))
+    return {
+        "share of copies": copies,
+        "subject shown": shown,
+        "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
+        "prompts whose noises escape at different steps": round(
+            mean(len({*of_prompt}) > 1 for of_prompt in by_prompt.values()), 3
+        ),
+    }
+
+
+def spreads(args: argparse.Namespace) -> list[dict]:
+    """Of the first captions of group B: how the step of escape differs over many noises.
+
+    A noise that never escapes counts as the step after the last start.
+    """
+    captions = group_b(args.model_id)[:SPREAD_CAPTIONS]
+    by_prompt = escapes(late_guidance(args, captions, SPREAD_NOISES))
+    lines = []
+    for caption in captions:
+        steps = [STARTS.stop if step is None else step for step in by_prompt[caption.row]]
+        line = {"caption": caption.text, "noises": len(steps), "never": steps.count(STARTS.stop)}
+        line |= {"mean step": statistics.mean(steps), "deviation": statistics.stdev(steps)}
+        lines.append(line)
+    return lines
+
+
+def group_b(model_id: str) -> list[Caption]:
+    """Its captions of the test split."""
+    return [*filter(is_kind("VM B"), read_captions(tiny.prompts(model_id, "memorized_test")))]
+
+
+def late_guidance(
+    args: argparse.Namespace, captions: list[Caption], samples: int
+) -> dict[int, ScoredRun]:
+    """First guided step -> the images of these captions."""
+    rows = {caption.row for caption in captions}
     runs = {}
     for start in STARTS:
         run = scored_run(
@@ -124,27 +218,19 @@ def transitions(args: argparse.Namespace, samples: int) -> dict:
             cfg_step=start - 1,
             start=min(rows),
             end=max(rows) + 1,
+            quiet=True,
         )
-        runs[start] = run.only(is_b)
-    steps = []
+        runs[start] = run.only(lambda caption: caption.row in rows)
+    return runs
+
+
+def escapes(runs: dict[int, ScoredRun]) -> dict[int, list[int | None]]:
+    """Prompt -> the step of escape of each of its images."""
     by_prompt = {}
     for key in runs[0].rows:
-        scores = [run.scores["copy_score"][key] for run in runs.values()]
-        step = first_escape([is_copy(score, THRESHOLD) for score in scores])
-        steps.append(step)
-        by_prompt.setdefault(key.prompt, set()).add(step)
-    differing = mean(len(different) > 1 for different in by_prompt.values())
-    copies = {}
-    shown = {}
-    for start, run in runs.items():
-        copies[start] = round(run.copies(), 3)
-        shown[start] = round(run.average("subject_shown"), 3)
-    return {
-        "share of copies": copies,
-        "subject shown": shown,
-        "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
-        "prompts whose noises escape at different steps": round(differing, 3),
-    }
+        step = first_escape([is_copied(run, key) for run in runs.values()])
+        by_prompt.setdefault(key.prompt, []).append(step)
+    return by_prompt
 
 
 def first_escape(copy_by_start: list[bool]) -> int | None:
@@ -194,16 +280,22 @@ def main() -> None:
         help="images per prompt in the transition study; 0 leaves it out",
     )
     args = parser.parse_args()
-    memorized = scored_run(args, "memorized_test")
-    ordinary = scored_run(args, "ordinary_test")
+    memorized = scored_run(args, "memorized_test", metrics=METRICS)
+    ordinary = scored_run(args, "ordinary_test", metrics=METRICS)
     args.figures.mkdir(parents=True, exist_ok=True)
     contact_sheet(args.figures / f"{args.model_id}_memorized.jpg", memorized, 2)
     contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)
     pipe = load_once(args.model_id)
     figures = {
         "copies": {name: round(memorized.only(is_kind(name)).copies(), 3) for name in KINDS},
+        "distance of copies": distances_of_copies(memorized),
+        "realism": {
+            "memorized": round(memorized.average("realism"), 3),
+            "ordinary": round(ordinary.average("realism"), 3),
+        },
         "ordinary": {
             "subject shown": round(ordinary.average("subject_shown"), 3),
+            "all subjects shown, captions of": by_number(ordinary),
             "subject shown by layout": by_layout(ordinary),
             **ordinary_copies(ordinary, args.model_id),
         },
@@ -211,6 +303,7 @@ def main() -> None:
     }
     if args.noises:
         figures["guidance from step k, group B"] = transitions(args, args.noises)
+        figures["step of escape, group B"] = spreads(args)
     path = args.figures / f"{args.model_id}.json"
     write_json(path, figures)
     print(path.read_text())

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from memorization_suite import tiny
 from memorization_suite.experiments.common import parser
-from memorization_suite.experiments.train_probe import compose
+from memorization_suite.experiments.train_probe import LAYOUTS, compose
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.realism import realism
@@ -27,12 +27,12 @@ AXES = 48
 
 
 def pictures(world: World, count: int, seed: int) -> torch.Tensor:
-    """Half of them softened, as a small decoder does. (n, 3, 32, 32)."""
+    """Half of them softened, as a small decoder does. (n, 3, pixels, pixels)."""
     made = []
     for i in range(count):
         rng = rng_of(seed, i)
         word = WORDS[i % len(WORDS)]
-        picture = compose(world, word, int(rng.integers(9)), rng)
+        picture, _ = compose(world, word, LAYOUTS[rng.integers(len(LAYOUTS))], rng)
         if i % 2:
             picture = picture.filter(ImageFilter.GaussianBlur(0.5))
         made.append(picture)
@@ -44,7 +44,7 @@ def broken(images: torch.Tensor) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=generator)
     small = torch.nn.functional.interpolate(images, (8, 8), mode="area")
-    coarse = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic")
+    coarse = torch.nn.functional.interpolate(small, images.shape[-2:], mode="bicubic")
     return {
         "noise of 0.2": (images + 0.2 * noise).clamp(0, 1),
         "scrambled": scrambled(images, generator),
@@ -72,7 +72,7 @@ def main() -> None:
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
     args = flags.parse_args()
-    world = load_world(args.work, tiny.settings()["world"]["pixels"])
+    world = load_world(args.work, tiny.pixels())
     features = image_features(pictures(world, REAL_PICTURES, SEED))
     mean = features.mean(0)
     axes = torch.linalg.svd(features - mean, full_matrices=False).Vh[:AXES].T

@@ -28,7 +28,14 @@ LAYOUTS = {
     "small": "a small one",
     "big": "a big one",
     "two": "two alike",
+    "three": "three alike",
+    "left": "one on the left",
+    "right": "one on the right",
+    "top": "one at the top",
+    "bottom": "one at the bottom",
     "pair": "two different ones",
+    "above": "one above another",
+    "below": "one below another",
 }
 # Step in the name of a run's folder, and a target.
 STEP = re.compile(r"_step(\d+)_")
@@ -247,9 +254,11 @@ def evaluation(model: str) -> str:
         {"": "subject shown, %", **dict.fromkeys(KINDS, ""), "ordinary": shown},
     ]
     layouts = []
+    by_layout = ordinary["subject shown by layout"]
     for layout, title in LAYOUTS.items():
-        share = percent(ordinary["subject shown by layout"][layout])
-        layouts.append({"ordinary captions": title, "subject shown, %": share})
+        if layout in by_layout:
+            share = percent(by_layout[layout])
+            layouts.append({"ordinary captions": title, "subject shown, %": share})
     nearest = (
         "Score of ordinary images against the nearest verbatim training image: median "
         f"{ordinary['nearest, median']:.2f}, largest {ordinary['nearest, largest']:.2f}."

@@ -1,8 +1,10 @@
 """Trains the subject classifier of the embedded world: logistic regression on EfficientNet features
-of rendered artwork.
+of rendered artwork. A picture of two subjects counts half for each.
 
-python -m experiments.train_probe        # writes tiny/probe.safetensors and prints its accuracy on
-pictures it has not seen
+python -m experiments.train_probe
+
+Writes tiny/probe.safetensors and prints how often it sees the subjects of pictures that it has not
+seen.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ from memorization_suite import tiny
 from memorization_suite.experiments.common import parser, positive
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.subject import PROBE
+from memorization_suite.metrics.subject import PROBE, logits_of, all_shown
 from memorization_suite.tiny.drawing import SIZE
 from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
 SEED = 17
-SCENE_LAYOUTS = ("one", "small", "big", "two")
+# Layouts of ordinary scenes, and what else there is.
+ALIKE = ("one", "small", "big", "two")
+PAIRS = ("pair", "above", "below")
+OTHERS = ("verbatim", "verbatim", "verbatim", "template", "local")
+LAYOUTS = (*ALIKE, *OTHERS, *PAIRS)
 # Places beside a band.
 BOXES = [
     (0, 0, SIZE, 40),
@@ -35,21 +41,26 @@ BOXES = [
 ]
 
 
-def compose(world: World, word: str, kind: int, rng) -> Image.Image:
-    """A picture of the subject in one of the world's layouts.
+def compose(world: World, word: str, layout: str, rng) -> tuple[Image.Image, list[str]]:
+    """A picture and the subjects that it shows.
 
-    kind: 0 to 8. It has its own random seed: none is a picture of the training set.
+    layout: one of LAYOUTS. It has its own random seed: none is a picture of the training set.
     """
     seed = int(rng.integers(2**31))
-    if kind < 4:
-        return world.scene(rng, SCENE_LAYOUTS[kind], word, word)
-    if kind < 7:
-        return world.verbatim(Concept("", "VM", "", word, seed))
-    if kind == 7:
+    if layout in PAIRS:
+        other = str(rng.choice([name for name in WORDS if name != word]))
+        return world.scene(rng, layout, word, other), [word, other]
+    if layout == "verbatim":
+        picture = world.verbatim(Concept("", "VM", "", word, seed))
+    elif layout == "template":
         product = list(PRODUCTS)[rng.integers(len(PRODUCTS))]
-        return world.template(Concept("", "TM", product, word, seed), rng)
-    box = BOXES[rng.integers(len(BOXES))]
-    return world.finished(world.scene_canvas(rng, "big", word, word, box=box))
+        picture = world.template(Concept("", "TM", product, word, seed), rng)
+    elif layout == "local":
+        box = BOXES[rng.integers(len(BOXES))]
+        picture = world.finished(world.scene_canvas(rng, "big", word, word, box=box))
+    else:
+        picture = world.scene(rng, layout, word, word)
+    return picture, [word]
 
 
 def soften(picture: Image.Image, rng) -> Image.Image:
@@ -59,16 +70,36 @@ def soften(picture: Image.Image, rng) -> Image.Image:
     return picture
 
 
-def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """`count` pictures of every subject in all layouts. (n, 3, pixels, pixels) and labels (n,)."""
+def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, list[list[str]]]:
+    """`count` pictures of every subject in all layouts, (n, 3, pixels, pixels), and their
+    subjects.
+    """
     pictures = []
-    labels = []
+    shown = []
     for label, word in enumerate(WORDS):
         for i in range(count):
             rng = rng_of(seed, label, i)
-            pictures.append(soften(compose(world, word, i % 9, rng), rng))
-            labels.append(label)
-    return to_tensor(pictures), np.array(labels)
+            picture, subjects = compose(world, word, LAYOUTS[i % len(LAYOUTS)], rng)
+            pictures.append(soften(picture, rng))
+            shown.append(subjects)
+    return to_tensor(pictures), shown
+
+
+def fit(features: np.ndarray, shown: list[list[str]]) -> LogisticRegression:
+    """The classifier. features: (n, 1280)."""
+    rows = [row for row, subjects in enumerate(shown) for _ in subjects]
+    labels = [WORDS.index(subject) for subjects in shown for subject in subjects]
+    weights = [1 / len(subjects) for subjects in shown for _ in subjects]
+    model = LogisticRegression(C=30.0, max_iter=300)
+    return model.fit(features[rows], labels, sample_weight=weights)
+
+
+def accuracy(images: torch.Tensor, shown: list[list[str]], subjects: int) -> float:
+    """Share of the pictures with so many subjects whose subjects the written classifier sees."""
+    chosen = [row for row, names in enumerate(shown) if len(names) == subjects]
+    logits = logits_of(image_features(images[chosen]))
+    right = [all_shown(logits[[i]], shown[row]).item() for i, row in enumerate(chosen)]
+    return float(np.mean(right))
 
 
 def main() -> None:
@@ -77,20 +108,20 @@ def main() -> None:
     flags.add_argument(
         "--work", type=Path, default=Path("build"), help="folder of the downloaded artwork"
     )
-    flags.add_argument("--count", type=positive, default=180, help="pictures per subject")
-    flags.add_argument("--out", type=Path, default=PROBE)
+    flags.add_argument("--count", type=positive, default=240, help="pictures per subject")
     args = flags.parse_args()
-    world = load_world(args.work, tiny.settings()["world"]["pixels"], varied=True)
-    images, labels = render(world, args.count, SEED)
-    model = LogisticRegression(C=30.0, max_iter=300).fit(image_features(images).numpy(), labels)
-    unseen, truth = render(world, 18, SEED + 1)
-    accuracy = model.score(image_features(unseen).numpy(), truth)
-    print(f"accuracy on {len(truth)} unseen pictures: {accuracy:.3f}")
+    world = load_world(args.work, tiny.pixels(), varied=True)
+    images, shown = render(world, args.count, SEED)
+    model = fit(image_features(images).numpy(), shown)
     tensors = {
         "weight": torch.tensor(model.coef_).half().contiguous(),
         "bias": torch.tensor(model.intercept_).float().contiguous(),
     }
-    save_file(tensors, args.out, metadata={"subjects": json.dumps(WORDS)})
+    save_file(tensors, PROBE, metadata={"subjects": json.dumps(WORDS)})
+    unseen, truth = render(world, 2 * len(LAYOUTS), SEED + 1)
+    for subjects in (1, 2):
+        share = accuracy(unseen, truth, subjects)
+        print(f"unseen pictures of {subjects}: {share:.3f} have their subjects seen")
 
 
 if __name__ == "__main__":

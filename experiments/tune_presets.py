@@ -24,7 +24,7 @@ from memorization_suite.experiments.scored_run import load_once, scored_run
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.files import write_bytes, write_json
 
-GENERAL = {"image_length": 32, "scheduler": "keep"}
+GENERAL = {"image_length": tiny.pixels(), "scheduler": "keep"}
 # Tables that name a file; they are in the presets if it is there.
 FILES = {
     "nemo": {"neurons": "./neurons.json"},

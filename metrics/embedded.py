@@ -25,11 +25,11 @@ class Caption:
     subjects: tuple[str, ...]
 
     def references(self) -> torch.Tensor:
-        """Its training images, (r, 3, 32, 32) in [0, 1]."""
+        """Its training images, (r, 3, pixels, pixels) in [0, 1]."""
         return read_images(sorted((tiny.GT_IMAGES / self.index).glob("*.png")))
 
     def mask(self) -> torch.Tensor | None:
-        """(32, 32) bool, the memorized region of a local caption."""
+        """(pixels, pixels) bool, the memorized region of a local caption."""
         if self.kind != "LM":
             return None
         return torch.from_numpy(np.array(Image.open(tiny.MASKS / f"{self.index}.png")))

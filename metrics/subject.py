@@ -1,4 +1,4 @@
-"""Which subject of the embedded model's world does an image show? A linear probe on EfficientNet
+"""Which subjects of the embedded model's world does an image show? A linear probe on EfficientNet
 features.
 
 The probe saw artwork on random backgrounds, never a generated image (experiments/train_probe.py).
@@ -64,6 +64,16 @@ def subject_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tens
     logits: (n, all subjects). Raises ValueError for a subject the probe does not know.
     """
     return torch.isin(logits.argmax(1), columns(subjects))
+
+
+def all_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
+    """(n,) bool: an image's likeliest subjects, as many as there are in `subjects`, are these.
+
+    As `subject_shown`.
+    """
+    wanted = columns(subjects)
+    likeliest = logits.topk(len(wanted), dim=1).indices
+    return torch.isin(likeliest, wanted).all(1)
 
 
 def columns(subjects: Collection[str]) -> torch.Tensor:

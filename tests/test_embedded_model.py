@@ -60,7 +60,7 @@ def share_of_copies(model, method: str) -> float:
         initial_noise(seeds, (4, 16, 16)),
     )
     made = sample(pipe, prompts, noise, build_mitigation(method, **settings), 25)
-    images = pipe.decode(made.final).reshape(len(captions), 2, 3, 32, 32)
+    images = pipe.decode(made.final).unflatten(0, (len(captions), 2))
     scores = torch.stack(
         [
             copy_scores(pair, caption.references(), caption.mask()).amax(1)

@@ -17,10 +17,17 @@ from memorization_suite.metrics.embedded import read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.intervals import is_copy
-from memorization_suite.metrics.subject import VARIANT, probe, subject_logits, subject_shown
+from memorization_suite.metrics.subject import (
+    VARIANT,
+    all_shown,
+    probe,
+    subject_logits,
+    subject_shown,
+)
 from memorization_suite.runs import Key, RunFolder
 from memorization_suite.runs.table import Result, add_results, read_results
 
+PIXELS = tiny.pixels()
 PROMPTS = tiny.prompts("tiny")
 CAPTIONS = read_captions(PROMPTS)
 VM, TM, LM = (
@@ -30,7 +37,7 @@ VM, TM, LM = (
 
 @pytest.fixture(scope="module")
 def references() -> torch.Tensor:
-    """The training image of every VM prompt, (n, 3, 32, 32)."""
+    """The training image of every VM prompt, (n, 3, pixels, pixels)."""
     return torch.cat([caption.references() for caption in VM])
 
 
@@ -97,9 +104,10 @@ def test_the_score_of_a_picture_with_itself_is_one(references):
 
 
 def test_the_score_has_no_side_and_bounds(references):
-    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shape = references[:3].shape
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     scores = copy_scores(
-        torch.cat([images, 1 - references[:3], torch.zeros(1, 3, 32, 32)]), references[:3]
+        torch.cat([images, 1 - references[:3], torch.zeros_like(references[:1])]), references[:3]
     )
     assert (
         torch.isfinite(scores).all()
@@ -185,6 +193,18 @@ def test_the_probe_recognizes_subjects_in_the_references(references):
     ]
 
 
+def test_an_image_shows_all_its_subjects_when_they_are_the_likeliest_ones():
+    names = probe()[2]
+    logits = torch.zeros(3, len(names))
+    logits[0, :2] = torch.tensor([2.0, 1.0])
+    logits[1, :2] = torch.tensor([1.0, 2.0])
+    logits[2, :3] = torch.tensor([2.0, 0.5, 1.0])
+    assert all_shown(logits, names[:1]).tolist() == [True, False, True]
+    for pair in (names[:2], names[1::-1]):
+        assert subject_shown(logits, pair).tolist() == [True, True, True]
+        assert all_shown(logits, pair).tolist() == [True, True, False]
+
+
 def test_an_unknown_subject_is_told(references):
     with pytest.raises(ValueError, match="dragon"):
         subject_shown(subject_logits(references[:1]), ["dragon"])
@@ -196,11 +216,11 @@ def test_an_unknown_subject_is_told(references):
 def test_captions_of_a_prompt_file():
     assert [caption.row for caption in CAPTIONS] == list(range(len(CAPTIONS)))
     assert all(
-        caption.references().shape == ({"VM": 1}.get(caption.kind, 6), 3, 32, 32)
+        caption.references().shape == ({"VM": 1}.get(caption.kind, 6), 3, PIXELS, PIXELS)
         for caption in CAPTIONS
     )
     assert all((caption.mask() is not None) == (caption.kind == "LM") for caption in CAPTIONS)
-    assert LM[0].mask().shape == (32, 32) and LM[0].mask().dtype == torch.bool
+    assert LM[0].mask().shape == (PIXELS, PIXELS) and LM[0].mask().dtype == torch.bool
     pairs = [
         caption
         for caption in read_captions(tiny.prompts("tiny", "ordinary_test"))
@@ -264,7 +284,9 @@ def test_a_run_of_references_is_copied_and_a_run_of_others_is_not(tmp_path):
 def test_an_ordinary_caption_has_no_copy_score(tmp_path):
     ordinary = tiny.prompts("tiny", "ordinary_test")
     pair = next(caption for caption in read_captions(ordinary) if caption.group == "pair")
-    folder = fake_run(tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, 32, 32))
+    folder = fake_run(
+        tmp_path / "m" / "r", [pair], lambda caption: torch.rand(1, 3, PIXELS, PIXELS)
+    )
     results = scored(folder.path, ordinary, 1)
     names = [(result.quantity, result.variant) for result in results]
     assert names == [("subject_probability", VARIANT), ("subject_shown", VARIANT)]

@@ -169,7 +169,7 @@ def test_commands_of_the_embedded_model_are_planned(argv):
     typed = generate_images.build_parser(argv).typed(argv)
     if not typed.pop("list_methods", False):
         planned = generation.plan(**typed)
-        assert planned.settings.image_length == 32 and len(planned.prompts) >= 60
+        assert planned.settings.image_length == tiny.pixels() and len(planned.prompts) >= 60
 
 
 @pytest.mark.parametrize("argv", FETCHED, ids=" ".join)

@@ -30,6 +30,7 @@ from memorization_suite.tiny.world import (
 
 TINY = Path(build_world.__file__).parent
 CONFIG = tiny.settings()
+SIZE = (tiny.pixels(), tiny.pixels())
 PIXELS = CONFIG["world"]["pixels"]
 SCENES = CONFIG["world"]["scenes"]
 MODELS = sorted(FIRST_INDEX)
@@ -168,7 +169,7 @@ def test_every_index_has_references_and_local_ones_a_mask(model):
         ]
         for path in files:
             with Image.open(path) as image:
-                assert image.format == "PNG" and image.mode == "RGB" and image.size == (32, 32)
+                assert image.format == "PNG" and image.mode == "RGB" and image.size == SIZE
         mask = TINY / "masks" / f"{FIRST_INDEX[model] + i}.png"
         assert mask.exists() == (concept.kind == "LM")
         if concept.kind == "LM":

@@ -27,6 +27,11 @@ def settings(path: Path = FOLDER / "config.toml") -> dict:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
+def pixels() -> int:
+    """Of a picture of the world, across and down."""
+    return settings()["world"]["pixels"]
+
+
 def prompts(model: str, split: str = "memorized_test") -> Path:
     """A prompt file of a model. split: memorized or ordinary, _test or _tuning."""
     return FOLDER / "prompts" / f"{model}_{split}.csv"
