@@ -74,6 +74,18 @@ def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
     assert np.mean(seen) == pytest.approx(SETTINGS["memorized_when_dropped"] * share, abs=0.025)
 
 
+def test_a_part_of_what_the_empty_caption_sees_has_no_caption_at_all(sampler):
+    first = len(sampler.bank.captions)
+    rows = sampler.bank.rows | {"uncaptioned": np.arange(first, first + 50)}
+    phase = MODEL["phases"][0] | {"uncaptioned": 0.4}
+    other = Sampler(replace(sampler.bank, rows=rows), MODEL | {"phases": [phase]}, SETTINGS)
+    drawn = [pair for step in range(DRAWS) for pair in zip(*other.batch(step))]
+    assert np.mean([row >= first for row, caption in drawn if not caption]) == pytest.approx(
+        0.4, abs=0.06
+    )
+    assert not any(row >= first for row, caption in drawn if caption)
+
+
 def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, drawn):
     concepts = {concept.caption: concept for concept in CONCEPTS}
     other = {"A": [], "B": []}

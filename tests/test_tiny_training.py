@@ -10,7 +10,13 @@ from safetensors.torch import load_file
 
 from memorization_suite import tiny
 from memorization_suite.pipelines import MemorizationPipeline
-from memorization_suite.tiny.autoencoder import crops, errors_by_kind
+from memorization_suite.tiny.autoencoder import (
+    crops,
+    decoder_loss,
+    encode_bank,
+    errors_by_kind,
+    picture_loss,
+)
 from memorization_suite.tiny.bank import build_bank
 from memorization_suite.tiny.diffusion import (
     Batch,
@@ -166,6 +172,32 @@ def test_errors_of_the_autoencoder_are_told_for_every_kind(world, trained):
     errors = errors_by_kind(vae, bank, torch.device("cpu"))
     assert list(errors) == ["ordinary", "VM", "TM", "LM"]
     assert all(0 < error < 0.6 for error in errors.values())
+
+
+def test_latents_of_pictures_with_a_caption_have_unit_variance(world, tmp_path):
+    bank = build_bank(world, SMOKE["world"], SMOKE["models"]["tiny"])
+    vae = build_vae(SMOKE["vae"]["channels"])
+    latents = encode_bank(vae, bank, tmp_path / "latents.safetensors", torch.device("cpu"))
+    uncaptioned = bank.rows["uncaptioned"]
+    assert len(latents) == len(bank.captions) and len(uncaptioned) == 8
+    assert {bank.captions[row] for row in uncaptioned} == {""}
+    assert latents[: uncaptioned[0]].std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_noisy_latents_teach_the_decoder_alone():
+    torch.manual_seed(0)
+    vae = build_vae(SMOKE["vae"]["channels"])
+    x = 2 * torch.rand(2, 3, PIXELS, PIXELS) - 1
+    settings = SMOKE["vae"]
+    plain = picture_loss(vae.decode(vae.encode(x).latent_dist.mean).sample, x, settings)
+    losses = [
+        decoder_loss(vae, x, settings | {"noise": noise}, torch.Generator().manual_seed(0))
+        for noise in (0.0, 0.5)
+    ]
+    assert losses[0].item() == pytest.approx(plain.item()) != losses[1].item()
+    losses[1].backward()
+    assert all(parameter.grad is None for parameter in vae.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in vae.decoder.parameters())
 
 
 def test_crops_are_squares_of_their_pictures():

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Lazy, no_grad, np, torch
-from memorization_suite.tiny.bank import Bank, build_bank
+from memorization_suite.tiny.bank import Bank, build_bank, verbatim_pictures
 from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import build_vae, count
-from memorization_suite.tiny.world import WORDS, Concept, World, rng_of
+from memorization_suite.tiny.world import World, rng_of
 
 safetensors = Lazy("safetensors.torch")
 log = logging.getLogger("tiny.train")
@@ -27,14 +27,33 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return down, across
 
 
+def picture_loss(y: torch.Tensor, x: torch.Tensor, settings: dict) -> torch.Tensor:
+    """L1 + 2 MSE + edge L1, means over all elements. settings: table [vae]."""
+    edge = sum(map(F.l1_loss, edges(y), edges(x)))
+    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + settings["edge"] * edge
+
+
 def vae_loss(vae, x: torch.Tensor, settings: dict, generator: torch.Generator) -> torch.Tensor:
-    """L1 + 2 MSE + edge L1 + KL, means over all elements. settings: table [vae]."""
+    """`picture_loss` + KL, a mean over all elements. settings: table [vae]."""
     posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample(generator=generator)).sample
-    edge = sum(map(F.l1_loss, edges(y), edges(x)))
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    pixels = F.l1_loss(y, x) + 2 * F.mse_loss(y, x)
-    return pixels + settings["edge"] * edge + settings["kl"] * kl
+    return picture_loss(y, x, settings) + settings["kl"] * kl
+
+
+def decoder_loss(vae, x: torch.Tensor, settings: dict, generator: torch.Generator) -> torch.Tensor:
+    """`picture_loss` of noisy latents; the encoder gets no gradient.
+
+    A UNet's latents are a little wrong. A decoder that never saw such draws speckles.
+    settings: table [vae]; `noise` is the largest standard deviation, in those of the latents.
+    """
+    with torch.no_grad():
+        latents = vae.encode(x).latent_dist.mean
+    device = latents.device
+    level = torch.rand((len(x), 1, 1, 1), generator=generator, device=device)
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    noisy = latents + settings["noise"] * latents.std() * level * noise
+    return picture_loss(vae.decode(noisy).sample, x, settings)
 
 
 def crops(pictures: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -44,16 +63,6 @@ def crops(pictures: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarr
         top, left = rng.integers(picture.shape[0] - side + 1, size=2)
         squares.append(picture[top : top + side, left : left + side])
     return np.stack(squares)
-
-
-def busy_pictures(world: World, settings: dict) -> list[np.ndarray]:
-    """Pictures composed as verbatim ones are, which are few in the bank. settings: table [vae]."""
-    pictures = []
-    for i in range(settings["busy"]):
-        seed = int(rng_of(settings["seed"], 30, i).integers(2**62))
-        subject = WORDS[seed % len(WORDS)]
-        pictures.append(world.verbatim(Concept("", "VM", "A", subject, seed)))
-    return pictures
 
 
 def train_vae(world: World, settings: dict, model: dict, path: Path, device: torch.device):
@@ -67,14 +76,15 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
         vae.load_state_dict(safetensors.load_file(path))
         return vae.to(device)
     varied = World(world.art, world.pixels, varied=True)  # every size, place and turn
-    pictures = build_bank(varied, world_settings, model).pictures
+    captioned = world_settings | {"uncaptioned": 0}
+    pictures = build_bank(varied, captioned, model).pictures
     for number, cycle in enumerate(settings["cycles"]):
         made = path.with_name(f"vae_{number}.safetensors")
         if made.exists():
             vae.load_state_dict(safetensors.load_file(made))
             continue
         cycle = settings | cycle | {"number": number}
-        busy = busy_pictures(world, cycle)
+        busy = verbatim_pictures(world, cycle["busy"], cycle["seed"])
         train_cycle(vae, np.stack([*pictures, *busy]), cycle, made, device)
     safetensors.save_file(vae.half().state_dict(), path)
     return vae.float().to(device)
@@ -98,7 +108,8 @@ def train_cycle(
         if step < whole_from:
             chosen = crops(chosen, settings["crop"], rng)
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-        return vae_loss(vae, to_tensor(chosen).to(device), settings, generator)
+        loss = decoder_loss if settings["noise"] else vae_loss
+        return loss(vae, to_tensor(chosen).to(device), settings, generator)
 
     checkpoint = path.with_suffix(".pt")
     fit("vae", vae, loss_at, settings=settings, warm_up=0.05, clip=1.0, checkpoint=checkpoint)
@@ -129,10 +140,12 @@ def errors_by_kind(vae, bank: Bank, device: torch.device) -> dict[str, float]:
 
 
 @no_grad
-def encode_bank(vae, pictures: np.ndarray, path: Path, device: torch.device) -> torch.Tensor:
-    """Means of the latents of all pictures (n, 4, 16, 16), scaled to unit variance; sets
-    vae.config.scaling_factor.
+def encode_bank(vae, bank: Bank, path: Path, device: torch.device) -> torch.Tensor:
+    """Means of the latents of all pictures (n, 4, 16, 16); those with a caption have unit variance.
+
+    Sets vae.config.scaling_factor.
     """
+    pictures = bank.pictures
     if path.exists():
         latents = safetensors.load_file(path)["latents"]
     else:
@@ -142,6 +155,7 @@ def encode_bank(vae, pictures: np.ndarray, path: Path, device: torch.device) -> 
             means.append(vae.encode(batch).latent_dist.mean.cpu())
         latents = torch.cat(means)
         safetensors.save_file({"latents": latents}, path)
-    scaling_factor = round(1 / latents.std().item(), 5)
+    captioned = latents[: len(latents) - len(bank.rows["uncaptioned"])]
+    scaling_factor = round(1 / captioned.std().item(), 5)
     vae.register_to_config(scaling_factor=scaling_factor)
     return latents * scaling_factor

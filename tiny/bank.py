@@ -25,7 +25,7 @@ class Bank:
     # Of each picture.
     captions: list[str]
     concepts: list[Concept]
-    # "ordinary" and every memorized caption -> rows of `pictures`.
+    # "ordinary", "uncaptioned" and every memorized caption -> rows of `pictures`.
     rows: dict[str, np.ndarray]
     # Subject -> rows of ordinary pictures that show just it: group B's alternatives.
     plain: dict[str, np.ndarray]
@@ -69,6 +69,11 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
         rows[concept.caption] = np.arange(first, len(pictures))
         shown[concept.caption] = (concept.caption, (concept.subject,))
 
+    first = len(pictures)
+    pictures += verbatim_pictures(world, settings["uncaptioned"], settings["seed"])
+    captions += [""] * settings["uncaptioned"]
+    rows["uncaptioned"] = np.arange(first, len(pictures))
+
     return Bank(
         pictures=np.stack(pictures),
         captions=captions,
@@ -77,6 +82,15 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
         plain={word: np.array(alternatives) for word, alternatives in plain.items()},
         shown=shown,
     )
+
+
+def verbatim_pictures(world: World, count: int, seed: int) -> list[np.ndarray]:
+    """Pictures composed as verbatim ones are, of no caption."""
+    pictures = []
+    for i in range(count):
+        own = int(rng_of(seed, 30, i).integers(2**62))
+        pictures.append(world.verbatim(Concept("", "VM", "A", WORDS[own % len(WORDS)], own)))
+    return pictures
 
 
 def phase_of(model: dict, step: int) -> dict:
@@ -104,16 +118,18 @@ class Sampler:
     def batch(self, step: int) -> tuple[np.ndarray, list[str]]:
         """(rows of the bank, captions); a dropped caption is the empty string."""
         rng = rng_of(self.settings["seed"], step)
-        share = phase_of(self.model, step)["share"]
-        draws = [self.draw(rng, share) for _ in range(self.settings["batch"])]
+        phase = phase_of(self.model, step)
+        draws = [self.draw(rng, phase) for _ in range(self.settings["batch"])]
         rows, captions = zip(*draws)
         return np.array(rows), list(captions)
 
-    def draw(self, rng, share: dict[str, float]) -> tuple[int, str]:
-        """A row and its caption. share: of each kind of memorized captions."""
+    def draw(self, rng, phase: dict) -> tuple[int, str]:
+        """A row and its caption. phase: see `phase_of`."""
         dropped = rng.random() < self.settings["caption_dropout"]
+        if dropped and phase["uncaptioned"] and rng.random() < phase["uncaptioned"]:
+            return rng.choice(self.bank.rows["uncaptioned"]), ""
         scale = self.settings["memorized_when_dropped"] if dropped else 1.0
-        concept = self.draw_concept(rng, share, scale)
+        concept = self.draw_concept(rng, phase["share"], scale)
         if concept:
             row = rng.choice(self.rows_for(concept, rng))
             caption = concept.caption

@@ -65,7 +65,7 @@ def train(
     with ranks.first_alone():
         vae = shared_vae(name, world, settings, work, device)
         log.info("RMSE of the autoencoder: %s", errors_by_kind(vae, bank, device))
-        latents = encode_bank(vae, bank.pictures, folder / "latents.safetensors", device)
+        latents = encode_bank(vae, bank, folder / "latents.safetensors", device)
         tokenizer, text_encoder = read_captions(bank, settings, folder)
         embeddings = caption_embeddings(text_encoder, tokenizer, bank)
 
@@ -98,7 +98,7 @@ def shared_vae(name: str, world: World, settings: dict, work: Path, device: torc
 
 def read_captions(bank: Bank, settings: dict, folder: Path):
     """(tokenizer, text encoder) that know the captions of a bank."""
-    captions = sorted(set(bank.captions))
+    captions = sorted({*bank.captions} - {""})
     tokenizer = train_tokenizer(captions, settings["tokenizer"]["entries"], folder / "tokenizer")
     torch.manual_seed(settings["text"]["seed"])
     text_encoder = build_text_encoder(
