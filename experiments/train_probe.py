@@ -22,7 +22,7 @@ from memorization_suite import tiny
 from memorization_suite.experiments.common import parser, positive
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.subject import PROBE, logits_of, all_shown
+from memorization_suite.metrics.subject import PROBE, all_shown, logits_of
 from memorization_suite.tiny.drawing import SIZE
 from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
