@@ -77,7 +77,7 @@ def test_the_empty_caption_sees_few_memorized_pictures(sampler, drawn):
 def test_a_part_of_what_the_empty_caption_sees_has_no_caption_at_all(sampler):
     first = len(sampler.bank.captions)
     rows = sampler.bank.rows | {"uncaptioned": np.arange(first, first + 50)}
-    phase = MODEL["phases"][0] | {"uncaptioned": 0.4}
+    phase = MODEL["phases"][0] | {"show_uncaptioned": 0.4}
     other = Sampler(replace(sampler.bank, rows=rows), MODEL | {"phases": [phase]}, SETTINGS)
     drawn = [pair for step in range(DRAWS) for pair in zip(*other.batch(step))]
     assert np.mean([row >= first for row, caption in drawn if not caption]) == pytest.approx(

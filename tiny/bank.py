@@ -118,17 +118,17 @@ class Sampler:
     def batch(self, step: int) -> tuple[np.ndarray, list[str]]:
         """(rows of the bank, captions); a dropped caption is the empty string."""
         rng = rng_of(self.settings["seed"], step)
-        phase = phase_of(self.model, step)
+        phase = self.settings | phase_of(self.model, step)
         draws = [self.draw(rng, phase) for _ in range(self.settings["batch"])]
         rows, captions = zip(*draws)
         return np.array(rows), list(captions)
 
     def draw(self, rng, phase: dict) -> tuple[int, str]:
-        """A row and its caption. phase: see `phase_of`."""
-        dropped = rng.random() < self.settings["caption_dropout"]
-        if dropped and phase["uncaptioned"] and rng.random() < phase["uncaptioned"]:
+        """A row and its caption. phase: table [unet], with the phase's own values."""
+        dropped = rng.random() < phase["caption_dropout"]
+        if dropped and phase["show_uncaptioned"] and rng.random() < phase["show_uncaptioned"]:
             return rng.choice(self.bank.rows["uncaptioned"]), ""
-        scale = self.settings["memorized_when_dropped"] if dropped else 1.0
+        scale = phase["memorized_when_dropped"] if dropped else 1.0
         concept = self.draw_concept(rng, phase["share"], scale)
         if concept:
             row = rng.choice(self.rows_for(concept, rng))
