@@ -3,7 +3,8 @@ mitigation.
 
 python -m experiments.evaluate_tiny --model_id tiny
 
-About half an hour on two cores. Writes tiny/evaluation/<model>.json and contact sheets beside it.
+About half an hour on two cores before it told the spread over 50 noises; not timed since. Writes
+tiny/evaluation/<model>.json and contact sheets beside it.
 Interrupted runs resume: rerun the command.
 """
 

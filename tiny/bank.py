@@ -124,7 +124,9 @@ class Sampler:
         return np.array(rows), list(captions)
 
     def draw(self, rng, phase: dict) -> tuple[int, str]:
-        """A row and its caption. phase: table [unet], with the phase's own values."""
+        """A row and its caption. phase: table [unet], with the phase's own values of what the
+        empty caption sees.
+        """
         dropped = rng.random() < phase["caption_dropout"]
         if dropped and phase["show_uncaptioned"] and rng.random() < phase["show_uncaptioned"]:
             return rng.choice(self.bank.rows["uncaptioned"]), ""
