@@ -1,10 +1,9 @@
 """Trains the subject classifier of the embedded world: logistic regression on EfficientNet features
 of rendered artwork. A picture of two subjects counts half for each.
 
-python -m experiments.train_probe
+python -m experiments.train_probe       # writes tiny/probe.safetensors
 
-Writes tiny/probe.safetensors and prints how often it sees the subjects of pictures that it has not
-seen.
+Prints how often it sees the subjects of pictures that it has not seen.
 """
 
 from __future__ import annotations
