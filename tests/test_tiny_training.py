@@ -34,7 +34,7 @@ from memorization_suite.tiny.models import (
 )
 from memorization_suite.tiny.text import targets, train_text_encoder
 from memorization_suite.tiny.tokenizer import train_tokenizer
-from memorization_suite.tiny.train import load_settings, train
+from memorization_suite.tiny.train import load_settings, train, unet_settings
 from memorization_suite.tiny.world import WORDS, World, art_names
 
 CONFIG = tiny.FOLDER / "config.toml"
@@ -304,6 +304,18 @@ def test_the_text_encoder_learns_subjects_their_order_and_layouts(world, tmp_pat
     assert {value.dtype for value in rounded.values()} == {torch.float16}
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, rounded[name].float()), name
+
+
+def test_a_model_may_have_values_of_its_own_except_in_a_smoke_run(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(
+        "[unet]\nbatch = 32\nseed = 13\n[models.tiny]\nunet = { batch = 8 }\n[models.tiny-v]\n"
+        "[smoke]\nunet = { batch = 2 }\n"
+    )
+    whole = load_settings(file, smoke=False)
+    assert unet_settings(whole, "tiny") == {"batch": 8, "seed": 13}
+    assert unet_settings(whole, "tiny-v") == {"batch": 32, "seed": 13}
+    assert unet_settings(load_settings(file, smoke=True), "tiny") == {"batch": 2, "seed": 13}
 
 
 def test_settings_of_the_embedded_model():

@@ -37,13 +37,20 @@ log = logging.getLogger("tiny.train")
 
 
 def load_settings(path: Path, smoke: bool) -> dict:
-    """A file of settings, with the short values for a smoke run."""
+    """A file of settings, with the short values for a smoke run, in which no model has its own."""
     settings = tiny.settings(path)
     short = settings.pop("smoke")
     if smoke:
         for table, values in short.items():
             settings[table] |= values
+        for model in settings["models"].values():
+            model.pop("unet", None)
     return settings
+
+
+def unet_settings(settings: dict, name: str) -> dict:
+    """Table [unet], with the values that a model has of its own."""
+    return settings["unet"] | settings["models"][name].get("unet", {})
 
 
 def train(
@@ -70,16 +77,17 @@ def train(
         embeddings = caption_embeddings(text_encoder, tokenizer, bank)
 
     ranks.share_cores()
-    torch.manual_seed(settings["unet"]["seed"])
+    of_unet = unet_settings(settings, name)
+    torch.manual_seed(of_unet["seed"])
     unet = build_unet().to(device, memory_format=torch.channels_last)
-    trainer = Trainer(unet, settings["unet"])
+    trainer = Trainer(unet, of_unet)
     log.info("UNet %d, text encoder %d parameters", count(unet), count(text_encoder))
     networks = {"vae": vae, "text_encoder": text_encoder.to(device), "unet": trainer.average}
 
     def look(_: nn.Module, step: int) -> None:
         pipe = build_pipe(networks, tokenizer, model)
-        steps = settings["unet"]["look_steps"]
-        write_sheet(pipe, bank, folder / f"sheet_{step:05d}.png", steps=steps)
+        path = folder / f"sheet_{step:05d}.png"
+        write_sheet(pipe, bank, path, steps=of_unet["look_steps"])
 
     places = {"folder": folder, "look": look, "ranks": ranks}
     Diffusion(trainer, bank, latents, embeddings, model=model, **places).run()
@@ -161,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = load_settings(args.config, args.smoke)
-    batch = settings["unet"]["batch"]
+    batch = unet_settings(settings, args.name)["batch"]
     if batch % started():
         parser.error(f"{started()} processes cannot share a batch of {batch}: start 1, 2 or 4")
     world = load_world(args.work, settings["world"]["pixels"])
