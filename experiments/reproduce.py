@@ -42,7 +42,7 @@ QUICK = {
     "figure6": ["--end", "12"],
     "table1": ["--end", "20", "-n", "2"],
     "reached": ["--end", "20", "-n", "2"],
-    "ordinary": ["--end", "12", "-n", "1"],
+    "ordinary": ["--end", "12", "-n", "2"],
 }
 # Of a number with its interval, in figures and in verdicts.
 INTERVALS = (("mean", "low", "high"), ("value", "low", "high"))

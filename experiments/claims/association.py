@@ -5,9 +5,9 @@ from __future__ import annotations
 from memorization_suite.experiments.evidence.association import Asked
 from memorization_suite.experiments.evidence.base import (
     CLAIMS,
-    NOT,
     Claim,
     Tested,
+    TooFew,
     flag,
     verdict_of,
 )
@@ -24,16 +24,21 @@ class AssociationClaim(Claim):
     y_run: str = flag("", "method and settings")
     above: float = flag(0.0, "the bound", at_least=-1.0, at_most=1.0)
     seeds: int = flag(50, "fewest seeds of a prompt for a verdict", at_least=2)
+    prompts: int = flag(6, "fewest prompts with a rank for a verdict", at_least=2)
 
     def test(self, evidence: Evidence) -> Tested:
         found = Asked(self.x, self.x_run, self.y, self.y_run).association(evidence)
+        y = self.y.replace("_", " ")
         if found.seeds < self.seeds:
-            raise ValueError(f"{found.seeds} seeds a prompt are fewer than {self.seeds}")
-        if not found.of_prompts:
-            text = f"all seeds of each prompt are equal in {self.x} or {self.y.replace('_', ' ')}"
-            return Tested(NOT, text)
+            raise TooFew(f"{found.seeds} seeds a prompt are fewer than {self.seeds}")
+        if found.clusters < self.prompts:
+            raise TooFew(
+                f"{found.clusters} prompts have ranks of {self.x} and {y}, fewer than "
+                f"{self.prompts}; {found.both:.0%} of the images have both"
+            )
         text = (
-            f"mean rank correlation of {self.x} and {self.y.replace('_', ' ')} {found.mean} over "
-            f"{len(found.of_prompts)} prompts of {found.seeds} seeds; bound {self.above:g}"
+            f"mean rank correlation of {self.x} and {y} {found.mean} over "
+            f"{len(found.of_prompts)} prompts of {found.seeds} seeds, {found.both:.0%} of which "
+            f"have both; bound {self.above:g}"
         )
         return Tested(verdict_of(found.mean, above=self.above), text, found.mean._asdict())

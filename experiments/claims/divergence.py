@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from memorization_suite.experiments.evidence.base import CLAIMS, HOLDS, NOT, Claim, Tested, flag
+from memorization_suite.experiments.evidence.base import (
+    CLAIMS,
+    HOLDS,
+    NOT,
+    Claim,
+    Tested,
+    TooFew,
+    flag,
+)
 from memorization_suite.experiments.evidence.divergence import divergence
 from memorization_suite.experiments.evidence.runs import Evidence
 
@@ -18,7 +26,7 @@ class DivergenceClaim(Claim):
     def test(self, evidence: Evidence) -> Tested:
         found = divergence(*evidence.only(self.run).noises())
         if found.n < self.noises:
-            raise ValueError(f"{found.n} noises are fewer than {self.noises}")
+            raise TooFew(f"{found.n} noises are fewer than {self.noises}")
         value = found.norm_nats - found.norm_equal
         text = (
             f"divergence of norms {found.norm_nats:.4f} nats, {found.norm_equal:.4f} of equal "

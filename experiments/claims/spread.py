@@ -11,12 +11,17 @@ from memorization_suite.experiments.evidence.base import (
 )
 from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
 from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.runs.lazy import np
 from memorization_suite.runs.spread import exact_interval, is_spread
 
 
 @CLAIMS.register("spread")
 class SpreadClaim(Claim):
-    """Share of prompts whose seeds differ in their transition by some steps, above a bound."""
+    """Share of prompts with transitions that lie some steps apart, above a bound.
+
+    The latest and the earliest tenth of a prompt's seeds are left out, so that one odd trajectory
+    decides nothing; trajectories without a transition are, too.
+    """
 
     run: str = flag("", "method and settings, with traces")
     steps: int = flag(2, "by so many steps at least", at_least=1)
@@ -28,15 +33,18 @@ class SpreadClaim(Claim):
         for key, trace in run.traces.items():
             if trace.transition is not None:
                 steps[key.prompt].append(trace.transition)
-        differ = [
-            float(bool(each) and max(each) - min(each) >= self.steps) for each in steps.values()
-        ]
+        differ = [float(reach(each) >= self.steps) for each in steps.values()]
         found = mean_of(differ, [run.clusters.get(prompt, prompt) for prompt in steps])
         if not is_spread(min(differ), max(differ)):  # all prompts, or none
             number = len({run.clusters.get(prompt, prompt) for prompt in steps})
             found = Estimate(found.value, *exact_interval(found.value, number))
         text = (
-            f"{found.value:.0%} of {len(steps)} prompts have transitions that are "
-            f"{self.steps} steps apart or more; bound {self.above:.0%}"
+            f"{found.value:.0%} of {len(steps)} prompts have transitions {self.steps} steps apart or "
+            f"more, without a tenth on each side; bound {self.above:.0%}"
         )
         return Tested(verdict_of(found, above=self.above), text, found._asdict())
+
+
+def reach(steps: list[int]) -> float:
+    """From the first to the last tenth of some steps; 0 of none."""
+    return float(np.ptp(np.percentile(steps, (10, 90)))) if steps else 0.0

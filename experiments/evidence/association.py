@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from memorization_suite.experiments.evidence.ranks import Association, association
@@ -32,20 +33,18 @@ class Asked:
         return [evidence.only(self.x_run), *others]
 
     def pairs(self, evidence: Evidence) -> dict[int, list[tuple[float, float]]]:
-        """Prompt -> both values of each seed. Raises ValueError without any."""
+        """Prompt -> both values of each seed that has them. Raises ValueError."""
         first, *others = self.runs(evidence)
         y = free_starts(others, start_of) if self.y == FREE_START else others[0].values(self.y)
-        pairs = pairs_of(first.values(self.x), y)
-        if not pairs:
-            raise ValueError(f"no image has both {self.x} and {self.y}")
-        return pairs
+        return pairs_of(first.values(self.x), y)
 
     def association(self, evidence: Evidence, prompts: list[int] | None = None) -> Association:
         """Rank correlations. prompts: only these."""
+        run = self.runs(evidence)[0]
         pairs = self.pairs(evidence)
-        if prompts is not None:
-            pairs = {prompt: pairs[prompt] for prompt in prompts if prompt in pairs}
-        return association(pairs, self.runs(evidence)[0].clusters)
+        seeds = Counter(key.prompt for key in run.costs if prompts is None or key.prompt in prompts)
+        chosen = {prompt: pairs[prompt] for prompt in seeds if prompt in pairs}
+        return association(chosen, seeds, run.clusters)
 
 
 def start_of(run: SweptRun) -> int:

@@ -35,6 +35,7 @@ class Drawn:
 HOLDS = "holds"
 IN_PART = "holds in part"
 NOT = "does not hold here"
+UNTESTED = "not tested"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Tested:
     numbers: str
     # For files: name -> number.
     values: dict[str, float] = field(default_factory=dict)
+
+
+class TooFew(ValueError):
+    """There are too few prompts, seeds or noises for a verdict."""
 
 
 class Figure(Settings):
@@ -74,7 +79,7 @@ class Claim(Settings):
     name: ClassVar[str]
 
     def test(self, evidence: Evidence) -> Tested:
-        """Raises ValueError for what the runs do not have."""
+        """Raises ValueError for what the runs do not have, TooFew where they do not suffice."""
         raise NotImplementedError
 
 

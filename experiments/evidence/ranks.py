@@ -12,6 +12,8 @@ from memorization_suite.runs.lazy import Lazy, np
 stats = Lazy("scipy.stats")
 
 Pairs = Sequence[tuple[float, float]]
+# Seeds of a prompt for a rank: two always agree or disagree wholly.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,21 @@ class Association:
     mean: Estimate
     # Prompt -> its correlation; prompts without one are left out.
     of_prompts: dict[int, float]
-    # Prompts whose seeds all have the same value of one of the two: they have no ranks.
-    constant: int
-    # Fewest seeds of a prompt.
+    # Prompts whose seeds all have the same value of one of the two, or of which too few have both.
+    unranked: int
+    # Clusters of the prompts that have a rank.
+    clusters: int
+    # Fewest seeds of a prompt, whether they have both quantities or not.
     seeds: int
+    # Share of all seeds that have both.
+    both: float
 
 
 def spearman(pairs: Pairs) -> float:
     """Spearman's rank correlation, in [-1, 1]; ties have their mean rank. No number where one side
-    is constant. Infinity (never) ranks last. Raises ValueError for a value that is no number.
+    is constant, or of too few. Infinity (never) ranks last. Raises ValueError for a value that is no number.
     """
-    if len(pairs) < 2:
+    if len(pairs) < FEWEST:
         return nan
     sides = np.asarray(pairs, dtype=float).T
     if np.isnan(sides).any():
@@ -43,11 +49,13 @@ def spearman(pairs: Pairs) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def association(pairs: Mapping[int, Pairs], clusters: Mapping[int, int]) -> Association:
+def association(
+    pairs: Mapping[int, Pairs], seeds: Mapping[int, int], clusters: Mapping[int, int]
+) -> Association:
     """Rank correlations of every prompt and their mean.
 
-    pairs: prompt -> two values of each seed. clusters: prompt -> label of those that share training
-    images; a prompt that it lacks is alone.
+    pairs: prompt -> two values of each seed that has both. seeds: how many a prompt has. clusters:
+    prompt -> label of those that share training images; a prompt that it lacks is alone.
     """
     found = {prompt: spearman(values) for prompt, values in pairs.items()}
     ranked = {prompt: value for prompt, value in found.items() if not np.isnan(value)}
@@ -55,6 +63,8 @@ def association(pairs: Mapping[int, Pairs], clusters: Mapping[int, int]) -> Asso
     return Association(
         mean_of(list(ranked.values()), labels),
         ranked,
-        constant=len(found) - len(ranked),
-        seeds=min(map(len, pairs.values()), default=0),
+        unranked=len(seeds) - len(ranked),
+        clusters=len(set(labels)),
+        seeds=min(seeds.values(), default=0),
+        both=sum(map(len, pairs.values())) / max(1, sum(seeds.values())),
     )

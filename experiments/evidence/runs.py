@@ -146,16 +146,17 @@ class SweptRun:
         """Image (or prompt) -> value.
 
         quantity: of results.csv or images.csv, one of ROLES, `copies` (1 or 0), `magnitude` (of the
-        first step), `transition` (its step, infinity for none), `transitions` (whether there is
-        one). Raises ValueError for one that the run does not have.
+        first step), `transition` (its step; an image without one is left out: it may have left
+        the basin at once, or never), `transitions` (whether there is one). Raises ValueError for one that the run does not have.
         """
         special = {
             "magnitude": lambda trace: trace.magnitudes[0],
-            "transition": lambda trace: inf if trace.transition is None else trace.transition,
+            "transition": lambda trace: trace.transition,
             "transitions": lambda trace: float(trace.transition is not None),
         }
         if quantity in special:
-            return {key: special[quantity](trace) for key, trace in self.traces.items()}
+            found = {key: special[quantity](trace) for key, trace in self.traces.items()}
+            return {key: value for key, value in found.items() if value is not None}
         if quantity == "copies":
             return self.copies()
         name = self.of_role(quantity) if quantity in ROLES else quantity

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from memorization_suite.experiments.evidence.base import Claim, Figure, Table, Tested
+from memorization_suite.experiments.evidence.base import (
+    UNTESTED,
+    Claim,
+    Figure,
+    Table,
+    Tested,
+    TooFew,
+)
 from memorization_suite.experiments.evidence.runs import Evidence
 from memorization_suite.experiments.evidence.sections import Section
 from memorization_suite.runs.environment import git_commit
@@ -62,7 +69,7 @@ def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outc
                 path = write_table(section, section.made, evidence, folder, made)
                 outcome.lines.append(f"{section.name}: {path}")
             elif isinstance(section.made, Claim):
-                tested = section.made.test(evidence)
+                tested = tested_by(section.made, evidence)
                 claims[section.name] = entry_of(section, tested, evidence, made)
                 outcome.lines.append(f"{section.says} {tested.verdict}: {tested.numbers}")
         except ValueError as error:
@@ -71,6 +78,14 @@ def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outc
     if any(section.what == "claim" for section in sections):
         write_json(folder / "claims.json", claims)
     return outcome
+
+
+def tested_by(claim: Claim, evidence: Evidence) -> Tested:
+    """What a test came to. Raises ValueError."""
+    try:
+        return claim.test(evidence)
+    except TooFew as error:
+        return Tested(UNTESTED, str(error))
 
 
 def remove_old(section: Section, folder: Path) -> None:

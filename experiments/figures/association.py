@@ -6,6 +6,7 @@ from math import isinf
 
 from memorization_suite.experiments.evidence.association import Asked
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
+from memorization_suite.experiments.evidence.ranks import FEWEST
 from memorization_suite.experiments.evidence.runs import Evidence
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.plots import CYCLE, new_figure
@@ -29,6 +30,8 @@ class AssociationFigure(Figure):
         found = asked.association(evidence)
         figure = new_figure(1.9)
         left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+        if not pairs:
+            raise ValueError(f"no image has both {self.x} and {self.y.replace('_', ' ')}")
         finite = [y for values in pairs.values() for _, y in values if not isinf(y)]
         top = 1.08 * max(finite, default=1.0)
         for color, values in zip(CYCLE, list(pairs.values())[: self.prompts]):
@@ -47,8 +50,9 @@ class AssociationFigure(Figure):
             f"{self.x} against {self.y.replace('_', ' ')} on equal seeds; a color a prompt, "
             f"{min(self.prompts, len(pairs))} of them drawn. Right: Spearman's rank correlation of "
             f"each prompt; mean {found.mean} (95 % interval over prompts, those of one training "
-            f"image drawn together). At least {found.seeds} seeds a prompt; {found.constant} "
-            "prompts have equal values at all seeds and no rank. "
+            f"image drawn together). At least {found.seeds} seeds a prompt, of which {found.both:.0%} "
+            f"have both quantities; {found.unranked} prompts have equal values at all seeds, or "
+            f"fewer than {FEWEST} seeds with both, and no rank. "
             f"{counts(evidence, asked.runs(evidence))}."
         )
         return Drawn(figure, caption)

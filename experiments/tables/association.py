@@ -12,6 +12,7 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     number,
 )
+from memorization_suite.experiments.evidence.ranks import FEWEST
 from memorization_suite.experiments.evidence.runs import Evidence, by_kind
 
 
@@ -35,11 +36,13 @@ class AssociationTable(Table):
                 found = Asked(self.x, self.x_run, y, y_run).association(evidence, prompts)
                 name = y.replace("_", " ")
                 row[f"{self.x} and {name}"] = number(found.mean, 2)
-                row[f"{name}: no rank"] = Cell(str(found.constant))
+                row[f"{name}: have both"] = Cell(f"{found.both:.0%}")
+                row[f"{name}: no rank"] = Cell(str(found.unranked))
             rows.append(row)
         caption = (
             f"Mean over prompts of Spearman's rank correlation over seeds [95 % interval, prompts "
-            "of one training image drawn together]. No rank: prompts with equal values at all "
-            f"seeds. {counts(evidence, [run])}."
+            "of one training image drawn together]. Have both: share of the images; one without a "
+            "drop of the magnitude has no transition. No rank: prompts with equal values at all "
+            f"seeds, or with fewer than {FEWEST} that have both. {counts(evidence, [run])}."
         )
         return Listed(rows, caption)

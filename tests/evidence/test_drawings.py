@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES
+from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES, TooFew
 from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
 from memorization_suite.experiments.evidence.sections import Section, read_sections
 from memorization_suite.experiments.evidence.write import EMBEDDED, write_evidence
@@ -28,7 +28,7 @@ def drawn_noise(key):
 
 def escape(key):
     """Seed k leaves at step 2 + k, and the last one never."""
-    return None if key.sample == 2 else 2 + key.sample
+    return None if key.sample == 3 else 2 + key.sample
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def sweep(tmp_path_factory):
             "subject_shown": lambda key: key.prompt % 2,
         },
     )
-    return make_sweep(tmp_path_factory.mktemp("made") / "out", [plain, *good, poor])
+    return make_sweep(tmp_path_factory.mktemp("made") / "out", [plain, *good, poor], samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_values_by_image_and_by_prompt(evidence):
     plain = evidence.only("no_mitigation")
     assert set(plain.values("copies").values()) == {1.0}
     magnitudes = plain.prompt_means("magnitude")
-    assert magnitudes == pytest.approx(dict.fromkeys(range(4), 3.0))
+    assert magnitudes == pytest.approx(dict.fromkeys(range(4), 3.5))
     steps = {key.sample: step for key, step in plain.values("transition").items()}
-    assert steps == {0: 2, 1: 3, 2: math.inf}
+    assert steps == {0: 2, 1: 3, 2: 4}  # the last one has none
     assert plain.prompt_means("unet_evals")[0] == 100
     with pytest.raises(ValueError, match="has no sscd: score it first"):
         plain.values("sscd")
@@ -139,7 +139,7 @@ def test_a_circle_marks_every_transition(evidence):
     figure = drawn(evidence, "magnitude", runs="no_mitigation", columns="prompt").figure
     assert len(figure.axes) == 3 and figure.axes[0].xaxis_inverted()
     circles = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in circles] == [TIMESTEPS[2], TIMESTEPS[3]]
+    assert [line.get_xdata()[0] for line in circles] == [TIMESTEPS[i] for i in (2, 3, 4)]
 
 
 def test_runs_are_lines_with_names(evidence):
@@ -153,7 +153,7 @@ def test_runs_are_lines_with_names(evidence):
 def test_violins_say_how_many_seeds_have_no_transition(evidence):
     figure = drawn(evidence, "transition", runs="no_mitigation").figure
     right = figure.axes[0].child_axes[0]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["1/3"] * 4
+    assert [label.get_text() for label in right.get_yticklabels()] == ["1/4"] * 4
 
 
 def test_a_violin_needs_different_transitions(tmp_path):
@@ -192,10 +192,23 @@ def test_histograms_share_their_axis(evidence):
     assert len(figure.axes) == 2 and figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
 
 
-def test_ranks_are_drawn_with_those_who_never_escape(evidence):
+def test_ranks_are_drawn_of_those_who_have_a_transition(evidence):
+    """A trajectory without one may have left the basin at once, or never."""
     made = drawn(evidence, "association", x_run="no_mitigation", y_run="no_mitigation")
-    assert "mean 1.000" in made.caption
-    assert [text.get_text() for text in made.figure.axes[0].texts] == ["never"]
+    assert "mean 1.000" in made.caption and "75% have both" in made.caption
+    assert not made.figure.axes[0].texts
+
+
+def test_who_copies_at_every_start_never_escapes(tmp_path):
+    runs = [MadeRun(trace=lambda key: falling_at(2, start=2 + key.sample))]
+    for step in (1, 5):
+        scores = {"copy_score": lambda key, step=step: 0.9 if key.sample * 2 > step else 0.1}
+        runs.append(MadeRun("static_transition", {"cfg_step": step}, scores))
+    made = Evidence.of(make_sweep(tmp_path / "out", runs, samples=4))
+    asked = {"x_run": "no_mitigation", "y": "free_start", "y_run": "static_transition"}
+    found = drawn(made, "association", **asked)
+    assert "mean 0.949" in found.caption and "100% have both" in found.caption
+    assert [text.get_text() for text in found.figure.axes[0].texts] == ["never"]
 
 
 # --- tables
@@ -260,10 +273,11 @@ def verdict(evidence, kind, **settings):
 
 
 def test_verdicts_follow_the_numbers(evidence):
-    rank = {"x_run": "no_mitigation", "y_run": "no_mitigation", "seeds": 3}
+    rank = {"x_run": "no_mitigation", "y_run": "no_mitigation", "seeds": 4, "prompts": 4}
     assert verdict(evidence, "association", **rank, above=0.9) == "holds in part"  # no spread
-    assert verdict(evidence, "association", **rank, y="copies") == "does not hold here"
-    with pytest.raises(ValueError, match="3 seeds a prompt are fewer than 50"):
+    with pytest.raises(TooFew, match="0 prompts have ranks of magnitude and copies, fewer than 4"):
+        verdict(evidence, "association", **rank, y="copies")
+    with pytest.raises(TooFew, match="4 seeds a prompt are fewer than 50"):
         verdict(evidence, "association", **rank | {"seeds": 50})
     assert verdict(evidence, "area", series="per_sample") == "holds"
     assert verdict(evidence, "area", series="static_transition") == "does not hold here"
@@ -278,9 +292,18 @@ def test_verdicts_follow_the_numbers(evidence):
     assert verdict(evidence, "spread", run="no_mitigation", steps=2) == "does not hold here"
     assert verdict(evidence, "same", run="static_transition") == "holds"
     assert verdict(evidence, "same", run="per_sample target_loss=0.3") == "does not hold here"
-    far = {"run": "per_sample target_loss=0.3", "noises": 12}
+    far = {"run": "per_sample target_loss=0.3", "noises": 16}
     assert verdict(evidence, "divergence", **far) == "does not hold here"
-    assert verdict(evidence, "divergence", run="no_mitigation", noises=12) == "holds"
+    assert verdict(evidence, "divergence", run="no_mitigation", noises=16) == "holds"
+    with pytest.raises(TooFew, match="16 noises are fewer than 500"):
+        verdict(evidence, "divergence", run="no_mitigation")
+
+
+def test_one_odd_trajectory_is_no_spread(tmp_path):
+    """Of 20 seeds one leaves far later."""
+    run = MadeRun(trace=lambda key: falling_at(8 if key.sample == 0 else 2))
+    made = Evidence.of(make_sweep(tmp_path / "out", [run], samples=20))
+    assert verdict(made, "spread", run="no_mitigation", steps=1) == "does not hold here"
 
 
 # --- files
@@ -296,10 +319,12 @@ def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
         section("figure", "broken", "magnitude", runs="sail"),
         section("figure", "grid", "reached", runs="per_sample"),
         section("table", "scores", "scores", columns=["copy"]),
+        section("claim", "noises", "divergence", run="no_mitigation"),
         section("claim", "fewer", "difference", run="per_sample target_loss=0.5", below=0.0),
     ]
     outcome = write_evidence(sections, sweep, "python sweep.py x.toml")
     assert outcome.problems == ["figure broken: the sweep has no run 'sail'"]
+    assert outcome.lines[-2] == "About noises. not tested: 16 noises are fewer than 500"
     assert outcome.lines[-1].startswith("About fewer. holds: ")
     folder = sweep / "evidence"
     made = "Made by `python sweep.py x.toml`, commit"
@@ -307,7 +332,7 @@ def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
         assert made in (folder / name).read_text()
     assert made in Image.open(folder / "grid.png").text["Keywords"]
     assert (folder / "grid.pdf").read_bytes().startswith(b"%PDF")
-    assert "4 prompts, 3 images of each; tiny" in (folder / "grid.txt").read_text()
+    assert "4 prompts, 4 images of each; tiny" in (folder / "grid.txt").read_text()
     claims = json.loads((folder / "claims.json").read_text())
     assert claims["fewer"]["verdict"] == "holds" and claims["fewer"]["models"] == ["tiny"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -133,17 +133,21 @@ def test_spearman_equals_scipys_and_knows_no_scale(pairs):
 def test_never_ranks_last():
     assert spearman([(1, 3), (2, 5), (3, math.inf)]) == pytest.approx(1)
     with pytest.raises(ValueError, match="a rank needs numbers"):
-        spearman([(1, 3), (2, math.nan)])
+        spearman([(1, 3), (2, 5), (3, math.nan)])
+    assert math.isnan(spearman([(1, 3), (2, 5)]))
 
 
 def test_an_association_is_a_mean_over_prompts():
     up = [(k, 2 * k) for k in range(5)]
     down = [(k, -k) for k in range(6)]
     same = [(k, 1) for k in range(5)]
-    found = association({0: up, 1: up, 2: down, 3: same}, {0: 0, 1: 0})
+    pairs = {0: up, 1: up, 2: down, 3: same, 4: up[:2]}
+    seeds = {prompt: 6 for prompt in (*pairs, 5)}
+    found = association(pairs, seeds, {0: 0, 1: 0})
     assert found.of_prompts == pytest.approx({0: 1, 1: 1, 2: -1})
     assert found.mean.value == pytest.approx(1 / 3)
-    assert (found.constant, found.seeds) == (1, 5)
+    assert (found.unranked, found.clusters, found.seeds) == (3, 2, 6)
+    assert found.both == pytest.approx(23 / 36)
     assert (found.mean.low, found.mean.high) == pytest.approx((-1, 1))  # either cluster alone
 
 
