@@ -5,11 +5,9 @@ from __future__ import annotations
 from memorization_suite.experiments.evidence.areas import Areas
 from memorization_suite.experiments.evidence.base import (
     CLAIMS,
-    HOLDS,
-    IN_PART,
-    NOT,
     Claim,
     Tested,
+    all_of,
     flag,
     verdict_of,
 )
@@ -21,32 +19,17 @@ class AreaClaim(Claim):
     """Each paired difference above a bound: it holds against all, in part against some."""
 
     series: str = flag("", "the method, with settings")
-    against: tuple[str, ...] = flag((), "rivals (default every other method)")
+    against: tuple[str, ...] = flag((), "its rivals")
     x: str = flag("copy", "what is to be low")
     y: str = flag("alignment", "what is to be high")
     above: float = flag(0.0, "the bound")
 
     def test(self, evidence: Evidence) -> Tested:
-        rivals = self.against or tuple(
-            name
-            for name in dict.fromkeys(run.method for run in evidence.runs)
-            if name not in ("no_mitigation", self.series)
-        )
-        areas = Areas.of(evidence, self.x, self.y, (self.series, *rivals))
-        verdicts = []
-        texts = []
-        values = {}
-        for rival in rivals:
-            found = areas.difference(self.series, rival)
-            verdicts.append(verdict_of(found, above=self.above))
-            texts.append(f"{rival} {found}")
-            values[rival] = found.value
+        if not self.against:
+            raise ValueError("against is empty: name the rivals")
+        areas = Areas.of(evidence, self.x, self.y, (self.series, *self.against))
+        found = {rival: areas.difference(self.series, rival) for rival in self.against}
+        verdicts = [verdict_of(each, above=self.above) for each in found.values()]
+        texts = [f"{rival} {each}" for rival, each in found.items()]
         text = f"area less that of {', '.join(texts)}; bound {self.above:g}"
-        return Tested(all_of(verdicts), text, values)
-
-
-def all_of(verdicts: list[str]) -> str:
-    """Of several tests: of all, of some, of none."""
-    if all(verdict == HOLDS for verdict in verdicts):
-        return HOLDS
-    return NOT if all(verdict == NOT for verdict in verdicts) else IN_PART
+        return Tested(all_of(verdicts), text, found)

@@ -41,4 +41,4 @@ class AssociationClaim(Claim):
             f"{len(found.of_prompts)} prompts of {found.seeds} seeds, {found.both:.0%} of which "
             f"have both; bound {self.above:g}"
         )
-        return Tested(verdict_of(found.mean, above=self.above), text, found.mean._asdict())
+        return Tested(verdict_of(found.mean, above=self.above), text, {"mean": found.mean})

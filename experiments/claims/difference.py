@@ -1,4 +1,4 @@
-"""Whether a quantity is larger, or smaller, under one run than under another, on equal seeds."""
+"""Whether a quantity is larger, or smaller, under some runs than under another, on equal seeds."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from memorization_suite.experiments.evidence.base import (
     CLAIMS,
     Claim,
     Tested,
+    all_of,
+    bound_text,
     flag,
     verdict_of,
 )
-from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
+from memorization_suite.experiments.evidence.resampling import mean_of
 from memorization_suite.experiments.evidence.runs import Evidence, paired
 
 
 @CLAIMS.register("difference")
 class DifferenceClaim(Claim):
-    """Mean over prompts of (run - other), above or below a bound."""
+    """Mean over prompts of (run - other), above or below a bound: of every run that is meant."""
 
     quantity: str = flag("copy", "what is compared")
-    run: str = flag("", "method and settings")
+    run: str = flag("", "method and settings of one or more runs; the other one is none of them")
     other: str = flag("no_mitigation", "method and settings")
     above: float | None = flag(None, "the difference is larger than this")
     below: float | None = flag(None, "the difference is smaller than this", excludes=("above",))
@@ -26,18 +28,17 @@ class DifferenceClaim(Claim):
     def test(self, evidence: Evidence) -> Tested:
         if self.above is None and self.below is None:
             raise ValueError("a difference needs a bound: above or below")
-        runs = [evidence.only(self.run), evidence.only(self.other)]
-        found = paired(runs, self.quantity)
-        change = mean_of(found.values[:, 0] - found.values[:, 1], found.clusters)
-        if self.below is None:
-            bound = self.above or 0.0
-            verdict = verdict_of(change, above=bound)
-        else:
-            bound = self.below
-            verdict = verdict_of(Estimate(-change.value, -change.high, -change.low), above=-bound)
-        side = "above" if self.below is None else "below"
+        other = evidence.only(self.other)
+        runs = [run for run in evidence.select(self.run) if run is not other]
+        found = {}
+        for run in runs:
+            both = paired([run, other], self.quantity)
+            change = mean_of(both.values[:, 0] - both.values[:, 1], both.clusters)
+            found[run.title(runs)] = change
+        verdicts = [verdict_of(each, above=self.above, below=self.below) for each in found.values()]
+        texts = [f"{name} {each}" if len(runs) > 1 else str(each) for name, each in found.items()]
         text = (
-            f"{self.quantity}: difference {change} over {len(found.prompts)} prompts; {side} "
-            f"{bound:g}"
+            f"{self.quantity}: difference {', '.join(texts)} over {len(both.prompts)} prompts; "
+            f"{bound_text(self.above, self.below)}"
         )
-        return Tested(verdict, text, change._asdict())
+        return Tested(all_of(verdicts), text, found)

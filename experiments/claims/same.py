@@ -25,4 +25,4 @@ class SameClaim(Claim):
     def test(self, evidence: Evidence) -> Tested:
         same, _ = compared(evidence.only(self.run), evidence.only(self.other))
         verdict = HOLDS if same.value == 1 else IN_PART if same.value else NOT
-        return Tested(verdict, f"{same.value:.1%} of the images are the same", {"same": same.value})
+        return Tested(verdict, f"{same.value:.1%} of the images are the same", {"same": same})

@@ -39,10 +39,10 @@ class SpreadClaim(Claim):
             number = len({run.clusters.get(prompt, prompt) for prompt in steps})
             found = Estimate(found.value, *exact_interval(found.value, number))
         text = (
-            f"{found.value:.0%} of {len(steps)} prompts have transitions {self.steps} steps apart or "
-            f"more, without a tenth on each side; bound {self.above:.0%}"
+            f"{found.value:.0%} of {len(steps)} prompts have transitions {self.steps} steps apart "
+            f"or more, without a tenth on each side; bound {self.above:.0%}"
         )
-        return Tested(verdict_of(found, above=self.above), text, found._asdict())
+        return Tested(verdict_of(found, above=self.above), text, {"share": found})
 
 
 def reach(steps: list[int]) -> float:

@@ -11,6 +11,7 @@ from memorization_suite.experiments.evidence.front import (
     area_difference,
     area_of,
     box_of,
+    lead,
 )
 from memorization_suite.experiments.evidence.resampling import Estimate
 from memorization_suite.experiments.evidence.runs import Evidence, paired
@@ -21,6 +22,8 @@ class Areas:
     """The series of every method, and what their areas are shares of."""
 
     series: dict[str, Series]
+    # Without a mitigation.
+    plain: Series
     box: Box
     clusters: list[int]
     prompts: int
@@ -42,13 +45,14 @@ class Areas:
         across, along = (paired(every, name, rows) for name in (x, y))
         sign = sign_of(plain, y)
         made = {}
-        first = 1
-        for name, group in groups.items():
-            places = slice(first, first + len(group))
+        first = 0
+        for name, size in {"no_mitigation": 1, **{n: len(g) for n, g in groups.items()}}.items():
+            places = slice(first, first + size)
             made[name] = Series(name, across.values[:, places], sign * along.values[:, places])
-            first += len(group)
-        box = box_of(list(made.values()), float(across.values[:, 0].mean()))
-        return cls(made, box, across.clusters, len(rows))
+            first += size
+        unmitigated = made.pop("no_mitigation")
+        box = box_of(list(made.values()), float(unmitigated.x.mean()))
+        return cls(made, unmitigated, box, across.clusters, len(rows))
 
     def area(self, name: str) -> Estimate:
         """Of one series."""
@@ -58,3 +62,8 @@ class Areas:
         """How much larger the first one's is, paired."""
         first, second = self.series[name], self.series[other]
         return area_difference(first, second, self.box, self.clusters)
+
+    def lead(self, name: str, other: str) -> Estimate:
+        """How much higher the first one's settings lie than the other's front."""
+        first, second = self.series[name], self.series[other]
+        return lead(first, second, self.plain, self.box, self.clusters)

@@ -6,6 +6,7 @@ fields are the keys of a section.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,8 +46,8 @@ class Tested:
     verdict: str
     # The number that decides, and its bound, in words.
     numbers: str
-    # For files: name -> number.
-    values: dict[str, float] = field(default_factory=dict)
+    # For files: what it is of -> number.
+    values: dict[str, Estimate] = field(default_factory=dict)
 
 
 class TooFew(ValueError):
@@ -88,11 +89,26 @@ TABLES: Registry[Table] = Registry("table", "experiments.tables")
 CLAIMS: Registry[Claim] = Registry("claim", "experiments.claims")
 
 
-def verdict_of(found: Estimate, *, above: float) -> str:
-    """Whether a number is above a bound: with its whole interval, alone, or not."""
-    if found.low > above:
+def verdict_of(found: Estimate, *, above: float | None = None, below: float | None = None) -> str:
+    """Whether a number is above a bound, or below one: with its whole interval, alone, or not."""
+    if below is not None:
+        return verdict_of(Estimate(-found.value, -found.high, -found.low), above=-below)
+    bound = above or 0.0
+    if found.low > bound:
         return HOLDS
-    return IN_PART if found.value > above else NOT
+    return IN_PART if found.value > bound else NOT
+
+
+def bound_text(above: float | None, below: float | None) -> str:
+    """`above 0`."""
+    return f"above {above or 0:g}" if below is None else f"below {below:g}"
+
+
+def all_of(verdicts: Sequence[str]) -> str:
+    """Of several tests: of all, of some, of none."""
+    if all(verdict == HOLDS for verdict in verdicts):
+        return HOLDS
+    return NOT if all(verdict == NOT for verdict in verdicts) else IN_PART
 
 
 def number(found: Estimate, digits: int = 3) -> Cell:

@@ -63,6 +63,26 @@ def area(points: np.ndarray, box: Box) -> np.ndarray:
     return covered / ((box.right - box.left) * (box.top - box.floor))
 
 
+def heights(points: np.ndarray, at: np.ndarray, floor: float) -> np.ndarray:
+    """The best y at each x of `at` on straight lines between points, (r, k).
+
+    points: (r, m, 2); at: (r, k). Left of all points it is `floor`, right of them the best y.
+    """
+    order = np.argsort(points[..., 0], axis=1, kind="stable")
+    x, y = (np.take_along_axis(points[..., side], order, 1) for side in (0, 1))
+    best = np.maximum.accumulate(np.maximum(y, floor), axis=1)
+    found = np.empty(at.shape)
+    for place in range(at.shape[1]):
+        here = at[:, place]
+        left = (x <= here[:, None]).sum(1) - 1
+        first, second = np.maximum(left, 0)[:, None], np.minimum(left + 1, x.shape[1] - 1)[:, None]
+        x0, x1 = (np.take_along_axis(x, side, 1)[:, 0] for side in (first, second))
+        y0, y1 = (np.take_along_axis(best, side, 1)[:, 0] for side in (first, second))
+        part = np.clip((here - x0) / np.where(x1 > x0, x1 - x0, 1.0), 0, 1)
+        found[:, place] = np.where(left < 0, floor, y0 + part * (y1 - y0))
+    return found
+
+
 @dataclass(frozen=True)
 class Series:
     """The settings of a method. x, y: (prompts, settings), means of each prompt's images."""
@@ -96,5 +116,21 @@ def area_difference(first: Series, other: Series, box: Box, clusters: Sequence[i
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return area(first.points(weights), box) - area(other.points(weights), box)
+
+    return estimate(difference, clusters)
+
+
+def lead(
+    first: Series, other: Series, plain: Series, box: Box, clusters: Sequence[int]
+) -> Estimate:
+    """How much higher the first one's settings lie than the other's front at the same x, in the
+    mean. The other's front has the run without mitigation, too; where it has no such x, it has the
+    lowest y of all.
+    """
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        own = first.points(weights)
+        front = np.concatenate([other.points(weights), plain.points(weights)], axis=1)
+        return (own[..., 1] - heights(front, own[..., 0], box.floor)).mean(1)
 
     return estimate(difference, clusters)

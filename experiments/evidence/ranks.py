@@ -36,7 +36,8 @@ class Association:
 
 def spearman(pairs: Pairs) -> float:
     """Spearman's rank correlation, in [-1, 1]; ties have their mean rank. No number where one side
-    is constant, or of too few. Infinity (never) ranks last. Raises ValueError for a value that is no number.
+    is constant, or of too few. Infinity (never) ranks last. Raises ValueError for a value that is
+    no number.
     """
     if len(pairs) < FEWEST:
         return nan

@@ -147,7 +147,8 @@ class SweptRun:
 
         quantity: of results.csv or images.csv, one of ROLES, `copies` (1 or 0), `magnitude` (of the
         first step), `transition` (its step; an image without one is left out: it may have left
-        the basin at once, or never), `transitions` (whether there is one). Raises ValueError for one that the run does not have.
+        the basin at once, or never), `transitions` (whether there is one). Raises ValueError for
+        one that the run does not have.
         """
         special = {
             "magnitude": lambda trace: trace.magnitudes[0],

@@ -20,6 +20,7 @@ from memorization_suite.experiments.evidence.base import (
     Tested,
     TooFew,
 )
+from memorization_suite.experiments.evidence.resampling import Estimate
 from memorization_suite.experiments.evidence.runs import Evidence
 from memorization_suite.experiments.evidence.sections import Section
 from memorization_suite.runs.environment import git_commit
@@ -100,15 +101,15 @@ def entry_of(section: Section, tested: Tested, evidence: Evidence, made: str) ->
         "claim": section.says,
         "verdict": tested.verdict,
         "numbers": tested.numbers,
-        "values": {name: plain_number(value) for name, value in tested.values.items()},
+        "values": {name: plain_numbers(found) for name, found in tested.values.items()},
         "models": evidence.models,
         "made": made,
     }
 
 
-def plain_number(value: float) -> float | None:
-    """A number as JSON has it; None for none."""
-    return value if isfinite(value) else None
+def plain_numbers(found: Estimate) -> dict[str, float | None]:
+    """A number and its interval as JSON has them; None for none."""
+    return {name: value if isfinite(value) else None for name, value in found._asdict().items()}
 
 
 def write_figure(

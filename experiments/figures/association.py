@@ -50,9 +50,9 @@ class AssociationFigure(Figure):
             f"{self.x} against {self.y.replace('_', ' ')} on equal seeds; a color a prompt, "
             f"{min(self.prompts, len(pairs))} of them drawn. Right: Spearman's rank correlation of "
             f"each prompt; mean {found.mean} (95 % interval over prompts, those of one training "
-            f"image drawn together). At least {found.seeds} seeds a prompt, of which {found.both:.0%} "
-            f"have both quantities; {found.unranked} prompts have equal values at all seeds, or "
-            f"fewer than {FEWEST} seeds with both, and no rank. "
+            f"image drawn together). At least {found.seeds} seeds a prompt, of which "
+            f"{found.both:.0%} have both quantities; {found.unranked} prompts have equal "
+            f"values at all seeds, or fewer than {FEWEST} seeds with both, and no rank. "
             f"{counts(evidence, asked.runs(evidence))}."
         )
         return Drawn(figure, caption)

@@ -1,7 +1,6 @@
 """Figures, tables and claims of made-up runs: what was planted is what they show."""
 
 import json
-import math
 import shutil
 
 import numpy as np
@@ -279,13 +278,24 @@ def test_verdicts_follow_the_numbers(evidence):
         verdict(evidence, "association", **rank, y="copies")
     with pytest.raises(TooFew, match="4 seeds a prompt are fewer than 50"):
         verdict(evidence, "association", **rank | {"seeds": 50})
-    assert verdict(evidence, "area", series="per_sample") == "holds"
-    assert verdict(evidence, "area", series="static_transition") == "does not hold here"
+    ours, late = "per_sample", "static_transition"
+    # Its front has no such x: the lowest of all counts there, which has no spread.
+    for kind, better in (("area", "holds"), ("front", "holds in part")):
+        bound = {"above": 0.0}
+        assert verdict(evidence, kind, series=ours, against=[late], **bound) == better
+        assert verdict(evidence, kind, series=late, against=[ours], **bound) == "does not hold here"
+        with pytest.raises(ValueError, match="name the rivals"):
+            verdict(evidence, kind, series=ours)
+    assert verdict(evidence, "front", series=late, against=[ours], below=0.1) == "holds"
     lower = {"run": "per_sample target_loss=0.3"}
     assert verdict(evidence, "difference", **lower, below=-0.4) == "holds"
     assert verdict(evidence, "difference", **lower, above=0) == "does not hold here"
     with pytest.raises(ValueError, match="needs a bound"):
         verdict(evidence, "difference", **lower)
+    every = {"run": "per_sample", "other": "per_sample target_loss=0.5"}
+    assert verdict(evidence, "difference", **every, below=0) == "holds"  # without itself
+    either = {"run": "per_sample", "below": -0.4}
+    assert verdict(evidence, "difference", **either) == "holds in part"  # one of two
     few = verdict(evidence, "spread", run="no_mitigation", steps=1)
     assert few == "holds in part"  # 4 of 4 prompts may be 40 % of many
     assert verdict(evidence, "spread", run="no_mitigation", steps=1, above=0.3) == "holds"

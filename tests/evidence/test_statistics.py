@@ -23,6 +23,8 @@ from memorization_suite.experiments.evidence.front import (
     area_difference,
     area_of,
     box_of,
+    heights,
+    lead,
     pareto,
 )
 from memorization_suite.experiments.evidence.ranks import association, spearman
@@ -142,7 +144,7 @@ def test_an_association_is_a_mean_over_prompts():
     down = [(k, -k) for k in range(6)]
     same = [(k, 1) for k in range(5)]
     pairs = {0: up, 1: up, 2: down, 3: same, 4: up[:2]}
-    seeds = {prompt: 6 for prompt in (*pairs, 5)}
+    seeds = dict.fromkeys((*pairs, 5), 6)
     found = association(pairs, seeds, {0: 0, 1: 0})
     assert found.of_prompts == pytest.approx({0: 1, 1: 1, 2: -1})
     assert found.mean.value == pytest.approx(1 / 3)
@@ -294,3 +296,23 @@ def test_what_is_no_white_noise_is_told(noise):
     assert nothing.norm_nats == 0 and nothing.moved == 0 and nothing.ks_p == pytest.approx(1)
     with pytest.raises(ValueError, match="no pairs"):
         divergence(noise, noise[:5])
+
+
+@FEW
+@given(POINTS, st.lists(st.floats(-1, 2), min_size=1, max_size=4))
+def test_heights_of_a_front_lie_on_straight_lines(points, at):
+    points = sorted(dict(points).items())
+    x, best = [x for x, _ in points], np.maximum.accumulate([y for _, y in points])
+    found = heights(np.array([points]), np.array([at]), floor=-5.0)[0]
+    for place, value in zip(at, found):
+        wanted = -5.0 if place < x[0] else np.interp(place, x, best)
+        assert value == pytest.approx(wanted)
+
+
+def test_a_lead_is_over_the_front_and_what_no_mitigation_reaches():
+    """The rival's line from (0.2, 0.1) to the unmitigated (1, 0.9) is y = x - 0.1."""
+    two = np.ones((2, 1))
+    plain, rival = Series("no", two, 0.9 * two), Series("rival", 0.2 * two, 0.1 * two)
+    own = Series("own", np.array([[0.5, 0.1]] * 2), np.array([[0.6, 0.3]] * 2))
+    found = lead(own, rival, plain, Box(0.0, 1.0, 0.1, 0.9), [0, 1])
+    assert found.value == pytest.approx((0.6 - 0.4 + 0.3 - 0.1) / 2)
