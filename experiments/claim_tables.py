@@ -46,9 +46,9 @@ def claims_of(file: Path) -> list[Section]:
 
 
 def test_text(section: Section) -> str:
-    """`difference of transitions, below 0`."""
+    """`copies of batch_wise less those of static_transition, below 0`."""
     made: Any = section.made
-    told = [made.name]
+    told = [made.about()]
     for name in BOUNDS:
         value = getattr(made, name) if name in flag_names(made) else None
         if value is not None:

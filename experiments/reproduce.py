@@ -32,7 +32,7 @@ from memorization_suite.runs.text import counted, table_text
 # Measurements that have stored figures of their own.
 MEASUREMENTS = ("evaluate_tiny", "initial_noise", "compare_methods", "compare_detectors")
 # Memory of the methods, which table3.toml reads there, of the model whose turn it is.
-MEMORY = ("experiments.cost", "--methods", "all", "--out", "build/cost")
+MEMORY = ("experiments.cost", "--methods", "all")
 # The subset: file -> flags that make it small.
 QUICK = {
     "figure1": [],
@@ -47,6 +47,14 @@ QUICK = {
 # Of a number with its interval, in figures and in verdicts.
 INTERVALS = (("mean", "low", "high"), ("value", "low", "high"))
 ROUNDING = 1e-6
+# How far a number without an interval may lie from the stored one: so much, or such a share of it.
+# Machines round otherwise, which moves single images across a threshold.
+SLACK = 0.05
+SHARE = 0.1
+# Ends of keys that are no results: seconds, and ends of intervals.
+APART = ("seconds", "_low", "_high")
+# Of a row in a list.
+ROW_NAMES = ("method", "detector")
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,8 @@ class Difference:
 
 
 def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]:
-    """Numbers outside the stored intervals, other verdicts, and what is missing.
-
-    Numbers without an interval are not compared: how far they may differ is not known.
+    """Numbers outside the stored intervals, or without one further away than `SLACK` and `SHARE`
+    allow; other verdicts; what is missing. Seconds and texts are not compared.
     """
     if isinstance(stored, Mapping):
         if not isinstance(made, Mapping):
@@ -69,33 +76,55 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
             return
         names = next((names for names in INTERVALS if stored.keys() >= {*names}), None)
         if names:
-            yield from outside(stored, made, where, names)
+            yield from outside(names[0], stored, made, where)
             return
         for name, value in stored.items():
-            yield from differences(value, made.get(name), f"{where}/{name}")
+            if f"{name}_low" in stored:
+                yield from outside(name, stored, made, f"{where}/{name}")
+            elif not name.endswith(APART):
+                yield from differences(value, made.get(name), f"{where}/{name}")
         if "verdict" in stored and stored["verdict"] != made.get("verdict"):
             yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
     elif isinstance(stored, list):
         others = made if isinstance(made, list) else []
         for place, value in enumerate(stored):
-            other = others[place] if place < len(others) else None
-            yield from differences(value, other, f"{where}/{place}")
+            name = name_of(value) or str(place)
+            same = [other for other in others if name_of(other) == name]
+            other = same[0] if same else None
+            if not name_of(value):
+                other = others[place] if place < len(others) else None
+            yield from differences(value, other, f"{where}/{name}")
+    elif isinstance(stored, int | float):
+        if not isinstance(made, int | float):
+            yield Difference(where, f"{stored:g}", "nothing")
+        elif abs(made - stored) > max(SLACK, SHARE * abs(stored)):
+            yield Difference(where, f"{stored:g}, about", f"{made:g}")
 
 
-def outside(
-    stored: Mapping, made: Mapping, where: str, names: Sequence[str]
-) -> Iterator[Difference]:
+def name_of(row: Any) -> str:
+    """What a row of a list is of, so that rows are found in another order."""
+    names = [row.get(key) for key in ROW_NAMES] if isinstance(row, Mapping) else []
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def outside(name: str, stored: Mapping, made: Mapping, where: str) -> Iterator[Difference]:
     """A number that is not in the stored interval; without one it must be equal."""
-    middle, low, high = (stored[name] for name in names)
-    found = made.get(names[0])
+    low, high = ends_of(name, stored)
+    middle, found = stored[name], made.get(name)
     if middle is None or found is None:
         if middle is not found:
             yield Difference(where, str(middle), str(found))
         return
-    if low is None or math.isnan(low):
+    if low is None or high is None or math.isnan(low):
         low = high = middle
     if not low - ROUNDING <= found <= high + ROUNDING:
         yield Difference(where, f"{middle:g} [{low:g}, {high:g}]", f"{found:g}")
+
+
+def ends_of(name: str, stored: Mapping) -> tuple[float | None, float | None]:
+    """Both ends of a number's interval."""
+    own = "low" if name in ("mean", "value") else f"{name}_low"
+    return stored[own], stored[own.replace("low", "high")]
 
 
 def sweep_command(file: Path, model: str, out: Path, flags: Sequence[str]) -> list[str]:
@@ -155,7 +184,8 @@ def make(out: Path, *, quick: bool) -> list[str]:
     """Makes everything; returns what could not be made."""
     failed = []
     for model in ["tiny"] if quick else tiny.MODELS:
-        if not quick and not run([sys.executable, "-m", *MEMORY, "--model_id", model]):
+        memory = [*MEMORY, "--model_id", model, "--out", f"build/cost/{model}"]
+        if not quick and not run([sys.executable, "-m", *memory]):
             failed.append(f"{MEMORY[0]} on {model}")
         for file in embedded_files():
             flags = QUICK.get(file.stem) if quick else []

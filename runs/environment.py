@@ -82,14 +82,28 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def git_commit() -> str | None:
-    """Commit of the suite, or None outside a checkout."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+def git(*words: str) -> str | None:
+    """What git says of the suite's checkout; None outside one."""
+    command = ["git", "-C", str(ROOT), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def git_commit() -> str | None:
+    """Commit of the suite, or None outside a checkout."""
+    return git("rev-parse", "HEAD")
+
+
+def commit_text() -> str:
+    """`commit 0123456789ab`, and whether files differ from it."""
+    commit = git_commit()
+    if commit is None:
+        return "commit unknown"
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return f"commit {commit[:12]}{', with changes' if changed else ''}"
 
 
 def environment() -> dict:

@@ -43,7 +43,7 @@ from memorization_suite.commands.report.tables import (
 from memorization_suite.commands.report.tradeoff_chart import tradeoff
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.summary import ALL
-from memorization_suite.runs.environment import git_commit
+from memorization_suite.runs.environment import commit_text
 from memorization_suite.runs.lazy import Lazy
 
 jinja2 = Lazy("jinja2")
@@ -119,8 +119,7 @@ def render(contents: Contents, out: Path, *, self_contained: bool, quiet: bool) 
 
 def made_by() -> str:
     """The commit of the suite; no time, so that the same runs give the same page."""
-    commit = git_commit()
-    return f"commit {commit[:12] if commit else 'unknown'} of the suite"
+    return f"{commit_text()} of the suite"
 
 
 def breakable(text: object) -> str:

@@ -24,6 +24,9 @@ class AreaClaim(Claim):
     y: str = flag("alignment", "what is to be high")
     above: float = flag(0.0, "the bound")
 
+    def about(self) -> str:
+        return f"area of {self.y} over {self.x}: {self.series} less {', '.join(self.against)}"
+
     def test(self, evidence: Evidence) -> Tested:
         if not self.against:
             raise ValueError("against is empty: name the rivals")

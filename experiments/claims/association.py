@@ -26,6 +26,9 @@ class AssociationClaim(Claim):
     seeds: int = flag(50, "fewest seeds of a prompt for a verdict", at_least=2)
     prompts: int = flag(6, "fewest prompts with a rank for a verdict", at_least=2)
 
+    def about(self) -> str:
+        return f"rank correlation of {self.x} and {self.y.replace('_', ' ')}"
+
     def test(self, evidence: Evidence) -> Tested:
         found = Asked(self.x, self.x_run, self.y, self.y_run).association(evidence)
         y = self.y.replace("_", " ")

@@ -25,6 +25,9 @@ class DifferenceClaim(Claim):
     above: float | None = flag(None, "the difference is larger than this")
     below: float | None = flag(None, "the difference is smaller than this", excludes=("above",))
 
+    def about(self) -> str:
+        return f"{self.quantity}: {self.run} less {self.other}"
+
     def test(self, evidence: Evidence) -> Tested:
         if self.above is None and self.below is None:
             raise ValueError("a difference needs a bound: above or below")

@@ -23,6 +23,9 @@ class DivergenceClaim(Claim):
     noises: int = flag(500, "fewest noises for a verdict", at_least=2)
     below: float = flag(0.0665, "nats; the paper's largest value", above=0.0)
 
+    def about(self) -> str:
+        return f"divergence of norms: {self.run}"
+
     def test(self, evidence: Evidence) -> Tested:
         found = divergence(*evidence.only(self.run).noises())
         if found.n < self.noises:

@@ -29,6 +29,11 @@ class FrontClaim(Claim):
     above: float | None = flag(None, "the lead is larger than this")
     below: float | None = flag(None, "the lead is smaller than this", excludes=("above",))
 
+    def about(self) -> str:
+        return (
+            f"{self.y} at equal {self.x}: {self.series} less the front of {', '.join(self.against)}"
+        )
+
     def test(self, evidence: Evidence) -> Tested:
         if not self.against:
             raise ValueError("against is empty: name the rivals")

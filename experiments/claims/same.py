@@ -22,6 +22,9 @@ class SameClaim(Claim):
     run: str = flag("", "method and settings")
     other: str = flag("no_mitigation", "method and settings")
 
+    def about(self) -> str:
+        return f"share of equal images: {self.run} and {self.other}"
+
     def test(self, evidence: Evidence) -> Tested:
         same, _ = compared(evidence.only(self.run), evidence.only(self.other))
         verdict = HOLDS if same.value == 1 else IN_PART if same.value else NOT

@@ -27,6 +27,9 @@ class SpreadClaim(Claim):
     steps: int = flag(2, "by so many steps at least", at_least=1)
     above: float = flag(0.5, "the bound", at_least=0.0, at_most=1.0)
 
+    def about(self) -> str:
+        return f"share of captions whose transitions differ: {self.run}"
+
     def test(self, evidence: Evidence) -> Tested:
         run = evidence.only(self.run)
         steps: dict[int, list[int]] = {prompt: [] for prompt in run.prompts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memorization_suite.experiments.evidence.direction import sign_of
@@ -29,10 +30,18 @@ class Areas:
     prompts: int
 
     @classmethod
-    def of(cls, evidence: Evidence, x: str, y: str, series: tuple[str, ...] = ()) -> Areas:
+    def of(
+        cls,
+        evidence: Evidence,
+        x: str,
+        y: str,
+        series: Sequence[str] = (),
+        prompts: Sequence[int] | None = None,
+    ) -> Areas:
         """x: less is better, y: more is, or of a metric what it says.
 
-        series: `method settings` of each, default a series a method. Raises ValueError.
+        series: `method settings` of each, default a series a method. prompts: only these. Raises
+        ValueError.
         """
         names = series or tuple(
             dict.fromkeys(run.method for run in evidence.runs if run.method != "no_mitigation")
@@ -40,7 +49,7 @@ class Areas:
         groups = {name: evidence.select(name) for name in names}
         plain = evidence.select("no_mitigation")[0]
         every = [plain, *(run for group in groups.values() for run in group)]
-        known = [paired(every, name) for name in (x, y)]
+        known = [paired(every, name, prompts) for name in (x, y)]
         rows = sorted(set(known[0].prompts).intersection(known[1].prompts))
         across, along = (paired(every, name, rows) for name in (x, y))
         sign = sign_of(plain, y)

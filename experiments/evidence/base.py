@@ -6,6 +6,7 @@ fields are the keys of a section.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -79,6 +80,10 @@ class Claim(Settings):
 
     name: ClassVar[str]
 
+    def about(self) -> str:
+        """What is tested, in words."""
+        raise NotImplementedError
+
     def test(self, evidence: Evidence) -> Tested:
         """Raises ValueError for what the runs do not have, TooFew where they do not suffice."""
         raise NotImplementedError
@@ -122,10 +127,15 @@ def number(found: Estimate, digits: int = 3) -> Cell:
 
 
 def counts(evidence: Evidence, runs: list) -> str:
-    """`12 prompts, 4 images of each`, of the runs that a figure is of."""
+    """`12 prompts (10 VM A, 2 TM), 4 images of each`, of the runs that a figure is of."""
     prompts = {len(run.prompts) for run in runs}
     images = {len(run.costs) // max(1, len(run.prompts)) for run in runs}
-    return f"{span(prompts)} prompts, {span(images)} images of each; {', '.join(evidence.models)}"
+    kinds = Counter(kind for prompt in runs[0].prompts if (kind := runs[0].kinds.get(prompt)))
+    of_kinds = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})" * bool(kinds)
+    return (
+        f"{span(prompts)} prompts{of_kinds}, {span(images)} images of each; "
+        f"{', '.join(evidence.models)}"
+    )
 
 
 def span(values: set[int]) -> str:

@@ -60,6 +60,12 @@ class SweptRun:
         return self.folder.config()
 
     @property
+    def commits(self) -> list[str]:
+        """Of the suite that made its images; a resumed run may have several."""
+        made = (self.folder.manifest() or {}).get("environments", [])
+        return [str(each["commit"])[:12] for each in made if each.get("commit")]
+
+    @property
     def method(self) -> str:
         return str(self.config["method"])
 
@@ -237,6 +243,11 @@ class Evidence:
         if record is None:
             raise ValueError(f"no sweep was begun in {out}")
         return cls([SweptRun(run.name, RunFolder(out / run.folder)) for run in record.runs])
+
+    @property
+    def commits(self) -> list[str]:
+        """Of all runs."""
+        return list(dict.fromkeys(commit for run in self.runs for commit in run.commits))
 
     @property
     def embedded(self) -> bool:

@@ -7,6 +7,7 @@ commit that made it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -23,7 +24,7 @@ from memorization_suite.experiments.evidence.base import (
 from memorization_suite.experiments.evidence.resampling import Estimate
 from memorization_suite.experiments.evidence.runs import Evidence
 from memorization_suite.experiments.evidence.sections import Section
-from memorization_suite.runs.environment import git_commit
+from memorization_suite.runs.environment import commit_text
 from memorization_suite.runs.files import write_bytes, write_json
 from memorization_suite.runs.formats import FORMATS
 from memorization_suite.runs.plots import picture, style
@@ -32,6 +33,9 @@ FOLDER = "evidence"
 # Inches below the figure, for that.
 MARGIN = 0.11
 EMBEDDED = "embedded model, not Stable Diffusion"
+CLAIMS_FILE = "claims.json"
+# Names of the files that the sections have.
+LIST = "files.json"
 # Files of a section, by what it is.
 ENDINGS = {"figure": ("pdf", "png", "txt"), "table": tuple(FORMATS)}
 
@@ -46,11 +50,13 @@ class Outcome:
     problems: list[str]
 
 
-def made_by(command: str) -> str:
-    """A sentence for captions and comments."""
-    commit = git_commit()
+def made_by(command: str, evidence: Evidence) -> str:
+    """A sentence for captions and comments; runs of other commits are told."""
+    here = commit_text()
+    others = [commit for commit in evidence.commits if f"commit {commit}" != here]
+    runs = f"; images of commit {', '.join(others)}" if others else ""
     command = command.replace("`", "'")
-    return f"Made by `{command}`, commit {commit[:12] if commit else 'unknown'}."
+    return f"Made by `{command}`, {here}{runs}."
 
 
 def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outcome:
@@ -58,7 +64,8 @@ def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outc
     evidence = Evidence.of(out)
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
-    made = made_by(command)
+    made = made_by(command, evidence)
+    remove_others(sections, folder)
     outcome = Outcome([], [])
     claims = {}
     for section in sections:
@@ -76,8 +83,7 @@ def write_evidence(sections: Sequence[Section], out: Path, command: str) -> Outc
         except ValueError as error:
             outcome.problems.append(f"{section.what} {section.name}: {error}")
             remove_old(section, folder)
-    if any(section.what == "claim" for section in sections):
-        write_json(folder / "claims.json", claims)
+    write_json(folder / CLAIMS_FILE, claims)
     return outcome
 
 
@@ -89,10 +95,25 @@ def tested_by(claim: Claim, evidence: Evidence) -> Tested:
         return Tested(UNTESTED, str(error))
 
 
+def remove_others(sections: Sequence[Section], folder: Path) -> None:
+    """Takes away the files of earlier sections that there are no more. Raises OSError."""
+    wanted = [file for section in sections for file in files_of(section)]
+    listed = folder / LIST
+    for name in json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []:
+        if name not in wanted:
+            (folder / name).unlink(missing_ok=True)
+    write_json(listed, wanted)
+
+
+def files_of(section: Section) -> list[str]:
+    """Names of what a figure or table is written to."""
+    return [f"{section.name}.{ending}" for ending in ENDINGS.get(section.what, ())]
+
+
 def remove_old(section: Section, folder: Path) -> None:
     """Takes away what earlier runs gave, which is not of these. Raises OSError."""
-    for ending in ENDINGS.get(section.what, ()):
-        (folder / f"{section.name}.{ending}").unlink(missing_ok=True)
+    for name in files_of(section):
+        (folder / name).unlink(missing_ok=True)
 
 
 def entry_of(section: Section, tested: Tested, evidence: Evidence, made: str) -> dict:

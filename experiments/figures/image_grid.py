@@ -21,14 +21,14 @@ class ImageGrid(Figure):
 
     runs: str = flag("", "which runs (default all)")
     prompts: int = flag(6, "rows", at_least=1)
-    every: int = flag(1, "a row every so many prompts of the file", at_least=1)
+    skip: int = flag(0, "prompts of the file before the first row", at_least=0)
     sample: int = flag(0, "which image of a prompt", at_least=0)
 
     def draw(self, evidence: Evidence) -> Drawn:
         runs = evidence.select(self.runs)
         opened = open_run(runs[0].folder.path)
         references = References(opened.gt_folder, decode=False)
-        shown = runs[0].prompts[:: self.every][: self.prompts]
+        shown = self.chosen(runs[0].prompts)
         side = PAGE / (len(runs) + 1)
         figure = new_figure((side + 0.17) * len(shown) + 0.3, PAGE)
         grid = figure.subplots(len(shown), len(runs) + 1, squeeze=False)
@@ -46,6 +46,13 @@ class ImageGrid(Figure):
             f"each; {', '.join(evidence.models)}."
         )
         return Drawn(figure, caption)
+
+    def chosen(self, prompts: list[int]) -> list[int]:
+        """Prompts spread evenly over those of a run."""
+        rows = min(self.prompts, len(prompts))
+        return [
+            prompts[(row * len(prompts) // rows + self.skip) % len(prompts)] for row in range(rows)
+        ]
 
     def show_run(self, axes, run: SweptRun, prompt: int) -> None:
         """A run's image, and its copy score if it has one."""

@@ -11,7 +11,7 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     number,
 )
-from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.experiments.evidence.runs import Evidence, by_kind
 
 
 @TABLES.register("areas")
@@ -22,6 +22,7 @@ class AreaTable(Table):
     y: str = flag("alignment", "what is to be high")
     series: tuple[str, ...] = flag((), "methods with settings (default a series a method)")
     against: str = flag("", "the series that the others are compared with (default the best)")
+    kinds: bool = flag(False, "areas by kind of memorization, too, each in its own box")
 
     def list(self, evidence: Evidence) -> Listed:
         areas = Areas.of(evidence, self.x, self.y, self.series)
@@ -40,6 +41,8 @@ class AreaTable(Table):
             change = areas.difference(name, against)
             row[f"difference to {against}"] = Cell("") if name == against else number(change)
             rows.append(row)
+        if self.kinds:
+            self.add_kinds(rows, order, evidence)
         box = areas.box
         caption = (
             f"Share of the box that a method's settings dominate: {self.x} from {box.left:g} to "
@@ -49,3 +52,15 @@ class AreaTable(Table):
             f"together; {', '.join(evidence.models)}."
         )
         return Listed(rows, caption)
+
+    def add_kinds(self, rows: list[dict[str, Cell]], order: list[str], evidence: Evidence) -> None:
+        """A column a kind of memorization; none where the settings leave no box."""
+        for kind, prompts in by_kind(evidence.select("no_mitigation")[0]).items():
+            if kind == "all":
+                continue
+            try:
+                areas = Areas.of(evidence, self.x, self.y, order, prompts)
+            except ValueError:
+                continue
+            for row, name in zip(rows, order):
+                row[f"area, {kind}"] = number(areas.area(name))

@@ -23,11 +23,15 @@ class Costs(Table):
     """A row a run: NFE and seconds from its images, memory from experiments/cost.py."""
 
     runs: str = flag("", "which runs (default all)")
-    memory: Path | None = flag(None, "cost.csv of `python -m experiments.cost --out FOLDER`")
+    memory: str = flag(
+        "", "cost.csv of `python -m experiments.cost --out FOLDER`; {model} is the model's name"
+    )
 
     def list(self, evidence: Evidence) -> Listed:
         runs = evidence.select(self.runs)
-        memory = self.memory_of_methods()
+        memory = (
+            memory_of(Path(self.memory.format(model=evidence.models[0]))) if self.memory else {}
+        )
         seconds = [median(run.values("seconds").values()) for run in runs]
         plain = next(
             (took for run, took in zip(runs, seconds) if run.method == "no_mitigation"), None
@@ -53,17 +57,15 @@ class Costs(Table):
         )
         return Listed(rows, caption)
 
-    def memory_of_methods(self) -> dict[str, str]:
-        """Method -> MiB of the suite. Raises ValueError for a file that is not there."""
-        if self.memory is None:
-            return {}
-        if not self.memory.is_file():
-            raise ValueError(
-                f"there is no {self.memory}: python -m experiments.cost --methods all --out "
-                f"{self.memory.parent}"
-            )
-        rows = read_csv(self.memory)
-        return {row["method"]: row["peak_mib"] for row in rows if row["code"] == "suite"}
+
+def memory_of(file: Path) -> dict[str, str]:
+    """Method -> MiB of the suite. Raises ValueError for a file that is not there."""
+    if not file.is_file():
+        raise ValueError(
+            f"there is no {file}: python -m experiments.cost --methods all --out {file.parent}"
+        )
+    rows = read_csv(file)
+    return {row["method"]: row["peak_mib"] for row in rows if row["code"] == "suite"}
 
 
 def plain_cell(value: float, digits: int) -> Cell:

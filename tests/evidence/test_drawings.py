@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from memorization_suite.experiments.evidence import write
 from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES, TooFew
 from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
 from memorization_suite.experiments.evidence.sections import Section, read_sections
@@ -177,8 +178,8 @@ def test_a_trade_off_has_a_color_a_method_and_the_front(evidence):
 
 
 def test_a_grid_shows_the_training_image_and_each_run(evidence):
-    figure = drawn(evidence, "image_grid", prompts=2, every=2, sample=1).figure
-    assert len(figure.axes) == 2 * 5
+    figure = drawn(evidence, "image_grid", prompts=2, sample=1).figure
+    assert len(figure.axes) == 2 * 5  # rows are spread evenly over four prompts
     second = figure.axes[5:]
     assert second[0].images[0].get_array().shape[:2] == (32, 32)  # a training image of tiny
     assert (second[1].images[0].get_array() == 80).all()  # row 2 of the prompt file
@@ -238,6 +239,28 @@ def test_areas_stand_beside_the_best(evidence):
         listed(evidence, "areas", against="sail")
 
 
+def test_areas_by_kind(tmp_path):
+    """Twelve prompts of type A and B; the method works on type A alone."""
+
+    def score(key, least):
+        return (least if key.prompt < 10 else 0.8) + 0.01 * noisy(key)
+
+    runs = [
+        MadeRun(
+            method,
+            scores={
+                "copy_score": lambda key, least=least: score(key, least),
+                "subject_shown": lambda key, shown=shown: shown,
+            },
+        )
+        for method, least, shown in (("no_mitigation", 0.8, 0), ("sail", 0.4, 1), ("guard", 0.6, 0))
+    ]
+    made = Evidence.of(make_sweep(tmp_path / "out", runs, prompts=12))
+    row = listed(made, "areas", kinds=True)["sail"]
+    assert row["area, VM A"].numbers.value == pytest.approx(0.5, abs=0.02)
+    assert row["area, VM B"].numbers.value < 0.1
+
+
 def test_ranks_by_kind(evidence):
     settings = {"x_run": "no_mitigation", "y": ["transition"], "y_runs": ["no_mitigation"]}
     rows = listed(evidence, "association", **settings)
@@ -253,9 +276,9 @@ def test_images_that_a_method_leaves_alone_are_told(evidence):
 
 
 def test_costs_beside_no_mitigation(evidence, tmp_path):
-    memory = tmp_path / "cost.csv"
+    memory = tmp_path / "cost_tiny.csv"
     memory.write_text("method,code,peak_mib\nper_sample,suite,80.5\nper_sample,official,99\n")
-    rows = listed(evidence, "costs", memory=str(memory))
+    rows = listed(evidence, "costs", memory=str(tmp_path / "cost_{model}.csv"))
     row = rows["per_sample target_loss 0.3"]
     texts = {name: cell.text for name, cell in row.items()}
     assert (texts["NFE"], texts["s"], texts["times no mitigation"]) == ("100.0", "0.500", "1.00")
@@ -324,6 +347,29 @@ def section(what, name, kind, **settings):
     return Section(what, name, f"About {name}.", registry.build(kind, **settings))
 
 
+def test_files_of_sections_that_are_gone_go(sweep):
+    folder = sweep / "evidence"
+    grid = section("figure", "grid", "reached", runs="per_sample")
+    write_evidence([grid, section("claim", "equal", "same", run="static_transition")], sweep, "x")
+    write_evidence([section("table", "scores", "scores", columns=["copy"])], sweep, "x")
+    assert {file.name for file in folder.iterdir()} == {
+        *("scores.md", "scores.csv", "scores.tex", "claims.json", "files.json")
+    }
+    assert json.loads((folder / "claims.json").read_text()) == {}
+
+
+def test_captions_name_the_commits_of_their_images(tmp_path, monkeypatch):
+    out = make_sweep(tmp_path / "out", [MadeRun(scores={"copy_score": lambda key: 0.5})])
+    file = next(out.glob("*/*/manifest.json"))
+    manifest = json.loads(file.read_text())
+    manifest["environments"] = [{"commit": "a" * 40}, {"commit": None}, {"commit": "b" * 40}]
+    file.write_text(json.dumps(manifest))
+    monkeypatch.setattr(write, "commit_text", lambda: "commit bbbbbbbbbbbb")
+    write_evidence([section("table", "scores", "scores", columns=["copy"])], out, "x")
+    made = "Made by `x`, commit bbbbbbbbbbbb; images of commit aaaaaaaaaaaa."
+    assert made in (out / "evidence" / "scores.md").read_text()
+
+
 def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
     sections = [
         section("figure", "broken", "magnitude", runs="sail"),
@@ -342,7 +388,7 @@ def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
         assert made in (folder / name).read_text()
     assert made in Image.open(folder / "grid.png").text["Keywords"]
     assert (folder / "grid.pdf").read_bytes().startswith(b"%PDF")
-    assert "4 prompts, 4 images of each; tiny" in (folder / "grid.txt").read_text()
+    assert "4 prompts (4 VM A), 4 images of each; tiny" in (folder / "grid.txt").read_text()
     claims = json.loads((folder / "claims.json").read_text())
     assert claims["fewer"]["verdict"] == "holds" and claims["fewer"]["models"] == ["tiny"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -369,7 +415,9 @@ def test_what_cannot_be_made_again_does_not_stay(sweep, tmp_path):
     assert not write_evidence(good, out, "x").problems
     (out / "evidence" / "notes.txt").write_text("somebody's")
     assert len(write_evidence(broken, out, "x").problems) == 3
-    assert {path.name for path in (out / "evidence").iterdir()} == {"claims.json", "notes.txt"}
+    assert {path.name for path in (out / "evidence").iterdir()} == {
+        *("claims.json", "files.json", "notes.txt")
+    }
     assert json.loads((out / "evidence" / "claims.json").read_text()) == {}
 
 

@@ -17,6 +17,8 @@ STORED = {
     "by kind": [{"mean": 0.0, "low": float("nan"), "high": float("nan")}],
     "seconds": 3.0,
     "claim": {"verdict": "holds", "values": {"value": 1.0, "low": None, "high": None}},
+    "share": 0.2,
+    "detectors": [{"detector": "a", "auc": 0.9, "auc_low": 0.8, "auc_high": 1.0}],
 }
 
 
@@ -25,7 +27,8 @@ def changed(**values):
 
 
 def test_what_lies_in_the_stored_intervals_is_the_same():
-    made = changed(copies={"mean": 0.59, "low": 0.5, "high": 0.7}, seconds=9.0)
+    made = changed(copies={"mean": 0.59, "low": 0.5, "high": 0.7}, seconds=9.0, share=0.24)
+    made["detectors"] = [{"detector": "b", "auc": 0.1}, {"detector": "a", "auc": 0.82}]
     assert list(differences(STORED, made)) == []
 
 
@@ -36,6 +39,10 @@ def test_what_lies_in_the_stored_intervals_is_the_same():
         ({"copies": None}, "/copies", "nothing"),
         ({"by kind": [{"mean": 0.01}]}, "/by kind/0", "0.01"),
         ({"by kind": []}, "/by kind/0", "nothing"),
+        ({"share": 0.26}, "/share", "0.26"),
+        ({"share": None}, "/share", "nothing"),
+        ({"detectors": [{"detector": "a", "auc": 0.7}]}, "/detectors/a/auc", "0.7"),
+        ({"detectors": [{"detector": "b", "auc": 0.9}]}, "/detectors/a", "nothing"),
         ({"claim": STORED["claim"] | {"verdict": "holds in part"}}, "/claim", "holds in part"),
         ({"claim": {"verdict": "holds", "values": {"value": 1.1}}}, "/claim/values", "1.1"),
     ],
@@ -80,8 +87,9 @@ def test_a_models_memory_is_measured_before_its_table_reads_it(ran, tmp_path):
     assert reproduce.make(tmp_path, quick=False) == []
     for model in tiny.MODELS:
         own = [words for words in ran if words[words.index("--model_id") + 1] == model]
-        assert own[0][1:] == ["-m", *reproduce.MEMORY, "--model_id", model]
-        assert table.memory == Path(own[0][own[0].index("--out") + 1]) / "cost.csv"
+        assert own[0][1:4] == ["-m", *reproduce.MEMORY[:2]]
+        written = Path(own[0][own[0].index("--out") + 1]) / "cost.csv"
+        assert Path(table.memory.format(model=model)) == written
 
 
 def test_quick_is_a_subset_of_one_model(ran, tmp_path, monkeypatch, capsys):
@@ -145,7 +153,11 @@ def test_every_claim_stands_with_its_test_and_what_would_decide(tmp_path, monkey
     claims = [one for file in claim_tables.embedded_files() for one in claim_tables.claims_of(file)]
     assert len(rows) == len(claims) > 10
     (row,) = [row for row in rows if "**holds in part**" in row]
-    assert "`figure4.toml`: area, above 0 " in row and "3 [1, 5]" in row
+    assert (
+        "`figure4.toml`: area of alignment over copy: batch_wise less static_transition, above 0 "
+        in row
+        and "3 [1, 5]" in row
+    )
     assert "not tested yet" in row  # on tiny-v
     assert "`python sweep.py experiments/figure4_sd1.toml`, " in row
 
