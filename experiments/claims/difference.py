@@ -11,8 +11,11 @@ from memorization_suite.experiments.evidence.base import (
     flag,
     verdict_of,
 )
-from memorization_suite.experiments.evidence.resampling import mean_of
+from memorization_suite.experiments.evidence.resampling import change_of_share, mean_of
 from memorization_suite.experiments.evidence.runs import Evidence, paired
+
+# Quantities that are 0 or 1 of an image.
+SHARES = ("copies", "transitions")
 
 
 @CLAIMS.register("difference")
@@ -36,8 +39,9 @@ class DifferenceClaim(Claim):
         found = {}
         for run in runs:
             both = paired([run, other], self.quantity)
-            change = mean_of(both.values[:, 0] - both.values[:, 1], both.clusters)
-            found[run.title(runs)] = change
+            changes = both.values[:, 0] - both.values[:, 1]
+            mean = change_of_share if self.quantity in SHARES else mean_of
+            found[run.title(runs)] = mean(changes, both.clusters)
         verdicts = [verdict_of(each, above=self.above, below=self.below) for each in found.values()]
         texts = [f"{name} {each}" if len(runs) > 1 else str(each) for name, each in found.items()]
         text = (

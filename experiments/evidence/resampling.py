@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from math import isnan, nan
 from typing import NamedTuple
 
+from memorization_suite.metrics.paired import ONE_WAY
 from memorization_suite.runs.lazy import np
-from memorization_suite.runs.spread import NOTHING, is_spread
+from memorization_suite.runs.spread import NOTHING, exact_interval, is_spread
 
 RESAMPLES = 10_000
 # Percent: the ends of a 95 % interval.
@@ -85,3 +86,15 @@ def mean_of(values: Sequence[float], clusters: Sequence[int]) -> Estimate:
         return Estimate(nan)
     array = np.asarray(values, dtype=float)
     return estimate(lambda weights: means(weights, array), clusters)
+
+
+def change_of_share(changes: Sequence[float], clusters: Sequence[int]) -> Estimate:
+    """Mean change of a share, of prompts; where every image of enough prompts changes one way, its
+    interval is exact.
+    """
+    found = mean_of(changes, clusters)
+    count = len(set(clusters))
+    if abs(found.value) != 1 or count < ONE_WAY:
+        return found
+    least, most = exact_interval(1.0, count)
+    return Estimate(1.0, least, most) if found.value == 1 else Estimate(-1.0, -most, -least)

@@ -30,6 +30,7 @@ from memorization_suite.experiments.evidence.front import (
 from memorization_suite.experiments.evidence.ranks import association, spearman
 from memorization_suite.experiments.evidence.resampling import (
     Estimate,
+    change_of_share,
     draws,
     estimate,
     mean_of,
@@ -296,6 +297,13 @@ def test_what_is_no_white_noise_is_told(noise):
     assert nothing.norm_nats == 0 and nothing.moved == 0 and nothing.ks_p == pytest.approx(1)
     with pytest.raises(ValueError, match="no pairs"):
         divergence(noise, noise[:5])
+
+
+def test_a_change_of_all_one_way_has_an_exact_interval():
+    assert change_of_share([-1.0] * 6, range(6)) == pytest.approx((-1, -1, -(0.025 ** (1 / 6))))
+    assert change_of_share([1.0] * 6, range(6)).low == pytest.approx(0.025 ** (1 / 6))
+    assert math.isnan(change_of_share([-1.0] * 6, [0, 0, 1, 2, 3, 4]).low)  # five clusters
+    assert change_of_share([-1.0, 0.0] * 3, range(6)) == mean_of([-1.0, 0.0] * 3, range(6))
 
 
 @FEW
