@@ -22,6 +22,8 @@ from memorization_suite.runs.settings import flag_names, number_text
 from memorization_suite.runs.text import markdown_table
 
 EXPERIMENTS = ROOT / "experiments"
+# Of the embedded models' claims, a folder a model; `python -m experiments.reproduce --store`.
+FIGURES = ROOT / "docs" / "figures"
 FAMILIES = ("_sd1", "_sd2")
 # What bounds a test, of its settings.
 BOUNDS = ("above", "below", "seeds", "steps", "noises")
@@ -43,6 +45,20 @@ def embedded_files() -> list[Path]:
 def claims_of(file: Path) -> list[Section]:
     """The claims that a file tests."""
     return [section for section in read_sections(file) if section.what == "claim"]
+
+
+def figures_of(file: Path) -> list[str]:
+    """Names of the figures that a file with claims draws."""
+    return [section.name for section in read_sections(file) if section.what == "figure"]
+
+
+def figure_links(file: Path, model: str) -> str:
+    """Links from docs/RESULTS.md to a model's stored figures of a file."""
+    links = []
+    for name in figures_of(file):
+        if (FIGURES / model / f"{name}.png").exists():
+            links.append(f"[{name}](figures/{model}/{name}.png)")
+    return f" ({', '.join(links)})" if links else ""
 
 
 def test_text(section: Section) -> str:
@@ -94,7 +110,8 @@ def claims() -> str:
             row = {"claim": section.says, "test": f"`{file.name}`: {test_text(section)}"}
             for model, known in verdicts.items():
                 one = known.get(section.name)
-                row[f"`{model}`"] = f"**{one['verdict']}**: {one['numbers']}" if one else UNKNOWN
+                text = f"**{one['verdict']}**: {one['numbers']}" if one else UNKNOWN
+                row[f"`{model}`"] = text + figure_links(file, model)
             row["Stable Diffusion, hours of one H100"] = on_stable_diffusion(file)
             rows.append(row)
     return markdown_table(rows)

@@ -2,7 +2,7 @@
 
 python -m experiments.reproduce             # all of it, in many hours on two cores; it resumes
 python -m experiments.reproduce --quick     # a subset on `tiny`, in about 20 minutes
-python -m experiments.reproduce --store     # keeps the verdicts if nothing failed, for RESULTS.md
+python -m experiments.reproduce --store     # keeps what docs/RESULTS.md shows, if nothing failed
 
 Files of experiments/ that end in _sd1 or _sd2 are left out. The exit code is 1 where a number lies
 outside the stored interval, or a verdict is another one. A quick run has too few images to be
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,12 @@ from typing import Any
 
 from memorization_suite import ROOT, tiny
 from memorization_suite.commands.sweeps.file import tables_of
-from memorization_suite.experiments.claim_tables import embedded_files
+from memorization_suite.experiments.claim_tables import (
+    FIGURES,
+    claims_of,
+    embedded_files,
+    figures_of,
+)
 from memorization_suite.experiments.common import parser
 from memorization_suite.experiments.evidence.write import FOLDER
 from memorization_suite.runs.cli import command
@@ -180,6 +186,17 @@ def compare(model: str, figures: Path, claims: Mapping[str, dict]) -> list[Diffe
 STORED = ("initial_noise", "methods", "detectors", "claims")
 
 
+def keep_figures(out: Path, model: str) -> None:
+    """Stores the figures of a model's claims for RESULTS.md."""
+    folder = FIGURES / model
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in filter(claims_of, embedded_files()):
+        for name in figures_of(file):
+            picture = out / model / file.stem / FOLDER / f"{name}.png"
+            if picture.exists():
+                shutil.copyfile(picture, folder / picture.name)
+
+
 def make(out: Path, *, quick: bool) -> list[str]:
     """Makes everything; returns what could not be made."""
     failed = []
@@ -203,7 +220,7 @@ def main() -> int:
     """The command line."""
     flags = parser(__doc__)
     flags.add_argument("--quick", action="store_true", help="a subset, few images")
-    flags.add_argument("--store", action="store_true", help="keep the verdicts in tiny/evaluation")
+    flags.add_argument("--store", action="store_true", help="keep verdicts and figures")
     flags.add_argument("--out", type=Path, help="default: reproduced, or reproduced_quick")
     args = flags.parse_args()
     if args.quick and args.store:
@@ -221,6 +238,7 @@ def main() -> int:
         apart += compare(model, out / model / "figures", claims)
         if args.store and not failed:
             write_json(tiny.EVALUATION / f"{model}_claims.json", claims)
+            keep_figures(out, model)
     if apart:
         print(table_text([vars(each) for each in apart]))
     print(f"{counted(len(apart), 'number')} beyond the stored interval, {len(failed)} not made")

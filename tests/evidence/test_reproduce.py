@@ -115,12 +115,16 @@ def test_it_fails_where_a_number_moved(ran, tmp_path, monkeypatch, capsys):
         folder = tmp_path / "out" / model / "figure4" / "evidence"
         folder.mkdir(parents=True)
         (folder / "claims.json").write_text(json.dumps(new))
+        (folder / "figure4.png").write_bytes(b"a picture")
+    monkeypatch.setattr(reproduce, "FIGURES", tmp_path / "figures")
     argv = ["reproduce", "--out", str(tmp_path / "out"), "--store"]
     monkeypatch.setattr(sys, "argv", argv)
     assert reproduce.main() == 1
     said = capsys.readouterr().out
     assert "tiny_claims/a" in said and "1 number beyond the stored interval" in said
     assert reproduce.main() == 0 and json.loads((kept / "tiny-v_claims.json").read_text()) == new
+    kept_figures = [path.name for path in (tmp_path / "figures" / "tiny").iterdir()]
+    assert kept_figures == ["figure4.png"]
 
 
 def test_verdicts_of_earlier_are_not_those_of_a_sweep_that_failed(tmp_path, monkeypatch):
@@ -145,6 +149,9 @@ def test_verdicts_of_earlier_are_not_those_of_a_sweep_that_failed(tmp_path, monk
 
 def test_every_claim_stands_with_its_test_and_what_would_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "EVALUATION", tmp_path)
+    monkeypatch.setattr(claim_tables, "FIGURES", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "figure4.png").write_bytes(b"a picture")
     verdict = {"verdict": "holds in part", "numbers": "3 [1, 5]"}
     (tmp_path / "tiny_claims.json").write_text(
         json.dumps({"adjusted_noise_helps_late_guidance": verdict})
@@ -156,7 +163,7 @@ def test_every_claim_stands_with_its_test_and_what_would_decide(tmp_path, monkey
     assert (
         "`figure4.toml`: area of alignment over copy: batch_wise less static_transition, above 0 "
         in row
-        and "3 [1, 5]" in row
+        and "3 [1, 5] ([figure4](figures/tiny/figure4.png))" in row
     )
     assert "not tested yet" in row  # on tiny-v
     assert "`python sweep.py experiments/figure4_sd1.toml`, " in row
