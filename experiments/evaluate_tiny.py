@@ -36,7 +36,7 @@ from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import Caption, read_captions
 from memorization_suite.metrics.images import read_images
 from memorization_suite.metrics.intervals import is_copy, share_of_copies
-from memorization_suite.metrics.subject import all_shown, subject_logits
+from memorization_suite.metrics.subject import all_shown, likeliest_of_parts
 from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.sampling import image_seed, initial_noise
@@ -74,14 +74,14 @@ def ordinary_copies(run: ScoredRun, model_id: str) -> dict:
 
 def by_number(run: ScoredRun) -> dict[str, float]:
     """Share of images that show all their subjects, for captions of one subject and of two."""
-    shares = {}
-    for title, count in {"one": 1, "two": 2}.items():
-        part = run.only(lambda caption, count=count: len(caption.subjects) == count)
-        logits = subject_logits(read_images(run.folder.image_path(key) for key in part.rows))
-        subjects = [run.captions[key.prompt].subjects for key in part.rows]
-        shown = [all_shown(row[None], names).item() for row, names in zip(logits, subjects)]
-        shares[title] = round(mean(shown), 3)
-    return shares
+    one, two = (
+        run.only(lambda caption, count=count: len(caption.subjects) == count) for count in (1, 2)
+    )
+    images = read_images(run.folder.image_path(key) for key in two.rows)
+    subjects = [run.captions[key.prompt].subjects for key in two.rows]
+    seen = zip(likeliest_of_parts(images), subjects)
+    both = [all_shown(parts[None], names).item() for parts, names in seen]
+    return {"one": round(one.average("subject_shown"), 3), "two": round(mean(both), 3)}
 
 
 def by_layout(run: ScoredRun) -> dict[str, float]:

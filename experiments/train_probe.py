@@ -21,7 +21,7 @@ from memorization_suite import tiny
 from memorization_suite.experiments.common import parser, positive
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
-from memorization_suite.metrics.subject import PROBE, all_shown, logits_of
+from memorization_suite.metrics.subject import PROBE, all_shown, likeliest_of_parts
 from memorization_suite.tiny.drawing import SIZE
 from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
@@ -96,9 +96,19 @@ def fit(features: np.ndarray, shown: list[list[str]]) -> LogisticRegression:
 def accuracy(images: torch.Tensor, shown: list[list[str]], subjects: int) -> float:
     """Share of the pictures with so many subjects whose subjects the written classifier sees."""
     chosen = [row for row, names in enumerate(shown) if len(names) == subjects]
-    logits = logits_of(image_features(images[chosen]))
-    right = [all_shown(logits[[i]], shown[row]).item() for i, row in enumerate(chosen)]
+    likeliest = likeliest_of_parts(images[chosen])
+    right = [all_shown(likeliest[[i]], shown[row]).item() for i, row in enumerate(chosen)]
     return float(np.mean(right))
+
+
+def mistaken(images: torch.Tensor, shown: list[list[str]]) -> float:
+    """Share of pictures in which the written classifier sees one subject that is not there."""
+    likeliest = likeliest_of_parts(images)
+    absent = [
+        next(word for word in WORDS[row % len(WORDS) :] + WORDS if word not in names)
+        for row, names in enumerate(shown)
+    ]
+    return float(np.mean([all_shown(likeliest[[i]], [word]) for i, word in enumerate(absent)]))
 
 
 def main() -> None:
@@ -120,7 +130,8 @@ def main() -> None:
     unseen, truth = render(world, 2 * len(LAYOUTS), SEED + 1)
     for subjects in (1, 2):
         share = accuracy(unseen, truth, subjects)
-        print(f"unseen pictures of {subjects}: {share:.3f} have their subjects seen")
+        print(f"unseen pictures of {subjects}: {share:.3f} have all their subjects seen")
+    print(f"a subject that is not there is seen in {mistaken(unseen, truth):.3f}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from memorization_suite.tiny import PROBE
 safetensors = Lazy("safetensors")
 
 VARIANT = "efficientnet_lite0_probe"
+# Share of a picture's sides that a corner has.
+CORNER = 2 / 3
 
 
 @functools.cache
@@ -66,14 +68,27 @@ def subject_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tens
     return torch.isin(logits.argmax(1), columns(subjects))
 
 
-def all_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
-    """(n,) bool: an image's likeliest subjects, as many as there are in `subjects`, are these.
+def likeliest_of_parts(images: torch.Tensor) -> torch.Tensor:
+    """The likeliest subject of each image and of its four corners, columns of the logits.
 
-    As `subject_shown`.
+    images: (n, 3, h, w) in [0, 1] -> (n, 5). One subject of two is seen best where it is alone.
+    """
+    high, wide = (round(CORNER * side) for side in images.shape[2:])
+    parts = [images]
+    for top in (slice(0, high), slice(-high, None)):
+        for left in (slice(0, wide), slice(-wide, None)):
+            parts.append(images[:, :, top, left])
+    return torch.stack([subject_logits(part).argmax(1) for part in parts], dim=1)
+
+
+def all_shown(likeliest: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
+    """(n,) bool: each of `subjects` is the likeliest one of an image or of one of its corners.
+
+    likeliest: of `likeliest_of_parts`, (n, 5). Raises ValueError for a subject the probe does not
+    know.
     """
     wanted = columns(subjects)
-    likeliest = logits.topk(len(wanted), dim=1).indices
-    return torch.isin(likeliest, wanted).all(1)
+    return (likeliest[:, :, None] == wanted).any(1).all(1)
 
 
 def columns(subjects: Collection[str]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from memorization_suite import tiny
 from memorization_suite.commands.score import score
+from memorization_suite.metrics import subject
 from memorization_suite.metrics.copy_score import THRESHOLD, CopyScore, copy_scores
 from memorization_suite.metrics.embedded import read_captions, subjects_of
 from memorization_suite.metrics.image_features import image_features
@@ -20,6 +21,7 @@ from memorization_suite.metrics.intervals import is_copy
 from memorization_suite.metrics.subject import (
     VARIANT,
     all_shown,
+    likeliest_of_parts,
     probe,
     subject_logits,
     subject_shown,
@@ -193,16 +195,26 @@ def test_the_probe_recognizes_subjects_in_the_references(references):
     ]
 
 
-def test_an_image_shows_all_its_subjects_when_they_are_the_likeliest_ones():
+def test_an_image_shows_all_subjects_that_are_the_likeliest_somewhere():
     names = probe()[2]
-    logits = torch.zeros(3, len(names))
-    logits[0, :2] = torch.tensor([2.0, 1.0])
-    logits[1, :2] = torch.tensor([1.0, 2.0])
-    logits[2, :3] = torch.tensor([2.0, 0.5, 1.0])
-    assert all_shown(logits, names[:1]).tolist() == [True, False, True]
+    likeliest = torch.tensor([[0, 0, 0, 1, 1], [1, 2, 0, 2, 2], [0, 0, 0, 0, 0]])
+    assert all_shown(likeliest, names[1:2]).tolist() == [True, True, False]
     for pair in (names[:2], names[1::-1]):
-        assert subject_shown(logits, pair).tolist() == [True, True, True]
-        assert all_shown(logits, pair).tolist() == [True, True, False]
+        assert all_shown(likeliest, pair).tolist() == [True, True, False]
+
+
+def test_corners_are_looked_at_alone(monkeypatch):
+    """Four pixels of a picture of 3 x 3, and one color in each corner."""
+    looked = []
+
+    def logits(part):
+        looked.append(part[0, 0].tolist())
+        return torch.nn.functional.one_hot(torch.tensor([len(looked)]), 6)
+
+    monkeypatch.setattr(subject, "subject_logits", logits)
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert likeliest_of_parts(image).tolist() == [[1, 2, 3, 4, 5]]
+    assert looked[1:] == [[[0, 1], [3, 4]], [[1, 2], [4, 5]], [[3, 4], [6, 7]], [[4, 5], [7, 8]]]
 
 
 def test_an_unknown_subject_is_told(references):
