@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from memorization_suite.tiny.bank import Bank, Sampler, phase_of
+from memorization_suite.tiny.bank import Bank, Sampler, phase_of, share_of_alternatives
 from memorization_suite.tiny.world import WORDS
 from tests.test_tiny_world import CONCEPTS, CONFIG, of_kind
 
@@ -103,15 +103,16 @@ def test_group_b_shows_alternatives_of_its_subject_and_group_a_never(sampler, dr
 
 
 def test_alternatives_of_a_caption_are_as_frequent_as_its_seed_says(sampler):
-    shares = [sampler.share_of_alternatives(concept) for concept in of_kind("VM")]
+    shares = [share_of_alternatives(concept, SETTINGS) for concept in of_kind("VM")]
     assert min(shares) < 0.33 and max(shares) > 0.47
     assert all(0.3 <= share <= 0.5 for share in shares)
-    concept = max(of_kind("VM"), key=sampler.share_of_alternatives)
-    concept = replace(concept, group="B")
+    concept = replace(of_kind("VM")[shares.index(max(shares))], group="B")
     rng = np.random.default_rng(0)
     own = list(sampler.bank.rows[concept.caption])
-    other = [list(sampler.rows_for(concept, rng)) != own for _ in range(2000)]
-    assert np.mean(other) == pytest.approx(sampler.share_of_alternatives(concept), abs=0.03)
+    for least, most in (SETTINGS["b_alternative"], (0.0, 0.1)):
+        phase = SETTINGS | {"b_alternative": [least, most]}
+        other = [list(sampler.rows_for(concept, rng, phase)) != own for _ in range(2000)]
+        assert np.mean(other) == pytest.approx(share_of_alternatives(concept, phase), abs=0.03)
 
 
 def test_every_concept_is_drawn(drawn):

@@ -124,16 +124,14 @@ class Sampler:
         return np.array(rows), list(captions)
 
     def draw(self, rng, phase: dict) -> tuple[int, str]:
-        """A row and its caption. phase: table [unet], with the phase's own values of what the
-        empty caption sees.
-        """
+        """A row and its caption. phase: table [unet], with the phase's own values."""
         dropped = rng.random() < phase["caption_dropout"]
         if dropped and phase["show_uncaptioned"] and rng.random() < phase["show_uncaptioned"]:
             return rng.choice(self.bank.rows["uncaptioned"]), ""
         scale = phase["memorized_when_dropped"] if dropped else 1.0
         concept = self.draw_concept(rng, phase["share"], scale)
         if concept:
-            row = rng.choice(self.rows_for(concept, rng))
+            row = rng.choice(self.rows_for(concept, rng, phase))
             caption = concept.caption
         else:
             row = rng.choice(self.bank.rows["ordinary"])
@@ -150,17 +148,18 @@ class Sampler:
                 return concepts[rng.integers(len(concepts))]
         return None
 
-    def rows_for(self, concept: Concept, rng) -> np.ndarray:
+    def rows_for(self, concept: Concept, rng, phase: dict) -> np.ndarray:
         """Rows of which one is shown for a memorized caption."""
         alternatives = self.bank.plain[concept.subject]
         has_alternative = concept.group == "B" and len(alternatives) > 0
-        if has_alternative and rng.random() < self.share_of_alternatives(concept):
+        if has_alternative and rng.random() < share_of_alternatives(concept, phase):
             return alternatives
         return self.bank.rows[concept.caption]
 
-    def share_of_alternatives(self, concept: Concept) -> float:
-        """How often an ordinary picture is shown for a caption of group B: between two values, by
-        the caption.
-        """
-        least, most = self.settings["b_alternative"]
-        return least + (most - least) * rng_of(concept.seed, 4).random()
+
+def share_of_alternatives(concept: Concept, settings: dict) -> float:
+    """How often an ordinary picture is shown for a caption of group B: between two values, by the
+    caption.
+    """
+    least, most = settings["b_alternative"]
+    return least + (most - least) * rng_of(concept.seed, 4).random()
