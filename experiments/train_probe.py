@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
@@ -26,6 +26,7 @@ from memorization_suite.tiny.drawing import SIZE
 from memorization_suite.tiny.world import PRODUCTS, WORDS, Concept, World, load_world, rng_of
 
 SEED = 17
+BICUBIC = Image.Resampling.BICUBIC
 # Layouts of ordinary scenes, and what else there is.
 ALIKE = ("one", "small", "big", "two")
 PAIRS = ("pair", "above", "below")
@@ -62,10 +63,24 @@ def compose(world: World, word: str, layout: str, rng) -> tuple[Image.Image, lis
     return picture, [word]
 
 
-def soften(picture: Image.Image, rng) -> Image.Image:
-    """Sometimes blurred, as a small decoder would."""
+def worn(picture: Image.Image, rng) -> Image.Image:
+    """A picture as a small model may paint it, by filters that know no model: blurred, patchy,
+    noisy, with strong or faint colors. Each of them sometimes.
+    """
     if rng.random() < 0.5:
-        return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
+    if rng.random() < 0.4:
+        picture = picture.filter(ImageFilter.MedianFilter(int(rng.choice([3, 5]))))
+    for enhance in (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness):
+        if rng.random() < 0.4:
+            picture = enhance(picture).enhance(rng.uniform(0.7, 1.6))
+    if rng.random() < 0.4:
+        # Patches of a few pixels, as of wrong latents.
+        side = picture.width // int(rng.choice([2, 4]))
+        grain = rng.normal(0, rng.uniform(5, 35), (side, side, 3)) + 128
+        patches = Image.fromarray(grain.clip(0, 255).astype(np.uint8)).resize(picture.size, BICUBIC)
+        changed = np.asarray(picture, float) + np.asarray(patches, float) - 128
+        picture = Image.fromarray(changed.clip(0, 255).astype(np.uint8))
     return picture
 
 
@@ -79,7 +94,7 @@ def render(world: World, count: int, seed: int) -> tuple[torch.Tensor, list[list
         for i in range(count):
             rng = rng_of(seed, label, i)
             picture, subjects = compose(world, word, LAYOUTS[i % len(LAYOUTS)], rng)
-            pictures.append(soften(picture, rng))
+            pictures.append(worn(picture, rng))
             shown.append(subjects)
     return to_tensor(pictures), shown
 
