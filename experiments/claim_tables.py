@@ -26,7 +26,7 @@ EXPERIMENTS = ROOT / "experiments"
 FIGURES = ROOT / "docs" / "figures"
 FAMILIES = ("_sd1", "_sd2")
 # What bounds a test, of its settings.
-BOUNDS = ("above", "below", "seeds", "steps", "noises")
+BOUNDS = ("above", "below", "prompts", "seeds", "steps", "noises")
 # Prompt file of a sweep -> how many prompts it has; it is not in the repository.
 PROMPTS = {
     "prompts/paper_figure6.csv": 6,

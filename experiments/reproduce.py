@@ -53,12 +53,14 @@ QUICK = {
 # Of a number with its interval, in figures and in verdicts.
 INTERVALS = (("mean", "low", "high"), ("value", "low", "high"))
 ROUNDING = 1e-6
-# How far a number without an interval may lie from the stored one: so much, or such a share of it.
-# Machines round otherwise, which moves single images across a threshold.
-SLACK = 0.05
+# How far a number without an interval may lie from the stored one: so much, so many if it counts
+# images, or such a share of it. Machines round otherwise, which moves single images across a
+# threshold; the smallest shares are of 20.
+SLACK = 0.1
+COUNT = 5
 SHARE = 0.1
-# Ends of keys that are no results: seconds, and ends of intervals.
-APART = ("seconds", "_low", "_high")
+# Of keys that are ends of intervals.
+ENDS = ("_low", "_high")
 # Of a row in a list.
 ROW_NAMES = ("method", "detector")
 
@@ -87,7 +89,7 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
         for name, value in stored.items():
             if f"{name}_low" in stored:
                 yield from outside(name, stored, made, f"{where}/{name}")
-            elif not name.endswith(APART):
+            elif "seconds" not in name and not name.endswith(ENDS):
                 yield from differences(value, made.get(name), f"{where}/{name}")
         if "verdict" in stored and stored["verdict"] != made.get("verdict"):
             yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
@@ -103,8 +105,14 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
     elif isinstance(stored, int | float):
         if not isinstance(made, int | float):
             yield Difference(where, f"{stored:g}", "nothing")
-        elif abs(made - stored) > max(SLACK, SHARE * abs(stored)):
+        elif not is_near(stored, made):
             yield Difference(where, f"{stored:g}, about", f"{made:g}")
+
+
+def is_near(stored: float, made: float) -> bool:
+    """Whether a number without an interval is about the stored one."""
+    slack = COUNT if isinstance(stored, int) and isinstance(made, int) else SLACK
+    return abs(made - stored) <= max(slack, SHARE * abs(stored))
 
 
 def name_of(row: Any) -> str:
@@ -114,7 +122,7 @@ def name_of(row: Any) -> str:
 
 
 def outside(name: str, stored: Mapping, made: Mapping, where: str) -> Iterator[Difference]:
-    """A number that is not in the stored interval; without one it must be equal."""
+    """A number that is not in the stored interval, or without one not near the stored one."""
     low, high = ends_of(name, stored)
     middle, found = stored[name], made.get(name)
     if middle is None or found is None:
@@ -122,8 +130,9 @@ def outside(name: str, stored: Mapping, made: Mapping, where: str) -> Iterator[D
             yield Difference(where, str(middle), str(found))
         return
     if low is None or high is None or math.isnan(low):
-        low = high = middle
-    if not low - ROUNDING <= found <= high + ROUNDING:
+        if not is_near(middle, found):
+            yield Difference(where, f"{middle:g}, about", f"{found:g}")
+    elif not low - ROUNDING <= found <= high + ROUNDING:
         yield Difference(where, f"{middle:g} [{low:g}, {high:g}]", f"{found:g}")
 
 

@@ -36,6 +36,8 @@ class DifferenceClaim(Claim):
             raise ValueError("a difference needs a bound: above or below")
         other = evidence.only(self.other)
         runs = [run for run in evidence.select(self.run) if run is not other]
+        if not runs:
+            raise ValueError(f"there is no run {self.run!r} beside {self.other!r}")
         found = {}
         for run in runs:
             both = paired([run, other], self.quantity)

@@ -12,6 +12,7 @@ from memorization_suite.experiments.evidence.base import (
     flag,
 )
 from memorization_suite.experiments.evidence.divergence import divergence
+from memorization_suite.experiments.evidence.resampling import Estimate
 from memorization_suite.experiments.evidence.runs import Evidence
 
 
@@ -35,4 +36,4 @@ class DivergenceClaim(Claim):
             f"divergence of norms {found.norm_nats:.4f} nats, {found.norm_equal:.4f} of equal "
             f"distributions, {found.n} noises; excess {value:.4f}, below {self.below:g}"
         )
-        return Tested(HOLDS if value < self.below else NOT, text, {"excess": value})
+        return Tested(HOLDS if value < self.below else NOT, text, {"excess": Estimate(value)})

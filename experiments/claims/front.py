@@ -35,6 +35,8 @@ class FrontClaim(Claim):
         )
 
     def test(self, evidence: Evidence) -> Tested:
+        if self.above is None and self.below is None:
+            raise ValueError("a lead needs a bound: above or below")
         if not self.against:
             raise ValueError("against is empty: name the rivals")
         areas = Areas.of(evidence, self.x, self.y, (self.series, *self.against))
@@ -42,7 +44,8 @@ class FrontClaim(Claim):
         verdicts = [verdict_of(each, above=self.above, below=self.below) for each in found.values()]
         texts = [f"{rival} {each}" for rival, each in found.items()]
         text = (
-            f"{self.y} at equal {self.x}, less that of {', '.join(texts)}; "
+            f"{self.y} at equal {self.x}, less that of {', '.join(texts)}; where a rival has no "
+            f"such {self.x}, less the lowest {self.y} of these methods; "
             f"{bound_text(self.above, self.below)}"
         )
         return Tested(all_of(verdicts), text, found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from memorization_suite.experiments.evidence.base import (
     CLAIMS,
     Claim,
@@ -11,7 +13,6 @@ from memorization_suite.experiments.evidence.base import (
 )
 from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
 from memorization_suite.experiments.evidence.runs import Evidence
-from memorization_suite.runs.lazy import np
 from memorization_suite.runs.spread import exact_interval, is_spread
 
 
@@ -48,6 +49,8 @@ class SpreadClaim(Claim):
         return Tested(verdict_of(found, above=self.above), text, {"share": found})
 
 
-def reach(steps: list[int]) -> float:
-    """From the first to the last tenth of some steps; 0 of none."""
-    return float(np.ptp(np.percentile(steps, (10, 90)))) if steps else 0.0
+def reach(steps: list[int]) -> int:
+    """From the earliest to the latest of some steps, without a tenth on each side, rounded up."""
+    left_out = math.ceil(len(steps) / 10)
+    kept = sorted(steps)[left_out : len(steps) - left_out]
+    return kept[-1] - kept[0] if kept else 0

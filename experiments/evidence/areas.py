@@ -53,13 +53,16 @@ class Areas:
         rows = sorted(set(known[0].prompts).intersection(known[1].prompts))
         across, along = (paired(every, name, rows) for name in (x, y))
         sign = sign_of(plain, y)
+
+        def series_of(name: str, places: slice) -> Series:
+            return Series(name, across.values[:, places], sign * along.values[:, places])
+
+        unmitigated = series_of("no_mitigation", slice(0, 1))
         made = {}
-        first = 0
-        for name, size in {"no_mitigation": 1, **{n: len(g) for n, g in groups.items()}}.items():
-            places = slice(first, first + size)
-            made[name] = Series(name, across.values[:, places], sign * along.values[:, places])
-            first += size
-        unmitigated = made.pop("no_mitigation")
+        first = 1
+        for name, group in groups.items():
+            made[name] = series_of(name, slice(first, first + len(group)))
+            first += len(group)
         box = box_of(list(made.values()), float(unmitigated.x.mean()))
         return cls(made, unmitigated, box, across.clusters, len(rows))
 

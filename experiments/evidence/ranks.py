@@ -12,8 +12,8 @@ from memorization_suite.runs.lazy import Lazy, np
 stats = Lazy("scipy.stats")
 
 Pairs = Sequence[tuple[float, float]]
-# Seeds of a prompt for a rank: two always agree or disagree wholly.
-FEWEST = 3
+# Seeds of a prompt that have both quantities, for a rank.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ class Association:
 
 def spearman(pairs: Pairs) -> float:
     """Spearman's rank correlation, in [-1, 1]; ties have their mean rank. No number where one side
-    is constant, or of too few. Infinity (never) ranks last. Raises ValueError for a value that is
-    no number.
+    is constant. Infinity (never) ranks last. Raises ValueError for a value that is no number.
     """
-    if len(pairs) < FEWEST:
+    if len(pairs) < 2:
         return nan
     sides = np.asarray(pairs, dtype=float).T
     if np.isnan(sides).any():
@@ -58,7 +57,8 @@ def association(
     pairs: prompt -> two values of each seed that has both. seeds: how many a prompt has. clusters:
     prompt -> label of those that share training images; a prompt that it lacks is alone.
     """
-    found = {prompt: spearman(values) for prompt, values in pairs.items()}
+    enough = {prompt: values for prompt, values in pairs.items() if len(values) >= FEWEST}
+    found = {prompt: spearman(values) for prompt, values in enough.items()}
     ranked = {prompt: value for prompt, value in found.items() if not np.isnan(value)}
     labels = [clusters.get(prompt, prompt) for prompt in ranked]
     return Association(

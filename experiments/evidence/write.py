@@ -1,8 +1,8 @@
 """Draws, lists and tests what a sweep file asks for, of runs that are all there.
 
 Below the sweep's folder: `evidence/NAME.png`, `.pdf` and `.txt` (the caption) of each figure,
-`NAME.md`, `.csv` and `.tex` of each table, and `claims.json`. Every file names the command and the
-commit that made it.
+`NAME.md`, `.csv` and `.tex` of each table, `claims.json`, and `files.json` with their names. Every
+file names the command and the commit that made it.
 """
 
 from __future__ import annotations

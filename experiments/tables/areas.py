@@ -50,6 +50,8 @@ class AreaTable(Table):
             f"worst of all settings, to {box.top:.3f}, the best. 95 % intervals and paired "
             f"differences over {areas.prompts} prompts, those of one training image drawn "
             f"together; {', '.join(evidence.models)}."
+            + " Areas of a kind: in the box of its own prompts."
+            * self.kinds
         )
         return Listed(rows, caption)
 

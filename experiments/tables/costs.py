@@ -29,9 +29,7 @@ class Costs(Table):
 
     def list(self, evidence: Evidence) -> Listed:
         runs = evidence.select(self.runs)
-        memory = (
-            memory_of(Path(self.memory.format(model=evidence.models[0]))) if self.memory else {}
-        )
+        memory = memory_of(self.memory, evidence.models[0]) if self.memory else {}
         seconds = [median(run.values("seconds").values()) for run in runs]
         plain = next(
             (took for run, took in zip(runs, seconds) if run.method == "no_mitigation"), None
@@ -58,11 +56,16 @@ class Costs(Table):
         return Listed(rows, caption)
 
 
-def memory_of(file: Path) -> dict[str, str]:
-    """Method -> MiB of the suite. Raises ValueError for a file that is not there."""
+def memory_of(place: str, model: str) -> dict[str, str]:
+    """Method -> MiB of the suite on a model. place: of the file, with {model}.
+
+    Raises ValueError for a file that is not there.
+    """
+    file = Path(place.format(model=model))
     if not file.is_file():
         raise ValueError(
-            f"there is no {file}: python -m experiments.cost --methods all --out {file.parent}"
+            f"there is no {file}: python -m experiments.cost --methods all --model_id {model} "
+            f"--out {file.parent}"
         )
     rows = read_csv(file)
     return {row["method"]: row["peak_mib"] for row in rows if row["code"] == "suite"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memorization_suite.experiments.evidence import write
+from memorization_suite.experiments.evidence import ranks, write
 from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES, TooFew
 from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
 from memorization_suite.experiments.evidence.sections import Section, read_sections
@@ -15,6 +15,12 @@ from memorization_suite.experiments.evidence.write import EMBEDDED, write_eviden
 from memorization_suite.runs import Key
 from memorization_suite.runs.plots import LOOKS, style
 from tests.evidence.made_up import TIMESTEPS, MadeRun, falling_at, make_sweep
+
+
+@pytest.fixture(autouse=True)
+def few_seeds(monkeypatch):
+    """Three are enough for a rank here."""
+    monkeypatch.setattr(ranks, "FEWEST", 3)
 
 
 def noisy(key, run=0):
@@ -283,7 +289,7 @@ def test_costs_beside_no_mitigation(evidence, tmp_path):
     texts = {name: cell.text for name, cell in row.items()}
     assert (texts["NFE"], texts["s"], texts["times no mitigation"]) == ("100.0", "0.500", "1.00")
     assert (texts["MiB"], rows["static_transition"]["MiB"].text) == ("80.5", "")
-    with pytest.raises(ValueError, match="python -m experiments.cost --methods all --out"):
+    with pytest.raises(ValueError, match="--methods all --model_id tiny --out"):
         listed(evidence, "costs", memory=str(tmp_path / "none.csv"))
 
 
@@ -308,7 +314,9 @@ def test_verdicts_follow_the_numbers(evidence):
         assert verdict(evidence, kind, series=ours, against=[late], **bound) == better
         assert verdict(evidence, kind, series=late, against=[ours], **bound) == "does not hold here"
         with pytest.raises(ValueError, match="name the rivals"):
-            verdict(evidence, kind, series=ours)
+            verdict(evidence, kind, series=ours, above=0.0)
+    with pytest.raises(ValueError, match="a lead needs a bound"):
+        verdict(evidence, "front", series=ours, against=[late])
     assert verdict(evidence, "front", series=late, against=[ours], below=0.1) == "holds"
     lower = {"run": "per_sample target_loss=0.3"}
     assert verdict(evidence, "difference", **lower, below=-0.4) == "holds"
@@ -319,10 +327,11 @@ def test_verdicts_follow_the_numbers(evidence):
     assert verdict(evidence, "difference", **every, below=0) == "holds"  # without itself
     either = {"run": "per_sample", "below": -0.4}
     assert verdict(evidence, "difference", **either) == "holds in part"  # one of two
-    few = verdict(evidence, "spread", run="no_mitigation", steps=1)
-    assert few == "holds in part"  # 4 of 4 prompts may be 40 % of many
-    assert verdict(evidence, "spread", run="no_mitigation", steps=1, above=0.3) == "holds"
-    assert verdict(evidence, "spread", run="no_mitigation", steps=2) == "does not hold here"
+    assert verdict(evidence, "spread", run="no_mitigation", steps=1) == "does not hold here"
+    with pytest.raises(ValueError, match="no run 'sail'"):
+        verdict(evidence, "difference", run="sail", below=0)
+    with pytest.raises(ValueError, match="there is no run 'no_mitigation' beside"):
+        verdict(evidence, "difference", run="no_mitigation", below=0)
     assert verdict(evidence, "same", run="static_transition") == "holds"
     assert verdict(evidence, "same", run="per_sample target_loss=0.3") == "does not hold here"
     far = {"run": "per_sample target_loss=0.3", "noises": 16}
@@ -333,10 +342,16 @@ def test_verdicts_follow_the_numbers(evidence):
 
 
 def test_one_odd_trajectory_is_no_spread(tmp_path):
-    """Of 20 seeds one leaves far later."""
-    run = MadeRun(trace=lambda key: falling_at(8 if key.sample == 0 else 2))
-    made = Evidence.of(make_sweep(tmp_path / "out", [run], samples=20))
+    """Of 20 seeds two leave far later, at each side one is left out of 10."""
+    odd = MadeRun(trace=lambda key: falling_at(8 if key.sample < 2 else 2))
+    made = Evidence.of(make_sweep(tmp_path / "odd", [odd], samples=20))
     assert verdict(made, "spread", run="no_mitigation", steps=1) == "does not hold here"
+    many = MadeRun(trace=lambda key: falling_at(2 + key.sample % 4))
+    made = Evidence.of(make_sweep(tmp_path / "many", [many], samples=20))
+    few = verdict(made, "spread", run="no_mitigation", steps=3)
+    assert few == "holds in part"  # 4 of 4 prompts may be 40 % of many
+    assert verdict(made, "spread", run="no_mitigation", steps=3, above=0.3) == "holds"
+    assert verdict(made, "spread", run="no_mitigation", steps=4) == "does not hold here"
 
 
 # --- files
@@ -376,11 +391,15 @@ def test_files_name_what_made_them_and_one_fault_ends_no_other(sweep):
         section("figure", "grid", "reached", runs="per_sample"),
         section("table", "scores", "scores", columns=["copy"]),
         section("claim", "noises", "divergence", run="no_mitigation"),
+        section("claim", "excess", "divergence", run="no_mitigation", noises=16),
         section("claim", "fewer", "difference", run="per_sample target_loss=0.5", below=0.0),
     ]
     outcome = write_evidence(sections, sweep, "python sweep.py x.toml")
     assert outcome.problems == ["figure broken: the sweep has no run 'sail'"]
-    assert outcome.lines[-2] == "About noises. not tested: 16 noises are fewer than 500"
+    assert outcome.lines[-3] == "About noises. not tested: 16 noises are fewer than 500"
+    tested = json.loads((sweep / "evidence" / "claims.json").read_text())
+    assert tested["excess"]["values"]["excess"]["low"] is None
+    assert tested["fewer"]["values"]["per_sample"]["low"] < -0.2
     assert outcome.lines[-1].startswith("About fewer. holds: ")
     folder = sweep / "evidence"
     made = "Made by `python sweep.py x.toml`, commit"

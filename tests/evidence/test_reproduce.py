@@ -16,8 +16,10 @@ STORED = {
     "copies": {"mean": 0.5, "low": 0.4, "high": 0.6},
     "by kind": [{"mean": 0.0, "low": float("nan"), "high": float("nan")}],
     "seconds": 3.0,
-    "claim": {"verdict": "holds", "values": {"value": 1.0, "low": None, "high": None}},
+    "claim": {"verdict": "holds", "values": {"a": {"value": 1.0, "low": None, "high": None}}},
     "share": 0.2,
+    "images": {"2": 7},
+    "seconds per prompt": 2.0,
     "detectors": [{"detector": "a", "auc": 0.9, "auc_low": 0.8, "auc_high": 1.0}],
 }
 
@@ -27,7 +29,10 @@ def changed(**values):
 
 
 def test_what_lies_in_the_stored_intervals_is_the_same():
-    made = changed(copies={"mean": 0.59, "low": 0.5, "high": 0.7}, seconds=9.0, share=0.24)
+    made = changed(
+        copies={"mean": 0.59, "low": 0.5, "high": 0.7}, seconds=9.0, share=0.29, images={"2": 10}
+    )
+    made["seconds per prompt"] = 9.0
     made["detectors"] = [{"detector": "b", "auc": 0.1}, {"detector": "a", "auc": 0.82}]
     assert list(differences(STORED, made)) == []
 
@@ -37,14 +42,20 @@ def test_what_lies_in_the_stored_intervals_is_the_same():
     [
         ({"copies": {"mean": 0.61}}, "/copies", "0.61"),
         ({"copies": None}, "/copies", "nothing"),
-        ({"by kind": [{"mean": 0.01}]}, "/by kind/0", "0.01"),
+        ({"by kind": [{"mean": 0.11}]}, "/by kind/0", "0.11"),
         ({"by kind": []}, "/by kind/0", "nothing"),
-        ({"share": 0.26}, "/share", "0.26"),
+        ({"share": 0.31}, "/share", "0.31"),
+        ({"share": float("nan")}, "/share", "nan"),
+        ({"images": {"2": 13}}, "/images/2", "13"),
         ({"share": None}, "/share", "nothing"),
         ({"detectors": [{"detector": "a", "auc": 0.7}]}, "/detectors/a/auc", "0.7"),
         ({"detectors": [{"detector": "b", "auc": 0.9}]}, "/detectors/a", "nothing"),
         ({"claim": STORED["claim"] | {"verdict": "holds in part"}}, "/claim", "holds in part"),
-        ({"claim": {"verdict": "holds", "values": {"value": 1.1}}}, "/claim/values", "1.1"),
+        (
+            {"claim": {"verdict": "holds", "values": {"a": {"value": 1.2}}}},
+            "/claim/values/a",
+            "1.2",
+        ),
     ],
 )
 def test_what_differs_is_named(values, where, made):
