@@ -68,18 +68,11 @@ def heights(points: np.ndarray, at: np.ndarray, floor: float) -> np.ndarray:
 
     points: (r, m, 2); at: (r, k). Left of all points it is `floor`, right of them the best y.
     """
-    order = np.argsort(points[..., 0], axis=1, kind="stable")
-    x, y = (np.take_along_axis(points[..., side], order, 1) for side in (0, 1))
-    best = np.maximum.accumulate(np.maximum(y, floor), axis=1)
     found = np.empty(at.shape)
-    for place in range(at.shape[1]):
-        here = at[:, place]
-        left = (x <= here[:, None]).sum(1) - 1
-        first, second = np.maximum(left, 0)[:, None], np.minimum(left + 1, x.shape[1] - 1)[:, None]
-        x0, x1 = (np.take_along_axis(x, side, 1)[:, 0] for side in (first, second))
-        y0, y1 = (np.take_along_axis(best, side, 1)[:, 0] for side in (first, second))
-        part = np.clip((here - x0) / np.where(x1 > x0, x1 - x0, 1.0), 0, 1)
-        found[:, place] = np.where(left < 0, floor, y0 + part * (y1 - y0))
+    for row, own in enumerate(points):
+        x, y = own[np.argsort(own[:, 0], kind="stable")].T
+        best = np.maximum.accumulate(np.maximum(y, floor))
+        found[row] = np.interp(at[row], x, best, left=floor)
     return found
 
 
