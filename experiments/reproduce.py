@@ -94,14 +94,9 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
         if "verdict" in stored and stored["verdict"] != made.get("verdict"):
             yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
     elif isinstance(stored, list):
-        others = made if isinstance(made, list) else []
-        for place, value in enumerate(stored):
-            name = name_of(value) or str(place)
-            same = [other for other in others if name_of(other) == name]
-            other = same[0] if same else None
-            if not name_of(value):
-                other = others[place] if place < len(others) else None
-            yield from differences(value, other, f"{where}/{name}")
+        rows = by_name(made if isinstance(made, list) else [])
+        for name, value in by_name(stored).items():
+            yield from differences(value, rows.get(name), f"{where}/{name}")
     elif isinstance(stored, int | float):
         if not isinstance(made, int | float):
             yield Difference(where, f"{stored:g}", "nothing")
@@ -115,10 +110,13 @@ def is_near(stored: float, made: float) -> bool:
     return abs(made - stored) <= max(slack, SHARE * abs(stored))
 
 
-def name_of(row: Any) -> str:
-    """What a row of a list is of, so that rows are found in another order."""
-    names = [row.get(key) for key in ROW_NAMES] if isinstance(row, Mapping) else []
-    return next((name for name in names if isinstance(name, str)), "")
+def by_name(rows: Sequence[Any]) -> dict[str, Any]:
+    """Rows by what they are of, so that their order does not matter; else by their place."""
+    named = {}
+    for place, row in enumerate(rows):
+        names = [row[key] for key in ROW_NAMES if key in row] if isinstance(row, Mapping) else []
+        named[names[0] if names else str(place)] = row
+    return named
 
 
 def outside(name: str, stored: Mapping, made: Mapping, where: str) -> Iterator[Difference]:
