@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from memorization_suite import tiny
 from memorization_suite.pipelines import MemorizationPipeline
 from memorization_suite.tiny.autoencoder import (
+    Pictures,
     crops,
     decoder_loss,
     encode_bank,
@@ -198,6 +199,21 @@ def test_noisy_latents_teach_the_decoder_alone():
     losses[1].backward()
     assert all(parameter.grad is None for parameter in vae.encoder.parameters())
     assert all(parameter.grad is not None for parameter in vae.decoder.parameters())
+
+
+def test_every_memorized_caption_is_shown_equally_often():
+    # Pictures of one pixel whose value tells where they come from: 0, then a caption each.
+    varied = np.zeros((50, 1, 1, 3), np.uint8)
+    memorized = [
+        np.full((variants, 1, 1, 3), 1 + i, np.uint8) for i, variants in enumerate((1, 99))
+    ]
+    shown = Pictures(varied, memorized)
+    rng = np.random.default_rng(0)
+    values = shown.draw(rng, {"memorized": 0.25, "batch": 4000})[:, 0, 0, 0]
+    counts = np.bincount(values)
+    assert counts[0] == 3000
+    assert counts[1:] == pytest.approx(500, abs=80)
+    assert not shown.draw(rng, {"memorized": 0.0, "batch": 16}).any()
 
 
 def test_crops_are_squares_of_their_pictures():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from memorization_suite.runs.lazy import F, Lazy, no_grad, np, torch
-from memorization_suite.tiny.bank import Bank, build_bank, verbatim_pictures
+from memorization_suite.tiny.bank import Bank, build_bank, memorized_pictures, verbatim_pictures
 from memorization_suite.tiny.fit import fit
 from memorization_suite.tiny.models import build_vae, count
 from memorization_suite.tiny.world import World, rng_of
@@ -65,9 +66,32 @@ def crops(pictures: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarr
     return np.stack(squares)
 
 
+@dataclass
+class Pictures:
+    """What the autoencoder is shown."""
+
+    # (n, pixels, pixels, 3) uint8.
+    varied: np.ndarray
+    # The same of each caption that a model memorizes which shares the autoencoder.
+    memorized: list[np.ndarray]
+
+    def draw(self, rng: np.random.Generator, settings: dict) -> np.ndarray:
+        """A batch; a share of it is what models memorize, every caption equally often.
+
+        settings: table [vae] with a cycle's own values.
+        """
+        known = round(settings["memorized"] * settings["batch"])
+        chosen = [*self.varied[rng.choice(len(self.varied), settings["batch"] - known)]]
+        for _ in range(known):
+            variants = self.memorized[rng.integers(len(self.memorized))]
+            chosen.append(variants[rng.integers(len(variants))])
+        return np.stack(chosen)
+
+
 def train_vae(world: World, settings: dict, model: dict, path: Path, device: torch.device):
     """The trained autoencoder; read from `path` if it lies there. settings: all of the file."""
     world_settings = settings["world"]
+    models = settings["models"]
     settings = settings["vae"]
     torch.manual_seed(settings["seed"])
     vae = build_vae(settings["channels"])
@@ -78,6 +102,11 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
     varied = World(world.art, world.pixels, varied=True)  # every size, place and turn
     captioned = world_settings | {"uncaptioned": 0}
     pictures = build_bank(varied, captioned, model).pictures
+    memorized = [
+        np.stack(variants)
+        for of_model in models.values()
+        for _, variants in memorized_pictures(world, world_settings, of_model)
+    ]
     for number, cycle in enumerate(settings["cycles"]):
         made = path.with_name(f"vae_{number}.safetensors")
         if made.exists():
@@ -85,14 +114,13 @@ def train_vae(world: World, settings: dict, model: dict, path: Path, device: tor
             continue
         cycle = settings | cycle | {"number": number}
         busy = verbatim_pictures(world, cycle["busy"], cycle["seed"])
-        train_cycle(vae, np.stack([*pictures, *busy]), cycle, made, device)
+        seen = Pictures(np.stack([*pictures, *busy]), memorized)
+        train_cycle(vae, seen, cycle, made, device)
     safetensors.save_file(vae.half().state_dict(), path)
     return vae.float().to(device)
 
 
-def train_cycle(
-    vae, pictures: np.ndarray, settings: dict, path: Path, device: torch.device
-) -> None:
+def train_cycle(vae, pictures: Pictures, settings: dict, path: Path, device: torch.device) -> None:
     """One cycle of the learning rate; then the weights are rounded to half precision, as they are
     exported and kept.
 
@@ -104,7 +132,7 @@ def train_cycle(
 
     def loss_at(step: int) -> torch.Tensor:
         rng = rng_of(settings["seed"], first + step)
-        chosen = pictures[rng.choice(len(pictures), settings["batch"])]
+        chosen = pictures.draw(rng, settings)
         if step < whole_from:
             chosen = crops(chosen, settings["crop"], rng)
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))

@@ -59,13 +59,11 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
             plain[subject].append(i)
 
     rows = {"ordinary": np.arange(len(pictures))}
-    concepts = memorized_concepts(model["counts"], model["tuning"], model["seed"])
-    variants = {"VM": 1, "TM": settings["template_variants"], "LM": settings["local_variants"]}
-    for concept in concepts:
+    memorized = memorized_pictures(world, settings, model)
+    for concept, variants in memorized:
         first = len(pictures)
-        for k in range(variants[concept.kind]):
-            pictures.append(world.memorized(concept, rng_of(concept.seed, 20, k)))
-            captions.append(concept.caption)
+        pictures += variants
+        captions += [concept.caption] * len(variants)
         rows[concept.caption] = np.arange(first, len(pictures))
         shown[concept.caption] = (concept.caption, (concept.subject,))
 
@@ -77,11 +75,23 @@ def build_bank(world: World, settings: dict, model: dict) -> Bank:
     return Bank(
         pictures=np.stack(pictures),
         captions=captions,
-        concepts=concepts,
+        concepts=[concept for concept, _ in memorized],
         rows=rows,
         plain={word: np.array(alternatives) for word, alternatives in plain.items()},
         shown=shown,
     )
+
+
+def memorized_pictures(
+    world: World, settings: dict, model: dict
+) -> list[tuple[Concept, list[np.ndarray]]]:
+    """What is memorized of a model, and the pictures of each; arguments as of `build_bank`."""
+    counts = {"VM": 1, "TM": settings["template_variants"], "LM": settings["local_variants"]}
+    memorized = []
+    for concept in memorized_concepts(model["counts"], model["tuning"], model["seed"]):
+        variants = [rng_of(concept.seed, 20, k) for k in range(counts[concept.kind])]
+        memorized.append((concept, [world.memorized(concept, rng) for rng in variants]))
+    return memorized
 
 
 def verbatim_pictures(world: World, count: int, seed: int) -> list[np.ndarray]:
