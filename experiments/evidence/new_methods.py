@@ -5,7 +5,8 @@ prompts first; the best setting is then run once on the prompts of the file, bes
 
 [new]
 more = "subject_shown"                  # the best setting has the largest mean of this
-less = "copies"                         # less the mean of that
+less = "copies"                         # less the mean of that,
+weight = 1.0                            # times this: the worth of one of it in units of the first
 end = 100                               # other keys are flags of the tuning prompts: rows 0 to 99
 
 An embedded model is tuned on its own tuning split.
@@ -41,6 +42,7 @@ class Tuning:
 
     more: str
     less: str
+    weight: float
     # Which prompts those are.
     flags: dict[str, Any]
 
@@ -53,8 +55,11 @@ class Tuning:
         names = (table.pop("more", None), table.pop("less", None))
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"{file}: [new] takes more and less, each the name of a quantity")
+        weight = table.pop("weight", 1.0)
+        if not isinstance(weight, int | float) or weight <= 0:
+            raise ValueError(f"{file}: weight of [new] is {weight!r}; it is a number above 0")
         check_table(f"{file}: [new]", table)
-        return cls(*names, table)
+        return cls(*names, float(weight), table)
 
     def prompts_of(self, model_id: str) -> dict[str, Any]:
         """Flags of the tuning prompts of a model."""
@@ -65,7 +70,7 @@ class Tuning:
     def worth(self, run: SweptRun) -> float:
         """What a setting is chosen by."""
         more, less = (fmean(run.prompt_means(name).values()) for name in (self.more, self.less))
-        return more - less
+        return more - self.weight * less
 
 
 def new_methods() -> list[str]:
@@ -117,9 +122,8 @@ def lines_of(table: Mapping[str, Any]) -> str:
 
 def best_of(out: Path, name: str, tuning: Tuning) -> dict[str, Any]:
     """The best setting of a method whose grid was run in `out`; the first of equals."""
-    runs = Evidence.of(out).runs
-    best = max(runs, key=tuning.worth)
-    return settings_of(METHODS[name])[runs.index(best)]
+    best = max(Evidence.of(out).runs, key=tuning.worth)
+    return {setting: best.config[setting] for setting in METHODS[name].grid}
 
 
 def dropped(prompts: Mapping[str, Any]) -> set[str]:

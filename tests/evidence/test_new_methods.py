@@ -1,6 +1,7 @@
 """A plugin's method in a sweep: its grid on the tuning prompts, then once beside the others."""
 
 import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -136,9 +137,17 @@ def test_the_first_of_equals_is_best(file, mine, tmp_path):
     assert best_of(out, "mine", Tuning.of(file)) == {"strength": 0.1}
 
 
+def test_the_weight_says_what_copies_are_worth(file, mine, tmp_path):
+    out = make_sweep(tmp_path / "out", [scored(0.1, 0.9, 0.5), scored(0.2, 0.1, 0.3)])
+    tuning = Tuning.of(file)
+    assert best_of(out, "mine", tuning) == {"strength": 0.2}
+    assert best_of(out, "mine", replace(tuning, weight=0.2)) == {"strength": 0.1}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('[new]\nmore = "a"\nless = "b"\nweight = 0', "a number above 0"),
         ('[new]\nmore = "a"', "takes more and less"),
         ('[new]\nmore = "a"\nless = "b"\nprompt = "c"', "did you mean prompts"),
         ("new = 1", "write \\[new\\]"),
