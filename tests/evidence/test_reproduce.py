@@ -8,8 +8,8 @@ import pytest
 
 from memorization_suite import ROOT, tiny
 from memorization_suite.experiments import claim_tables, reproduce
+from memorization_suite.experiments.evidence.moved import Difference, differences
 from memorization_suite.experiments.evidence.sections import read_sections
-from memorization_suite.experiments.reproduce import Difference, differences
 from memorization_suite.runs.cli import command
 
 STORED = {
@@ -69,88 +69,136 @@ def test_nothing_made_is_a_difference_of_everything():
 
 def test_commands_are_of_the_model(tmp_path):
     file = ROOT / "experiments" / "ordinary.toml"
-    words = reproduce.sweep_command(file, "tiny-v", tmp_path, ["-n", "1"])
-    assert words[1:5] == ["sweep.py", "experiments/ordinary.toml", "--model_id", "tiny-v"]
+    words = reproduce.sweep_command(file, "tiny-v", tmp_path)
+    assert words[:4] == ["sweep.py", "experiments/ordinary.toml", "--model_id", "tiny-v"]
     prompts = words[words.index("--prompts") + 1]
     assert ROOT / prompts == tiny.prompts("tiny-v", "ordinary_test")
-    assert words[-2:] == ["-n", "1"] and str(tmp_path / "tiny-v" / "ordinary") in words
+    assert str(tmp_path / "tiny-v" / "ordinary") in words
 
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Commands, which are not run."""
-    commands = []
-    monkeypatch.setattr(reproduce, "run", lambda words: commands.append(words) or True)
-    return commands
+    """Jobs, which are not run."""
+    jobs = []
+    monkeypatch.setattr(reproduce.Job, "run", lambda job: jobs.append(job) or True)
+    return jobs
 
 
-def test_everything_is_made_on_both_models(ran, tmp_path):
-    assert reproduce.make(tmp_path, quick=False) == []
-    sweeps = [words for words in ran if words[1] == "sweep.py"]
+@pytest.fixture
+def typed(monkeypatch):
+    """Runs it with these flags."""
+
+    def run(*words) -> int:
+        monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, words)])
+        return reproduce.main()
+
+    return run
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Folder of stored numbers, empty."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    monkeypatch.setattr(tiny, "EVALUATION", folder)
+    monkeypatch.setattr(reproduce, "FIGURES", tmp_path / "figures")
+    return folder
+
+
+def test_everything_is_made_on_both_models(ran, typed, kept, tmp_path):
+    assert typed("--out", tmp_path) == 0
+    sweeps = [job for job in ran if job.words[1] == "sweep.py"]
     assert len(sweeps) == len(tiny.MODELS) * len(claim_tables.embedded_files())
-    assert not any("_sd1" in words[2] for words in sweeps)
+    assert not any("_sd1" in job.words[2] for job in sweeps)
     assert len(ran) - len(sweeps) == len(tiny.MODELS) * (len(reproduce.MEASUREMENTS) + 1)
 
 
-def test_a_models_memory_is_measured_before_its_table_reads_it(ran, tmp_path):
+def test_some_of_it(ran, typed, kept, tmp_path, capsys):
+    assert typed("--out", tmp_path, "--model_id", "tiny-v", "--only", "table1", "figure4") == 0
+    assert [str(job) for job in ran] == ["figure4 on tiny-v", "table1 on tiny-v"]
+    with pytest.raises(SystemExit):
+        typed("--only", "figure44")
+    assert "figure44" in capsys.readouterr().err
+
+
+def test_a_models_memory_is_measured_before_its_table_reads_it(tmp_path):
     sections = read_sections(ROOT / "experiments" / "table3.toml")
     (table,) = [section.made for section in sections if section.name == "table3"]
-    assert reproduce.make(tmp_path, quick=False) == []
     for model in tiny.MODELS:
-        own = [words for words in ran if words[words.index("--model_id") + 1] == model]
-        assert own[0][1:4] == ["-m", *reproduce.MEMORY[:2]]
-        written = Path(own[0][own[0].index("--out") + 1]) / "cost.csv"
+        first, *_ = reproduce.jobs_of(model, tmp_path, reproduce.names())
+        assert first.words[1:3] == ["-m", "experiments.cost"]
+        written = Path(first.words[first.words.index("--out") + 1]) / "cost.csv"
         assert Path(table.memory.format(model=model)) == written
 
 
-def test_quick_is_a_subset_of_one_model(ran, tmp_path, monkeypatch, capsys):
+def test_quick_is_a_subset_of_one_model(ran, typed, tmp_path, capsys):
     assert {f"{name}.toml" for name in reproduce.QUICK} <= {
         path.name for path in claim_tables.embedded_files()
     }
-    monkeypatch.setattr(sys, "argv", ["reproduce", "--quick", "--out", str(tmp_path)])
-    assert reproduce.main() == 0 and len(ran) == len(reproduce.QUICK)
+    assert typed("--quick", "--out", tmp_path) == 0 and len(ran) == len(reproduce.QUICK)
+    assert {job.model for job in ran} == {"tiny"}
+    (figure4,) = [job for job in ran if job.name == "figure4"]
+    assert figure4.words[-4:] == reproduce.QUICK["figure4"]
     assert "too few images to be compared" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["reproduce", "--quick", "--store"])
+
+
+@pytest.mark.parametrize("further", [["--store"], ["--only", "figure4"], ["--model_id", "tiny"]])
+def test_the_quick_subset_is_fixed(further, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--quick", *further])
     assert command("reproduce", reproduce.main) == 2
 
 
-def test_it_fails_where_a_number_moved(ran, tmp_path, monkeypatch, capsys):
-    """The verdicts of the sweeps, beside the stored ones; --store keeps the new ones."""
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    monkeypatch.setattr(tiny, "EVALUATION", kept)
-    old = {"a": {"verdict": "holds", "numbers": "2", "values": {}}}
+def make_verdicts(out, model, **of_files):
+    """What sweeps left: file -> claim -> verdict."""
+    for file, verdicts in of_files.items():
+        folder = out / model / file / "evidence"
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {name: {"verdict": verdict} for name, verdict in verdicts.items()}
+        (folder / "claims.json").write_text(json.dumps(made))
+
+
+# Claims of two files.
+FREE, LATE = "small_magnitudes_escape_early", "adjusted_noise_helps_late_guidance"
+
+
+def test_it_fails_where_a_verdict_changed(ran, typed, kept, tmp_path, capsys):
+    """--store keeps the new ones."""
+    old = {LATE: {"verdict": "holds"}}
     (kept / "tiny_claims.json").write_text(json.dumps(old))
-    new = {"a": {"verdict": "does not hold here", "numbers": "0", "values": {}}}
-    for model in tiny.MODELS:
-        folder = tmp_path / "out" / model / "figure4" / "evidence"
-        folder.mkdir(parents=True)
-        (folder / "claims.json").write_text(json.dumps(new))
-        (folder / "figure4.png").write_bytes(b"a picture")
-    monkeypatch.setattr(reproduce, "FIGURES", tmp_path / "figures")
-    argv = ["reproduce", "--out", str(tmp_path / "out"), "--store"]
-    monkeypatch.setattr(sys, "argv", argv)
-    assert reproduce.main() == 1
-    said = capsys.readouterr().out
-    assert "tiny_claims/a" in said and "1 number beyond the stored interval" in said
-    assert reproduce.main() == 0 and json.loads((kept / "tiny-v_claims.json").read_text()) == new
-    kept_figures = [path.name for path in (tmp_path / "figures" / "tiny").iterdir()]
-    assert kept_figures == ["figure4.png"]
-
-
-def test_verdicts_of_earlier_are_not_those_of_a_sweep_that_failed(tmp_path, monkeypatch):
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    monkeypatch.setattr(tiny, "EVALUATION", kept)
     out = tmp_path / "out"
-    for name in ("figure4", "figure5", "of_an_older_version"):
-        folder = out / "tiny" / name / "evidence"
-        folder.mkdir(parents=True)
-        (folder / "claims.json").write_text(json.dumps({name: {"verdict": "holds"}}))
-    assert set(reproduce.gather(out, "tiny")) == {"figure4", "figure5"}
-    monkeypatch.setattr(reproduce, "run", lambda words: "experiments/figure5.toml" not in words)
-    monkeypatch.setattr(sys, "argv", ["reproduce", "--out", str(out), "--store"])
-    assert reproduce.main() == 1
+    for model in tiny.MODELS:
+        make_verdicts(out, model, figure4={LATE: "does not hold here"})
+        (out / model / "figure4" / "evidence" / "figure4.png").write_bytes(b"a picture")
+    assert typed("--out", out, "--store") == 1
+    said = capsys.readouterr().out
+    assert f"tiny_claims/{LATE}" in said and "1 number beyond the stored interval" in said
+    assert typed("--out", out, "--store") == 0
+    assert json.loads((kept / "tiny-v_claims.json").read_text()) == {
+        LATE: {"verdict": "does not hold here"}
+    }
+    pictures = [path.name for path in (tmp_path / "figures" / "tiny").iterdir()]
+    assert pictures == ["figure4.png"]
+
+
+def test_of_a_part_the_rest_is_neither_compared_nor_lost(ran, typed, kept, tmp_path):
+    old = {FREE: {"verdict": "holds"}, LATE: {"verdict": "holds"}, "removed": {}}
+    (kept / "tiny_claims.json").write_text(json.dumps(old))
+    out = tmp_path / "out"
+    make_verdicts(out, "tiny", figure4={LATE: "holds"})
+    part = ["--out", out, "--model_id", "tiny", "--only", "figure4", "--store"]
+    assert typed(*part) == 0
+    stored = json.loads((kept / "tiny_claims.json").read_text())
+    assert stored == {FREE: {"verdict": "holds"}, LATE: {"verdict": "holds"}}
+
+
+def test_verdicts_of_earlier_are_not_those_of_a_sweep_that_failed(
+    typed, kept, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    verdicts = {name: {name: "holds"} for name in ("figure4", "figure5", "of_an_older_version")}
+    make_verdicts(out, "tiny", **verdicts)
+    monkeypatch.setattr(reproduce.Job, "run", lambda job: job.name != "figure5")
+    assert typed("--out", out, "--store") == 1
     assert set(json.loads((out / "tiny" / "claims.json").read_text())) == {"figure4"}
     assert not list(kept.iterdir())
 
