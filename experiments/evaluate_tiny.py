@@ -46,6 +46,7 @@ STARTS = range(0, 21, 2)  # first guided step of the transition study
 SPREAD_CAPTIONS = 3
 SPREAD_NOISES = 50
 METRICS = ("copy", "alignment", "quality")
+COLORS = 2  # of a template
 CELL = 66  # pixels of an image on a contact sheet, with its margin
 
 
@@ -98,9 +99,10 @@ def by_layout(run: ScoredRun) -> dict[str, float]:
 
 def distances_of_copies(run: ScoredRun) -> dict[str, float | None]:
     """Root mean squared difference of pixels in [0, 1] between copies and the nearest training
-    image, mean by kind: how sharp copies are. Of a local caption: inside the mask.
+    image, mean by kind: how sharp copies are.
 
-    A template's colors vary, and six of its training images are known: its value is an upper bound.
+    Of a local caption: inside the mask. Of a template: to its picture in the nearest colors, as it
+    was taught in all of them.
     """
     found = {}
     for name in KINDS:
@@ -118,11 +120,29 @@ def is_copied(run: ScoredRun, key: Key) -> bool:
 def distance_of(run: ScoredRun, key: Key) -> float:
     """An image's distance to its caption's nearest training image."""
     caption = run.captions[key.prompt]
-    squares = (read_images([run.folder.image_path(key)]) - caption.references()).square().mean(1)
+    image = read_images([run.folder.image_path(key)])
+    references = caption.references()
+    if caption.kind == "TM":
+        references = recolored(references, image)
+    squares = (image - references).square().mean(1)
     mask = caption.mask()
     if mask is not None:
         squares = squares[:, mask]
     return squares.flatten(1).mean(1).sqrt().min().item()
+
+
+def recolored(references: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """A template's picture in the colors that are nearest to an image's, (1, 3, h, w) in [0, 1].
+
+    A picture is linear in the template's two colors. So in each channel all its pictures lie in a
+    plane, which the references (3 or more) span.
+    """
+    known = references.transpose(0, 1).flatten(2)
+    middle = known.mean(1, keepdim=True)
+    _, _, directions = torch.linalg.svd(known - middle, full_matrices=False)
+    plane = directions[:, :COLORS]
+    found = middle + (image[0].flatten(1)[:, None] - middle) @ plane.mT @ plane
+    return found.reshape(image.shape).clamp(0, 1)
 
 
 # --- magnitudes

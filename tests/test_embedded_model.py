@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from memorization_suite import tiny
-from memorization_suite.experiments.evaluate_tiny import STARTS, first_escape, magnitudes
+from memorization_suite.experiments.evaluate_tiny import (
+    STARTS,
+    first_escape,
+    magnitudes,
+    recolored,
+)
 from memorization_suite.experiments.tune_presets import choose, toml
 from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import read_captions
@@ -105,6 +110,25 @@ def test_first_escape_is_for_good():
         and first_escape([False] * len(STARTS)) == 0
         and first_escape([True] * len(STARTS)) is None
     )
+
+
+def test_a_template_is_compared_in_the_colors_of_the_image():
+    """Pictures of two areas and a subject, each area in a color of its own."""
+    torch.manual_seed(0)
+    main, trim = torch.zeros(2, 8, 8)
+    main[:4], trim[4:] = 0.9, 0.5  # an area may be mixed with white
+    subject = torch.rand(3, 8, 8) * 0.1
+
+    def picture(colors):
+        return subject + colors[0][:, None, None] * main + colors[1][:, None, None] * trim
+
+    references = torch.stack([picture(torch.rand(2, 3)) for _ in range(4)])
+    other = picture(torch.rand(2, 3))[None]
+    assert recolored(references, other) == pytest.approx(other.numpy(), abs=1e-4)
+    stained = other.clone()
+    stained[0, :, :2, :2] = 1
+    left = (stained - recolored(references, stained)).square().mean().sqrt().item()
+    assert left > 0.05
 
 
 def test_the_rule_for_presets_weighs_subject_against_copies():
