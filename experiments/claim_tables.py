@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,14 @@ def figures_of(file: Path) -> list[str]:
     return [section.name for section in read_sections(file) if section.what == "figure"]
 
 
-def figure_links(file: Path, model: str) -> str:
-    """Links from docs/RESULTS.md to a model's stored figures of a file."""
-    links = []
+def pictures_of(file: Path) -> str:
+    """The stored figures of a file, of all models, for docs/RESULTS.md; nothing without any."""
+    shown = []
     for name in figures_of(file):
-        if (FIGURES / model / f"{name}.png").exists():
-            links.append(f"[{name}](figures/{model}/{name}.png)")
-    return f" ({', '.join(links)})" if links else ""
+        for model in tiny.MODELS:
+            if (FIGURES / model / f"{name}.png").exists():
+                shown.append(f"![{name} of {model}](figures/{model}/{name}.png)")
+    return "\n".join(shown)
 
 
 def test_text(section: Section) -> str:
@@ -97,24 +99,69 @@ def on_stable_diffusion(file: Path) -> str:
         other = file.with_name(f"{file.stem}{family}.toml")
         if other.exists():
             where = other.relative_to(ROOT).as_posix()
-            texts.append(f"`python sweep.py {where}`, {hours_of(other)} h")
+            texts.append(f"`python sweep.py {where}`, {hours_of(other)} hours of one H100")
     return "; ".join(texts) or "-"
 
 
-def claims() -> str:
-    """A row a claim."""
-    verdicts = {model: stored(model) for model in tiny.MODELS}
-    rows = []
+@dataclass(frozen=True)
+class Tested:
+    """A claim, and what became of it."""
+
+    file: Path
+    section: Section
+    # Model -> its verdict and numbers, None where it was not tested.
+    verdicts: dict[str, dict[str, Any] | None]
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return self.section.name.replace("_", " ").capitalize()
+
+    @property
+    def link(self) -> str:
+        """What it says, linked to its heading in the same document."""
+        return f"[{self.section.says}](#{self.title.lower().replace(' ', '-')})"
+
+
+def every_claim() -> list[Tested]:
+    """In the order of the files."""
+    known = {model: stored(model) for model in tiny.MODELS}
+    found = []
     for file in embedded_files():
         for section in claims_of(file):
-            row = {"claim": section.says, "test": f"`{file.name}`: {test_text(section)}"}
-            for model, known in verdicts.items():
-                one = known.get(section.name)
-                text = f"**{one['verdict']}**: {one['numbers']}" if one else UNKNOWN
-                row[f"`{model}`"] = text + figure_links(file, model)
-            row["Stable Diffusion, hours of one H100"] = on_stable_diffusion(file)
-            rows.append(row)
+            verdicts = {model: of_model.get(section.name) for model, of_model in known.items()}
+            found.append(Tested(file, section, verdicts))
+    return found
+
+
+def summary() -> str:
+    """A row a claim: its verdicts."""
+    rows = []
+    for claim in every_claim():
+        row = {"claim": claim.link}
+        for model, found in claim.verdicts.items():
+            row[f"`{model}`"] = found["verdict"] if found else UNKNOWN
+        rows.append(row)
     return markdown_table(rows)
 
 
-CLAIM_PARTS = {"claims": claims}
+def one_by_one() -> str:
+    """A part a claim: its test, numbers, figures, and what would decide on Stable Diffusion."""
+    parts = []
+    shown = set()
+    for claim in every_claim():
+        lines = [f"### {claim.title}", "", claim.section.says, ""]
+        lines.append(f"- Test: `{claim.file.name}`: {test_text(claim.section)}.")
+        for model, found in claim.verdicts.items():
+            text = f"{found['verdict']}; {found['numbers']}" if found else UNKNOWN
+            lines.append(f"- `{model}`: {text}.")
+        lines.append(f"- Stable Diffusion: {on_stable_diffusion(claim.file)}.")
+        pictures = pictures_of(claim.file)
+        if pictures and claim.file not in shown:
+            lines += ["", pictures]
+        shown.add(claim.file)
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+CLAIM_PARTS = {"claims": summary, "claims_one_by_one": one_by_one}
