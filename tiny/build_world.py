@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     settings = tiny.settings()
     world = load_world(args.work, settings["world"]["pixels"])
+    for folder in (tiny.GT_IMAGES, tiny.MASKS):  # of an earlier world
+        shutil.rmtree(folder, ignore_errors=True)
     # An ordinary picture, for captain_noise.
     reference = world.scene(rng_of(0, 40), "big", "panda", "panda")
     reference.save(tiny.FOLDER / "reference.png", optimize=True)
