@@ -104,7 +104,7 @@ def on_stable_diffusion(file: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Tested:
+class ClaimLine:
     """A claim, and what became of it."""
 
     file: Path
@@ -123,14 +123,14 @@ class Tested:
         return f"[{self.section.says}](#{self.title.lower().replace(' ', '-')})"
 
 
-def every_claim() -> list[Tested]:
+def every_claim() -> list[ClaimLine]:
     """In the order of the files."""
     known = {model: stored(model) for model in tiny.MODELS}
     found = []
     for file in embedded_files():
         for section in claims_of(file):
             verdicts = {model: of_model.get(section.name) for model, of_model in known.items()}
-            found.append(Tested(file, section, verdicts))
+            found.append(ClaimLine(file, section, verdicts))
     return found
 
 

@@ -85,19 +85,16 @@ class Job:
 
 def jobs_of(model: str, out: Path, only: Collection[str]) -> list[Job]:
     """Everything of a model that is wanted, in order."""
-    figures = ["--figures", str(out / model / "figures")]
-    places = {MEMORY: ["--methods", "all", "--out", f"build/cost/{model}"]}
-    for name in MEASUREMENTS:
-        places[name] = ["--out", str(out / model / name), *figures]
     files = {file.stem: file for file in embedded_files()}
     jobs = []
     for name in names():
+        if name not in only:
+            continue
         if name in files:
             words = sweep_command(files[name], model, out)
         else:
-            words = ["-m", f"experiments.{name}", "--model_id", model, *places[name]]
-        if name in only:
-            jobs.append(Job(name, model, [sys.executable, *words]))
+            words = measurement_command(name, model, out)
+        jobs.append(Job(name, model, [sys.executable, *words]))
     return jobs
 
 
@@ -114,6 +111,15 @@ def sweep_command(file: Path, model: str, out: Path) -> list[str]:
     if prompts:  # of `tiny`
         words += ["--prompts", str(prompts).replace("tiny_", f"{model}_")]
     return [*words, "--output_path", str(out / model / file.stem), "--quiet"]
+
+
+def measurement_command(name: str, model: str, out: Path) -> list[str]:
+    """The same of memory or a measurement."""
+    words = ["-m", f"experiments.{name}", "--model_id", model]
+    if name == MEMORY:
+        return [*words, "--methods", "all", "--out", f"build/cost/{model}"]
+    figures = str(out / model / "figures")
+    return [*words, "--out", str(out / model / name), "--figures", figures]
 
 
 # --- beside what is stored
