@@ -220,6 +220,16 @@ class Browser:
         return path
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """The page as it is printed. The first print asks for pictures that were not shown yet and
+        does not wait for them: it is printed until two prints are alike.
+        """
+        deadline = time.monotonic() + PATIENCE
+        before, printed = b"", self.print()
+        while printed.count(b"/Image") != before.count(b"/Image"):
+            assert time.monotonic() < deadline, "each print has other pictures"
+            before, printed = printed, self.print()
+        return printed
+
+    def print(self) -> bytes:
         printed = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
         return base64.b64decode(printed["data"])

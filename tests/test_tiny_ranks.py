@@ -25,6 +25,7 @@ def job(rank, port, folder):
     numbers, table = ranks.mean([torch.tensor(4.0 * rank), torch.full((2, 3), float(rank))])
     seen = {"there": there, "numbers": numbers.item(), "table": table.tolist()}
     (folder / f"{rank}.json").write_text(json.dumps(seen))
+    ranks.leave()
 
 
 def test_two_processes_share_their_gradients_and_the_first_goes_first(tmp_path):

@@ -40,6 +40,12 @@ class Ranks:
             torch.set_num_threads(os.cpu_count() or 1)  # torchrun gives one
         return ranks
 
+    def leave(self) -> None:
+        """Ends together: what ends while others still talk to it may end them."""
+        if self.count > 1:
+            self.wait()
+            distributed.destroy_process_group()
+
     @property
     def is_first(self) -> bool:
         """Whether this one writes, and speaks for all."""

@@ -180,6 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     if not ranks.is_first:
         log.setLevel(logging.WARNING)
     train(args.name, world, settings, work=args.work, out=args.out, device=device, ranks=ranks)
+    ranks.leave()
     return 0
 
 
