@@ -22,8 +22,9 @@ from memorization_suite.tiny import PROBE
 safetensors = Lazy("safetensors")
 
 VARIANT = "efficientnet_lite0_probe"
-# Share of a picture's sides that a corner has.
-CORNER = 2 / 3
+# Shares of a picture's height and width that its parts have: corners, halves.
+CORNER = (2 / 3, 2 / 3)
+HALVES = ((0.6, 1.0), (1.0, 0.6))
 
 
 @functools.cache
@@ -69,22 +70,34 @@ def subject_shown(logits: torch.Tensor, subjects: Collection[str]) -> torch.Tens
 
 
 def likeliest_of_parts(images: torch.Tensor) -> torch.Tensor:
-    """The likeliest subject of each image and of its four corners, columns of the logits.
+    """The likeliest subject of each image and of its parts, columns of the logits.
 
-    images: (n, 3, h, w) in [0, 1] -> (n, 5). One subject of two is seen best where it is alone.
+    images: (n, 3, h, w) in [0, 1] -> (n, 9). One subject of two is seen best where it is alone.
     """
-    high, wide = (round(CORNER * side) for side in images.shape[2:])
-    parts = [images]
-    for top in (slice(0, high), slice(-high, None)):
-        for left in (slice(0, wide), slice(-wide, None)):
-            parts.append(images[:, :, top, left])
-    return torch.stack([subject_logits(part).argmax(1) for part in parts], dim=1)
+    shown = [subject_logits(part).argmax(1) for part in (images, *parts_of(images))]
+    return torch.stack(shown, dim=1)
+
+
+def parts_of(images: torch.Tensor) -> list[torch.Tensor]:
+    """The four corners of images, then their upper, lower, left and right halves."""
+    parts = []
+    for shares in (CORNER, *HALVES):
+        high, wide = (round(share * side) for share, side in zip(shares, images.shape[2:]))
+        for rows in ends(high, images.shape[2]):
+            for across in ends(wide, images.shape[3]):
+                parts.append(images[:, :, rows, across])
+    return parts
+
+
+def ends(length: int, side: int) -> list[slice]:
+    """The first and the last `length` of a side; all of it is one place."""
+    return [slice(None)] if length == side else [slice(length), slice(side - length, None)]
 
 
 def all_shown(likeliest: torch.Tensor, subjects: Collection[str]) -> torch.Tensor:
-    """(n,) bool: each of `subjects` is the likeliest one of an image or of one of its corners.
+    """(n,) bool: each of `subjects` is the likeliest one of an image or of one of its parts.
 
-    likeliest: of `likeliest_of_parts`, (n, 5). Raises ValueError for a subject the probe does not
+    likeliest: of `likeliest_of_parts`, (n, 9). Raises ValueError for a subject the probe does not
     know.
     """
     wanted = columns(subjects)

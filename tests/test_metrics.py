@@ -203,18 +203,20 @@ def test_an_image_shows_all_subjects_that_are_the_likeliest_somewhere():
         assert all_shown(likeliest, pair).tolist() == [True, True, False]
 
 
-def test_corners_are_looked_at_alone(monkeypatch):
-    """Four pixels of a picture of 3 x 3, and one color in each corner."""
+def test_parts_are_looked_at_alone(monkeypatch):
+    """Of a picture of 3 x 3: corners of 2 x 2, halves of 2 x 3 and 3 x 2."""
     looked = []
 
     def logits(part):
-        looked.append(part[0, 0].tolist())
-        return torch.nn.functional.one_hot(torch.tensor([len(looked)]), 6)
+        looked.append(part[0, 0].int().tolist())
+        return torch.nn.functional.one_hot(torch.tensor([len(looked)]), 10)
 
     monkeypatch.setattr(subject, "subject_logits", logits)
     image = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert likeliest_of_parts(image).tolist() == [[1, 2, 3, 4, 5]]
-    assert looked[1:] == [[[0, 1], [3, 4]], [[1, 2], [4, 5]], [[3, 4], [6, 7]], [[4, 5], [7, 8]]]
+    assert likeliest_of_parts(image).tolist() == [[*range(1, 10)]]
+    assert looked[1:5] == [[[0, 1], [3, 4]], [[1, 2], [4, 5]], [[3, 4], [6, 7]], [[4, 5], [7, 8]]]
+    assert looked[5:7] == [[[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [6, 7, 8]]]
+    assert looked[7:] == [[[0, 1], [3, 4], [6, 7]], [[1, 2], [4, 5], [7, 8]]]
 
 
 def test_an_unknown_subject_is_told(references):
