@@ -74,6 +74,7 @@ STATISTICS = build/$(EMBEDDED)_statistics.safetensors
 WEIGHTS = tiny/weights/$(EMBEDDED)
 
 evaluate-tiny: environment ## the embedded models' presets and figures, in hours; EMBEDDED=tiny-v: of the other one
+	$(BIN)/python -m experiments.tune_guidance --model_id $(EMBEDDED)
 	$(STABILITY) --out $(WEIGHTS)/stability.json
 	$(STABILITY) --guidance_scale 7.5 --out $(WEIGHTS)/stability_7.5.json
 	mkdir -p build

@@ -3,10 +3,11 @@ kind of memorization, NFE and seconds.
 
 python -m experiments.compare_detectors --model_id tiny
 
-Prints the tables of docs/RESULTS.md and writes tiny/evaluation/<model>_detectors.json. A detector
-runs alone, so that its seconds are its own, and then all together. Also: how well the masks of
-spatial detectors find the planted region of local memorization (intersection over union with it,
-binarized by Otsu's threshold; AUC over pixels). Interrupted runs resume: rerun the command.
+Prints the tables of docs/RESULTS.md and writes tiny/evaluation/<model>_detectors.json. All score
+every prompt in one pass. What a detector costs: alone, on the first prompts of both sets. Also:
+how well the masks of spatial detectors find the planted region of local memorization (intersection
+over union with it, binarized by Otsu's threshold; AUC over pixels). Interrupted runs resume: rerun
+the command.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from memorization_suite.runs.run_folder import Key
 from memorization_suite.runs.text import table_text
 
 KINDS = ("VM", "TM", "LM")
+# So many prompts of each set say what a detector costs.
+TIMED = 8
 
 
 def run(args: argparse.Namespace, detector: str, out: Path, **flags) -> dict[str, ScoreFolder]:
@@ -69,14 +72,15 @@ def mean_of(rows: list[dict[str, str]], column: str) -> float:
     return average([float(row[column]) for row in rows])
 
 
-def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
+def line_of(
+    name: str, folder: ScoreFolder, cost: dict[str, float], captions: list[Caption]
+) -> dict:
     """One detector's figures; `by kind`: AUC of one kind of memorized prompts against all ordinary
-    ones.
+    ones. cost: as of `cost_of`.
     """
     sets = read_scores(folder.path / "scores.csv")
     memorized = {entry.row: entry.score for entry in sets["mem"]}
     ordinary = [entry.score for entry in sets["nonmem"]]
-    cost = folder.rows("cost")
     by_kind = {}
     for kind in KINDS:
         of_kind = [memorized[caption.row] for caption in captions if caption.kind == kind]
@@ -85,9 +89,16 @@ def line_of(name: str, folder: ScoreFolder, captions: list[Caption]) -> dict:
         "detector": name,
         **summarize(list(memorized.values()), ordinary),
         "by kind": by_kind,
-        "rows per prompt": mean_of(cost, "unet_rows"),
-        "seconds per prompt": mean_of(cost, "pass_seconds"),
+        "rows per prompt": cost["pass_unet_rows"],
+        "seconds per prompt": cost["pass_seconds"],
     }
+
+
+def cost_of(args: argparse.Namespace, detector: str) -> dict[str, float]:
+    """Rows and seconds of a pass for one prompt. detector: one, or `all`."""
+    folders = run(args, detector, args.out / f"{args.model_id}_timed_{detector}", end=TIMED)
+    rows = next(iter(folders.values())).rows("cost")
+    return {name: mean_of(rows, name) for name in ("pass_unet_rows", "pass_seconds")}
 
 
 # --- masks
@@ -129,21 +140,18 @@ def main() -> None:
     args = parser.parse_args()
     captions = read_captions(tiny.prompts(args.model_id, "memorized_test"))
     preset = load_preset("auto", args.model_id)[1]
+    folders = run(args, "all", args.out / args.model_id, save_masks=True)
     lines = []
     places = {}
     for name in DETECTORS:
         detector = build_detector(name, **preset.get(name, {}))
-        if detector.missing():
+        if name not in folders:
             print(f"left out: {name} {detector.missing()}")
             continue
-        folders = run(args, name, args.out / args.model_id)
-        lines.append(line_of(name, folders[name], captions))
-        if detector.spatial:  # anew, so that the time for pictures is not the detector's
-            folders = run(args, name, args.out / f"{args.model_id}_masks", save_masks=True)
+        lines.append(line_of(name, folders[name], cost_of(args, name), captions))
+        if detector.spatial:
             places[name] = localization(folders[name], captions, args.samples)
-    folders = run(args, "all", args.out / f"{args.model_id}_all")
-    cost = folders["noise_norm"].rows("cost")
-    together = {name: mean_of(cost, name) for name in ("pass_unet_rows", "pass_seconds")}
+    together = cost_of(args, "all")
     figures = {"detectors": lines, "all in one pass": together, "local masks": places}
     print(table_text(by_auc(figures)))
     print(one_pass(figures))

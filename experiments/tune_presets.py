@@ -24,7 +24,6 @@ from memorization_suite.experiments.scored_run import load_once, scored_run
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.files import write_bytes, write_json
 
-GENERAL = {"image_length": tiny.pixels(), "scheduler": "keep"}
 # Tables that name a file; they are in the presets if it is there.
 FILES = {
     "nemo": {"neurons": "./neurons.json"},
@@ -43,8 +42,10 @@ def try_setting(args: argparse.Namespace, method: str, settings: dict[str, Any])
     flags = {}
     for name, value in settings.items():
         flags[name] = str(folder / value) if is_file(value) else value
-    general = {"preset": "none", "method": method, "quiet": True, **GENERAL}
-    run = scored_run(args, "memorized_tuning", **general, **flags)
+    general = load_preset("auto", args.model_id)[1]["generate"]
+    run = scored_run(
+        args, "memorized_tuning", preset="none", method=method, quiet=True, **general, **flags
+    )
     return {
         "method": method,
         **settings,
@@ -90,20 +91,14 @@ def relative(table: dict, model_id: str) -> dict:
     return made
 
 
-def write_presets(model_id: str, chosen: dict[str, dict], level: float) -> None:
-    """presets.toml of the model, also printed."""
-    for name, table in FILES.items():
-        if not missing_file(model_id, [table]):
-            chosen[name] = table
-    tables = {"generate": GENERAL}
-    for name, table in sorted(chosen.items()):
-        if name != "generate":
-            tables[name] = relative(table, model_id)
+def write_tables(model_id: str, tables: dict[str, dict]) -> None:
+    """presets.toml of the model, also printed: `generate`, then the methods by name."""
+    methods = {name: relative(table, model_id) for name, table in tables.items()}
+    ordered = {"generate": methods.pop("generate"), **dict(sorted(methods.items()))}
     header = (
-        "# Written by experiments/tune_presets.py from the tuning split; ordinary captions "
-        f"have a mean magnitude of {level:.3f}.\n"
+        "# Written by experiments/tune_guidance.py and tune_presets.py from the tuning split.\n"
     )
-    text = toml(tables)
+    text = toml(ordered)
     write_bytes(tiny.MODELS[model_id] / "presets.toml", (header + text).encode())
     print(text)
 
@@ -151,7 +146,10 @@ def main() -> None:
         if method in tried:
             best = choose(tried[method])
             chosen[method] = {name: best[name] for name in grid[0]}
-    write_presets(args.model_id, chosen, level)
+    for name, table in FILES.items():
+        if not missing_file(args.model_id, [table]):
+            chosen[name] = table
+    write_tables(args.model_id, chosen)
 
 
 if __name__ == "__main__":
