@@ -47,8 +47,8 @@ def main() -> None:
     write_json(args.figures / f"{args.model_id}_guidance.json", tried)
     best = max(tried, key=lambda line: line["all subjects shown"])
     general = {**GENERAL, "guidance_scale": best["guidance_scale"]}
-    others = {name: table for name, table in load_preset("auto", args.model_id)[1].items()}
-    write_tables(args.model_id, {**others, "generate": general})
+    _, before = load_preset("auto", args.model_id)
+    write_tables(args.model_id, {**before, "generate": general})
 
 
 if __name__ == "__main__":
