@@ -99,15 +99,16 @@ def by_layout(run: ScoredRun) -> dict[str, float]:
 
 def distances_of_copies(run: ScoredRun) -> dict[str, float | None]:
     """Root mean squared difference of pixels in [0, 1] between copies and the nearest training
-    image, mean by kind: how sharp copies are.
+    image, mean by kind and of all: how sharp copies are.
 
     Of a local caption: inside the mask. Of a template: to its picture in the nearest colors, as it
     was taught in all of them.
     """
+    distances = {key: distance_of(run, key) for key in run.rows if is_copied(run, key)}
     found = {}
-    for name in KINDS:
-        part = run.only(is_kind(name))
-        values = [distance_of(part, key) for key in part.rows if is_copied(part, key)]
+    for name in ("all", *KINDS):
+        part = run if name == "all" else run.only(is_kind(name))
+        values = [distances[key] for key in part.rows if key in distances]
         found[name] = round(mean(values), 3) if values else None
     return found
 
@@ -308,6 +309,7 @@ def main() -> None:
     contact_sheet(args.figures / f"{args.model_id}_ordinary.jpg", ordinary, 3)
     pipe = load_once(args.model_id)
     figures = {
+        "captions": {name: sum(map(is_kind(name), memorized.captions)) for name in KINDS},
         "copies": {name: round(memorized.only(is_kind(name)).copies(), 3) for name in KINDS},
         "distance of copies": distances_of_copies(memorized),
         "realism": {
