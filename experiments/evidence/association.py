@@ -6,12 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from memorization_suite.experiments.evidence.ranks import Association, association
-from memorization_suite.experiments.evidence.runs import (
-    Evidence,
-    SweptRun,
-    free_starts,
-    pairs_of,
-)
+from memorization_suite.experiments.evidence.runs import Evidence, free_starts, pairs_of
+from memorization_suite.experiments.evidence.swept_run import SweptRun
 
 FREE_START = "free_start"
 

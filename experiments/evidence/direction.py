@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorization_suite.experiments.evidence.runs import ROLES, SweptRun
+from memorization_suite.experiments.evidence.swept_run import ROLES, SweptRun
 from memorization_suite.metrics.base import quantity_named
 
 # Less of these is better; no metric tells of them.

@@ -39,20 +39,7 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
     allow; other verdicts; what is missing. Seconds and texts are not compared.
     """
     if isinstance(stored, Mapping):
-        if not isinstance(made, Mapping):
-            yield Difference(where, "a table", "nothing")
-            return
-        names = next((names for names in INTERVALS if stored.keys() >= {*names}), None)
-        if names:
-            yield from outside(names[0], stored, made, where)
-            return
-        for name, value in stored.items():
-            if f"{name}_low" in stored:
-                yield from outside(name, stored, made, f"{where}/{name}")
-            elif "seconds" not in name and not name.endswith(ENDS):
-                yield from differences(value, made.get(name), f"{where}/{name}")
-        if "verdict" in stored and stored["verdict"] != made.get("verdict"):
-            yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
+        yield from in_table(stored, made, where)
     elif isinstance(stored, list):
         rows = by_name(made if isinstance(made, list) else [])
         for name, value in by_name(stored).items():
@@ -62,6 +49,24 @@ def differences(stored: Any, made: Any, where: str = "") -> Iterator[Difference]
             yield Difference(where, f"{stored:g}", "nothing")
         elif not is_near(stored, made):
             yield Difference(where, f"{stored:g}, about", f"{made:g}")
+
+
+def in_table(stored: Mapping, made: Any, where: str) -> Iterator[Difference]:
+    """Of numbers with names: one with its interval, or several things."""
+    if not isinstance(made, Mapping):
+        yield Difference(where, "a table", "nothing")
+        return
+    names = next((names for names in INTERVALS if stored.keys() >= {*names}), None)
+    if names:
+        yield from outside(names[0], stored, made, where)
+        return
+    for name, value in stored.items():
+        if f"{name}_low" in stored:
+            yield from outside(name, stored, made, f"{where}/{name}")
+        elif "seconds" not in name and not name.endswith(ENDS):
+            yield from differences(value, made.get(name), f"{where}/{name}")
+    if "verdict" in stored and stored["verdict"] != made.get("verdict"):
+        yield Difference(where, str(stored["verdict"]), str(made.get("verdict")))
 
 
 def is_near(stored: float, made: float) -> bool:

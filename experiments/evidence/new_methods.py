@@ -24,7 +24,8 @@ from typing import Any
 
 from memorization_suite import tiny
 from memorization_suite.commands.sweeps.file import check_table, new_of, tables_of
-from memorization_suite.experiments.evidence.runs import Evidence, SweptRun
+from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.experiments.evidence.swept_run import SweptRun
 from memorization_suite.mitigation import METHODS, Mitigation
 from memorization_suite.runs.files import write_bytes
 from memorization_suite.runs.plugins import SUITE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, flag
-from memorization_suite.experiments.evidence.runs import Evidence, SweptRun
+from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.experiments.evidence.swept_run import SweptRun
 from memorization_suite.metrics.references import References
 from memorization_suite.metrics.runs import open_run
 from memorization_suite.runs import Key

@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Sequence
 
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
-from memorization_suite.experiments.evidence.runs import DROP, Evidence, SweptRun, Trace
+from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.experiments.evidence.swept_run import DROP, SweptRun, Trace
 from memorization_suite.runs.plots import COLUMN, CYCLE, PAGE, new_figure, plain
 
 # What panels and lines can be of.

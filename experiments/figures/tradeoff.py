@@ -6,12 +6,8 @@ from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure,
 from memorization_suite.experiments.evidence.direction import sign_of
 from memorization_suite.experiments.evidence.front import pareto
 from memorization_suite.experiments.evidence.resampling import Estimate, mean_of
-from memorization_suite.experiments.evidence.runs import (
-    ROLES,
-    Evidence,
-    SweptRun,
-    check_comparable,
-)
+from memorization_suite.experiments.evidence.runs import Evidence, check_comparable
+from memorization_suite.experiments.evidence.swept_run import ROLES, SweptRun
 from memorization_suite.runs.plots import PAGE, Look, looks_of, new_figure
 
 LABELS = {"copies": "share of copies", "copy": "similarity to the training image"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from memorization_suite.experiments.evidence.base import FIGURES, Drawn, Figure, counts, flag
-from memorization_suite.experiments.evidence.runs import DROP, Evidence
+from memorization_suite.experiments.evidence.runs import Evidence
+from memorization_suite.experiments.evidence.swept_run import DROP
 from memorization_suite.runs.lazy import np
 from memorization_suite.runs.plots import CYCLE, new_figure, shorter
 

@@ -12,7 +12,8 @@ from memorization_suite.experiments.evidence.base import (
     number,
 )
 from memorization_suite.experiments.evidence.resampling import mean_of
-from memorization_suite.experiments.evidence.runs import Evidence, SweptRun, paired
+from memorization_suite.experiments.evidence.runs import Evidence, paired
+from memorization_suite.experiments.evidence.swept_run import SweptRun
 from memorization_suite.runs.lazy import Image, np
 
 

@@ -13,7 +13,8 @@ from memorization_suite.experiments.evidence.base import (
 )
 from memorization_suite.experiments.evidence.direction import heading
 from memorization_suite.experiments.evidence.resampling import mean_of
-from memorization_suite.experiments.evidence.runs import ROLES, Evidence, SweptRun, paired
+from memorization_suite.experiments.evidence.runs import Evidence, paired
+from memorization_suite.experiments.evidence.swept_run import ROLES, SweptRun
 from memorization_suite.runs.plots import LOOKS
 
 

@@ -13,13 +13,8 @@ from memorization_suite.experiments.evidence.base import (
 )
 from memorization_suite.experiments.evidence.direction import heading, sign_of
 from memorization_suite.experiments.evidence.resampling import mean_of
-from memorization_suite.experiments.evidence.runs import (
-    ROLES,
-    Evidence,
-    SweptRun,
-    by_kind,
-    paired,
-)
+from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
+from memorization_suite.experiments.evidence.swept_run import ROLES, SweptRun
 from memorization_suite.runs.lazy import np
 
 

@@ -99,7 +99,8 @@ def test_the_first_minimum_is_where_the_dynamic_transition_begins(values, drop):
     schedule = FirstMinimum(before=0.0, fallback_step=99, drop=drop)
     for i, value in enumerate(values):
         prediction = SimpleNamespace(
-            x=torch.zeros(1, 1), magnitude=lambda value=value: torch.tensor([value]).double()
+            x=torch.zeros(1, 1),
+            magnitude=lambda value=value: torch.tensor([value], dtype=torch.float64),
         )
         step = Step(index=i, t=torch.tensor(0.0), num_steps=50, guidance_scale=7.0)
         schedule.scale(step, prediction)
