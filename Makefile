@@ -83,6 +83,7 @@ evaluate-tiny: environment ## the embedded models' presets and figures, in hours
 		--seeds 4 --threshold 0.15 --out $(WEIGHTS)/neurons.json
 	$(BIN)/python -m experiments.tune_presets --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.evaluate_tiny --model_id $(EMBEDDED)
+	$(BIN)/python -m experiments.late_guidance --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.initial_noise --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_methods --model_id $(EMBEDDED)
 	$(BIN)/python -m experiments.compare_detectors --model_id $(EMBEDDED)

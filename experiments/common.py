@@ -36,14 +36,6 @@ def positive(text: str) -> int:
     return value
 
 
-def not_negative(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is below 0")
-    return value
-
-
 def amount(text: str) -> float:
     """A finite number above 0, for argparse."""
     value = float(text)

@@ -3,16 +3,12 @@ mitigation.
 
 python -m experiments.evaluate_tiny --model_id tiny
 
-About half an hour on two cores before it told the spread over 50 noises; not timed since. Writes
-tiny/evaluation/<model>.json and contact sheets beside it.
-Interrupted runs resume: rerun the command.
+Writes tiny/evaluation/<model>.json and contact sheets beside it. Interrupted runs resume: rerun the
+command.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import statistics
 from pathlib import Path
 
 import torch
@@ -20,8 +16,7 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from memorization_suite import tiny
-from memorization_suite.experiments.common import model_parser, not_negative
-from memorization_suite.experiments.evidence.escape import first_free_start
+from memorization_suite.experiments.common import model_parser
 from memorization_suite.experiments.magnitudes import start_magnitudes
 from memorization_suite.experiments.result_tables import SAMPLES
 from memorization_suite.experiments.scored_run import (
@@ -41,10 +36,6 @@ from memorization_suite.runs.files import write_json
 from memorization_suite.runs.run_folder import Key
 from memorization_suite.sampling import image_seed, initial_noise
 
-STARTS = range(0, 21, 2)  # first guided step of the transition study
-# How much its step varies with the noise is told of a few captions.
-SPREAD_CAPTIONS = 3
-SPREAD_NOISES = 50
 METRICS = ("copy", "alignment", "quality")
 COLORS = 2  # of a template
 CELL = 66  # pixels of an image on a contact sheet, with its margin
@@ -178,91 +169,6 @@ def separation(pipe, memorized: list[Caption], ordinary: list[Caption]) -> dict:
     return table
 
 
-# --- when a trajectory leaves its training image
-
-
-def transitions(args: argparse.Namespace, samples: int) -> dict:
-    """Group B with guidance started at step 0, 2, ..., 20: share of copies, subject shown, and when
-    each image escapes for good.
-    """
-    captions = group_b(args.model_id)
-    runs = late_guidance(args, captions, samples)
-    copies = {}
-    shown = {}
-    for start, run in runs.items():
-        copies[start] = round(run.copies(), 3)
-        shown[start] = round(run.average("subject_shown"), 3)
-    by_prompt = escapes(runs)
-    steps = list(itertools.chain.from_iterable(by_prompt.values()))
-    return {
-        "share of copies": copies,
-        "subject shown": shown,
-        "images by step of escape": {str(step): steps.count(step) for step in [*STARTS, None]},
-        "prompts whose noises escape at different steps": round(
-            mean(len({*of_prompt}) > 1 for of_prompt in by_prompt.values()), 3
-        ),
-    }
-
-
-def spreads(args: argparse.Namespace) -> list[dict]:
-    """Of the first captions of group B: how the step of escape differs over many noises.
-
-    A noise that never escapes counts as the step after the last start.
-    """
-    captions = group_b(args.model_id)[:SPREAD_CAPTIONS]
-    by_prompt = escapes(late_guidance(args, captions, SPREAD_NOISES))
-    lines = []
-    for caption in captions:
-        steps = [STARTS.stop if step is None else step for step in by_prompt[caption.row]]
-        line = {"caption": caption.text, "noises": len(steps), "never": steps.count(STARTS.stop)}
-        line |= {"mean step": statistics.mean(steps), "deviation": statistics.stdev(steps)}
-        lines.append(line)
-    return lines
-
-
-def group_b(model_id: str) -> list[Caption]:
-    """Its captions of the test split."""
-    return [*filter(is_kind("VM B"), read_captions(tiny.prompts(model_id, "memorized_test")))]
-
-
-def late_guidance(
-    args: argparse.Namespace, captions: list[Caption], samples: int
-) -> dict[int, ScoredRun]:
-    """First guided step -> the images of these captions."""
-    rows = {caption.row for caption in captions}
-    runs = {}
-    for start in STARTS:
-        run = scored_run(
-            args,
-            "memorized_test",
-            n_samples_per_prompt=samples,
-            method="static_transition",
-            cfg_step=start - 1,
-            start=min(rows),
-            end=max(rows) + 1,
-            quiet=True,
-        )
-        runs[start] = run.only(lambda caption: caption.row in rows)
-    return runs
-
-
-def escapes(runs: dict[int, ScoredRun]) -> dict[int, list[int | None]]:
-    """Prompt -> the step of escape of each of its images."""
-    by_prompt = {}
-    for key in runs[0].rows:
-        step = first_escape([is_copied(run, key) for run in runs.values()])
-        by_prompt.setdefault(key.prompt, []).append(step)
-    return by_prompt
-
-
-def first_escape(copy_by_start: list[bool]) -> int | None:
-    """First start of guidance from which on the image is never a copy again.
-
-    None if it is one at the last.
-    """
-    return first_free_start(dict(zip(STARTS, copy_by_start)))
-
-
 # --- pictures
 
 
@@ -295,12 +201,6 @@ def small(file: Path) -> Image.Image:
 def main() -> None:
     """The command line."""
     parser = model_parser(__doc__, samples=SAMPLES["evaluation"], out="build/evaluation")
-    parser.add_argument(
-        "--noises",
-        type=not_negative,
-        default=SAMPLES["transitions"],
-        help="images per prompt in the transition study; 0 leaves it out",
-    )
     args = parser.parse_args()
     memorized = scored_run(args, "memorized_test", metrics=METRICS)
     ordinary = scored_run(args, "ordinary_test", metrics=METRICS)
@@ -324,9 +224,6 @@ def main() -> None:
         },
         "first-step magnitude": separation(pipe, memorized.captions, ordinary.captions),
     }
-    if args.noises:
-        figures["guidance from step k, group B"] = transitions(args, args.noises)
-        figures["step of escape, group B"] = spreads(args)
     path = args.figures / f"{args.model_id}.json"
     write_json(path, figures)
     print(path.read_text())

@@ -39,6 +39,7 @@ from memorization_suite.runs.text import counted, table_text
 # Measurements that have stored figures of their own -> their name behind the model's.
 MEASUREMENTS = {
     "evaluate_tiny": "",
+    "late_guidance": "_late_guidance",
     "initial_noise": "_initial_noise",
     "compare_methods": "_methods",
     "compare_detectors": "_detectors",

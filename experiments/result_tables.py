@@ -21,7 +21,7 @@ from memorization_suite.runs.text import markdown_table
 # Kinds of memorized captions, as figures name them.
 KINDS = ("VM A", "VM B", "TM", "LM")
 # Experiment -> images of a caption, by default.
-SAMPLES = {"evaluation": 10, "transitions": 4, "initial_noise": 2, "methods": 2, "detectors": 4}
+SAMPLES = {"evaluation": 10, "late_guidance": 4, "initial_noise": 2, "methods": 2, "detectors": 4}
 # Layout of an ordinary caption -> what it asks for.
 LAYOUTS = {
     "one": "one subject",
@@ -268,7 +268,7 @@ def evaluation(model: str) -> str:
 
 def transitions(model: str) -> str:
     """What becomes of captions of type B when guidance starts late."""
-    stored = figures(model)["guidance from step k, group B"]
+    stored = figures(model, "late_guidance")
     escapes = stored["images by step of escape"]
     never = escapes["None"]
     total = sum(escapes.values())
@@ -281,7 +281,7 @@ def transitions(model: str) -> str:
     rows.append({"first guided step": "images free from here on", **steps})
     differing = percent(stored["prompts whose noises escape at different steps"])
     return (
-        f"{total} images, {SAMPLES['transitions']} noises a caption.\n\n{markdown_table(rows)}\n"
+        f"{total} images, {SAMPLES['late_guidance']} noises a caption.\n\n{markdown_table(rows)}\n"
         f"{never} of the {total} images are still copies at the last start. For {differing} % of "
         "the captions,\nthe noises differ in the step of escape.\n"
     )

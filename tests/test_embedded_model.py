@@ -6,12 +6,8 @@ import pytest
 import torch
 
 from memorization_suite import tiny
-from memorization_suite.experiments.evaluate_tiny import (
-    STARTS,
-    first_escape,
-    magnitudes,
-    recolored,
-)
+from memorization_suite.experiments.evaluate_tiny import magnitudes, recolored
+from memorization_suite.experiments.late_guidance import STARTS, first_escape
 from memorization_suite.experiments.tune_presets import choose, toml
 from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import read_captions
