@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from memorization_suite import tiny
 from memorization_suite.experiments.common import parser
-from memorization_suite.experiments.train_probe import LAYOUTS, compose
+from memorization_suite.experiments.probe_pictures import LAYOUTS, compose
 from memorization_suite.metrics.image_features import image_features
 from memorization_suite.metrics.images import to_tensor
 from memorization_suite.metrics.realism import realism

@@ -61,6 +61,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else str(math.floor(100 * value + 0.5 + 1e-9))
 
 
+def decimals(value: float | None, digits: int) -> str:
+    """A number; `-` when there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def with_interval(values: dict[str, float] | None, digits: int = 2) -> str:
     """`0.12 [0.10, 0.14]`; `0.12` without an interval, `-` when there is nothing."""
     return interval_text(values, lambda value: f"{value:.{digits}f}")

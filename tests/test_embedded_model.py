@@ -8,6 +8,7 @@ import torch
 from memorization_suite import tiny
 from memorization_suite.experiments.evaluate_tiny import magnitudes, recolored
 from memorization_suite.experiments.late_guidance import STARTS, first_escape
+from memorization_suite.experiments.tune_guidance import choose as choose_guidance
 from memorization_suite.experiments.tune_presets import choose, toml
 from memorization_suite.metrics.copy_score import THRESHOLD, copy_scores
 from memorization_suite.metrics.embedded import read_captions
@@ -137,6 +138,15 @@ def test_the_rule_for_presets_weighs_subject_against_copies():
         toml({"generate": {"scheduler": "keep", "image_length": 64}})
         == '[generate]\nscheduler = "keep"\nimage_length = 64\n'
     )
+
+
+def test_guidance_meets_most_goals_and_is_the_largest_of_those():
+    def line(scale, one, two, distance):
+        return {"guidance_scale": scale, "one": one, "two": two, "distance of copies": distance}
+
+    high, low = line(7, 0.9, 0.8, 0.1), line(2, 0.9, 0.8, 0.08)
+    assert choose_guidance([high, line(3, 0.9, 0.8, 0.081), low]) == 2
+    assert choose_guidance([high, line(3, 0.9, 0.5, None), line(2, 0.5, 0.8, 0.07)]) == 7
 
 
 @shipped
