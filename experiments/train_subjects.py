@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
 from torch import nn
 
 from memorization_suite import tiny
 from memorization_suite.experiments.common import parser, positive
 from memorization_suite.experiments.probe_pictures import LAYOUTS, render, repainted, worn
 from memorization_suite.metrics.subject_network import WEIGHTS, build_network, logits_of
-from memorization_suite.tiny.models import build_vae
 from memorization_suite.tiny.world import WORDS, load_world
 
 SEED = 17
@@ -91,9 +91,7 @@ def main() -> None:
     args = flags.parse_args()
     settings = tiny.settings(tiny.FOLDER / "next.toml")
     world = load_world(args.work, settings["world"]["pixels"], varied=True)
-    vae = build_vae(settings["vae"]["channels"])
-    vae.load_state_dict(load_file(tiny.FOLDER / "next" / "tiny" / "vae.safetensors"))
-    vae.register_to_config(scaling_factor=0.54457)  # of all pictures' latents
+    vae = AutoencoderKL.from_pretrained(tiny.FOLDER / "next/weights/tiny", subfolder="vae").float()
     images, shown = render(world, args.count, SEED)
     images[::2] = repainted(vae, images[::2], SEED)
     network = taught(images, shown, args.epochs)
