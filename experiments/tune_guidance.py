@@ -20,7 +20,7 @@ from memorization_suite.experiments.tune_presets import write_tables
 from memorization_suite.pipelines.models import load_preset
 from memorization_suite.runs.files import write_json
 
-SCALES = (7.0, 4.5, 3.0, 2.0)
+SCALES = (7.0, 4.5, 3.0, 2.0, 1.5)
 GENERAL = {"image_length": tiny.pixels(), "scheduler": "keep"}
 # The goals: shares of ordinary images that show the one subject, and both of two; RMSE of copies.
 ONE, TWO, DISTANCE = 0.85, 0.7, 0.08

@@ -88,7 +88,7 @@ def test_quick_and_full_share_a_folder(tmp_path, capsys, monkeypatch):
     before = {file: file.read_bytes() for run in runs for file in run.glob("*.png")}
 
     assert demo.main([*quick, "--prompts", "1"]) == 0
-    assert (tmp_path / "tiny_memorized_test_s1_b8" / "no_mitigation" / "g7_seed2").is_dir()
+    assert [*tmp_path.glob("tiny_memorized_test_s1_b8/no_mitigation/g*_seed2")]
     assert "1 of the 64 test captions" in (tmp_path / "report.html").read_text()
     capsys.readouterr()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from memorization_suite import tiny
 from memorization_suite.experiments.evidence import ranks, write
 from memorization_suite.experiments.evidence.base import CLAIMS, FIGURES, TABLES, TooFew
 from memorization_suite.experiments.evidence.runs import Evidence, by_kind, paired
@@ -187,7 +188,7 @@ def test_a_grid_shows_the_training_image_and_each_run(evidence):
     figure = drawn(evidence, "image_grid", prompts=2, sample=1).figure
     assert len(figure.axes) == 2 * 5  # rows are spread evenly over four prompts
     second = figure.axes[5:]
-    assert second[0].images[0].get_array().shape[:2] == (32, 32)  # a training image of tiny
+    assert second[0].images[0].get_array().shape[:2] == (tiny.pixels(),) * 2  # a training image
     assert (second[1].images[0].get_array() == 80).all()  # row 2 of the prompt file
     assert (second[2].images[0].get_array() == 200).all()
     assert second[4].texts[0].get_text() == f"{0.6 + 0.01 * noisy(Key(2, 1), 2):.2f}"
