@@ -60,7 +60,6 @@ train-tiny: environment ## the embedded models from nothing, in hours on a CPU; 
 	$(TRAIN) tiny
 	$(TRAIN) tiny-v
 	$(BIN)/python tiny/build_world.py
-	$(BIN)/python -m experiments.train_subjects
 	$(BIN)/python -m experiments.make_realism
 
 # NeMo's threshold of 0.15 lies below what the widest selection reaches (median 0.21; tiny-v 0.79), not at mean + 1 std of

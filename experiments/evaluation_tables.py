@@ -12,6 +12,7 @@ from memorization_suite import tiny
 from memorization_suite.experiments.reference_tables import Rows
 from memorization_suite.experiments.result_tables import (
     KINDS,
+    LAYOUTS,
     SAMPLES,
     Line,
     decimals,
@@ -20,22 +21,6 @@ from memorization_suite.experiments.result_tables import (
 )
 from memorization_suite.metrics.embedded import read_captions
 from memorization_suite.runs.text import markdown_table
-
-# Layout of an ordinary caption -> what it asks for.
-LAYOUTS = {
-    "one": "one subject",
-    "small": "a small one",
-    "big": "a big one",
-    "two": "two alike",
-    "three": "three alike",
-    "left": "one on the left",
-    "right": "one on the right",
-    "top": "one at the top",
-    "bottom": "one at the bottom",
-    "pair": "two different ones",
-    "above": "one above another",
-    "below": "one below another",
-}
 
 # Rows that tell something of ordinary captions, too.
 COPIES = "copies of a training image, %"

@@ -25,8 +25,8 @@ BOXES = [
     (0, 0, 40, SIZE),
     (24, 0, SIZE, SIZE),
 ]
-# Of latents painted anew: the most noise, in their standard deviations, and the most by which they
-# are too large, as guidance makes them.
+# Of latents painted anew: the most noise, in their standard deviations, which hides most of a
+# picture, and the most by which they are too large, as guidance makes them.
 MOST_NOISE = 1.794
 MOST_GAIN = 0.6
 SHIFT = 4  # the most pixels that a picture is moved
